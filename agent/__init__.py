@@ -1,0 +1,1 @@
+"""The loop that joins the model and the tools, and the command line around it."""

@@ -1,0 +1,37 @@
+"""Everything that can go wrong with a model, as a tree.
+
+ModelError
+├── CheckpointError      files missing, truncated, of another shape or another architecture
+│   └── ModelNotFound    no such directory, or a hub name that cannot be had (offline)
+├── ContextFull          the session has reached the model's context length
+├── SessionClosed        the session was closed, or its snapshot belongs to another session
+└── StateError           a saved state is corrupt, truncated, or belongs to other weights
+
+Each message is one line that says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+
+class ModelError(Exception):
+    """Base of every error the model package raises on purpose."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint cannot be used: a file is missing, truncated, mis-shaped, or unsupported."""
+
+
+class ModelNotFound(CheckpointError):
+    """No checkpoint under that name: not a directory, not embedded, and not to be had from the hub."""
+
+
+class ContextFull(ModelError):
+    """The tokens to add do not fit the context length. The session is unchanged."""
+
+
+class SessionClosed(ModelError):
+    """The session was closed, or a snapshot of another session was handed to it."""
+
+
+class StateError(ModelError):
+    """A saved session state cannot be read or belongs to other weights."""

@@ -1,0 +1,1 @@
+"""Where commands run and files live: Docker, bubblewrap, or the local machine without isolation."""

@@ -1,0 +1,131 @@
+"""The contract every sandbox keeps: run commands, keep a shell, read and write files.
+
+A sandbox owns one workspace (a private clone of the user's repository, see ``workspace.py``) and a
+place to run commands in it. Everything that comes out of a sandbox is untrusted.
+
+Paths given to a sandbox are relative to the workspace, or absolute inside it (``root``). A path that
+leaves the workspace, by ``..``, by being absolute, or through a symbolic link, raises ``PathEscape``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from sandboxes.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sandbox may use. ``output_bytes`` is how much of one command's output is kept."""
+
+    memory_mb: int = 4096
+    pids: int = 512
+    cpus: float = 2.0
+    disk_mb: int = 4096
+    output_bytes: int = 1_000_000
+    network: bool = False
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What one command did.
+
+    ``output`` is stdout and stderr together in the order written, decoded as UTF-8 with
+    replacement. If more than ``Limits.output_bytes`` came, the middle is left out and
+    ``dropped_bytes`` says how much. ``exit_code`` is None exactly when the command did not end by
+    itself: ``timed_out`` (its process group was killed) or ``shell_died`` (the shell ended under it,
+    by ``exit`` or a signal; a new one was started in the workspace root).
+    """
+
+    output: str
+    exit_code: int | None
+    duration_s: float
+    timed_out: bool = False
+    shell_died: bool = False
+    dropped_bytes: int = 0
+
+
+class Shell(Protocol):
+    """One bash kept open: the working directory and the environment last from command to command."""
+
+    def run(
+        self,
+        command: str,
+        *,
+        timeout_s: float,
+        on_output: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> ExecResult:
+        """Run ``command`` and wait for it, at most ``timeout_s`` seconds.
+
+        ``on_output`` sees the output as it arrives. ``should_stop`` is asked a few times a second;
+        once it says True the command's process group is killed and ``exit_code`` is None.
+        Raises ``SandboxGone`` if the sandbox itself is no more.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the shell and everything it started. Never raises."""
+        ...
+
+
+class Sandbox(Protocol):
+    """A workspace plus a place to run commands in it. A context manager: leaving it removes both."""
+
+    @property
+    def kind(self) -> str:
+        """``docker``, ``bubblewrap`` or ``local``."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """The workspace's absolute path as commands inside see it."""
+        ...
+
+    @property
+    def workspace(self) -> Workspace:
+        """The private clone, on the host."""
+        ...
+
+    def shell(self) -> Shell:
+        """The session's shell, started at first use and again after it died."""
+        ...
+
+    def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """The file's content (its first ``max_bytes``).
+
+        Raises ``FileNotFoundError``, ``IsADirectoryError``, ``PathEscape``.
+        """
+        ...
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write the whole file, whole or not at all; keeps the mode of an existing file.
+
+        Missing parent folders are made. Raises ``IsADirectoryError``, ``PathEscape``.
+        """
+        ...
+
+    def resolve(self, path: str) -> Path:
+        """The host path of ``path``, proven to lie inside the workspace. Raises ``PathEscape``."""
+        ...
+
+    def relative(self, path: str) -> str:
+        """``path`` as written from the workspace root, with ``/``. Raises ``PathEscape``."""
+        ...
+
+    def close(self) -> None:
+        """Stop everything and remove what was made. May be called twice; never raises."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...

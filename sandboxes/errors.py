@@ -1,0 +1,37 @@
+"""What can go wrong with a sandbox.
+
+SandboxError
+├── SandboxUnavailable   the engine or program is not installed, not running, or refuses us
+├── ImageMissing         the image is not there and cannot be had
+├── SandboxGone          the container or process died under us
+├── WorkspaceError       the repository cannot be cloned, diffed, or applied to
+└── PathEscape           a path that leaves the workspace
+
+Each message is one line that says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+
+class SandboxError(Exception):
+    """Base of every error the sandboxes raise on purpose."""
+
+
+class SandboxUnavailable(SandboxError):
+    """The engine is not installed, not running, or may not be used by this user."""
+
+
+class ImageMissing(SandboxError):
+    """The image is not on this machine and could not be built or pulled."""
+
+
+class SandboxGone(SandboxError):
+    """The sandbox died under us (killed, out of memory, engine stopped)."""
+
+
+class WorkspaceError(SandboxError):
+    """The repository cannot be used: not a git repository, no disk space, a patch does not apply."""
+
+
+class PathEscape(SandboxError):
+    """The path leads out of the workspace."""

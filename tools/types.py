@@ -1,0 +1,53 @@
+"""The types of a tool: what it promises the model (``ToolSpec``) and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from sandboxes.base import Sandbox
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the model sees after a call.
+
+    A tool's failure is an observation the model can act on, never an exception: ``ok`` is then
+    False and ``text`` says what is wrong and what would work. ``truncated`` says that ``text`` is
+    only a part. ``submitted`` is set by the ``submit`` tool alone.
+    """
+
+    text: str
+    ok: bool = True
+    truncated: bool = False
+    submitted: bool = False
+
+
+@dataclass
+class ToolContext:
+    """What a tool may touch. One per session; ``todos`` and ``notes`` live as long as it does."""
+
+    sandbox: Sandbox
+    command_timeout_s: float = 120.0
+    should_stop: Callable[[], bool] | None = None
+    on_output: Callable[[str], None] | None = None
+    todos: list[dict[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """One tool: its name, what it tells the model, its parameters, and the function behind it."""
+
+    name: str
+    description: str
+    parameters: type[BaseModel]
+    run: Callable[[ToolContext, Any], Observation]
+
+    def schema(self) -> Mapping[str, Any]:
+        """The function schema for the chat template, without pydantic's titles."""
+        from tools.schema import function_schema
+
+        return function_schema(self.name, self.description, self.parameters)
