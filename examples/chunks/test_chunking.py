@@ -1,0 +1,11 @@
+from chunking import chunks, pairs
+
+
+def test_chunks():
+    assert chunks([1, 2, 3, 4], 2) == [[1, 2], [3, 4]]
+    assert chunks([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
+    assert chunks([], 3) == []
+
+
+def test_pairs():
+    assert pairs("abc") == [("a", "b"), ("b", "c")]
