@@ -15,9 +15,9 @@ from sandboxes.image import ensure_base_image
 def main() -> int:
     """Build the image if it is missing; return the exit code."""
     try:
-        ensure_base_image(lambda line: print(f"image: {line}", flush=True))  # noqa: T201
+        ensure_base_image(lambda line: print(f"image: {line}", flush=True))
     except SandboxError as error:
-        print(f"image: {error}", file=sys.stderr)  # noqa: T201
+        print(f"image: {error}", file=sys.stderr)
         return int(os.environ.get("TENUTO_REQUIRE_DOCKER") == "1")
     return 0
 
