@@ -1,0 +1,52 @@
+"""Sampling in plain torch. The filters apply in the order transformers and vLLM use:
+presence penalty, temperature, top-k, top-p (over what top-k left), min-p.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def presence_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """``logits [vocab]`` less ``penalty`` at the ids in ``seen [n]``, once however often seen."""
+    return logits.index_put((seen,), logits[seen] - penalty)
+
+
+def log_probability(logits: Tensor, token: int) -> float:
+    """The log-probability of ``token`` under the softmax of ``logits [vocab]``."""
+    logits = logits.float()
+    return float(logits[token] - logits.logsumexp(0))
+
+
+def sample(
+    logits: Tensor,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    generator: torch.Generator,
+) -> int:
+    """Draw one id from ``logits [vocab]``.
+
+    ``temperature`` 0 takes the most likely id and draws nothing from ``generator``; otherwise one
+    uniform number is drawn from it (a CPU generator). ``top_k`` 0 keeps every id, ``top_p`` keeps
+    the smallest set of most likely ids whose probability reaches it, ``min_p`` drops ids less
+    likely than that part of the most likely one. The most likely id is always kept.
+    """
+    if temperature == 0:
+        return int(logits.argmax())
+    count = min(top_k, logits.shape[0]) if top_k > 0 else logits.shape[0]
+    best, ids = logits.float().topk(count)
+    # The best logit is subtracted first, so that a tiny temperature cannot overflow.
+    kept = ((best - best[0]) / temperature).softmax(0)
+    if top_p < 1:
+        kept = kept.where(kept.cumsum(0) - kept < top_p, 0)
+    if min_p > 0:
+        kept = kept.where(kept >= min_p * kept[0], 0)
+    edges = kept.double().cumsum(0)
+    point = torch.rand((), generator=generator, dtype=torch.float64).to(edges.device) * edges[-1]
+    # Rounding can carry the point onto the last edge, where only dropped ids follow.
+    drawn = torch.searchsorted(edges, point, right=True).clamp(max=int(kept.count_nonzero()) - 1)
+    return int(ids[drawn])

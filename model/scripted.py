@@ -1,0 +1,113 @@
+"""A network that says what it was told to: the whole session machinery without any weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.engine import Engine
+from model.errors import StateError
+from model.sampling import SamplingParams
+from model.session import Progress, State
+
+
+@dataclass(frozen=True)
+class ScriptedState:
+    """How far the script is: ``said`` ids of turn ``turn`` have been sampled and run."""
+
+    length: int = 0
+    turn: int = -1
+    said: int = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The three numbers as one tensor."""
+        return {"position": torch.tensor([self.length, self.turn, self.said])}
+
+
+@dataclass(frozen=True)
+class ScriptedNetwork:
+    """Plays ``script``, a list of turns of token ids.
+
+    The first ``extend`` begins the first turn; each later ``extend`` begins the next, if anything
+    of the current one was sampled. The scripted id is certain (log-probability 0), so greedy and
+    sampled decoding agree. A turn that is played out repeats its last id, which ought to be a stop
+    id, and after the last turn that turn's last id is all there is.
+    """
+
+    script: Sequence[Sequence[int]]
+    vocab_size: int
+    context_length: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if not self.script or not all(self.script):
+            raise ValueError("a script needs at least one turn, and each turn at least one id")
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal scripts."""
+        text = repr(([list(turn) for turn in self.script], self.vocab_size))
+        return "scripted-" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def new_state(self) -> ScriptedState:
+        """Before the first turn."""
+        return ScriptedState()
+
+    def forward(
+        self, ids: Sequence[int], state: State, *, on_progress: Progress | None = None
+    ) -> tuple[Tensor, ScriptedState]:
+        """Advance by what was sampled; anything else that follows is new input."""
+        assert isinstance(state, ScriptedState)
+        turn, said, rest = state.turn, state.said, list(ids)
+        if turn >= 0 and rest[0] == self._expected(turn, said):
+            said, rest = said + 1, rest[1:]
+        if rest and (turn < 0 or said > 0):
+            turn, said = turn + 1, 0
+        logits = torch.full((self.vocab_size,), float("-inf"))
+        logits[self._expected(turn, said)] = 0.0
+        if on_progress is not None:
+            on_progress(len(ids), len(ids))
+        return logits, ScriptedState(state.length + len(ids), turn, said)
+
+    def load_state(self, tensors: Mapping[str, Tensor], length: int) -> ScriptedState:
+        """From ``ScriptedState.tensors``."""
+        state = ScriptedState(*(int(n) for n in tensors["position"]))
+        if state.length != length:
+            raise StateError("the saved script position does not match the session's length")
+        return state
+
+    def _expected(self, turn: int, said: int) -> int:
+        if turn >= len(self.script):
+            return self.script[-1][-1]
+        return self.script[turn][min(said, len(self.script[turn]) - 1)]
+
+
+class MarkupTokenizer(Protocol):
+    """What ``scripted_engine`` needs of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode_markup(self, text: str) -> list[int]: ...
+
+
+def scripted_engine(
+    turns: Sequence[str],
+    *,
+    tokenizer: MarkupTokenizer,
+    name: str = "scripted",
+    context_length: int = 1 << 20,
+) -> Engine:
+    """An engine that answers with ``turns``, each written as the model would write it.
+
+    A turn is encoded with special tokens recognised and normally ends with ``<|im_end|>``.
+    """
+    script = [tokenizer.encode_markup(turn) for turn in turns]
+    network = ScriptedNetwork(script, tokenizer.vocab_size, context_length)
+    config = ModelConfig.tiny(vocab_size=tokenizer.vocab_size, context_length=context_length)
+    return Engine(network, config, name=name, generation=SamplingParams())
