@@ -26,8 +26,7 @@ SOURCES := agent model kernels tools sandboxes evals tests benchmarks scripts
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: system ## install what is needed, in .venv; may be run again
-	@$(MAKE) $(STAMP) docker
+setup: system $(STAMP) docker ## install what is needed, in .venv; may be run again
 
 system:
 	@scripts/setup-system
@@ -37,9 +36,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older; use make PYTHON=python3.11" >&2; exit 1; }
 	@[ -x $(PY) ] && $(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv $(VENV)
 	@echo "setup: installing torch (the first time this takes minutes)"
-	@$(PIP) install -q -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt) $(TORCH_ARGS)
+	@$(PIP) install -qq -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt) $(TORCH_ARGS)
 	@echo "setup: installing the project and what its tests use"
-	@$(PIP) install -q -c constraints.txt -e '.[test]'
+	@$(PIP) install -qq -c constraints.txt -e '.[test]'
 	@rm -f $(VENV)/.installed-* && touch $@
 
 docker:
