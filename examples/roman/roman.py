@@ -1,10 +1,7 @@
-"""Roman numerals."""
-
-VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+VALUES = {'I': 1, 'V': 5, 'X': 10, 'L': 50, 'C': 100, 'D': 500, 'M': 1000}
 
 
 def from_roman(text):
-    """Return the number that a roman numeral stands for."""
     total = 0
     previous = 0
     for letter in reversed(text):
