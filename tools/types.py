@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sandboxes.base import Sandbox
+from tools.schema import function_schema
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Observation:
 
 @dataclass
 class ToolContext:
-    """What a tool may touch. One per session; ``todos`` and ``notes`` live as long as it does."""
+    """What a tool may touch. One per session; ``todos`` lives as long as it does."""
 
     sandbox: Sandbox
     command_timeout_s: float = 120.0
@@ -39,7 +40,11 @@ class ToolContext:
 
 @dataclass(frozen=True)
 class ToolSpec:
-    """One tool: its name, what it tells the model, its parameters, and the function behind it."""
+    """One tool: its name, what it tells the model, its parameters, and the function behind it.
+
+    ``run`` may raise ``tools.errors.ToolFailure``; call it through ``Registry.run``, which makes
+    every failure an observation.
+    """
 
     name: str
     description: str
@@ -48,6 +53,4 @@ class ToolSpec:
 
     def schema(self) -> Mapping[str, Any]:
         """The function schema for the chat template, without pydantic's titles."""
-        from tools.schema import function_schema
-
         return function_schema(self.name, self.description, self.parameters)

@@ -1,0 +1,206 @@
+"""From the path a model wrote to a place in the workspace, or to the nearest that exist."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandboxes.base import Sandbox
+from sandboxes.errors import PathEscape
+from tools.errors import ToolFailure
+
+NOISE = frozenset(
+    {".git", "__pycache__", "node_modules", ".venv", ".tox", ".mypy_cache", ".pytest_cache"}
+    | {".ruff_cache", ".hypothesis"}
+)
+"""Folders that searches skip unless they are named."""
+
+_MAX_DEPTH = 64
+_MAX_ENTRIES = 100_000
+_SUGGESTIONS = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path in the workspace: as the model wrote it, where it leads, and its host path.
+
+    ``shown`` is relative to the workspace root. ``real`` is too, with symbolic links followed, so
+    it has no link in it. ``host`` is ``real`` on the host.
+    """
+
+    shown: str
+    real: str
+    host: Path
+
+
+def locate(sandbox: Sandbox, path: str) -> Place:
+    """Where ``path`` leads. Raises ``ToolFailure`` if it is empty or leaves the workspace."""
+    if not path.strip() or "\0" in path:
+        raise ToolFailure("The path is empty: give a path relative to the repository root.")
+    try:
+        host = sandbox.resolve(path)
+        shown = sandbox.relative(path)
+    except PathEscape:
+        hint = _suggestion(sandbox, path)
+        raise ToolFailure(
+            f"{path} leads out of the repository: only paths inside {sandbox.root} can be used, "
+            f"best relative to it.{hint}"
+        ) from None
+    except OSError as error:
+        raise ToolFailure(f"{path} cannot be used: {error.strerror}.") from None
+    real = host.relative_to(sandbox.resolve(".")).as_posix()
+    return Place(shown or ".", real, host)
+
+
+def locate_file(sandbox: Sandbox, path: str) -> tuple[Place, os.stat_result]:
+    """``locate`` for a file that must be there: a regular one, or ``ToolFailure``."""
+    place = locate(sandbox, path)
+    try:
+        status = place.host.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ToolFailure(missing(sandbox, place.shown)) from None
+    except OSError as error:
+        raise ToolFailure(f"{place.shown} cannot be read: {error.strerror}.") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ToolFailure(f"{place.shown} is a directory: use list_directory to see its files.")
+    if not stat.S_ISREG(status.st_mode):
+        raise ToolFailure(f"{place.shown} is not a regular file (a device, socket or pipe).")
+    return place, status
+
+
+def locate_directory(sandbox: Sandbox, path: str) -> Place:
+    """``locate`` for a directory that must be there, or ``ToolFailure``."""
+    place = locate(sandbox, path)
+    if place.host.is_dir():
+        return place
+    if place.host.exists():
+        raise ToolFailure(f"{place.shown} is a file, not a directory.")
+    raise ToolFailure(missing(sandbox, place.shown, kind="directory"))
+
+
+def refuse_git(place: Place) -> None:
+    """Raise ``ToolFailure`` if writing to ``place`` would change git's own files.
+
+    What lies there (hooks, configuration) could run later, outside the sandbox.
+    """
+    parts = place.shown.split("/") + place.real.split("/")
+    if any(part.rstrip(". ").lower() == ".git" for part in parts):
+        raise ToolFailure(
+            f"{place.shown} belongs to git itself and is not written by hand: "
+            "use git commands in run_shell_command."
+        )
+
+
+def write(sandbox: Sandbox, place: Place, data: bytes) -> None:
+    """Write the file at ``place``, or raise ``ToolFailure`` with the reason."""
+    try:
+        sandbox.write_bytes(place.real, data)
+    except IsADirectoryError:
+        raise ToolFailure(f"{place.shown} is a directory: give the path of a file.") from None
+    except (NotADirectoryError, FileExistsError):
+        raise ToolFailure(
+            f"{place.shown} cannot be written: a part of its path is a file, not a directory."
+        ) from None
+    except OSError as error:
+        raise ToolFailure(f"{place.shown} cannot be written: {error.strerror or error}.") from None
+
+
+def missing(sandbox: Sandbox, shown: str, kind: str = "file") -> str:
+    """The text for a path that does not exist, with the nearest that do."""
+    return f"There is no {kind} {shown}.{_suggestion(sandbox, shown)}"
+
+
+def _suggestion(sandbox: Sandbox, path: str) -> str:
+    near = nearest_paths(sandbox, path)
+    return f" Nearest existing: {', '.join(near)}." if near else ""
+
+
+def nearest_paths(sandbox: Sandbox, path: str) -> list[str]:
+    """Up to three existing files that ``path`` may have meant, the most likely first."""
+    wanted = path.strip("/").lower()
+    name = _stem(wanted)
+    scored: list[tuple[float, str]] = []
+    matcher = difflib.SequenceMatcher(autojunk=False)
+    matcher.set_seq2(name)
+    for found in walk_files(sandbox, "."):
+        other = found.lower()
+        matcher.set_seq1(_stem(other))
+        if matcher.real_quick_ratio() < 0.6 or matcher.quick_ratio() < 0.6:
+            continue
+        score = matcher.ratio()
+        if score >= 0.6:
+            whole = difflib.SequenceMatcher(None, wanted, other, autojunk=False).ratio()
+            scored.append((score + whole / 2, found))
+    scored.sort(key=lambda item: (-item[0], item[1]))
+    return [found for _, found in scored[:_SUGGESTIONS]]
+
+
+def _stem(path: str) -> str:
+    """The name without folders and without what follows its last dot."""
+    name = path.rsplit("/", 1)[-1]
+    return name.rpartition(".")[0] or name
+
+
+def open_directory(sandbox: Sandbox, real: str) -> int:
+    """A descriptor of the directory ``real``, opened step by step without following any link.
+
+    A command in the sandbox may swap folders for links at any moment; this cannot be led astray.
+    The caller closes it. Raises ``OSError``.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    current = os.open(sandbox.resolve("."), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in real.split("/"):
+        if part in ("", "."):
+            continue
+        try:
+            following = os.open(part, flags, dir_fd=current)
+        finally:
+            os.close(current)
+        current = following
+    return current
+
+
+def walk_files(sandbox: Sandbox, real: str, *, skip: frozenset[str] = NOISE) -> Iterator[str]:
+    """Every file and link below the directory ``real``, from the workspace root, in path order.
+
+    Folders named in ``skip`` are left out, links are not followed, and what cannot be read is
+    passed over. Ends after 100,000 entries.
+    """
+    prefix = "" if real in ("", ".") else real + "/"
+    seen = 0
+    top = open_directory(sandbox, real)
+    try:
+        for folder, folders, files, descriptor in os.fwalk(".", dir_fd=top):
+            below = prefix + (folder[2:] + "/" if folder != "." else "")
+            kept = sorted(name for name in folders if name not in skip)
+            folders[:] = [] if folder.count("/") >= _MAX_DEPTH else kept
+            links = [name for name in kept if _is_link(name, descriptor)]
+            for name in sorted(files + links):
+                yield below + name
+                seen += 1
+                if seen >= _MAX_ENTRIES:
+                    return
+    finally:
+        os.close(top)
+
+
+def _is_link(name: str, directory: int) -> bool:
+    try:
+        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    except OSError:
+        return False
+    return stat.S_ISLNK(mode)
+
+
+def printable(name: str) -> str:
+    """A file name on one line: control characters escaped, undecodable bytes replaced."""
+    clean = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if clean.isprintable():
+        return clean
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in clean
+    )

@@ -1,0 +1,93 @@
+"""read_file: a text file as it is, or a range of its lines."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tools.errors import ToolFailure
+from tools.paths import locate_file
+from tools.schema import Parameters
+from tools.textfile import count_lines, decode, describe_binary, format_size, is_binary
+from tools.truncate import cut_line
+from tools.types import Observation, ToolContext, ToolSpec
+
+MAX_LINES = 2000
+MAX_CHARACTERS = 40_000
+MAX_LINE_CHARACTERS = 2000
+MAX_BYTES = 10_000_000
+_SNIFFED_BYTES = 8192
+
+
+class ReadFileParameters(Parameters):
+    """What read_file takes. Line numbers start at 1; 0 is taken as 1."""
+
+    file_path: str = Field(description="Path of the file, relative to the repository root.")
+    offset: int = Field(default=1, ge=0, description="First line to read, counted from 1.")
+    limit: int | None = Field(default=None, ge=1, description="How many lines to read.")
+
+
+def run(context: ToolContext, parameters: ReadFileParameters) -> Observation:
+    """The text, with CRLF shown as LF, the byte-order mark and one final newline left out."""
+    sandbox = context.sandbox
+    place, status = locate_file(sandbox, parameters.file_path)
+    head = sandbox.read_bytes(place.real, max_bytes=_SNIFFED_BYTES)
+    if is_binary(head):
+        return _binary(status.st_size, head)
+    if status.st_size > MAX_BYTES:
+        raise ToolFailure(
+            f"{place.shown} is too large to read ({format_size(status.st_size)}): "
+            "look at parts of it with run_shell_command (head, tail, sed -n, grep)."
+        )
+    data = sandbox.read_bytes(place.real, max_bytes=MAX_BYTES)
+    file = decode(data)
+    if file is None:
+        return _binary(len(data), head)
+    text = file.text.replace("\r\n", "\n")
+    if not text:
+        return Observation("[empty file]")
+    return _range(place.shown, text, max(parameters.offset, 1), parameters.limit)
+
+
+def _binary(size: int, head: bytes) -> Observation:
+    return Observation(f"[binary file: {format_size(size)}, {describe_binary(head)}]")
+
+
+def _range(shown: str, text: str, first: int, limit: int | None) -> Observation:
+    total = count_lines(text)
+    if first > total:
+        raise ToolFailure(f"offset {first} is past the end: {shown} has {total} lines.")
+    lines = text.removesuffix("\n").split("\n")[first - 1 :]
+    wanted = lines[: MAX_LINES if limit is None else limit]
+    body = "\n".join(wanted)
+    if len(body) > MAX_CHARACTERS:
+        wanted = _fit([cut_line(line, MAX_LINE_CHARACTERS) for line in wanted])
+        body = "\n".join(wanted)
+    last = first + len(wanted) - 1
+    if first == 1 and last == total:
+        whole = body == text.removesuffix("\n")
+        return Observation(body or "[1 empty line]", truncated=not whole)
+    more = "; use offset and limit for more" if last < total else ""
+    header = f"[lines {first}-{last} of {total}{more}]"
+    return Observation(f"{header}\n{body}", truncated=True)
+
+
+def _fit(lines: list[str]) -> list[str]:
+    """The first lines that fit ``MAX_CHARACTERS`` together, at least one."""
+    used = 0
+    for count, line in enumerate(lines):
+        used += len(line) + 1
+        if used > MAX_CHARACTERS and count:
+            return lines[:count]
+    return lines
+
+
+TOOL = ToolSpec(
+    name="read_file",
+    description=(
+        "Read a text file of the repository. A small file comes whole and exactly as it is, "
+        "without line numbers. Of a longer one the first lines come, after a header "
+        "[lines A-B of N]; use offset (counted from 1) and limit for the rest."
+    ),
+    parameters=ReadFileParameters,
+    run=run,
+)

@@ -1,0 +1,131 @@
+"""The tools of one session under their names: check a call, run it, answer with an observation."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from sandboxes.errors import PathEscape, SandboxError, SandboxGone
+from tools import (
+    edit,
+    glob,
+    grep_search,
+    list_directory,
+    read_file,
+    run_shell_command,
+    submit,
+    todo_write,
+    write_file,
+)
+from tools.errors import ToolFailure
+from tools.schema import describe_errors
+from tools.types import Observation, ToolContext, ToolSpec
+
+_log = logging.getLogger(__name__)
+
+_KNOWN_ELSEWHERE = {
+    "bash": "run_shell_command",
+    "shell": "run_shell_command",
+    "terminal": "run_shell_command",
+    "execute_command": "run_shell_command",
+    "cat": "read_file",
+    "view": "read_file",
+    "open": "read_file",
+    "replace": "edit",
+    "str_replace": "edit",
+    "str_replace_editor": "edit",
+    "create": "write_file",
+    "ls": "list_directory",
+    "list_dir": "list_directory",
+    "grep": "grep_search",
+    "search": "grep_search",
+    "search_file_content": "grep_search",
+    "find": "glob",
+    "finish": "submit",
+    "done": "submit",
+}
+"""Names that other agents give the same tools, to point a model at ours."""
+
+
+def default_tools() -> tuple[ToolSpec, ...]:
+    """Every tool of this package, in the order the model reads them."""
+    return (
+        read_file.TOOL,
+        edit.TOOL,
+        write_file.TOOL,
+        grep_search.TOOL,
+        glob.TOOL,
+        list_directory.TOOL,
+        run_shell_command.TOOL,
+        todo_write.TOOL,
+        submit.TOOL,
+    )
+
+
+class Registry:
+    """Runs calls by name over one context. A failure is an observation; nothing is kept of it."""
+
+    def __init__(self, context: ToolContext, tools: Sequence[ToolSpec] | None = None) -> None:
+        """``tools`` defaults to ``default_tools()``. Raises ValueError if two share a name."""
+        specs = default_tools() if tools is None else tools
+        self.context = context
+        self._tools = {spec.name: spec for spec in specs}
+        if len(self._tools) != len(specs):
+            raise ValueError("two tools have the same name: give each its own")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names the model may call."""
+        return tuple(self._tools)
+
+    def schemas(self) -> list[Mapping[str, Any]]:
+        """The function schemas for the chat template, in order."""
+        return [spec.schema() for spec in self._tools.values()]
+
+    def run(self, name: str, arguments: Mapping[str, Any]) -> Observation:
+        """Run one call. Raises ``SandboxGone`` only; every other failure is an observation."""
+        spec = self._tools.get(name)
+        if spec is None:
+            return Observation(self._unknown(name), ok=False)
+        try:
+            parameters = spec.parameters.model_validate(dict(arguments))
+            observation = spec.run(self.context, parameters)
+        except ValidationError as error:
+            text = describe_errors(name, spec.parameters, error)
+            observation = Observation(text, ok=False)
+        except ToolFailure as failure:
+            observation = Observation(str(failure), ok=False)
+        except SandboxGone:
+            raise
+        except PathEscape:
+            text = "The path leads out of the repository: use a path relative to its root."
+            observation = Observation(text, ok=False)
+        except SandboxError as error:
+            observation = Observation(f"{name} failed: {error}", ok=False)
+        except Exception as error:
+            _log.exception("tool %s failed unexpectedly", name)
+            text = f"internal error in {name}: {type(error).__name__}: {error}. Try another way."
+            observation = Observation(text, ok=False)
+        return _encodable(observation)
+
+    def _unknown(self, name: str) -> str:
+        near = _KNOWN_ELSEWHERE.get(name.lower())
+        if near not in self._tools:
+            close = difflib.get_close_matches(name, self._tools, n=1, cutoff=0.6)
+            near = close[0] if close else None
+        hint = f" Did you mean {near}?" if near else ""
+        return f"There is no tool {name!r}.{hint} The tools are: {', '.join(self._tools)}."
+
+
+def _encodable(observation: Observation) -> Observation:
+    """The observation with lone surrogates (from odd file names) replaced, so it can be encoded."""
+    try:
+        observation.text.encode()
+    except UnicodeEncodeError:
+        text = observation.text.encode("utf-8", "replace").decode("utf-8")
+        return Observation(text, observation.ok, observation.truncated, observation.submitted)
+    return observation
