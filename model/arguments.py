@@ -1,0 +1,162 @@
+"""From the text of a tool-call parameter to a value of the type its JSON schema asks for.
+
+The chat template writes strings raw and everything else as JSON, so the text alone does not tell
+``12`` from ``"12"``; the schema does. Where a schema allows several types, null and the narrower
+types are tried first and a raw string last. Only the outermost type is checked here: what lies
+inside an array or object, and whether a required parameter is there, is for whoever runs the tool.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from model.messages import ToolSchema
+
+_INTEGER = re.compile(r"[+-]?\d{1,400}\Z", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
+_ORDER = ("null", "boolean", "integer", "number", "array", "object", "string")
+_PLAIN = {
+    "null": "null",
+    "boolean": "true or false",
+    "integer": "an integer",
+    "number": "a number",
+    "array": "a JSON array",
+    "object": "a JSON object",
+    "string": "text",
+}
+_NOTHING = object()
+
+
+class Signatures:
+    """The tools of one turn by name, with their parameters' schemas."""
+
+    def __init__(self, tools: Sequence[ToolSchema]) -> None:
+        """Take function schemas, with or without the outer ``{"type": "function"}``."""
+        self._parameters: dict[str, Mapping[str, Any]] = {}
+        for tool in tools:
+            function = tool.get("function", tool)
+            self._parameters[str(function.get("name", ""))] = function.get("parameters") or {}
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a tool of that name."""
+        return name in self._parameters
+
+    def parameters(self, name: str) -> Mapping[str, Any]:
+        """Schema of each parameter of the tool; empty for an unknown tool."""
+        found = self._parameters.get(name, {}).get("properties")
+        return found if isinstance(found, Mapping) else {}
+
+    def unknown(self, name: str) -> str:
+        """One sentence for a call to a tool that does not exist, with the names nearest to it."""
+        names = list(self._parameters)
+        if not names:
+            return f"There is no tool {name!r}: no tools are available."
+        lowered = {known.lower(): known for known in names}
+        near = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.5)
+        near += [low for low in lowered if name and name.lower() in low and low not in near]
+        if near:
+            nearest = ", ".join(lowered[low] for low in near[:3])
+            return f"There is no tool {name!r}; the nearest are: {nearest}."
+        return f"There is no tool {name!r}; the tools are: {', '.join(sorted(names))}."
+
+    def convert(self, tool: str, parameter: str, text: str) -> tuple[Any, str | None]:
+        """The value of ``text`` for a parameter and None, or ``text`` itself and what is wrong."""
+        schema = self.parameters(tool).get(parameter)
+        if not isinstance(schema, Mapping):
+            return text, None
+        kinds = set(_kinds(schema, self._parameters[tool], depth=0))
+        if not kinds:
+            return text, None
+        for kind in _ORDER:
+            if kind in kinds:
+                value = _read(kind, text)
+                if value is not _NOTHING:
+                    return value, None
+        wanted = " or ".join(_PLAIN[kind] for kind in _ORDER[::-1] if kind in kinds)
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        return text, f"Parameter {parameter!r} of {tool} must be {wanted}, got {shown!r}."
+
+
+def _kinds(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Iterator[str]:
+    """The JSON types a schema allows, as far as it says; nothing for a schema that allows any."""
+    if depth > 16:  # a reference that leads to itself
+        return
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        target = _follow(reference, root)
+        if target is not None:
+            yield from _kinds(target, root, depth + 1)
+    declared = schema.get("type")
+    for kind in declared if isinstance(declared, list) else [declared]:
+        if kind in _ORDER:
+            yield kind
+    for word in ("anyOf", "oneOf", "allOf"):
+        branches = schema.get(word)
+        for branch in branches if isinstance(branches, list) else []:
+            if isinstance(branch, Mapping):
+                yield from _kinds(branch, root, depth + 1)
+    if declared is None:
+        constants = schema["enum"] if isinstance(schema.get("enum"), list) else []
+        for constant in [*constants, *([schema["const"]] if "const" in schema else [])]:
+            yield _kind_of(constant)
+
+
+def _follow(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The schema that a local reference such as ``#/$defs/Item`` points to."""
+    place: Any = root
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        place = place.get(part) if isinstance(place, Mapping) else None
+    return place if isinstance(place, Mapping) else None
+
+
+def _kind_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    names = {int: "integer", float: "number", str: "string", list: "array"}
+    return names.get(type(value), "object")
+
+
+def _read(kind: str, text: str) -> Any:
+    """``text`` as a value of that JSON type, or ``_NOTHING``."""
+    if kind == "string":
+        return text
+    text = text.strip()
+    if kind == "null":
+        return None if text.lower() in ("null", "none") else _NOTHING
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text.lower(), _NOTHING)
+    if kind in ("integer", "number"):
+        return _read_number(text, whole=kind == "integer")
+    return _read_container(text, list if kind == "array" else dict)
+
+
+def _read_number(text: str, *, whole: bool) -> Any:
+    if _INTEGER.match(text):
+        return int(text)
+    if not _NUMBER.match(text):
+        return _NOTHING
+    value = float(text)
+    if not math.isfinite(value) or (whole and not value.is_integer()):
+        return _NOTHING
+    return int(value) if whole else value
+
+
+def _read_container(text: str, wanted: type) -> Any:
+    """A JSON array or object; a Python literal will do too, as models write them."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            value = ast.literal_eval(text)
+            json.dumps(value, allow_nan=False)  # bytes, sets and the like are no JSON values
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return _NOTHING
+    return value if isinstance(value, wanted) else _NOTHING
