@@ -11,6 +11,9 @@ from model.messages import Message
 from model.session import Usage
 from tools.types import Observation
 
+LimitName = Literal["steps", "tokens", "wall_time", "context", "malformed_calls", "repeated_calls"]
+TurnEnd = Literal["stop", "length", "interrupted"]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -25,7 +28,9 @@ class Task:
 class Step:
     """One turn of the loop: what the model said, what its calls gave, and what that cost.
 
-    ``token_ids`` and ``logprobs`` are those of the sampled tokens, in order.
+    ``token_ids`` and ``logprobs`` are those of the sampled tokens, in order. ``observations``
+    answer the calls in order; there are fewer of them if the run ended between two calls.
+    ``ended`` says whether the model closed the turn itself, was cut at a token limit, or stopped.
     """
 
     index: int
@@ -34,6 +39,7 @@ class Step:
     usage: Usage
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    ended: TurnEnd = "stop"
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,9 @@ class Submitted:
 
 @dataclass(frozen=True)
 class LimitReached:
-    """A limit ended the run: steps, tokens, wall_time, context, malformed_calls, repeated_calls."""
+    """A limit ended the run; ``LimitName`` lists them."""
 
-    limit: Literal[
-        "steps", "tokens", "wall_time", "context", "malformed_calls", "repeated_calls"
-    ]
+    limit: LimitName
     patch: str
 
 
@@ -79,3 +83,47 @@ class RunResult:
     outcome: Outcome
     steps: Sequence[Step] = field(default_factory=tuple)
     usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True)
+class CheckRun:
+    """One run of the check command. ``exit_code`` is None if it did not end by itself."""
+
+    exit_code: int | None
+    output: str
+    duration_s: float
+
+    @property
+    def passed(self) -> bool:
+        """True exactly for exit code 0."""
+        return self.exit_code == 0
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The check before the model began and after its patch; None where it was not run."""
+
+    command: str
+    before: CheckRun | None = None
+    after: CheckRun | None = None
+
+    @property
+    def passed(self) -> bool:
+        """True if the check passes with the patch."""
+        return self.after is not None and self.after.passed
+
+
+@dataclass(frozen=True)
+class SolveReport:
+    """What ``agent solve`` found out: the run's result, its check, and where it is kept."""
+
+    session: str
+    result: RunResult
+    check: CheckReport | None
+    model: str
+    sandbox: str
+
+    @property
+    def patch(self) -> str:
+        """The workspace's diff when the run ended, also when it ended badly."""
+        return self.result.outcome.patch

@@ -1,0 +1,116 @@
+"""``agent sessions``: list, show and remove saved sessions."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.output import visible, write_json, write_out
+
+if TYPE_CHECKING:
+    from agent.store import SavedSession
+
+TASK_CHARACTERS = 60
+BLOCK_LINES = 20
+
+
+class Output(StrEnum):
+    """How a command prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+app = typer.Typer(help="Saved sessions.", no_args_is_help=True)
+
+
+@app.command(name="list")
+def list_sessions(
+    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+) -> None:
+    """List the sessions, oldest first."""
+    # agent.store reaches torch through the types of a step.
+    from agent.store import Store
+
+    store = Store()
+    store.reap()
+    found = store.sessions()
+    if output is Output.JSON:
+        write_json({"sessions": [{"id": session.id, **session.data} for session in found]})
+        return
+    if not found:
+        write_out(f"no sessions in {store.root}\n")
+    for session in found:
+        task = visible(" ".join(str(session.data.get("task", "")).split()))[:TASK_CHARACTERS]
+        steps = session.data.get("steps", "-")
+        write_out(f"{session.id}  {session.status:<14} {steps:>4} steps  {task}\n")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")],
+    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+) -> None:
+    """Show one session: what was asked, each step, and how it ended."""
+    from agent.store import Store
+    from agent.trajectory import read_records
+
+    store = Store()
+    store.reap()
+    session = store.find(name)
+    records = list(read_records(session.trajectory)) if session.trajectory.exists() else []
+    if output is Output.JSON:
+        write_json({"id": session.id, **session.data, "records": records})
+        return
+    _header(session)
+    for record in records:
+        if record["type"] == "step":
+            _step(record)
+        elif record["type"] == "end" and record.get("patch"):
+            write_out(f"\npatch:\n{visible(record['patch'])}")
+
+
+@app.command()
+def rm(
+    names: Annotated[list[str], typer.Argument(help="Ids, or how they begin.", metavar="ID...")],
+) -> None:
+    """Remove sessions: their record and their saved state."""
+    from agent.store import Store
+
+    store = Store()
+    for name in names:
+        write_out(f"removed {store.remove(name)}\n")
+
+
+def _header(session: SavedSession) -> None:
+    data = session.data
+    write_out(f"session {session.id}: {session.status}\n")
+    for key in ("created", "repo", "model", "sandbox", "thinking", "seed", "check", "summary"):
+        if data.get(key) not in (None, ""):
+            write_out(f"{key + ':':<10}{visible(str(data[key]))}\n")
+    if task := data.get("task"):
+        write_out(f"\n{visible(str(task))}\n")
+
+
+def _step(record: dict[str, Any]) -> None:
+    message = record["message"]
+    write_out(f"\nstep {record['index'] + 1}\n")
+    for part in ("thinking", "content"):
+        if text := message.get(part):
+            write_out(_block(text))
+    observations = iter(record["observations"])
+    for call in message.get("tool_calls", ()):
+        arguments = " ".join(f"{key}={value!r}" for key, value in call["arguments"].items())
+        write_out(f"  > {visible(call['name'])} {visible(arguments)}\n")
+        if seen := next(observations, None):
+            write_out(_block(seen["text"], indent="    "))
+
+
+def _block(text: str, *, indent: str = "  ") -> str:
+    lines = visible(text).strip("\n").split("\n")
+    shown = [indent + line for line in lines[:BLOCK_LINES]]
+    if len(lines) > BLOCK_LINES:
+        shown.append(f"{indent}… {len(lines) - BLOCK_LINES} more lines")
+    return "\n".join(shown) + "\n"

@@ -1,0 +1,184 @@
+"""Settings: flags over ``AGENT_*`` variables over ``.agent.toml`` over the user's own file.
+
+A repository is not trusted, so its ``.agent.toml`` may only say how to work on it
+(``REPOSITORY_KEYS``). What decides who is trusted with what (the sandbox, its network and size, the
+model) is the user's: a flag, a variable, or ``$XDG_CONFIG_HOME/tenuto/config.toml``. A key that is
+not known is an error that names the nearest one; a key that a repository may not set is one too.
+
+An ``AGENT_*`` variable that resembles no key is left alone, because build servers set their own
+(``AGENT_ID``, ``AGENT_OS`` …); one that is nearly a key is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from agent.errors import ConfigError
+
+PREFIX = "AGENT_"
+REPOSITORY_FILE = ".agent.toml"
+MAX_FILE_BYTES = 65_536
+REPOSITORY_KEYS = frozenset(
+    {
+        "check",
+        "image",
+        "thinking",
+        "max_steps",
+        "max_tokens",
+        "max_turn_tokens",
+        "max_wall_time",
+        "command_timeout",
+        "check_timeout",
+        "temperature",
+    }
+)
+
+Thinking = Literal["preserve", "off"]
+SandboxKind = Literal["docker", "bubblewrap", "local"]
+
+
+class Settings(BaseSettings):
+    """One run's settings, read once. Times are seconds, sizes tokens or megabytes as named."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    model: str = Field(default="embedded", min_length=1)
+    sandbox: SandboxKind = "docker"
+    image: str | None = Field(default=None, min_length=1)
+    network: bool = False
+    memory_mb: int = Field(default=4096, ge=64)
+    cpus: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    check: str | None = Field(default=None, min_length=1)
+    thinking: Thinking = "preserve"
+    n: int = Field(default=1, ge=1, le=64)
+    max_steps: int = Field(default=100, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_turn_tokens: int = Field(default=8192, ge=1)
+    max_wall_time: float | None = Field(default=None, gt=0)
+    command_timeout: float = Field(default=120.0, gt=0)
+    check_timeout: float = Field(default=600.0, gt=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    temperature: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
+
+
+def user_file() -> Path:
+    """``$XDG_CONFIG_HOME/tenuto/config.toml``, or the one under ``~/.config``."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    root = Path(base) if base.startswith("/") else Path.home() / ".config"
+    return root / "tenuto" / "config.toml"
+
+
+def load_settings(flags: Mapping[str, Any], repo: Path | None = None) -> Settings:
+    """Join the four sources; a flag that is None was not given.
+
+    Raises ``ConfigError`` for an unknown key, a key that a repository may not set, or a bad value.
+    """
+    own_file = user_file()
+    layers: list[tuple[str, dict[str, Any]]] = [
+        ("the command line", {key: value for key, value in flags.items() if value is not None}),
+        ("the environment", _environment(os.environ)),
+    ]
+    if repo is not None:
+        layers.append((str(repo / REPOSITORY_FILE), _repository(repo / REPOSITORY_FILE)))
+    layers.append((str(own_file), _read_toml(own_file)))
+    for name, values in layers:
+        for key in values:
+            if key not in Settings.model_fields:
+                raise ConfigError(f"unknown key {key!r} in {name}{_nearest(key)}")
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(InitSettingsSource(settings_cls, values) for _, values in layers)
+
+    try:
+        settings = Layered()
+    except ValidationError as error:
+        raise ConfigError(_explain(error, layers)) from error
+    return Settings.model_construct(**settings.model_dump())
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, Any]:
+    """The ``AGENT_*`` variables as keys, without those that are plainly somebody else's."""
+    values: dict[str, Any] = {}
+    for name, value in variables.items():
+        if not name.startswith(PREFIX):
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        if key in Settings.model_fields:
+            values[key] = value
+        elif near := difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.75):
+            raise ConfigError(
+                f"unknown variable {name}: did you mean {PREFIX}{near[0].upper()}? (else unset it)"
+            )
+    return values
+
+
+def _repository(path: Path) -> dict[str, Any]:
+    """What the repository's own file says, if it is allowed to say it."""
+    values = _read_toml(path, trusted=False)
+    for key in values:
+        if key in Settings.model_fields and key not in REPOSITORY_KEYS:
+            raise ConfigError(
+                f"{path} sets {key!r}, which a repository may not decide; remove it there and "
+                f"set it yourself: a flag, {PREFIX}{key.upper()}, or {user_file()}"
+            )
+    return values
+
+
+def _read_toml(path: Path, *, trusted: bool = True) -> dict[str, Any]:
+    """The file's top-level keys; empty if there is no file."""
+    # An untrusted path may be a link to anywhere or a pipe that never ends: open without following
+    # and without waiting, then look at what was opened.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if trusted else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        hint = "" if trusted else "; it must be a plain file"
+        raise ConfigError(f"cannot read {path}: {error.strerror}{hint}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ConfigError(f"{path} is not a plain file; remove it or make it one")
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes; it holds settings only")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or "nested too deep"
+        raise ConfigError(f"{path} is not valid TOML: {reason}") from error
+
+
+def _nearest(key: str) -> str:
+    """``": did you mean 'x'?"``, or the known keys if none is near."""
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), Settings.model_fields, n=1)
+    if near:
+        return f": did you mean {near[0]!r}?"
+    return f"; known keys: {', '.join(sorted(Settings.model_fields))}"
+
+
+def _explain(error: ValidationError, layers: list[tuple[str, dict[str, Any]]]) -> str:
+    """The first thing wrong, with the place that said it."""
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0]) if first["loc"] else "?"
+    source = next((name for name, values in layers if key in values), "the defaults")
+    reason = first["msg"][:1].lower() + first["msg"][1:]
+    return f"{key} = {first.get('input')!r} in {source}: {reason}"

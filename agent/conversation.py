@@ -1,0 +1,119 @@
+"""The model's side of a run: new messages go in as tokens, a turn comes out.
+
+Tokens are only appended. What was sampled is parsed for the loop's sake but stays in the session as
+it is; it is never decoded and encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.events import CallWriting, ContentDelta, Listener, Prefilled, ThinkingDelta, nobody
+from agent.types import TurnEnd
+from model.chat import ChatFormat
+from model.messages import Message
+from model.parser import CallStarted, ContentText, ThinkingText, TurnEvent
+from model.sampling import SamplingParams
+from model.session import Session
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the model said in one turn, as sampled and as read."""
+
+    message: Message
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: TurnEnd
+
+
+class _Halted(Exception):
+    """Carries a halt out of a prefill."""
+
+
+class Conversation:
+    """One session spoken to in messages. ``halt`` is asked before each sampled token."""
+
+    def __init__(
+        self,
+        session: Session,
+        chat: ChatFormat,
+        tools: Sequence[Mapping[str, Any]],
+        sampling: SamplingParams,
+        *,
+        thinking: bool = True,
+        listen: Listener = nobody,
+        halt: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.session = session
+        self._chat = chat
+        self._tools = tools
+        self._sampling = sampling
+        self._thinking = thinking
+        self._listen = listen
+        self._halt = halt
+        self._closed: bool | None = None
+        self._open_thinking = False
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the session holds."""
+        return self.session.length
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The ids that ``messages`` add to what the session holds, up to the next turn's start."""
+        if self._closed is None:
+            return self._chat.begin(messages, self._tools, self._thinking)
+        return self._chat.append(
+            self._closed, messages, self._thinking, open_thinking=self._open_thinking
+        )
+
+    def hear(self, ids: Sequence[int]) -> bool:
+        """Prefill ``ids``; False if it was halted. Then, and if it raises, nothing has changed.
+
+        Raises ``ContextFull`` if they do not fit.
+        """
+        try:
+            self.session.extend(ids, on_progress=self._prefilled)
+        except _Halted:
+            return False
+        return True
+
+    def speak(self, max_tokens: int) -> Turn:
+        """Sample one turn of at most ``max_tokens`` tokens, telling the listener as it comes."""
+        parser = self._chat.parser(self._tools, self._thinking)
+        ids: list[int] = []
+        logprobs: list[float] = []
+        for token in self.session.generate(
+            self._sampling,
+            max_tokens=max_tokens,
+            stop_ids=self._chat.stop_ids,
+            should_stop=self._halt,
+        ):
+            ids.append(token.id)
+            logprobs.append(token.logprob)
+            for event in parser.push(token.id):
+                self._tell(event)
+        message = parser.finish()
+        self.session.count(thinking_tokens=parser.thinking_tokens)
+        self._closed = bool(ids) and ids[-1] in self._chat.stop_ids
+        self._open_thinking = parser.in_thinking
+        ended: TurnEnd = "stop" if self._closed else "length"
+        if not self._closed and len(ids) < max_tokens and self._halt():
+            ended = "interrupted"
+        return Turn(message, tuple(ids), tuple(logprobs), ended)
+
+    def _prefilled(self, done: int, total: int) -> None:
+        self._listen(Prefilled(done, total))
+        if done < total and self._halt():
+            raise _Halted
+
+    def _tell(self, event: TurnEvent) -> None:
+        if isinstance(event, ThinkingText):
+            self._listen(ThinkingDelta(event.text))
+        elif isinstance(event, ContentText):
+            self._listen(ContentDelta(event.text))
+        elif isinstance(event, CallStarted):
+            self._listen(CallWriting(event.name))

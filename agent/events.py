@@ -1,0 +1,129 @@
+"""What a run tells whoever listens, in the order it happens.
+
+A listener is a function of one event. It is called on the run's own thread and must return soon; an
+exception it raises ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.types import CheckReport, CheckRun, Step
+from model.messages import ToolCall
+from tools.types import Observation
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A session begins. ``attempt`` counts from 1 to ``attempts``."""
+
+    session: str
+    model: str
+    sandbox: str
+    attempt: int = 1
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something slow or worth knowing, as one line: an image is being built."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """``done`` of ``total`` new tokens have run through the model."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ThinkingDelta:
+    """The next piece of the model's reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ContentDelta:
+    """The next piece of the model's visible text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CallWriting:
+    """The model has begun to write a call of the tool ``name``."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CallRunning:
+    """A complete call is about to run."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True)
+class CommandOutput:
+    """A piece of a running command's output, as it arrives."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CallDone:
+    """What a call gave."""
+
+    call: ToolCall
+    observation: Observation
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A turn is over and written to the trajectory."""
+
+    step: Step
+
+
+@dataclass(frozen=True)
+class CheckDone:
+    """The check has run: ``before`` the model began, or after its patch."""
+
+    when: str
+    run: CheckRun
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """A session is over and saved. ``check`` is None if none was asked for."""
+
+    session: str
+    status: str
+    exit_status: int
+    check: CheckReport | None
+
+
+Event = (
+    RunStarted
+    | Notice
+    | Prefilled
+    | ThinkingDelta
+    | ContentDelta
+    | CallWriting
+    | CallRunning
+    | CommandOutput
+    | CallDone
+    | StepDone
+    | CheckDone
+    | RunEnded
+)
+Listener = Callable[[Event], None]
+
+
+def nobody(event: Event) -> None:
+    """The listener that does not listen."""

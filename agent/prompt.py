@@ -1,0 +1,62 @@
+"""The words the model gets that are neither the user's nor a tool's."""
+
+from __future__ import annotations
+
+from agent.guard import IDENTICAL_IN_A_ROW, MALFORMED_IN_A_ROW
+from agent.types import Task
+from model.messages import Message
+
+SYSTEM = """\
+You are Tenuto, a software engineer who works alone in one repository. Nobody answers questions: \
+decide, act, and finish the task.
+
+The repository is at {root}. It is a private copy; its diff when you submit is your answer. \
+{network}
+
+How to work:
+- Look before you change: find the code the task is about and read it. When the task names tests \
+or a check command, run them first and read the failure.
+- Find the cause and make the smallest change that removes it. Do not touch unrelated code, and do \
+not change tests to make them pass unless the task says so.
+- Give `edit` an `old_string` copied exactly from the file, with enough lines around it to be the \
+only match. When an edit fails, read the file again before the next try.
+- Commands run in one shell that stays open and cannot ask for input. Keep their output short.
+- After a change run the tests again. When they pass and the task is done, call `submit` with one \
+sentence about what was wrong and what you changed. Only `submit` ends the work.
+
+Every turn must call a tool."""
+
+NO_CALL = "No tool was called. Call a tool to go on, or call submit if the task is done."
+
+CUT = "Your turn was cut off after {tokens} tokens. Think and write less, then call one tool."
+
+MALFORMED = (
+    f"{MALFORMED_IN_A_ROW} turns in a row had no usable tool call; one more ends the session. "
+    "A call must look exactly like this, with the name and parameters of one of your tools:\n"
+    "<tool_call>\n<function=NAME>\n<parameter=PARAMETER>\nVALUE\n</parameter>\n</function>\n"
+    "</tool_call>"
+)
+
+REPEATED = (
+    f"You have made this same call {IDENTICAL_IN_A_ROW} times in a row; one more ends the session. "
+    "Its result will not change. Do something else."
+)
+
+
+def first_messages(task: Task, *, root: str, network: bool = False) -> list[Message]:
+    """The system message and the task.
+
+    The user's message is the task's text and, if there is one, its check, and nothing else: the
+    embedded model was trained on exactly this.
+    """
+    reach = "Commands can reach the network." if network else "Commands have no network access."
+    return [
+        Message("system", SYSTEM.format(root=root, network=reach)),
+        Message("user", user_text(task)),
+    ]
+
+
+def user_text(task: Task) -> str:
+    """The task as the model reads it."""
+    text = task.text.strip()
+    return f"{text}\n\nCheck: {task.check}" if task.check else text

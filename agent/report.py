@@ -1,0 +1,147 @@
+"""A run's end in the forms that leave the process: a status, an exit code, one JSON object, lines.
+
+Statuses and exit codes:
+
+0    ``submitted``      a patch was submitted and the check, if any, passes with it
+1    ``failed``         the run could not go on; ``error``: it could not begin
+2    ``error``          wrong usage or configuration
+3    ``no_patch``       submitted without a change; ``check_failed``: the check fails with the patch
+4    ``limit_NAME``     a limit was reached (steps, tokens, wall_time, context, malformed_calls,
+                        repeated_calls)
+130  ``interrupted``    the user stopped the run; the session is saved
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from agent.types import (
+    CheckReport,
+    CheckRun,
+    Failed,
+    Interrupted,
+    LimitReached,
+    RunResult,
+    SolveReport,
+    Submitted,
+)
+from model.session import Usage
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+CHECK_OUTPUT_CHARACTERS = 4000
+
+
+def status_of(result: RunResult, check: CheckReport | None) -> tuple[str, int]:
+    """The status and the exit code of a run."""
+    outcome = result.outcome
+    if isinstance(outcome, Interrupted):
+        return "interrupted", EXIT_INTERRUPTED
+    if isinstance(outcome, Failed):
+        return "failed", EXIT_ERROR
+    if isinstance(outcome, LimitReached):
+        return f"limit_{outcome.limit}", 4
+    if not outcome.patch:
+        return "no_patch", 3
+    if check is not None and not check.passed:
+        return "check_failed", 3
+    return "submitted", 0
+
+
+def summary_of(result: RunResult) -> str:
+    """What the model said of its work, or in a sentence why there is nothing of the kind."""
+    outcome = result.outcome
+    if isinstance(outcome, Submitted):
+        return outcome.summary
+    if isinstance(outcome, LimitReached):
+        return _LIMITS[outcome.limit]
+    if isinstance(outcome, Failed):
+        return outcome.reason
+    return "interrupted; the session is saved"
+
+
+_LIMITS = {
+    "steps": "the limit on steps was reached (--max-steps)",
+    "tokens": "the limit on tokens was reached (--max-tokens)",
+    "wall_time": "the limit on time was reached (--max-wall-time)",
+    "context": "the model's context is full",
+    "malformed_calls": "the model stopped making usable tool calls",
+    "repeated_calls": "the model repeated the same call without end",
+}
+
+
+def as_json(report: SolveReport) -> dict[str, Any]:
+    """The object that ``--output json`` prints."""
+    status, exit_status = status_of(report.result, report.check)
+    return {
+        "session": report.session,
+        "status": status,
+        "exit_status": exit_status,
+        "patch": report.patch,
+        "summary": summary_of(report.result),
+        "steps": len(report.result.steps),
+        "usage": report.result.usage.as_dict(),
+        "check": None if report.check is None else check_as_json(report.check),
+        "model": report.model,
+        "sandbox": report.sandbox,
+    }
+
+
+def check_as_json(check: CheckReport) -> dict[str, Any]:
+    """The check's two runs and its verdict."""
+    return {
+        "command": check.command,
+        "before": None if check.before is None else check_run_as_json(check.before),
+        "after": None if check.after is None else check_run_as_json(check.after),
+        "passed": check.passed,
+    }
+
+
+def check_run_as_json(run: CheckRun) -> dict[str, Any]:
+    """One run of the check, with the end of its output."""
+    fields = dataclasses.asdict(run)
+    return fields | {"output": run.output[-CHECK_OUTPUT_CHARACTERS:]}
+
+
+def error_as_json(
+    message: str, exit_status: int, *, model: str | None, sandbox: str | None
+) -> dict[str, Any]:
+    """The same object for a run that could not begin: the error is its summary."""
+    return {
+        "session": None,
+        "status": "interrupted" if exit_status == EXIT_INTERRUPTED else "error",
+        "exit_status": exit_status,
+        "patch": "",
+        "summary": message,
+        "steps": 0,
+        "usage": Usage().as_dict(),
+        "check": None,
+        "model": model,
+        "sandbox": sandbox,
+    }
+
+
+def usage_line(usage: Usage, steps: int) -> str:
+    """The counters in one line; the sum shows that nothing was run through the model twice."""
+    twice = usage.prefilled_tokens + usage.generated_tokens - usage.context_tokens
+    speed = usage.generated_tokens / usage.decode_s if usage.decode_s > 0 else 0.0
+    return (
+        f"usage: {usage.context_tokens:,} context = {usage.prefilled_tokens:,} prefilled + "
+        f"{usage.generated_tokens:,} generated ({twice:,} prefilled twice); "
+        f"{steps} {'step' if steps == 1 else 'steps'}; "
+        f"decode {speed:,.0f} tok/s; {usage.wall_s:.1f} s"
+    )
+
+
+def check_line(check: CheckReport) -> str:
+    """``check `pytest -q`: failed before, passes after``."""
+    before = "not run" if check.before is None else _verdict(check.before)
+    after = "not run" if check.after is None else _verdict(check.after)
+    return f"check `{check.command}`: before: {before}; after: {after}"
+
+
+def _verdict(run: CheckRun) -> str:
+    if run.exit_code is None:
+        return "did not end"
+    return "passes" if run.passed else f"fails (exit code {run.exit_code})"

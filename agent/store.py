@@ -1,0 +1,192 @@
+"""Saved sessions: ``$XDG_STATE_HOME/tenuto/sessions/ID/``.
+
+``session.json``     what the session is and how it ended; replaced whole, never half-written
+``trajectory.jsonl`` every step, appended as it happens (``agent.trajectory``)
+``state/``           the model's state when the run ended (``model.session.Session.save``)
+
+A folder appears only once its ``session.json`` is complete. Folders are mode 0700: they hold pieces
+of the user's code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import SessionNotFound, StoreError
+from agent.trajectory import TrajectoryWriter
+from sandboxes.paths import Owner, private_dir, state_dir
+
+FORMAT = 1
+RUNNING = "running"
+KILLED = "killed"
+_UNBORN = ".new-"
+_UNBORN_KEPT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """One session's folder and what its ``session.json`` said when it was read."""
+
+    path: Path
+    data: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The folder's name, which begins with the time (UTC) the session began."""
+        return self.path.name
+
+    @property
+    def status(self) -> str:
+        """``running``, ``killed``, ``unreadable``, or how the run ended."""
+        return str(self.data.get("status", "unreadable"))
+
+    @property
+    def trajectory(self) -> Path:
+        """The path of the record of its steps."""
+        return self.path / "trajectory.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """The folder of the model's state; may not exist."""
+        return self.path / "state"
+
+    def writer(self) -> TrajectoryWriter:
+        """Open the trajectory for appending."""
+        return TrajectoryWriter(self.trajectory)
+
+    def update(self, **fields: Any) -> SavedSession:
+        """Replace ``session.json`` by one with ``fields`` changed. Raises ``OSError``."""
+        data = {**self.data, **fields, "updated": _now()}
+        _write_atomically(self.path / "session.json", data)
+        return SavedSession(self.path, data)
+
+
+class Store:
+    """The folder of all saved sessions; made when the first one is."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root if root is not None else state_dir() / "sessions"
+
+    def create(self, **fields: Any) -> SavedSession:
+        """A new session with status ``running``, owned by this process. Raises ``StoreError``."""
+        name = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+        unborn, path = self.root / (_UNBORN + name), self.root / name
+        now = _now()
+        data = {
+            "format": FORMAT,
+            "id": name,
+            "created": now,
+            "updated": now,
+            "status": RUNNING,
+            "owner": str(Owner.of_this_process()),
+            **fields,
+        }
+        try:
+            private_dir(self.root)
+            unborn.mkdir(mode=0o700)
+            _write_atomically(unborn / "session.json", data)
+            unborn.rename(path)
+            _sync_folder(self.root)
+        except OSError as error:
+            raise StoreError(
+                f"cannot save sessions under {self.root}: {error.strerror}; "
+                "make it writable or set XDG_STATE_HOME"
+            ) from error
+        return SavedSession(path, data)
+
+    def sessions(self) -> list[SavedSession]:
+        """All sessions, oldest first; a damaged one has status ``unreadable``."""
+        return [_read(path) for path in self._folders()]
+
+    def find(self, name: str) -> SavedSession:
+        """The session whose id is ``name`` or the only one that begins with it."""
+        folders = list(self._folders())
+        matches = [path for path in folders if path.name == name] or [
+            path for path in folders if name and path.name.startswith(name)
+        ]
+        if len(matches) == 1:
+            return _read(matches[0])
+        if matches:
+            raise SessionNotFound(f"{len(matches)} sessions begin with {name!r}; write more of it")
+        raise SessionNotFound(f"no session {name!r}; see agent sessions list")
+
+    def remove(self, name: str) -> str:
+        """Delete a session that is not running; returns its id."""
+        session = self.find(name)
+        if session.status == RUNNING and not _owner_gone(session):
+            raise StoreError(f"session {session.id} is running; stop it first")
+        try:
+            # Renamed first, so that a kill half way leaves no session that looks whole.
+            doomed = session.path.rename(self.root / (_UNBORN + session.id))
+            shutil.rmtree(doomed)
+        except OSError as error:
+            raise StoreError(f"cannot remove session {session.id}: {error.strerror}") from error
+        return session.id
+
+    def reap(self) -> list[str]:
+        """Mark sessions whose process died as ``killed``; returns their ids. Never raises."""
+        killed = []
+        with suppress(OSError, StoreError):
+            for session in self.sessions():
+                if session.status == RUNNING and _owner_gone(session):
+                    session.update(status=KILLED)
+                    killed.append(session.id)
+            for path in self.root.glob(_UNBORN + "*"):
+                if time.time() - path.stat().st_mtime > _UNBORN_KEPT_S:
+                    shutil.rmtree(path, ignore_errors=True)
+        return killed
+
+    def _folders(self) -> Iterator[Path]:
+        try:
+            entries = sorted(self.root.iterdir())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"cannot read {self.root}: {error.strerror}") from error
+        yield from (path for path in entries if path.is_dir() and not path.name.startswith("."))
+
+
+def _read(path: Path) -> SavedSession:
+    try:
+        data = json.loads((path / "session.json").read_bytes())
+    except (OSError, ValueError):
+        data = None
+    return SavedSession(path, data if isinstance(data, dict) else {})
+
+
+def _owner_gone(session: SavedSession) -> bool:
+    owner = Owner.parse(str(session.data.get("owner", "")))
+    return owner is None or owner.is_gone()
+
+
+def _write_atomically(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON beside ``path`` and rename it there, with both synced."""
+    text = json.dumps(data, indent=2, ensure_ascii=True, allow_nan=False, default=str) + "\n"
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(text.encode("ascii"))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,58 @@
+"""Events as JSON objects, for ``--output stream-json``: one a line, the kind under ``event``.
+
+``start``        session, model, sandbox, attempt, attempts
+``notice``       text
+``check``        when, exit_code, output, duration_s
+``call``         name, arguments
+``observation``  name, text, ok, truncated
+``step``         index, message, usage, ended
+``end``          session, status, exit_status
+``result``       last and once: the keys of ``--output json``
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from agent.events import (
+    CallDone,
+    CallRunning,
+    CheckDone,
+    Event,
+    Notice,
+    RunEnded,
+    RunStarted,
+    StepDone,
+)
+from agent.report import check_run_as_json
+from agent.trajectory import message_to_json
+
+
+def event_as_json(event: Event) -> dict[str, Any] | None:
+    """The event as an object, or None for the pieces that a later event holds whole."""
+    match event:
+        case RunStarted():
+            return {"event": "start"} | dataclasses.asdict(event)
+        case Notice(text):
+            return {"event": "notice", "text": text}
+        case CheckDone(when, run):
+            return {"event": "check", "when": when} | check_run_as_json(run)
+        case CallRunning(call):
+            return {"event": "call", "name": call.name, "arguments": dict(call.arguments)}
+        case CallDone(call, seen):
+            fields = {"text": seen.text, "ok": seen.ok, "truncated": seen.truncated}
+            return {"event": "observation", "name": call.name} | fields
+        case StepDone(step):
+            return {
+                "event": "step",
+                "index": step.index,
+                "message": message_to_json(step.message),
+                "usage": step.usage.as_dict(),
+                "ended": step.ended,
+            }
+        case RunEnded():
+            fields = {"status": event.status, "exit_status": event.exit_status}
+            return {"event": "end", "session": event.session} | fields
+        case _:
+            return None
