@@ -210,6 +210,7 @@ def _check(config: ModelConfig, text: Mapping[str, Any]) -> None:
         ),
         "mixture-of-experts layers are not supported": not text.get("num_experts"),
         "there must be at least one layer": config.num_hidden_layers > 0,
+        "mtp_num_hidden_layers must be 0 or 1": config.mtp_num_hidden_layers in (0, 1),
         "rotary_dim must be even and within the head": config.rotary_dim % 2 == 0
         and 0 < config.rotary_dim <= config.head_dim,
         "mrope_section must be three numbers": len(config.mrope_section) == 3,

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from model.config import ModelConfig
-from model.sampling import SamplingParams
+from model.hybrid import HybridModel, HybridNetwork
+from model.sampling import SamplingParams, read_generation_config
 from model.session import Network, Session
+from model.weights import fingerprint, load_tensors, parameter_count
+
+_SMALL = 100_000_000
 
 
 class Engine:
@@ -22,6 +28,35 @@ class Engine:
         self.config = config
         self.name = name
         self.generation = generation
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        *,
+        name: str,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+        vocab_limit: int | None = None,
+    ) -> Engine:
+        """Load the checkpoint in ``directory``. Raises ``CheckpointError``.
+
+        ``dtype`` is what to compute in: by default that of the checkpoint, except on a CPU for
+        models under 100 million parameters, which run faster in float32. ``vocab_limit`` is how
+        many ids the tokenizer knows; the padding beyond them is then never sampled.
+        """
+        config = ModelConfig.load(directory)
+        generation = read_generation_config(directory)
+        tensors = load_tensors(directory, config)
+        if dtype is None:
+            small = device == "cpu" and parameter_count(config) < _SMALL
+            dtype = torch.float32 if small else config.dtype
+        identity = fingerprint(config, tensors, dtype)
+        with torch.inference_mode():
+            moved = {key: tensor.to(device) for key, tensor in tensors.items()}
+            model = HybridModel.build(config, moved, dtype)
+        network = HybridNetwork(model, fingerprint=identity, vocab_limit=vocab_limit)
+        return cls(network, config, name=name, generation=generation)
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,7 @@
+"""Causal grouped-query attention over a cache, with an output gate."""
+
+from __future__ import annotations
+
+from kernels.attention.reference import attention
+
+__all__ = ["attention"]

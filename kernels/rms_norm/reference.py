@@ -1,0 +1,28 @@
+"""RMSNorm in plain torch, after Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019).
+
+Both functions compute in float32 and return the dtype of ``x``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, zero_centred: bool = False) -> Tensor:
+    """Scale ``x [..., dim]`` to root mean square 1, then by ``weight [dim]``.
+
+    With ``zero_centred`` the stored weight is the distance from 1: the scale is ``1 + weight``.
+    """
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    scale = weight.float()
+    return (wide * (scale + 1 if zero_centred else scale)).to(x.dtype)
+
+
+def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``rms_norm(x) * silu(gate)``, with ``gate`` of the shape of ``x``."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return (wide * weight.float() * F.silu(gate.float())).to(x.dtype)
