@@ -1,0 +1,64 @@
+"""The full-attention layer: grouped queries, normalised heads, partial rotation, an output gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.attention import attention
+from kernels.linear import linear
+from kernels.rope import rope
+from model.cache import KVCache, LayerState
+from model.config import ModelConfig
+from model.layers import Norm, Rotation, Take
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One layer's weights.
+
+    ``in_proj`` is the checkpoint's q, k and v projections in one matrix; its q rows hold, head by
+    head, first the query and then the gate.
+    """
+
+    config: ModelConfig
+    in_proj: Tensor
+    q_norm: Norm
+    k_norm: Norm
+    o_proj: Tensor
+
+    @classmethod
+    def build(cls, config: ModelConfig, take: Take, dtype: torch.dtype) -> Attention:
+        """From the checkpoint's tensors of one layer; matrices are cast to ``dtype``."""
+        parts = [take(f"self_attn.{part}_proj.weight") for part in ("q", "k", "v")]
+        return cls(
+            config,
+            in_proj=torch.cat(parts).to(dtype),
+            q_norm=Norm(take("self_attn.q_norm.weight").float(), config.rms_norm_eps),
+            k_norm=Norm(take("self_attn.k_norm.weight").float(), config.rms_norm_eps),
+            o_proj=take("self_attn.o_proj.weight").to(dtype),
+        )
+
+    def __call__(
+        self, x: Tensor, rotation: Rotation, state: LayerState | None
+    ) -> tuple[Tensor, KVCache | None]:
+        """``x [batch, time, hidden]`` attending to itself and, with a state, to what was before."""
+        assert state is None or isinstance(state, KVCache)
+        c = self.config
+        batch, time, _ = x.shape
+        kv_dim = c.num_key_value_heads * c.head_dim
+        queries, k, v = linear(x, self.in_proj).split(
+            [2 * c.num_attention_heads * c.head_dim, kv_dim, kv_dim], dim=-1
+        )
+        q, gate = queries.reshape(batch, time, c.num_attention_heads, -1).chunk(2, dim=-1)
+        k = k.reshape(batch, time, c.num_key_value_heads, c.head_dim)
+        v = v.reshape(batch, time, c.num_key_value_heads, c.head_dim).transpose(1, 2)
+        q = rope(self.q_norm(q), rotation.cos, rotation.sin)
+        k = rope(self.k_norm(k), rotation.cos, rotation.sin).transpose(1, 2)
+        if state is not None:
+            state = state.append(k, v)
+            k, v = state.keys, state.values
+        out = attention(q, k, v, gate)
+        return linear(out.reshape(batch, time, -1), self.o_proj), state

@@ -1,0 +1,77 @@
+"""The Gated DeltaNet layer: linear attention with a state of fixed size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.causal_conv1d import causal_conv1d
+from kernels.gated_delta_rule import gated_delta_rule
+from kernels.linear import linear
+from kernels.rms_norm import gated_rms_norm
+from model.cache import DeltaState, LayerState
+from model.config import ModelConfig
+from model.layers import Rotation, Take
+
+
+@dataclass(frozen=True)
+class DeltaNet:
+    """One layer's weights.
+
+    ``in_proj`` is the checkpoint's four input projections in one matrix: queries, keys and values
+    for the convolution, then the output gate z, then beta, then the decay input a. ``conv`` is
+    ``[width, conv_dim]``. ``decay_rate`` is ``-exp(A_log)``; it, ``dt_bias`` and ``norm`` are
+    float32.
+    """
+
+    config: ModelConfig
+    in_proj: Tensor
+    conv: Tensor
+    decay_rate: Tensor
+    dt_bias: Tensor
+    norm: Tensor
+    out_proj: Tensor
+
+    @classmethod
+    def build(cls, config: ModelConfig, take: Take, dtype: torch.dtype) -> DeltaNet:
+        """From the checkpoint's tensors of one layer; matrices are cast to ``dtype``."""
+        parts = [take(f"linear_attn.in_proj_{part}.weight") for part in ("qkv", "z", "b", "a")]
+        return cls(
+            config,
+            in_proj=torch.cat(parts).to(dtype),
+            conv=take("linear_attn.conv1d.weight").squeeze(1).T.to(dtype).contiguous(),
+            decay_rate=-take("linear_attn.A_log").float().exp(),
+            dt_bias=take("linear_attn.dt_bias").float(),
+            norm=take("linear_attn.norm.weight").float(),
+            out_proj=take("linear_attn.out_proj.weight").to(dtype),
+        )
+
+    def __call__(
+        self, x: Tensor, rotation: Rotation, state: LayerState | None
+    ) -> tuple[Tensor, DeltaState]:
+        """``x [batch, time, hidden]`` mixed along time; order needs no ``rotation`` here."""
+        assert state is None or isinstance(state, DeltaState)
+        c = self.config
+        batch, time, _ = x.shape
+        keys = (batch, time, c.linear_num_key_heads, c.linear_key_head_dim)
+        values = (batch, time, c.linear_num_value_heads, c.linear_value_head_dim)
+
+        mixed, z, b, a = linear(x, self.in_proj).split(
+            [c.conv_dim, c.linear_value_dim, c.linear_num_value_heads, c.linear_num_value_heads],
+            dim=-1,
+        )
+        mixed, conv = causal_conv1d(mixed, self.conv, state.conv if state else None)
+        q, k, v = mixed.split([c.linear_key_dim, c.linear_key_dim, c.linear_value_dim], dim=-1)
+        out, recurrent = gated_delta_rule(
+            q.reshape(keys),
+            k.reshape(keys),
+            v.reshape(values),
+            self.decay_rate * F.softplus(a.float() + self.dt_bias),
+            b.float().sigmoid(),
+            state.recurrent if state else None,
+        )
+        out = gated_rms_norm(out, z.reshape(values), self.norm, c.rms_norm_eps)
+        return linear(out.reshape(batch, time, -1), self.out_proj), DeltaState(conv, recurrent)
