@@ -6,7 +6,7 @@ from pydantic import Field
 
 from sandboxes.base import Sandbox
 from tools.errors import ToolFailure
-from tools.nearest import explain_missing
+from tools.explain import explain_missing
 from tools.paths import Place, locate, locate_file, refuse_git, write
 from tools.replace import NewlineMap, line_number, occurrences, replace_at
 from tools.schema import Parameters

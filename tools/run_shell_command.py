@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sandboxes.base import ExecResult
 from tools.errors import ToolFailure
@@ -24,7 +24,7 @@ class RunShellCommandParameters(Parameters):
 
     command: str = Field(description="The bash command.")
     timeout: float | None = Field(
-        default=None, gt=0, le=MAX_TIMEOUT_S, description="Seconds (not ms) to wait, at most 600."
+        default=None, description="Seconds (not milliseconds) to wait, at most 600."
     )
     directory: str | None = Field(
         default=None, description="Run in this directory of the repository, for this command only."
@@ -32,6 +32,13 @@ class RunShellCommandParameters(Parameters):
     is_background: bool = Field(
         default=False, description="Start it and return at once (servers, watchers)."
     )
+
+    @field_validator("timeout")
+    @classmethod
+    def _in_range(cls, timeout: float | None) -> float | None:
+        if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_S:
+            raise ValueError(f"seconds, more than 0 and at most {MAX_TIMEOUT_S:g}")
+        return timeout
 
 
 def run(context: ToolContext, parameters: RunShellCommandParameters) -> Observation:

@@ -116,7 +116,7 @@ def _describe(item: ErrorDetails) -> str:
     expected = item["msg"]
     for prefix in ("Input should be ", "Value error, "):
         expected = expected.removeprefix(prefix)
-    expected = expected.removeprefix("a valid ").split(", unable to parse")[0]
+    expected = expected.removeprefix("a valid ").split(", unable to ")[0]
     return f"{name}: expected {expected}, got {_shown(item['input'])}"
 
 

@@ -11,8 +11,8 @@ _ESCAPES = re.compile(
     r"|\x1b",
     re.MULTILINE,
 )
-_OVERSTRIKE = re.compile(r"[^\n\b]\b")
-_DROPPED = re.compile(r"[\x07\b]")
+_OVERSTRIKE = re.compile(r"[^\n\x08]\x08")
+_DROPPED = re.compile(r"[\x07\x08]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 

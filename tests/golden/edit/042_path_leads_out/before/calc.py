@@ -1,0 +1,9 @@
+def add(a, b):
+    return a - b
+
+
+def total(values):
+    result = 0
+    for value in values:
+        result += value
+    return result
