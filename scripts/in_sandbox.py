@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
         return 2
     kind, repo, command = arguments
     try:
-        with open_sandbox(kind, Workspace.create(Path(repo))) as sandbox:
+        with Workspace.create(Path(repo)) as copy, open_sandbox(kind, copy) as sandbox:
             result = sandbox.shell().run(command, timeout_s=TIMEOUT_S)
     except SandboxError as error:
         print(f"error: {error}", file=sys.stderr)
