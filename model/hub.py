@@ -107,7 +107,8 @@ def _fetch(name: str) -> Path:
         )
     except GatedRepoError as error:
         raise ModelNotFound(
-            f"{name} is gated; accept its terms on its hub page and run `hf auth login`, or {_INSTEAD}"
+            f"{name} is gated; accept its terms on its hub page and run `hf auth login`,"
+            f" or {_INSTEAD}"
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelNotFound(

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import docker
 import docker.errors
 import pytest
 
+from model.chat import ChatFormat
+from model.scripted import scripted_engine
+from model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from agent.solve import LoadedModel
+
 GitRepo = Callable[..., Path]
+ScriptedModel = Callable[..., "LoadedModel"]
+
+TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -92,5 +105,74 @@ def git_repo(tmp_path: Path, git: Callable[..., str]) -> GitRepo:
             git(repo, "add", "--all")
             git(repo, "commit", "--quiet", "--allow-empty", "--message", "first")
         return repo
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def qwen_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with Qwen3.6's tokenizer.json (248,077 entries, 15 MB) and nothing else."""
+    directory = tmp_path_factory.mktemp("qwen3_6")
+    script = TESTS / "support" / "make_qwen_tokenizer.py"
+    subprocess.run([sys.executable, str(script), str(directory)], check=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer(qwen_directory: Path) -> Tokenizer:
+    """Qwen3.6's tokenizer."""
+    return Tokenizer.load(qwen_directory)
+
+
+@pytest.fixture(scope="session")
+def qwen_chat(
+    qwen_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ChatFormat]:
+    """``qwen_chat("qwen3_6")`` is the chat format of that official template with Qwen's tokenizer.
+
+    There are qwen3_5_think, qwen3_5_nothink, qwen3_6 and qwen3_8.
+    """
+
+    def load(name: str) -> ChatFormat:
+        directory = tmp_path_factory.mktemp(name)
+        template = TESTS / "golden" / "templates" / f"{name}.jinja"
+        (directory / "chat_template.jinja").write_bytes(template.read_bytes())
+        (directory / "config.json").write_text('{"text_config": {"eos_token_id": 248044}}')
+        return ChatFormat.load(directory, qwen_tokenizer)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete checkpoint of the real architecture whose weights are few and random."""
+    script = runpy.run_path(str(TESTS / "support" / "make_tiny_checkpoint.py"))
+    made: Path = script["make"](tmp_path_factory.mktemp("tiny-checkpoint"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_checkpoint: Path) -> Tokenizer:
+    """The tokenizer of ``tiny_checkpoint``."""
+    return Tokenizer.load(tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def scripted_model(tiny_checkpoint: Path, tiny_tokenizer: Tokenizer) -> ScriptedModel:
+    """``scripted_model("turn one", "turn two")``: real session, chat format and parser, no weights.
+
+    A turn is what the model would write after the opened ``<think>``; ``<|im_end|>`` is put after
+    each unless ``close`` is False.
+    """
+    from agent.solve import LoadedModel
+
+    chat = ChatFormat.load(tiny_checkpoint, tiny_tokenizer)
+
+    def make(*turns: str, close: bool = True, context_length: int = 1 << 20) -> LoadedModel:
+        written = [turn + "<|im_end|>" if close else turn for turn in turns]
+        engine = scripted_engine(
+            written, tokenizer=tiny_tokenizer, context_length=context_length
+        )
+        return LoadedModel(engine, chat)
 
     return make
