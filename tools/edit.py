@@ -7,7 +7,7 @@ from pydantic import Field
 from sandboxes.base import Sandbox
 from tools.errors import ToolFailure
 from tools.explain import explain_missing
-from tools.paths import Place, locate, locate_file, refuse_git, write
+from tools.paths import Place, locate, locate_file, read, refuse_git, write
 from tools.replace import NewlineMap, line_number, occurrences, replace_at
 from tools.schema import Parameters
 from tools.textfile import TextFile, count_lines, decode, describe_binary, format_size
@@ -61,7 +61,7 @@ def _read(sandbox: Sandbox, path: str) -> TextFile:
             f"{place.shown} is too large to edit ({format_size(status.st_size)}): "
             "change it with run_shell_command (sed or a script)."
         )
-    data = sandbox.read_bytes(place.real)
+    data = read(sandbox, place)
     file = decode(data)
     if file is None:
         raise ToolFailure(

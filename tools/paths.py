@@ -95,6 +95,15 @@ def refuse_git(place: Place) -> None:
         )
 
 
+def read(sandbox: Sandbox, place: Place, *, max_bytes: int | None = None) -> bytes:
+    """The bytes of the file at ``place``, or raise ``ToolFailure`` with the reason."""
+    try:
+        return sandbox.read_bytes(place.real, max_bytes=max_bytes)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ToolFailure(f"{place.shown} cannot be read: {reason}.") from None
+
+
 def write(sandbox: Sandbox, place: Place, data: bytes) -> None:
     """Write the file at ``place``, or raise ``ToolFailure`` with the reason."""
     try:

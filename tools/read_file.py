@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tools.errors import ToolFailure
-from tools.paths import locate_file
+from tools.paths import locate_file, read
 from tools.schema import Parameters
 from tools.textfile import count_lines, decode, describe_binary, format_size, is_binary
 from tools.truncate import cut_line
@@ -30,7 +30,7 @@ def run(context: ToolContext, parameters: ReadFileParameters) -> Observation:
     """The text, with CRLF shown as LF, the byte-order mark and one final newline left out."""
     sandbox = context.sandbox
     place, status = locate_file(sandbox, parameters.file_path)
-    head = sandbox.read_bytes(place.real, max_bytes=_SNIFFED_BYTES)
+    head = read(sandbox, place, max_bytes=_SNIFFED_BYTES)
     if is_binary(head):
         return _binary(status.st_size, head)
     if status.st_size > MAX_BYTES:
@@ -38,7 +38,7 @@ def run(context: ToolContext, parameters: ReadFileParameters) -> Observation:
             f"{place.shown} is too large to read ({format_size(status.st_size)}): "
             "look at parts of it with run_shell_command (head, tail, sed -n, grep)."
         )
-    data = sandbox.read_bytes(place.real, max_bytes=MAX_BYTES)
+    data = read(sandbox, place, max_bytes=MAX_BYTES)
     file = decode(data)
     if file is None:
         return _binary(len(data), head)

@@ -119,7 +119,7 @@ TOOL = ToolSpec(
         "Run a bash command in the repository and get its output (stdout and stderr together) "
         "and its exit code. All commands share one shell: directory and variables last. "
         "There is no terminal and no one to answer questions, so use non-interactive flags. "
-        "A command that takes too long (default 120 seconds) is killed."
+        "A command that takes longer than its timeout is killed."
     ),
     parameters=RunShellCommandParameters,
     run=run,

@@ -167,3 +167,15 @@ def test_a_link_inside_the_repository_is_followed(bench) -> None:
     bench.write("src/a.py", "x\n")
     (bench.root / "b.py").symlink_to("src/a.py")
     assert bench("read_file", file_path="b.py").text == "x"
+
+
+def test_a_file_that_vanishes_is_a_failure_not_an_error(bench, monkeypatch) -> None:
+    bench.write("a.txt", "x\n")
+
+    def vanish(path: str, *, max_bytes: int | None = None) -> bytes:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(bench.context.sandbox, "read_bytes", vanish)
+    observation = bench("read_file", file_path="a.txt")
+    assert observation.text == "a.txt cannot be read: No such file or directory."
+    assert not observation.ok
