@@ -6,6 +6,7 @@ from typing import Any
 
 from agent.solve import load_model
 from model import hub
+from model.weights import parameter_count
 
 
 def describe_model(name: str) -> dict[str, Any]:
@@ -19,6 +20,7 @@ def describe_model(name: str) -> dict[str, Any]:
         "path": str(path),
         "size_bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
         "fingerprint": engine.fingerprint,
+        "parameters": parameter_count(config),
         "layers": config.num_hidden_layers,
         "deltanet_layers": linear,
         "attention_layers": config.num_hidden_layers - linear,

@@ -6,13 +6,13 @@ This is the only place that builds: the command line and the evaluations both ca
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from agent import report as reporting
+from agent.check import run_check
 from agent.config import Settings
 from agent.context import Budget, RunLimits
 from agent.conversation import Conversation
@@ -69,8 +69,10 @@ class LoadedModel:
 def load_model(name: str) -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``. Raises ``CheckpointError``."""
     directory = hub.resolve(name)
-    chat = ChatFormat.load(directory, Tokenizer.load(directory))
-    return LoadedModel(Engine.load(directory, name=name), chat)
+    tokenizer = Tokenizer.load(directory)
+    chat = ChatFormat.load(directory, tokenizer)
+    engine = Engine.load(directory, name=name, vocab_limit=tokenizer.vocab_size)
+    return LoadedModel(engine, chat)
 
 
 def prepare(
@@ -103,12 +105,14 @@ def solve(
     store: Store | None = None,
     listen: Listener = nobody,
     interrupted: Question = lambda: False,
+    apply: bool = False,
 ) -> SolveReport:
     """Work on ``task`` until a patch is submitted, a limit is reached, or it cannot go on.
 
     With ``settings.n`` above 1, attempts with consecutive seeds follow each other until one passes
     the check; if none does, the last attempt that left a patch is returned. The user's repository
-    is only read. Raises ``ConfigError``, ``StoreError``, ``SandboxError`` when a run cannot begin.
+    is only read unless ``apply`` asks that a patch that ends with exit code 0 be put there. Raises
+    ``ConfigError``, ``StoreError``, ``SandboxError`` when a run cannot begin.
     """
     sampling = _sampling(settings, model.engine.generation)
     if settings.n > 1 and task.check is None:
@@ -119,7 +123,9 @@ def solve(
     settings = with_image(settings, listen)
     best: SolveReport | None = None
     for number in range(settings.n):
-        attempt = _Attempt(task, settings, model, sampling, store, listen, interrupted, number)
+        attempt = _Attempt(
+            task, settings, model, sampling, store, listen, interrupted, number, apply
+        )
         report = attempt.run()
         if best is None or report.patch:
             best = report
@@ -142,6 +148,7 @@ class _Attempt:
     listen: Listener
     interrupted: Question
     number: int
+    apply: bool
 
     def run(self) -> SolveReport:
         """From clone to report. Whatever happens, the sandbox and the clone are gone afterwards."""
@@ -149,6 +156,8 @@ class _Attempt:
         with ExitStack() as stack:
             workspace = Workspace.create(self.task.repo)
             stack.callback(workspace.close)
+            if workspace.left_out:
+                self.listen(Notice(f"left out of the copy: {', '.join(workspace.left_out)}"))
             limits = Limits(
                 memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network
             )
@@ -161,13 +170,15 @@ class _Attempt:
             try:
                 trajectory = stack.enter_context(saved.writer())
                 trajectory.write("session", **saved.data)
-                result, check = self._work(sandbox, session, trajectory, saved.id)
+                result, check = self._work(sandbox, session, trajectory)
+                result, applied = self._applied(workspace, result, check)
                 self._finish(session, trajectory, saved, result, check)
             except BaseException as error:
                 with suppress(OSError):
                     saved.update(**_cut_short(error))
                 raise
-        return SolveReport(saved.id, result, check, self.model.engine.name, settings.sandbox)
+        name = self.model.engine.name
+        return SolveReport(saved.id, result, check, name, settings.sandbox, applied)
 
     def _register(self) -> SavedSession:
         """Make the session's folder and say that it has begun."""
@@ -192,7 +203,7 @@ class _Attempt:
         return saved
 
     def _work(
-        self, sandbox: Sandbox, session: Session, trajectory: TrajectoryWriter, name: str
+        self, sandbox: Sandbox, session: Session, trajectory: TrajectoryWriter
     ) -> tuple[RunResult, CheckReport | None]:
         """The check, the loop, and the check again."""
         settings, task = self.settings, self.task
@@ -237,27 +248,35 @@ class _Attempt:
         return result, CheckReport(task.check, before, after)
 
     def _check(self, when: str, sandbox: Sandbox, trajectory: TrajectoryWriter) -> CheckRun | None:
-        """Run the check in a shell of its own; what it leaves in the workspace is rolled back."""
+        """Run the task's check, if it has one and there is time, and record what it gave."""
         if self.task.check is None or self.interrupted():
             return None
         try:
-            tree = sandbox.workspace.checkpoint()
-            # A fresh shell, so that the model's directory and variables do not reach the check.
-            sandbox.shell().close()
-            done = sandbox.shell().run(
-                f"bash -c {shlex.quote(self.task.check)}",
+            run = run_check(
+                self.task.check,
+                sandbox,
                 timeout_s=self.settings.check_timeout,
                 should_stop=self.interrupted,
             )
-            sandbox.shell().close()
-            sandbox.workspace.rollback(tree)
         except SandboxError as error:
             self.listen(Notice(f"the check could not run: {error}"))
             return None
-        run = CheckRun(done.exit_code, done.output, done.duration_s)
         trajectory.write("check", when=when, **reporting.check_run_as_json(run))
         self.listen(CheckDone(when, run))
         return run
+
+    def _applied(
+        self, workspace: Workspace, result: RunResult, check: CheckReport | None
+    ) -> tuple[RunResult, bool]:
+        """Put a good patch into the user's tree if asked; one that does not fit fails the run."""
+        if not self.apply or reporting.status_of(result, check)[1] != 0:
+            return result, False
+        try:
+            workspace.apply_to(self.task.repo, result.outcome.patch)
+        except SandboxError as error:
+            failed = Failed(f"not applied: {error}", result.outcome.patch)
+            return dataclasses.replace(result, outcome=failed), False
+        return result, True
 
     def _finish(
         self,

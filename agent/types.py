@@ -115,13 +115,17 @@ class CheckReport:
 
 @dataclass(frozen=True)
 class SolveReport:
-    """What ``agent solve`` found out: the run's result, its check, and where it is kept."""
+    """What ``agent solve`` found out: the run's result, its check, and where it is kept.
+
+    ``applied`` says that the patch is now in the user's own tree.
+    """
 
     session: str
     result: RunResult
     check: CheckReport | None
     model: str
     sandbox: str
+    applied: bool = False
 
     @property
     def patch(self) -> str:

@@ -15,6 +15,7 @@ from agent.errors import ConfigError
 from agent.failure import tell
 from agent.interrupts import Interrupts
 from agent.output import is_terminal, visible, write_err, write_json, write_patch
+from sandboxes.repository import find_repository
 
 if TYPE_CHECKING:
     from agent.events import Listener
@@ -128,6 +129,7 @@ def run(
                     raise ConfigError(f"--repo {repo} is not a directory")
                 settings = load_settings(flags, repo)
                 names = {"model": settings.model, "sandbox": settings.sandbox}
+                find_repository(repo)
                 # torch comes in here: everything that can be wrong without it is known by now.
                 from agent import solve as solving
                 from agent.types import Task
@@ -141,6 +143,7 @@ def run(
                 model,
                 listen=listen,
                 interrupted=interrupts,
+                apply=apply,
             )
             return _finish(report, repo, output, apply=apply)
     except (Exception, KeyboardInterrupt) as error:
@@ -188,19 +191,8 @@ def _listener(output: Output) -> Listener:
 def _finish(report: SolveReport, repo: Path, output: Output, *, apply: bool) -> int:
     """Apply the patch if asked, print the result, return the exit code."""
     from agent.report import as_json, check_line, usage_line
-    from sandboxes.errors import SandboxError
-    from sandboxes.workspace import Workspace
 
     data = as_json(report)
-    applied = ""
-    if apply and data["exit_status"] == 0:
-        try:
-            Workspace.apply_to(repo, report.patch)
-            applied = f"applied to {repo}"
-        except SandboxError as error:
-            data |= {"status": "failed", "exit_status": 1, "summary": f"not applied: {error}"}
-    elif apply and report.patch:
-        applied = "not applied: the run did not end well"
     if output is Output.JSON:
         write_json(data)
     elif output is Output.STREAM_JSON:
@@ -210,7 +202,9 @@ def _finish(report: SolveReport, repo: Path, output: Output, *, apply: bool) -> 
     lines = [f"{data['status']}: {data['summary']}" if data["summary"] else data["status"]]
     if report.check is not None:
         lines.append(check_line(report.check))
-    lines += [applied, usage_line(report.result.usage, len(report.result.steps))]
+    if apply and report.patch:
+        lines.append(f"applied to {repo}" if report.applied else "not applied")
+    lines += [usage_line(report.result.usage, len(report.result.steps))]
     lines.append(f"session {report.session}")
     write_err("".join(visible(line.replace("\n", " ")) + "\n" for line in lines if line))
     return int(data["exit_status"])

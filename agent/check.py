@@ -1,0 +1,27 @@
+"""Running the check command apart from the model's shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+
+from agent.types import CheckRun
+from sandboxes.base import Sandbox
+
+
+def run_check(
+    command: str, sandbox: Sandbox, *, timeout_s: float, should_stop: Callable[[], bool]
+) -> CheckRun:
+    """Run ``command`` in a fresh shell; what it changes in the workspace is rolled back.
+
+    Raises ``SandboxError`` if the sandbox or the workspace cannot serve it.
+    """
+    tree = sandbox.workspace.checkpoint()
+    sandbox.shell().close()
+    # bash -c, so that a command that calls exit ends itself and not the shell.
+    done = sandbox.shell().run(
+        f"bash -c {shlex.quote(command)}", timeout_s=timeout_s, should_stop=should_stop
+    )
+    sandbox.shell().close()
+    sandbox.workspace.rollback(tree)
+    return CheckRun(done.exit_code, done.output, done.duration_s)
