@@ -46,7 +46,7 @@ def run(context: ToolContext, parameters: GrepSearchParameters) -> Observation:
     result = _shell(context, _ripgrep(context, parameters, place))
     if result.exit_code == _NOT_FOUND:
         result = _shell(context, _grep(context, parameters, place))
-    if result.timed_out:
+    if result.timed_out and result.duration_s >= _TIMEOUT_S:
         raise ToolFailure(f"The search took more than {_TIMEOUT_S:g} s: narrow the path or glob.")
     if result.exit_code is None:
         raise ToolFailure("The search was stopped.")

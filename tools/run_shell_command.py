@@ -80,7 +80,7 @@ def _report(context: ToolContext, result: ExecResult, timeout_s: float) -> Obser
 
 
 def _ending(context: ToolContext, result: ExecResult, timeout_s: float) -> str:
-    if result.timed_out:
+    if result.timed_out and result.duration_s >= timeout_s:
         return f"timed out after {timeout_s:g} s; its processes were killed"
     if result.shell_died:
         return (

@@ -42,18 +42,19 @@ def cut_middle(text: str, limit: int, *, already_dropped: int = 0) -> tuple[str,
     """``text`` with its middle left out if it is longer than ``limit`` characters.
 
     Cuts at line ends where it can and says how much is missing. ``already_dropped`` is what
-    somebody before us left out of the middle, in bytes. Returns the text and whether it was cut.
+    somebody before us left out of the middle, in bytes, with a note there. Returns the text and
+    whether anything is missing.
     """
-    if len(text) <= limit and not already_dropped:
-        return text, False
-    half = limit // 2 if len(text) > limit else len(text) // 2
+    if len(text) <= limit:
+        return text, already_dropped > 0
+    half = limit // 2
     head, tail = text[:half], text[len(text) - half :]
     if (end := head.rfind("\n")) > half // 2:
         head = head[: end + 1]
     if 0 <= (start := tail.find("\n")) < half // 2:
         tail = tail[start + 1 :]
     dropped = len(text) - len(head) - len(tail) + already_dropped
-    separator = "" if not head or head.endswith("\n") else "\n"
+    separator = "" if head.endswith("\n") else "\n"
     return f"{head}{separator}[... {dropped:,} characters left out ...]\n{tail}", True
 
 

@@ -52,7 +52,8 @@ class FolderShell:
         dropped = max(0, len(output) - self._output_bytes)
         if dropped:
             half = self._output_bytes // 2
-            output = output[:half] + output[len(output) - half :]
+            note = f"\n[... {dropped} bytes left out ...]\n".encode()
+            output = output[:half] + note + output[len(output) - half :]
         text = output.decode("utf-8", "replace")
         if on_output is not None:
             on_output(text)

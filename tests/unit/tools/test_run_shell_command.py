@@ -76,7 +76,10 @@ def test_output_then_exit_code(bench, command, text) -> None:
             ExecResult("", None, 0.1, shell_died=True),
             "[the shell ended; a new one starts in /workspace, without the variables set before]",
         ),
-        (ExecResult("x", None, 1.0), "x\n[stopped; its processes were killed]"),
+        (
+            ExecResult("x", None, 1.0, timed_out=True),
+            "x\n[stopped; its processes were killed]",
+        ),
     ],
 )
 def test_every_ending_has_its_words(result, text) -> None:
@@ -130,13 +133,21 @@ def test_long_output_is_cut_in_the_middle(bench) -> None:
 
 
 def test_what_the_sandbox_dropped_is_counted(make_bench: Callable[..., Any]) -> None:
-    bench = make_bench(output_bytes=1000)
-    observation = bench("run_shell_command", command="seq 10000")
+    bench = make_bench(output_bytes=40_000)
+    observation = bench("run_shell_command", command="seq 100000")
     assert observation.truncated
     lines = observation.text.split("\n")
-    assert lines[0] == "1"
-    assert lines[-2] == "10000"
-    assert any("characters left out" in line for line in lines)
+    assert (lines[0], lines[-2]) == ("1", "100000")
+    (note,) = [line for line in lines if "left out" in line]
+    left_out = int(note.removeprefix("[... ").split()[0].replace(",", ""))
+    assert left_out > sum(len(str(n)) + 1 for n in range(1, 100_001)) - 40_000
+
+
+def test_a_sandbox_that_keeps_less_says_so_itself(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(output_bytes=100)
+    observation = bench("run_shell_command", command="seq 1000")
+    assert observation.truncated
+    assert observation.text.count("left out") == 1
 
 
 @pytest.mark.parametrize(
