@@ -1,0 +1,170 @@
+"""The command line: one line on stderr, the right exit code, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent import cli
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("TENUTO_DEBUG", raising=False)
+
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    def run(*arguments: str) -> Outcome:
+        code = cli.call(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom agent import cli\ncli.call(['solve', '--help'])\n"
+        "assert 'torch' not in sys.modules and 'docker' not in sys.modules, 'slow import'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-wall-time" in done.stdout
+
+
+def test_version(call: Callable[..., Outcome]) -> None:
+    code, out, _ = call("--version")
+    assert code == 0
+    assert out.startswith("tenuto ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("solve", "--nope"),
+        ("nope",),
+        ("solve", "x", "--max-steps", "many"),
+        ("solve", "x", "--output", "xml"),
+        ("sessions", "show"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    call: Callable[..., Outcome], arguments: tuple[str, ...]
+) -> None:
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_a_value_out_of_range_is_code_2(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, _, err = call("solve", "x", "--repo", str(tmp_path), "--max-steps", "0")
+    assert code == 2
+    assert err == (
+        "error: max_steps = 0 in the command line: input should be greater than or equal to 1\n"
+    )
+
+
+def test_no_such_directory_is_code_2(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, _, err = call("solve", "x", "--repo", str(tmp_path / "nope"))
+    assert code == 2
+    assert "is not a directory" in err
+
+
+@pytest.mark.parametrize("task", ["", "  \n "])
+def test_an_empty_task_is_code_2(call: Callable[..., Outcome], task: str) -> None:
+    code, _, err = call("solve", task)
+    assert code == 2
+    assert err == "error: the task is empty: say what to do\n"
+
+
+def test_a_folder_that_is_no_repository_is_code_1(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    code, out, err = call("solve", "x", "--repo", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert "is not in a git repository" in err
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_session_is_code_1(call: Callable[..., Outcome]) -> None:
+    for command in ("show", "rm"):
+        code, _, err = call("sessions", command, "20000101")
+        assert code == 1
+        assert err == "error: no session '20000101'; see agent sessions list\n"
+
+
+def test_no_sessions_yet(call: Callable[..., Outcome]) -> None:
+    code, out, _ = call("sessions", "list")
+    assert code == 0
+    assert out.startswith("no sessions in ")
+
+
+def test_an_unknown_model_offline_is_one_line(call: Callable[..., Outcome]) -> None:
+    code, _, err = call("model", "info", "nobody/nothing")
+    assert code == 1
+    assert err.startswith("error: nobody/nothing is not (or not all) on this machine")
+    assert err.count("\n") == 1
+
+
+def test_an_internal_error_is_one_line_unless_debugging(
+    call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("boom\nboom")
+
+    monkeypatch.setattr(cli, "check_siblings", broken)
+    code, _, err = call("--version")
+    assert code == 1
+    assert (
+        err == "error: internal error: RuntimeError: boom boom; set TENUTO_DEBUG=1 to see where\n"
+    )
+    monkeypatch.setenv("TENUTO_DEBUG", "1")
+    _, _, err = call("--version")
+    assert "Traceback" in err
+    assert err.endswith("to see where\n")
+
+
+def test_other_packages_of_our_names_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").write_text("")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import tools\n"
+    code += f"sys.path.insert(1, {str(ROOT)!r})\nfrom agent.cli import check_siblings\n"
+    code += "check_siblings()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert "BrokenInstall: the package 'tools' is found at" in done.stderr
+
+
+def test_help_into_a_closed_pipe_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "from agent.cli import main; main()", "--help"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == b""
