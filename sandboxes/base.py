@@ -3,8 +3,9 @@
 A sandbox owns one workspace (a private clone of the user's repository, see ``workspace.py``) and a
 place to run commands in it. Everything that comes out of a sandbox is untrusted.
 
-Paths given to a sandbox are relative to the workspace, or absolute inside it (``root``). A path that
-leaves the workspace, by ``..``, by being absolute, or through a symbolic link, raises ``PathEscape``.
+Paths given to a sandbox are relative to the workspace, or absolute inside it (``root``). A path
+that leaves the workspace, by ``..``, by being absolute, or through a symbolic link, raises
+``PathEscape``.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class ExecResult:
     ``output`` is stdout and stderr together in the order written, decoded as UTF-8 with
     replacement. If more than ``Limits.output_bytes`` came, the middle is left out and
     ``dropped_bytes`` says how much. ``exit_code`` is None exactly when the command did not end by
-    itself: ``timed_out`` (its process group was killed) or ``shell_died`` (the shell ended under it,
-    by ``exit`` or a signal; a new one was started in the workspace root).
+    itself: ``timed_out`` (everything it started was killed; also when ``should_stop`` ended it) or
+    ``shell_died`` (the shell was killed, or replaced by ``exec``; the next command gets a new one
+    in the workspace root). ``exit N`` and ``set -e`` end a command with that exit code.
     """
 
     output: str
@@ -50,7 +52,7 @@ class ExecResult:
 
 
 class Shell(Protocol):
-    """One bash kept open: the working directory and the environment last from command to command."""
+    """One bash kept open: working directory and environment last from command to command."""
 
     def run(
         self,
@@ -74,7 +76,10 @@ class Shell(Protocol):
 
 
 class Sandbox(Protocol):
-    """A workspace plus a place to run commands in it. A context manager: leaving it removes both."""
+    """A workspace plus a place to run commands in it.
+
+    A context manager: leaving it removes both.
+    """
 
     @property
     def kind(self) -> str:

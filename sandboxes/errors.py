@@ -30,7 +30,7 @@ class SandboxGone(SandboxError):
 
 
 class WorkspaceError(SandboxError):
-    """The repository cannot be used: not a git repository, no disk space, a patch does not apply."""
+    """The repository cannot be used: not a git one, no disk space, a patch that does not apply."""
 
 
 class PathEscape(SandboxError):

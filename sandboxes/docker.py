@@ -1,0 +1,301 @@
+"""Commands in a Docker container without network, rights or a writable root.
+
+The container's first process, the keeper, is a bash that answers a few questions on the attached
+socket with builtins alone, so it works while a fork bomb leaves no process to be had. As process 1
+it cannot be killed from inside, and it collects orphans, so no other init is needed. When our end
+of the socket closes, however we end, the keeper ends, and with it the container, which the engine
+removes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import docker
+import docker.errors
+import docker.types
+import requests.exceptions
+
+from sandboxes.base import Limits
+from sandboxes.engine import connect, engine_trouble
+from sandboxes.environment import sandbox_environment
+from sandboxes.errors import ImageMissing, SandboxGone, SandboxUnavailable
+from sandboxes.files import SafeTree
+from sandboxes.image import BASE_TAG, has_image
+from sandboxes.keeper import KEEPER, Keeper
+from sandboxes.paths import Owner
+from sandboxes.shell import BashShell, Stream
+from sandboxes.workspace import Workspace
+
+ROOT = "/workspace"
+HOME = "/home/agent"
+# The account in a container of a host whose only account is root.
+PLAIN_USER = (1000, 1000)
+SESSION_LABEL = "tenuto.session"
+OWNER_LABEL = "tenuto.owner"
+WRITE_TIMEOUT_S = 10.0
+
+_SDK_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
+
+
+class DockerSandbox:
+    """The ``Sandbox`` in a container (see ``base.py``)."""
+
+    kind = "docker"
+    root = ROOT
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        image: str | None = None,
+        limits: Limits | None = None,
+        name: str = "",
+    ) -> None:
+        """Start the container.
+
+        Raises ``SandboxUnavailable`` (no engine, or it refuses) and ``ImageMissing``.
+        """
+        self.workspace = workspace
+        self.image = image or BASE_TAG
+        self._limits = limits or Limits()
+        self._closed = False
+        self._container = ""
+        self._keeper: Keeper | None = None
+        self._client = connect()
+        try:
+            user = self._settle_user()
+            self._files = SafeTree(
+                workspace.path, root=ROOT, owner=user if os.geteuid() == 0 else None
+            )
+            self._user = f"{user[0]}:{user[1]}"
+            self._start(name)
+        except _SDK_ERRORS as error:
+            self._remove()
+            raise self._start_trouble(error) from error
+        except BaseException:
+            self._remove()
+            raise
+        self._shell = BashShell(self, output_bytes=self._limits.output_bytes)
+
+    def shell(self) -> BashShell:
+        """See ``base.Sandbox``."""
+        return self._shell
+
+    def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See ``base.Sandbox``."""
+        return self._files.read_bytes(path, max_bytes=max_bytes)
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """See ``base.Sandbox``."""
+        self._files.write_bytes(path, data)
+
+    def resolve(self, path: str) -> Path:
+        """See ``base.Sandbox``."""
+        return self._files.resolve(path)
+
+    def relative(self, path: str) -> str:
+        """See ``base.Sandbox``."""
+        return self._files.relative(path)
+
+    def close(self) -> None:
+        """See ``base.Sandbox``."""
+        if self._closed:
+            return
+        self._closed = True
+        self._shell.close()
+        self._remove()
+        self.workspace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start_shell(self, command: list[str]) -> Stream:
+        """See ``shell.ShellHost``."""
+        self._guard().lives(1)
+        try:
+            made = self._client.api.exec_create(
+                self._container, command, stdin=True, user=self._user, workdir=ROOT
+            )
+            return ExecStream(self._client.api.exec_start(made["Id"], socket=True))
+        except _SDK_ERRORS as error:
+            raise SandboxGone(f"no shell in the container: {engine_trouble(error)}") from error
+
+    def shell_lives(self, pid: int) -> bool:
+        """See ``shell.ShellHost``."""
+        return self._guard().lives(pid)
+
+    def stop_command(self, pid: int, since_s: float) -> None:
+        """See ``shell.ShellHost``."""
+        self._guard().stop_command(pid, since_s)
+
+    def kill_shell(self, pid: int) -> None:
+        """See ``shell.ShellHost``."""
+        self._guard().kill(pid)
+
+    def _guard(self) -> Keeper:
+        if self._keeper is None:
+            raise SandboxGone("the container is closed")
+        return self._keeper
+
+    def _settle_user(self) -> tuple[int, int]:
+        """Who commands run as: the owner of the workspace, and never root on the host."""
+        info = self._client.info()
+        self._cpus = int(info.get("NCPU", 1))
+        if any("name=rootless" in option for option in info.get("SecurityOptions") or ()):
+            return (0, 0)  # there, root inside is this user outside
+        if os.geteuid() != 0:
+            return (os.getuid(), os.getgid())
+        self.workspace.give_to(*PLAIN_USER)
+        return PLAIN_USER
+
+    def _start(self, name: str) -> None:
+        if not has_image(self._client, self.image):
+            raise ImageMissing(_missing_image(self.image))
+        api = self._client.api
+        made = api.create_container(
+            self.image,
+            entrypoint=["bash", "--noprofile", "--norc", "-c", KEEPER],
+            command=[],
+            user=self._user,
+            working_dir=ROOT,
+            stdin_open=True,
+            environment=sandbox_environment(HOME),
+            labels={SESSION_LABEL: name, OWNER_LABEL: str(Owner.of_this_process())},
+            healthcheck={"test": ["NONE"]},
+            host_config=self._host_config(),
+        )
+        self._container = made["Id"]
+        attached = api.attach_socket(
+            self._container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        )
+        stream = ExecStream(attached)
+        api.start(self._container)
+        self._keeper = Keeper(stream)
+        self._keeper.lives(1)
+
+    def _host_config(self) -> Any:
+        limits = self._limits
+        memory = f"{limits.memory_mb}m"
+        uid, gid = self._user.split(":")
+        tmpfs = f"rw,exec,nosuid,nodev,size={max(64, limits.memory_mb // 2)}m"
+        return self._client.api.create_host_config(
+            auto_remove=True,
+            network_mode="bridge" if limits.network else "none",
+            read_only=True,
+            mounts=[docker.types.Mount(ROOT, str(self.workspace.path), type="bind")],
+            tmpfs={
+                "/tmp": f"{tmpfs},mode=1777",
+                HOME: f"{tmpfs},mode=0700,uid={uid},gid={gid}",
+            },
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit=memory,
+            memswap_limit=memory,
+            pids_limit=limits.pids,
+            nano_cpus=int(min(limits.cpus, self._cpus) * 1e9),
+            ulimits=[
+                docker.types.Ulimit(name="core", soft=0, hard=0),
+                _fsize_limit(limits),
+            ],
+            shm_size="256m",
+            log_config=docker.types.LogConfig(type="none"),
+        )
+
+    def _start_trouble(self, error: BaseException) -> Exception:
+        text = str(getattr(error, "explanation", None) or error)
+        if '"bash"' in text and "not found" in text:
+            return ImageMissing(f"the image {self.image} has no bash; use one that has")
+        if "bind source path does not exist" in text or "bind mount" in text:
+            return SandboxUnavailable(
+                f"the Docker engine cannot see {self.workspace.path}; set XDG_STATE_HOME to a "
+                "folder that it shares with this machine"
+            )
+        return engine_trouble(error)
+
+    def _remove(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
+        if self._container:
+            with suppress(*_SDK_ERRORS):
+                self._client.api.remove_container(self._container, force=True, v=True)
+        with suppress(*_SDK_ERRORS):
+            self._client.close()
+
+
+class ExecStream:
+    """A ``shell.Stream`` over a hijacked connection, whose output comes in frames."""
+
+    def __init__(self, attached: Any) -> None:
+        # The SDK wraps the socket; timeouts are ours to keep.
+        self._wrapper = attached
+        self._socket: socket.socket = getattr(attached, "_sock", attached)
+        self._socket.settimeout(None)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._header = b""
+        self._left = 0
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """See ``shell.Stream``."""
+        deadline = time.monotonic() + timeout_s
+        while self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            try:
+                if self._left == 0:
+                    part = self._socket.recv(8 - len(self._header))
+                    self._header += part
+                    if len(self._header) == 8:
+                        (self._left,) = struct.unpack(">4xI", self._header)
+                        self._header = b""
+                    elif not part:
+                        return b""
+                    continue
+                data = self._socket.recv(min(self._left, 1 << 16))
+            except OSError:
+                return b""
+            self._left -= len(data)
+            return data
+        return None
+
+    def write(self, data: bytes) -> None:
+        """See ``shell.Stream``."""
+        self._socket.settimeout(WRITE_TIMEOUT_S)
+        try:
+            self._socket.sendall(data)
+        finally:
+            self._socket.settimeout(None)
+
+    def close(self) -> None:
+        """See ``shell.Stream``."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        for item in (self._wrapper, self._socket):
+            with suppress(OSError):
+                item.close()
+
+
+def _fsize_limit(limits: Limits) -> Any:
+    size = limits.disk_mb * 1024**2
+    return docker.types.Ulimit(name="fsize", soft=size, hard=size)
+
+
+def _missing_image(image: str) -> str:
+    if image == BASE_TAG:
+        return f"the image {image} is not on this machine; run: agent sandbox build"
+    return f"the image {image} is not on this machine; run: docker pull {image}"

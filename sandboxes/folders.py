@@ -1,0 +1,145 @@
+"""Many files of one untrusted folder by exact path, with no symbolic link followed on the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Folders:
+    """Keeps the folders on the way to the last path open, so paths in sorted order are cheap."""
+
+    def __init__(self, top: Path) -> None:
+        self._fds = [os.open(top, _FOLDER)]
+        self._names: list[str] = []
+        info = os.fstat(self._fds[0])
+        self._owner = (info.st_uid, info.st_gid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """The metadata of the entry itself, or None if there is none."""
+        try:
+            folder, name = self._enter(path)
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+                return None
+            raise
+
+    def open(self, path: str) -> IO[bytes]:
+        """The file, open for reading. Raises ``OSError``, also if it is no regular file."""
+        folder, name = self._enter(path)
+        file = os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return file
+
+    def readlink(self, path: str) -> str:
+        """The target of a symbolic link."""
+        folder, name = self._enter(path)
+        return os.readlink(name, dir_fd=folder)
+
+    def remove(self, path: str) -> None:
+        """Remove the file or link if it is there, and the folders this leaves empty."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder, name = self._enter(path)
+            with suppress(IsADirectoryError):
+                os.unlink(name, dir_fd=folder)
+            while self._names:
+                os.close(self._fds.pop())
+                try:
+                    os.rmdir(self._names[-1], dir_fd=self._fds[-1])
+                except OSError:
+                    self._names.pop()
+                    break
+                self._names.pop()
+
+    def put(self, path: str, mode: str, content: bytes) -> None:
+        """Write ``content`` as a file of git mode ``mode``, in place of whatever is there."""
+        folder, name = self._enter(path, make=True)
+        temporary = f".tenuto-{secrets.token_hex(8)}"
+        try:
+            if mode == "120000":
+                os.symlink(os.fsdecode(content), temporary, dir_fd=folder)
+            else:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
+                    os.fchmod(file.fileno(), 0o755 if mode == "100755" else 0o644)
+                    file.write(content)
+            self._own(temporary, folder)
+            try:
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except IsADirectoryError:
+                _remove_folder(name, folder)
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+
+    def _enter(self, path: str, *, make: bool = False) -> tuple[int, str]:
+        *parents, name = path.split("/")
+        shared = 0
+        while (
+            shared < len(self._names)
+            and self._names[shared : shared + 1] == (parents[shared : shared + 1])
+        ):
+            shared += 1
+        while len(self._names) > shared:
+            self._names.pop()
+            os.close(self._fds.pop())
+        for parent in parents[shared:]:
+            self._fds.append(self._folder(parent, make=make))
+            self._names.append(parent)
+        return self._fds[-1], name
+
+    def _folder(self, name: str, *, make: bool) -> int:
+        here = self._fds[-1]
+        try:
+            return os.open(name, _FOLDER, dir_fd=here)
+        except (FileNotFoundError, NotADirectoryError):
+            if not make:
+                raise
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=here)
+        os.mkdir(name, 0o755, dir_fd=here)
+        self._own(name, here)
+        return os.open(name, _FOLDER, dir_fd=here)
+
+    def _own(self, name: str, folder: int) -> None:
+        if os.geteuid() == 0:
+            os.chown(name, *self._owner, dir_fd=folder, follow_symlinks=False)
+
+
+def _remove_folder(name: str, parent: int) -> None:
+    folder = os.open(name, _FOLDER, dir_fd=parent)
+    try:
+        for entry in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
+            try:
+                os.unlink(entry, dir_fd=folder)
+            except IsADirectoryError:
+                _remove_folder(entry, folder)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=parent)

@@ -1,0 +1,189 @@
+"""Running git on the host so that nothing in a repository can make it run something else.
+
+A repository's configuration, hooks and attributes can name programs. Two things keep them from
+being run: settings that outrank the repository's own, and git directories of our own, whose
+``info/attributes`` outranks every ``.gitattributes`` and makes git take files as plain bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandboxes.errors import WorkspaceError
+
+GIT_TIMEOUT_S = 300.0
+
+_SETTINGS = {
+    "advice.detachedHead": "false",
+    "commit.gpgSign": "false",
+    "core.askPass": "false",
+    "core.attributesFile": "/dev/null",
+    "core.autocrlf": "false",
+    "core.fsmonitor": "false",
+    "core.hooksPath": "/dev/null",
+    "core.pager": "cat",
+    "core.quotePath": "true",
+    "core.safecrlf": "false",
+    "core.sshCommand": "false",
+    "core.untrackedCache": "false",
+    "credential.helper": "",
+    "fetch.recurseSubmodules": "false",
+    "gc.auto": "0",
+    "gpg.program": "false",
+    "init.defaultBranch": "main",
+    "maintenance.auto": "false",
+    "protocol.allow": "never",
+    "protocol.ext.allow": "never",
+    "protocol.file.allow": "always",
+    "submodule.recurse": "false",
+    "tag.gpgSign": "false",
+}
+
+# Files are bytes: no line-ending, encoding, keyword or filter conversion, no external diff, and
+# binary or not is decided by looking at the content.
+_ATTRIBUTES = "* -text -ident -filter -working-tree-encoding !eol !diff !merge\n"
+
+
+class HostGit:
+    """Git with a configuration of its own, kept in ``home``."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A file, not only -c: git clears -c when it starts itself in another repository, and only
+        # here is safe.directory heard. It may be *, since no repository can make us run anything.
+        lines = ["[safe]", "\tdirectory = *"]
+        for key, value in _SETTINGS.items():
+            section, name = key.rsplit(".", 1)
+            head, _, sub = section.partition(".")
+            lines += [f'[{head} "{sub}"]' if sub else f"[{head}]", f"\t{name} = {value}"]
+        self._config = home / "gitconfig"
+        self._config.write_text("\n".join(lines) + "\n")
+        self._flags = [f for key, value in _SETTINGS.items() for f in ("-c", f"{key}={value}")]
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        git_dir: Path | None = None,
+        work_tree: Path | None = None,
+        stdin: bytes = b"",
+        config: Sequence[str] = (),
+        timeout_s: float = GIT_TIMEOUT_S,
+    ) -> bytes:
+        """What git printed. Raises ``WorkspaceError`` with git's last line if it fails."""
+        command = self.command(arguments, git_dir=git_dir, work_tree=work_tree, config=config)
+        try:
+            done = subprocess.run(
+                command,
+                cwd=cwd,
+                env=self.environment(),
+                input=stdin,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise git_missing() from error
+        except subprocess.TimeoutExpired as error:
+            raise WorkspaceError(
+                f"git {arguments[0]} in {cwd} did not end within {timeout_s:.0f} s"
+            ) from error
+        if done.returncode != 0:
+            raise failure(arguments[0], done.stderr)
+        return done.stdout
+
+    def command(
+        self,
+        arguments: Sequence[str],
+        *,
+        git_dir: Path | None = None,
+        work_tree: Path | None = None,
+        config: Sequence[str] = (),
+    ) -> list[str]:
+        """The full command line."""
+        command = ["git", *self._flags]
+        for item in config:
+            command += ["-c", item]
+        if git_dir is not None:
+            command.append(f"--git-dir={git_dir}")
+        if work_tree is not None:
+            command.append(f"--work-tree={work_tree}")
+        return [*command, *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """The whole environment git gets: nothing of the user's but the path."""
+        return {
+            "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            "HOME": str(self._home),
+            "XDG_CONFIG_HOME": str(self._home),
+            "LC_ALL": "C",
+            "GIT_CONFIG_GLOBAL": str(self._config),
+            "GIT_CONFIG_SYSTEM": "/dev/null",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_ALLOW_PROTOCOL": "file",
+            "GIT_ASKPASS": "false",
+            "GIT_EDITOR": "false",
+            "GIT_LITERAL_PATHSPECS": "1",
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            # Without this a mere listing may rewrite the user's index.
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_SSH_COMMAND": "false",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_AUTHOR_NAME": "Tenuto",
+            "GIT_AUTHOR_EMAIL": "tenuto@localhost",
+            "GIT_COMMITTER_NAME": "Tenuto",
+            "GIT_COMMITTER_EMAIL": "tenuto@localhost",
+        }
+
+    def excludes_file(self, rules: str) -> Path:
+        """A file with the ignore rules ``rules``, to be named as ``core.excludesFile``."""
+        path = self._home / "excludes"
+        path.write_text(rules, errors="surrogateescape")
+        return path
+
+    def new_store(self, git_dir: Path, *, binary: bool = False) -> Path:
+        """A bare git directory that takes files as plain bytes, and never as text if ``binary``."""
+        self.run(["init", "--quiet", "--bare", str(git_dir)], cwd=git_dir.parent)
+        info = git_dir / "info"
+        info.mkdir(exist_ok=True)
+        (info / "attributes").write_text(_ATTRIBUTES + ("* -diff\n" if binary else ""))
+        return git_dir
+
+
+def failure(what: str, stderr: bytes) -> WorkspaceError:
+    """The one line that matters of what git said."""
+    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("hint:", "warning:"))]
+    text = lines[0] if lines else "no message"
+    if "No space left on device" in stderr.decode("utf-8", "replace"):
+        return no_space()
+    return WorkspaceError(f"git {what} failed: {text[:300]}")
+
+
+def no_space() -> WorkspaceError:
+    """The error for a full disk."""
+    return WorkspaceError(
+        "no disk space left for the private copy of the repository; free some, "
+        "or set XDG_STATE_HOME to a place with more"
+    )
+
+
+def git_missing() -> WorkspaceError:
+    """The error for a machine without git."""
+    return WorkspaceError("git is not installed; install it (Debian: apt-get install git)")
+
+
+def from_os_error(error: OSError, doing: str) -> WorkspaceError:
+    """An operating system error while handling the repository, as one line."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return no_space()
+    where = f" ({error.filename})" if error.filename else ""
+    return WorkspaceError(f"{doing} failed: {error.strerror or error}{where}")

@@ -1,0 +1,123 @@
+"""Finding the user's repository and listing its files, by reading alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandboxes.errors import WorkspaceError
+from sandboxes.hostgit import HostGit, git_missing
+
+
+@dataclass(frozen=True)
+class Repository:
+    """The folder to work on and the repository it belongs to.
+
+    ``top`` is the top of the working tree; ``prefix`` is ``folder`` below it ("" or "sub/dir/").
+    ``excludes`` are the user's ignore rules that are in no ``.gitignore``.
+    """
+
+    folder: Path
+    top: Path
+    prefix: str
+    has_commits: bool
+    excludes: str
+
+    def list_files(self, git: HostGit) -> tuple[list[str], list[str]]:
+        """Tracked files, and untracked ones that are not ignored, from ``folder``."""
+        listing = ["ls-files", "-z", "--full-name"]
+        tracked = self._listed(git, [*listing, "--cached"])
+        others = self._listed(git, [*listing, "--others", "--exclude-standard"])
+        if not tracked and not others and self.prefix and any(self.folder.iterdir()):
+            raise WorkspaceError(
+                f"every file in {self.folder} is ignored by the repository at {self.top}; "
+                f"run git init in {self.folder} or give another folder"
+            )
+        return self._with_inner(git, tracked), self._with_inner(git, others)
+
+    def _with_inner(self, git: HostGit, names: list[str]) -> list[str]:
+        """``names`` with each submodule or repository inside replaced by its own files."""
+        files = []
+        for name in names:
+            inner = self.folder / name.rstrip("/")
+            if inner.is_symlink() or not inner.is_dir():
+                files.append(name)
+            elif (inner / ".git").exists():
+                try:
+                    found = find_repository(inner)
+                except WorkspaceError:
+                    continue
+                if found.top == inner.resolve():
+                    tracked, others = found.list_files(git)
+                    files += [f"{name.rstrip('/')}/{path}" for path in (*tracked, *others)]
+        return files
+
+    def _listed(self, git: HostGit, arguments: list[str]) -> list[str]:
+        rules = git.excludes_file(self.excludes)
+        listed = git.run(arguments, cwd=self.folder, config=(f"core.excludesFile={rules}",))
+        names = {name for name in os.fsdecode(listed).split("\0") if name}
+        return sorted(name.removeprefix(self.prefix) for name in names)
+
+
+def find_repository(path: Path) -> Repository:
+    """The repository that ``path`` is the top of, or lies in. Raises ``WorkspaceError``."""
+    git = _gitpython()
+    folder = path.expanduser().absolute()
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise WorkspaceError(f"{folder} {what}; give the folder of a git repository")
+    folder = folder.resolve()
+    try:
+        repo = git.Repo(folder, search_parent_directories=True)
+    except (git.exc.InvalidGitRepositoryError, git.exc.NoSuchPathError) as error:
+        raise WorkspaceError(
+            f"{folder} is not in a git repository; run git init there first"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise WorkspaceError(f"{folder} cannot be read as a git repository: {error}") from error
+    with repo:
+        if repo.bare or repo.working_tree_dir is None:
+            raise WorkspaceError(f"{folder} is a bare repository; give a clone with files")
+        top = Path(repo.working_tree_dir).resolve()
+        if not folder.is_relative_to(top):
+            raise WorkspaceError(f"{folder} is not in the working tree {top}; give that folder")
+        prefix = folder.relative_to(top).as_posix()
+        return Repository(
+            folder=folder,
+            top=top,
+            prefix="" if prefix == "." else prefix + "/",
+            has_commits=repo.head.is_valid(),
+            excludes=_excludes(repo),
+        )
+
+
+def _excludes(repo: Any) -> str:
+    """The rules of ``core.excludesFile`` and, after them since they win, of ``info/exclude``."""
+    try:
+        named = str(repo.config_reader().get_value("core", "excludesfile", ""))
+    except Exception:  # a configuration the library cannot parse names no file
+        named = ""
+    if named:
+        general = Path(named).expanduser()
+    else:
+        config_home = os.environ.get("XDG_CONFIG_HOME", "")
+        base = Path(config_home) if config_home.startswith("/") else Path.home() / ".config"
+        general = base / "git" / "ignore"
+    text = ""
+    for file in (general, Path(repo.common_dir) / "info" / "exclude"):
+        try:
+            text += file.read_text(errors="surrogateescape") + "\n"
+        except OSError:
+            continue
+    return text
+
+
+def _gitpython() -> Any:
+    """GitPython, which looks for git when it is imported and fails if there is none."""
+    try:
+        import git
+    except ImportError as error:
+        raise git_missing() from error
+    return git

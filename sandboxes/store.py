@@ -1,0 +1,335 @@
+"""Snapshots of a folder that is not trusted, kept in a git directory the sandbox cannot reach.
+
+The folder is read component by component without following links (as in ``files.py``) and fed to
+``git fast-import`` as bytes, so no filter, submodule or nested repository in it is ever asked
+anything. Git is only asked which files are ignored, which reads but runs nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from sandboxes.errors import WorkspaceError
+from sandboxes.folders import Folders
+from sandboxes.hostgit import HostGit, failure, from_os_error
+
+_CHUNK = 1 << 20
+_REF = "refs/heads/work"
+_PASSES = 3
+# A file changed less than this before it was read may change again under the same timestamp.
+_SETTLED_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a file's metadata were when its content was stored."""
+
+    mode: int
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> _Seen:
+        return cls(found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+@dataclass(frozen=True)
+class _Change:
+    mode: str
+    blob: str
+    path: str
+
+
+class Store:
+    """Trees of the folder ``top``.
+
+    ``prefix`` ("" or "sub/") goes before every path in the trees. Files that are not ``known`` and
+    larger than ``max_file_bytes`` are not stored; ``left_out`` names those of the last snapshot.
+    """
+
+    def __init__(
+        self, git: HostGit, git_dir: Path, top: Path, *, prefix: str, max_file_bytes: int
+    ) -> None:
+        self._git = git
+        self._git_dir = git_dir
+        self._top = top
+        self._prefix = prefix
+        self._max_file_bytes = max_file_bytes
+        self._stored: dict[str, _Seen | None] = {}
+        self._commit = ""
+        self._tree = ""
+        self._kept: frozenset[str] = frozenset()
+        self.left_out: tuple[str, ...] = ()
+
+    def first(self, known: Iterable[str]) -> str:
+        """The first snapshot: the files ``known``, ignored or not. Returns its tree id."""
+        self._kept = frozenset(known)
+        return self._store(self._kept)
+
+    def snapshot(self) -> str:
+        """Store the folder as it is. Returns the tree id.
+
+        Files are those that no ignore rule covers, and those stored before.
+        """
+        return self._store(self._listed() | self._stored.keys())
+
+    def forgive_owner_change(self) -> None:
+        """Take new ctimes (after a chown by us) as no change of content."""
+        with Folders(self._top) as folders:
+            for path, seen in self._stored.items():
+                found = folders.stat(path)
+                if seen is not None and found is not None:
+                    now = _Seen.of(found)
+                    same = (now.mode, now.size, now.mtime, now.inode)
+                    if same == (seen.mode, seen.size, seen.mtime, seen.inode):
+                        self._stored[path] = now
+
+    def diff(self, base: str, tree: str) -> str:
+        """A git patch from ``base`` to ``tree``; every path and text in it is valid UTF-8.
+
+        A changed file that is not UTF-8 is given as a binary patch, which keeps its bytes.
+        """
+        patch = self._patch(base, tree)
+        try:
+            return patch.decode()
+        except UnicodeDecodeError:
+            return self._utf8_patch(base, tree)
+
+    def restore(self, tree: str) -> None:
+        """Make the folder hold exactly ``tree``, ignored and left-out files aside."""
+        # More than one pass: with the tree's own .gitignore back, other files may come into view.
+        for _ in range(_PASSES):
+            now = self.snapshot()
+            if now == tree:
+                return
+            self._write_changes(now, tree)
+        if self.snapshot() != tree:
+            raise WorkspaceError("rolling back failed: a process in the sandbox keeps writing")
+
+    def has_tree(self, tree: str) -> bool:
+        """Whether ``tree`` is the id of a stored tree."""
+        try:
+            kind = self._run(["cat-file", "-t", tree])
+        except WorkspaceError:
+            return False
+        return kind.strip() == b"tree"
+
+    def _run(self, arguments: list[str], *, git_dir: Path | None = None) -> bytes:
+        return self._git.run(arguments, cwd=self._git_dir, git_dir=git_dir or self._git_dir)
+
+    def _all_binary(self) -> Path:
+        """A git directory with the same objects, in which every file counts as binary."""
+        twin = self._git_dir.with_name("binary.git")
+        if not twin.exists():
+            self._git.new_store(twin, binary=True)
+            objects = self._git_dir / "objects"
+            (twin / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+        return twin
+
+    def _listed(self) -> set[str]:
+        return set(self._others(self._top, "", depth=0))
+
+    def _others(self, folder: Path, prefix: str, *, depth: int) -> Iterator[str]:
+        arguments = ["ls-files", "-z", "--others", "--exclude-standard"]
+        listed = self._git.run(
+            arguments, cwd=folder, git_dir=self._git_dir, work_tree=folder, timeout_s=60
+        )
+        for name in os.fsdecode(listed).split("\0"):
+            if name.endswith("/"):  # a repository inside: git does not look into it, we do
+                if depth < 8 and not (folder / name).is_symlink():
+                    yield from self._others(folder / name, prefix + name, depth=depth + 1)
+            elif name:
+                yield prefix + name
+
+    def _store(self, paths: Iterable[str]) -> str:
+        began = time.time_ns()
+        stored: dict[str, _Seen | None] = {}
+        changed: list[tuple[str, os.stat_result]] = []
+        left_out = []
+        with Folders(self._top) as folders:
+            for path in sorted(paths):
+                found = folders.stat(path)
+                if found is None or not (
+                    stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
+                ):
+                    continue
+                if found.st_size > self._max_file_bytes and path not in self._kept:
+                    left_out.append(path)
+                    continue
+                seen = _Seen.of(found)
+                stored[path] = seen if seen.ctime < began - _SETTLED_NS else None
+                if self._stored.get(path) != seen:
+                    changed.append((path, found))
+            gone = [path for path in self._stored if path not in stored]
+            self.left_out = tuple(left_out)
+            if changed or gone or not self._commit:
+                self._import(folders, gone, changed, stored)
+        self._stored = stored
+        return self._tree
+
+    def _import(
+        self,
+        folders: Folders,
+        gone: list[str],
+        changed: list[tuple[str, os.stat_result]],
+        stored: dict[str, _Seen | None],
+    ) -> None:
+        command = self._git.command(
+            ["fast-import", "--quiet", "--done", "--force"],
+            git_dir=self._git_dir,
+            config=("core.compression=1",),
+        )
+        process = subprocess.Popen(
+            command,
+            cwd=self._git_dir,
+            env=self._git.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdin is not None and process.stderr is not None
+        try:
+            with suppress(BrokenPipeError):  # then its message says why
+                out = process.stdin
+                out.write(f"commit {_REF}\ncommitter Tenuto <tenuto@localhost> 0 +0000\n".encode())
+                out.write(b"data 0\n")
+                if self._commit:
+                    out.write(f"from {self._commit}\n".encode())
+                for path in gone:
+                    out.write(b"D " + _quoted(self._prefix + path) + b"\n")
+                for path, found in changed:
+                    self._send(out, folders, path, found, stored)
+                out.write(b"\ndone\n")
+                out.close()
+            process.stdin.close()
+            message = process.stderr.read()
+            if process.wait() != 0:
+                raise failure("fast-import", message)
+        finally:
+            process.kill()
+            process.stderr.close()
+            process.wait()
+        ids = self._run(["rev-parse", _REF, f"{_REF}^{{tree}}"]).decode().split()
+        self._commit, self._tree = ids
+
+    def _send(
+        self,
+        out: IO[bytes],
+        folders: Folders,
+        path: str,
+        found: os.stat_result,
+        stored: dict[str, _Seen | None],
+    ) -> None:
+        name = _quoted(self._prefix + path)
+        try:
+            if stat.S_ISLNK(found.st_mode):
+                target = os.fsencode(folders.readlink(path))
+                out.write(b"M 120000 inline " + name + b"\n" + _data(target))
+                return
+            with folders.open(path) as file:
+                mode = b"100755" if found.st_mode & 0o100 else b"100644"
+                size = os.fstat(file.fileno()).st_size
+                head = b"M " + mode + b" inline " + name + b"\n"
+                out.write(head + f"data {size}\n".encode())
+                _copy_exactly(file, out, size)
+                out.write(b"\n")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # Removed, replaced or made unreadable since it was listed.
+            del stored[path]
+            out.write(b"D " + name + b"\n")
+            if error.errno in (errno.EACCES, errno.EPERM):
+                self.left_out += (path,)
+
+    def _patch(self, base: str, tree: str, *options: str, git_dir: Path | None = None) -> bytes:
+        return self._run(
+            [
+                *("diff-tree", "-p", "-r", "--binary", "--full-index", "--find-renames"),
+                *("--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short"),
+                *("--src-prefix=a/", "--dst-prefix=b/", "--diff-algorithm=histogram"),
+                *(base, tree, *options),
+            ],
+            git_dir=git_dir,
+        )
+
+    def _utf8_patch(self, base: str, tree: str) -> str:
+        raw = self._run(["diff-tree", "-r", "-z", "--raw", "--find-renames", base, tree])
+        fields = os.fsdecode(raw).split("\0")
+        texts: list[str] = []
+        binaries: list[str] = []
+        while len(fields) > 1:
+            _, _, old, new, status = fields.pop(0).split(" ")
+            names = [fields.pop(0) for _ in range(2 if status[0] in "RC" else 1)]
+            plain = self._is_utf8(old) and self._is_utf8(new)
+            (texts if plain else binaries).extend(names)
+        patch = b""
+        if texts:
+            patch += self._patch(base, tree, "--", *texts)
+        if binaries:
+            patch += self._patch(base, tree, "--", *binaries, git_dir=self._all_binary())
+        return patch.decode()
+
+    def _is_utf8(self, blob: str) -> bool:
+        if set(blob) == {"0"}:
+            return True
+        try:
+            self._run(["cat-file", "blob", blob]).decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def _write_changes(self, now: str, tree: str) -> None:
+        raw = self._run(["diff-tree", "-r", "-z", "--raw", "--no-renames", now, tree])
+        fields = os.fsdecode(raw).split("\0")
+        gone: list[str] = []
+        written: list[_Change] = []
+        for header, path in zip(fields[0:-1:2], fields[1::2], strict=False):
+            _, mode, _, blob, status = header.split(" ")
+            inner = path.removeprefix(self._prefix)
+            if status == "D":
+                gone.append(inner)
+            else:
+                written.append(_Change(mode, blob, inner))
+        try:
+            with Folders(self._top) as folders:
+                for path in gone:
+                    folders.remove(path)
+                for change in written:
+                    content = self._run(["cat-file", "blob", change.blob])
+                    folders.put(change.path, change.mode, content)
+        except OSError as error:
+            raise from_os_error(error, "rolling back") from error
+
+
+def _quoted(path: str) -> bytes:
+    """A path in fast-import's C style."""
+    plain = b"".join(
+        bytes((byte,)) if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte
+        for byte in os.fsencode(path)
+    )
+    return b'"' + plain + b'"'
+
+
+def _data(content: bytes) -> bytes:
+    return f"data {len(content)}\n".encode() + content + b"\n"
+
+
+def _copy_exactly(source: IO[bytes], out: IO[bytes], size: int) -> None:
+    """Copy ``size`` bytes; zeros stand in if the file shrinks meanwhile."""
+    left = size
+    while left:
+        chunk = source.read(min(left, _CHUNK)) or bytes(min(left, _CHUNK))
+        out.write(chunk)
+        left -= len(chunk)

@@ -1,0 +1,302 @@
+"""The private copy of the user's repository that a session works on.
+
+A workspace is a folder ``ID`` under ``parent``, beside ``ID.owner`` with the stamp of its process:
+
+- ``tree``       what the sandbox sees and may change in every way, with a ``.git`` for the model
+- ``store.git``  our own record of it: the baseline and the checkpoints
+- ``git-home``   git's settings for everything run here
+
+The ``.git`` in ``tree`` is never used on the host once a sandbox has run, since its settings could
+make git run programs. The user's repository is only read, except by ``apply_to``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sandboxes.errors import WorkspaceError
+from sandboxes.files import remove_tree
+from sandboxes.folders import Folders
+from sandboxes.hostgit import HostGit, from_os_error
+from sandboxes.paths import Owner, private_dir, workspaces_dir
+from sandboxes.repository import Repository, find_repository
+from sandboxes.store import Store
+
+MAX_FILE_BYTES = 50 * 1024**2
+# Enough for git log and blame; the whole history of a large project takes minutes to copy.
+HISTORY_COMMITS = 200
+CLONE_TIMEOUT_S = 120.0
+
+
+class Workspace:
+    """A private copy of a repository with the user's uncommitted and untracked files in it.
+
+    ``path`` is the copy, ``repo`` the folder it was made from. ``left_out`` names files that were
+    not copied or are not in the last diff: untracked ones over the size limit, and unreadable ones.
+    A context manager: leaving it removes the copy.
+    """
+
+    def __init__(self, folder: Path, repository: Repository, git: HostGit, store: Store) -> None:
+        """Used by ``create``, which also fills the folder."""
+        self._folder = folder
+        self._repository = repository
+        self._git = git
+        self._store = store
+        self._baseline = ""
+        self._not_copied: tuple[str, ...] = ()
+        self.path = folder / "tree"
+        self.repo = repository.folder
+
+    @classmethod
+    def create(
+        cls, repo: Path, *, parent: Path | None = None, max_file_bytes: int = MAX_FILE_BYTES
+    ) -> Workspace:
+        """Copy ``repo`` as it is on disk now: commits, and changed and untracked files.
+
+        ``repo`` may be a folder inside a repository: then only that folder is copied, as the root,
+        without history; the patch still applies from the repository's top. Ignored files are not
+        copied, nor untracked ones over ``max_file_bytes`` (see ``left_out``).
+
+        Raises ``WorkspaceError``; nothing is left behind then.
+        """
+        repository = find_repository(repo)
+        place = parent or workspaces_dir()
+        folder = place / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+        try:
+            private_dir(place)
+            stamp_path(folder).write_text(str(Owner.of_this_process()))
+            folder.mkdir(mode=0o700)
+            git = HostGit(folder / "git-home")
+            store_dir = git.new_store(folder / "store.git")
+            (store_dir / "info" / "exclude").write_text(repository.excludes)
+            store = Store(
+                git,
+                store_dir,
+                folder / "tree",
+                prefix=repository.prefix,
+                max_file_bytes=max_file_bytes,
+            )
+            workspace = cls(folder, repository, git, store)
+            workspace._fill(max_file_bytes)
+        except OSError as error:
+            remove_workspace(folder)
+            raise from_os_error(error, f"copying {repository.folder}") from error
+        except BaseException:
+            remove_workspace(folder)
+            raise
+        return workspace
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Files that are not in the copy, or not in the last diff, and so not in the patch."""
+        return self._not_copied + self._store.left_out
+
+    def diff(self) -> str:
+        """What changed since the copy was made, as a git patch for the user's tree; "" if nothing.
+
+        New, deleted, renamed, mode-changed and binary files and links are included; files that an
+        ignore rule covers are not, unless they were there from the start.
+        """
+        return self._store.diff(self._baseline, self._snapshot())
+
+    def checkpoint(self) -> str:
+        """Remember the files as they are now. Returns the id for ``rollback``."""
+        return self._snapshot()
+
+    def rollback(self, checkpoint: str) -> None:
+        """Put the files back as they were at ``checkpoint``. Ignored files and ``.git`` stay.
+
+        Raises ``WorkspaceError`` if there is no such checkpoint or the disk is full.
+        """
+        if not self._store.has_tree(checkpoint):
+            raise WorkspaceError(f"there is no checkpoint {checkpoint} in this workspace")
+        self._store.restore(checkpoint)
+
+    def apply_to(self, repo: Path, patch: str) -> None:
+        """Apply ``patch`` to the files of ``repo``, all of it or nothing. The index stays as it is.
+
+        Raises ``WorkspaceError`` if it does not apply.
+        """
+        apply_patch(self._git, self._folder / "apply.git", repo, patch)
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Make ``uid`` the owner of every file in the copy. Only before a sandbox runs on it."""
+        for _path, folders, files, fd in os.fwalk(self.path, follow_symlinks=False):
+            for name in (*folders, *files):
+                os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+        os.chown(self.path, uid, gid)
+        self._store.forgive_owner_change()
+
+    def close(self) -> None:
+        """Remove the copy. May be called twice; never raises."""
+        with suppress(OSError):
+            remove_workspace(self._folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _snapshot(self) -> str:
+        try:
+            return self._store.snapshot()
+        except OSError as error:
+            raise from_os_error(error, "recording the workspace") from error
+
+    def _fill(self, max_file_bytes: int) -> None:
+        self._clone_history()
+        tracked, untracked = self._repository.list_files(self._git)
+        copied, self._not_copied = copy_files(
+            self._repository.folder, self.path, tracked, untracked, max_file_bytes
+        )
+        self._commit_baseline()
+        self._baseline = self._store.first(copied)
+
+    def _clone_history(self) -> None:
+        """Make ``tree`` a repository with the last commits of the user's, and no files yet.
+
+        ``--no-local`` makes git send the objects: hard links or alternates would let a process in
+        the sandbox reach the user's own. Without commits, or where git cannot send them (a
+        partial or damaged repository), the copy starts without history.
+        """
+        if self._repository.has_commits and not self._repository.prefix:
+            depth = f"--depth={HISTORY_COMMITS}"
+            flags = ("--no-local", "--no-checkout", "--single-branch", "--template=", depth)
+            arguments = ["clone", "--quiet", *flags, "--", str(self.repo), str(self.path)]
+            try:
+                self._git.run(arguments, cwd=self._folder, timeout_s=CLONE_TIMEOUT_S)
+                self._in_tree("read-tree", "HEAD")
+                self._in_tree("remote", "remove", "origin")
+            except WorkspaceError as error:
+                if "disk space" in str(error):
+                    raise
+                remove_tree(self.path)
+        if not (self.path / ".git").is_dir():
+            arguments = ["init", "--quiet", "--template=", str(self.path)]
+            self._git.run(arguments, cwd=self._folder)
+        info = self.path / ".git" / "info"
+        info.mkdir(exist_ok=True)
+        (info / "exclude").write_text(self._repository.excludes)
+
+    def _commit_baseline(self) -> None:
+        """Commit the user's uncommitted state in the copy, so that git diff shows the model's."""
+        for key, value in (
+            ("user.name", "Tenuto"),
+            ("user.email", "tenuto@localhost"),
+            ("gc.auto", "0"),
+        ):
+            self._in_tree("config", key, value)
+        entries = os.fsdecode(self._in_tree("ls-files", "-z", "--stage")).split("\0")
+        for entry in entries:
+            # A submodule's files are plain files in the copy; its link would hide them.
+            if entry.startswith("160000 "):
+                self._in_tree("update-index", "--force-remove", entry.split("\t", 1)[1])
+        self._in_tree("add", "--all")
+        if not self._repository.has_commits or self._in_tree("status", "--porcelain"):
+            message = "Files as they were when the session began"
+            self._in_tree("commit", "--quiet", "--allow-empty", "--no-verify", "-m", message)
+
+    def _in_tree(self, *arguments: str) -> bytes:
+        # Only while the copy is made: afterwards its .git is not ours any more.
+        return self._git.run(
+            arguments, cwd=self.path, git_dir=self.path / ".git", work_tree=self.path
+        )
+
+
+def stamp_path(folder: Path) -> Path:
+    """The file that names the owner of the workspace ``folder``."""
+    return folder.with_name(folder.name + ".owner")
+
+
+def remove_workspace(folder: Path) -> bool:
+    """Remove a workspace and then its stamp, so that a kill in between leaves it to ``prune``."""
+    gone = remove_tree(folder)
+    if gone:
+        stamp_path(folder).unlink(missing_ok=True)
+    return gone
+
+
+def copy_files(
+    source: Path,
+    target: Path,
+    tracked: Sequence[str],
+    untracked: Sequence[str],
+    max_file_bytes: int,
+) -> tuple[list[str], tuple[str, ...]]:
+    """Copy files as bytes with their modes and times. Returns those copied and those left out."""
+    copied: list[str] = []
+    left_out: list[str] = []
+    large_ok = set(tracked)
+    with Folders(source) as folders:
+        for path in sorted({*tracked, *untracked}):
+            found = folders.stat(path)
+            if found is None:
+                continue
+            place = target / path
+            if stat.S_ISLNK(found.st_mode):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.symlink_to(folders.readlink(path))
+            elif not stat.S_ISREG(found.st_mode):
+                continue
+            elif found.st_size > max_file_bytes and path not in large_ok:
+                left_out.append(path)
+                continue
+            else:
+                try:
+                    file = folders.open(path)
+                except PermissionError:
+                    left_out.append(path)
+                    continue
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with file, place.open("wb") as out:
+                    shutil.copyfileobj(file, out, 1 << 20)
+                    os.fchmod(out.fileno(), stat.S_IMODE(found.st_mode) & 0o777 | 0o600)
+                os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
+            copied.append(path)
+    return copied, tuple(left_out)
+
+
+def apply_patch(git: HostGit, scratch: Path, repo: Path, patch: str) -> None:
+    """Apply a patch made by ``Workspace.diff`` to the working tree of ``repo``, or change nothing.
+
+    ``scratch`` becomes a git directory for this, so that files are changed as bytes and nothing in
+    the repository's own settings has a say.
+    """
+    if not patch:
+        return
+    top = find_repository(repo).top
+    try:
+        if not scratch.exists():
+            git.new_store(scratch)
+        content = patch.encode("utf-8", "surrogateescape")
+        for options in (("--check",), ()):
+            git.run(
+                ["apply", "--whitespace=nowarn", *options, "-"],
+                cwd=top,
+                git_dir=scratch,
+                work_tree=top,
+                stdin=content,
+            )
+    except WorkspaceError as error:
+        if "disk space" in str(error):
+            raise
+        raise WorkspaceError(
+            f"the patch does not apply to {top}, which changed since the run began: {error}"
+        ) from error
+    except OSError as error:
+        raise from_os_error(error, f"applying the patch to {top}") from error
