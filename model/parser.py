@@ -20,7 +20,8 @@ and by what follows, never by the mere words:
   file with such a line followed by anything else, survives. A value that starts on the line of its
   tag (``<parameter=P>value</parameter>``) ends at the first one with such a follower.
 * A value left open is ended by a ``</function>`` or ``</tool_call>`` line with which the call
-  really ends, or by a line that opens a parameter of this tool that has not been given.
+  really ends, or by a line that opens a parameter of this tool that has not been given. If it holds
+  an end tag nonetheless, the call is malformed: better refused than run with markup in a value.
 * Exactly one newline on each side of a value belongs to the markup.
 * ``<tool_call>`` inside reasoning ends it if a function follows; a mention does not.
   ``<function=`` at the start of a line counts without ``<tool_call>``. A second ``</think>`` on
@@ -40,9 +41,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
-from model.arguments import Signatures
+from model.calls import CallBuilder
 from model.messages import Message, ToolCall, ToolSchema
 from model.tokenizer import Decoder
 
@@ -110,14 +110,6 @@ _AFTER = {
     "</function>": ("</tool_call>", "<tool_call>", "<function="),
     "</tool_call>": ("<tool_call>", "<function="),
 }
-_CUT = (
-    "was cut off by the token limit, so it was not run;"
-    " send it again, in smaller parts if it is long."
-)
-_NO_FUNCTION = (
-    "A <tool_call> block has no <function=NAME> line;"
-    " write <function=NAME> on the line after <tool_call>."
-)
 
 
 class _Undecided(Exception):
@@ -137,7 +129,7 @@ class TurnParser:
     ) -> None:
         """``in_thinking`` says that the prompt left a think block open."""
         self._decoder = decoder
-        self._tools = Signatures(tools)
+        self._call = CallBuilder(tools)
         self._stop_ids = stop_ids
         self._state = _State.THINKING if in_thinking else _State.CONTENT
         self._text = ""  # the whole turn so far
@@ -157,10 +149,6 @@ class TurnParser:
         self._closed_thinking_tokens = 0
 
         self._calls: list[ToolCall] = []
-        self._name = ""
-        self._arguments: dict[str, Any] = {}
-        self._errors: list[str] = []
-        self._parameter = ""
 
     def push(self, token_id: int) -> list[TurnEvent]:
         """Take one sampled id; a stop id ends the turn. Returns what became known by it."""
@@ -211,14 +199,14 @@ class TurnParser:
         if self._state in (_State.THINKING, _State.CONTENT):
             self._speak(len(self._text))
         elif not self._stopped:
-            self._cut(self._name)
+            self._add(self._call.cut())
         elif self._state is _State.MALFORMED:
-            self._fail("", _NO_FUNCTION)
+            self._add(self._call.without_function())
         else:
             if self._state is _State.VALUE:
                 self._end_value(len(self._text), closed=False)
             else:
-                self._check_between(len(self._text))
+                self._call.between(self._text[self._at :])
             self._end_call(len(self._text))
         return self._take_events()
 
@@ -289,7 +277,7 @@ class TurnParser:
         return True
 
     def _in_malformed(self, mark: str, place: int) -> bool:
-        self._fail("", _NO_FUNCTION)
+        self._add(self._call.without_function())
         self._enter(_State.CONTENT, place + len(mark))
         return True
 
@@ -298,11 +286,11 @@ class TurnParser:
             tag = self._tag(place)
             if tag is None:
                 return False
-            self._check_between(place)
-            self._parameter = _clean(tag[1])
+            self._call.between(self._text[self._at : place])
+            self._call.open_parameter(_clean(tag[1]))
             self._enter(_State.VALUE, tag.end())
             return True
-        self._check_between(place)
+        self._call.between(self._text[self._at : place])
         if mark == "</parameter>":
             self._skip(place + len(mark))
         else:
@@ -315,9 +303,7 @@ class TurnParser:
             return False
         if mark == "<parameter=":
             tag = self._tag(place)
-            name = _clean(tag[1]) if tag else ""
-            given = {*self._arguments, self._parameter}
-            if name in given or name not in self._tools.parameters(self._name):
+            if tag is None or not self._call.awaits(_clean(tag[1])):
                 return False
         elif not self._follows(after, _AFTER[mark], at_end=self._stopped):
             return False
@@ -355,10 +341,9 @@ class TurnParser:
                 raise _Undecided
             if following not in ("", "\n", "<"):
                 return False
-        self._name = _clean(tag[1])
-        self._arguments = {}
-        self._errors = []
-        self._events.append(CallStarted(self._name))
+        name = _clean(tag[1])
+        self._call.begin(name)
+        self._events.append(CallStarted(name))
         self._enter(_State.FUNCTION, tag.end())
         return True
 
@@ -368,43 +353,21 @@ class TurnParser:
             raise _Undecided
         return _TAG.match(self._text, place)
 
-    def _check_between(self, place: int) -> None:
-        """Between parameters there should be nothing."""
-        stray = self._text[self._at : place].strip()
-        if stray:
-            shown = stray if len(stray) <= 60 else stray[:57] + "..."
-            self._errors.append(
-                f"Between the parameters of {self._name} is text, where none may be: {shown!r}."
-            )
-
     def _end_value(self, place: int, *, closed: bool) -> None:
         value = self._text[self._at : place].removeprefix("\n").removesuffix("\n")
         if not closed:
             value = value.removesuffix("</parameter>")
-        if self._parameter in self._arguments:
-            self._errors.append(f"Parameter {self._parameter!r} is given twice.")
-        converted, error = self._tools.convert(self._name, self._parameter, value)
-        self._arguments[self._parameter] = converted
-        if error is not None:
-            self._errors.append(error)
+            if any(mark in value for mark in _AFTER):
+                self._call.unclosed()
+        self._call.value(value)
 
     def _end_call(self, after: int) -> None:
-        error = " ".join(self._errors) or None
-        if not self._tools.knows(self._name):
-            error = self._tools.unknown(self._name)
-        self._add(ToolCall(self._name, self._arguments, error))
+        self._add(self._call.complete())
         self._enter(_State.CONTENT, after)
-
-    def _cut(self, name: str) -> None:
-        self._fail(name, f"The call to {name} {_CUT}" if name else f"The call {_CUT}")
-
-    def _fail(self, name: str, error: str) -> None:
-        self._add(ToolCall(name, self._arguments, error))
 
     def _add(self, call: ToolCall) -> None:
         self._calls.append(call)
         self._events.append(CallParsed(call))
-        self._name, self._arguments, self._errors = "", {}, []
 
     # Text
 

@@ -118,7 +118,7 @@ def everything(messages: list[Message]) -> str:
     return json.dumps([as_dict(message) for message in messages], ensure_ascii=False)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), thinking=st.booleans(), system=st.none() | texts, first=texts)
 def test_appended_ids_equal_the_whole_rendering(
     data: st.DataObject,
@@ -158,7 +158,7 @@ def test_appended_ids_equal_the_whole_rendering(
     assert chat.begin(messages, tools, thinking) == ids
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     data=st.data(),
     forged=st.lists(st.sampled_from(PIECES + SPECIAL), max_size=8).map("".join),

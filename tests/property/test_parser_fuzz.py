@@ -74,7 +74,7 @@ def read(parser: TurnParser, pieces: Sequence[str], stop: int | None) -> tuple[A
     return message, merged(events), parser.in_thinking
 
 
-@settings(deadline=None, max_examples=1500, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=800, suppress_health_check=list(HealthCheck))
 @given(text=markup, cuts=st.lists(st.integers(0, 300)), thinking=st.booleans(), ended=st.booleans())
 @example(text="<tool_call>\n<function=edit>\n</function>", cuts=[3, 12], thinking=True, ended=True)
 @example(text="<tool_call>", cuts=[], thinking=False, ended=False)
@@ -95,7 +95,7 @@ def test_never_raises_and_does_not_depend_on_the_cuts(
         assert tuple(calls) == message.tool_calls
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 @given(ids=st.lists(st.integers(0, 248_319), max_size=40), thinking=st.booleans())
 def test_any_ids_are_read(
     ids: list[int], thinking: bool, chat: ChatFormat, qwen_tokenizer: Tokenizer
@@ -130,7 +130,7 @@ arguments = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 @given(
     thinking=plain.map(str.strip),
     content=plain.map(str.strip),
