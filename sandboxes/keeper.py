@@ -1,6 +1,7 @@
 """The first process of a container, and our end of the line to it.
 
-It is a bash loop of builtins: one request a line, one answer a line. It never starts a process.
+It is a bash loop of builtins: one request a line, one answer a line. The only process it ever
+starts is a shell, where that is asked of it; all else works when no process can be started.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ KILL_WITHIN_S = 3.0
 TICKS_PER_S = 100  # what Linux shows to programs, whatever the kernel counts in
 SLACK_TICKS = 2
 
+# Arguments: the command line of a shell less its last argument, for `shell`; its commands come from
+# fd 5 and its output goes to fd 6.
 # find SHELL TICKS sets `found` to the processes that started in the last TICKS, less what an older
 # process other than the shell started; dead ones that nobody has collected do not count.
 KEEPER = r"""
+exec 2>/dev/null
 trap 'exit 0' TERM INT HUP
 declare -A state parent start
 table() {
@@ -25,7 +29,7 @@ table() {
   state=() parent=() start=()
   for entry in /proc/[0-9]*; do
     line=
-    { IFS= read -r -d '' line <"$entry/stat"; } 2>/dev/null
+    IFS= read -r -d '' line <"$entry/stat"
     [[ $line == *')'* ]] || continue
     fields=(${line##*)})
     pid=${entry#/proc/}
@@ -54,18 +58,19 @@ while IFS=' ' read -r verb one two; do
   case $verb in
     lives)
       line=
-      { IFS= read -r -d '' line <"/proc/$one/stat"; } 2>/dev/null
+      IFS= read -r -d '' line <"/proc/$one/stat"
       line=${line##*) }
       if [[ -z $line || $line == [ZX]* ]]; then echo 0; else echo 1; fi ;;
-    usr1) kill -USR1 "$one" 2>/dev/null; echo 1 ;;
-    kill) kill -KILL "$one" 2>/dev/null; echo 1 ;;
+    usr1) kill -USR1 "$one"; echo 1 ;;
+    kill) kill -KILL "$one"; echo 1 ;;
     stop | end)
       find "$one" "$two"
       if ((${#found[@]})); then
         if [[ $verb == stop ]]; then kill -STOP "${found[@]}"; else kill -KILL "${found[@]}"; fi
-      fi 2>/dev/null
+      fi
       echo "${#found[@]}" ;;
-    all) kill -KILL -1 2>/dev/null; echo 1 ;;
+    shell) "$@" "$one" <&5 >&6 5<&- 6>&- & echo "$!" ;;
+    all) kill -KILL -1; echo 1 ;;
     *) echo "?" ;;
   esac
 done
@@ -95,6 +100,10 @@ class Keeper:
     def kill(self, pid: int) -> None:
         """Kill one process."""
         self._ask(f"kill {pid}")
+
+    def start_shell(self, nonce: str) -> int:
+        """Start a shell on fds 5 and 6. Returns its pid."""
+        return self._ask(f"shell {nonce}")
 
     def stop_command(self, shell: int, since_s: float) -> None:
         """USR1 to the shell, then kill all that started in the last ``since_s`` seconds.

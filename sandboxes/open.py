@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from sandboxes.base import Limits, Sandbox
+from sandboxes.bubblewrap import BubblewrapSandbox
 from sandboxes.docker import DockerSandbox
 from sandboxes.errors import SandboxUnavailable
 from sandboxes.local import LocalSandbox
@@ -31,6 +32,8 @@ def open_sandbox(
     try:
         if kind == "docker":
             return DockerSandbox(workspace, image=image, limits=limits, name=name)
+        if kind == "bubblewrap":
+            return BubblewrapSandbox(workspace, limits=limits)
         if kind == "local":
             return LocalSandbox(workspace, limits=limits)
         raise SandboxUnavailable(f"there is no sandbox {kind!r}; use one of {', '.join(KINDS)}")

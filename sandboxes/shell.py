@@ -24,7 +24,7 @@ from sandboxes.base import ExecResult
 from sandboxes.errors import SandboxGone
 
 POLL_S = 0.1
-ALIVE_EVERY_S = 0.5
+ALIVE_EVERY_S = 0.2
 GRACE_S = 1.0
 START_TIMEOUT_S = 30.0
 _STATE_BYTES = 1 << 20
@@ -34,7 +34,7 @@ _STATE_BYTES = 1 << 20
 # starts, so after USR1 and the death of what runs nothing more of the list is done.
 _SETUP = r"""
 exec 60<&0 61>&1 2>&1 </dev/null
-__tenuto_nonce=$1
+__tenuto_nonce=$2
 __tenuto_end() {
   local code=$?
   trap - EXIT USR1
@@ -46,11 +46,11 @@ __tenuto_end() {
 }
 trap __tenuto_end EXIT
 trap 'exit 143' USR1
-builtin printf '\036%s:%s:\036' "$1" "$BASHPID"
+builtin printf '\036%s:%s:\036' "$2" "$BASHPID"
 """
 # All on one line, so that bash counts the lines of a command from 1 in its messages.
 _LOOP = (
-    'builtin eval "$2"; set --; '
+    'builtin eval "$1"; set --; '
     "while IFS= builtin read -r -d '' -u 60 __tenuto_nonce && "
     "IFS= builtin read -r -d '' -u 60 __tenuto_command; do "
     'builtin eval "$__tenuto_command" </dev/null 1>&61 2>&1 60<&-; '
@@ -59,8 +59,8 @@ _LOOP = (
 
 
 def shell_command(nonce: str) -> list[str]:
-    """The command line that starts a shell for this protocol; it greets with ``nonce``."""
-    return ["bash", "--noprofile", "--norc", "-c", _LOOP, "bash", nonce, _SETUP]
+    """The command line that starts a shell; it greets with ``nonce``, the last argument."""
+    return ["bash", "--noprofile", "--norc", "-c", _LOOP, "bash", _SETUP, nonce]
 
 
 class Stream(Protocol):

@@ -1,0 +1,264 @@
+"""Commands in a bubblewrap sandbox: the host's programs, nothing else of the host.
+
+For machines without Docker. The programs are those in the host's /usr, read-only. There is no
+network unless asked for, and a process table, a /tmp and a home of its own. As in a container
+(see ``docker.py``) the keeper is process 1, and all ends when our end of its pipe closes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sandboxes.base import Limits
+from sandboxes.cgroup import Cgroup
+from sandboxes.environment import sandbox_environment
+from sandboxes.errors import SandboxGone, SandboxUnavailable
+from sandboxes.files import SafeTree
+from sandboxes.keeper import KEEPER, Keeper
+from sandboxes.processes import WRITE_TIMEOUT_S, PipeStream
+from sandboxes.shell import BashShell, Stream, shell_command
+from sandboxes.workspace import Workspace
+
+ROOT = "/workspace"
+HOME = "/home/agent"
+UID = GID = 1000
+PATH = "/usr/local/bin:/usr/bin:/bin"
+_PROGRAM_FOLDERS = ("/usr/", "/bin", "/sbin")
+
+# What programs need of /etc; no accounts, keys or host names.
+_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
+_ETC_NETWORK = ("ca-certificates", "hosts", "nsswitch.conf", "pki", "resolv.conf", "ssl")
+_PASSWD = f"root:x:0:0::/:/bin/false\nagent:x:{UID}:{GID}::{HOME}:/bin/bash\n"
+_GROUP = f"root:x:0:\nagent:x:{GID}:\n"
+
+
+class BubblewrapSandbox:
+    """The ``Sandbox`` in a bubblewrap (see ``base.py``)."""
+
+    kind = "bubblewrap"
+    root = ROOT
+
+    def __init__(self, workspace: Workspace, *, limits: Limits | None = None) -> None:
+        """Raises ``SandboxUnavailable`` if bwrap is not there or may not make namespaces."""
+        if shutil.which("bwrap") is None:
+            raise SandboxUnavailable(
+                "bubblewrap is not installed; install it (Debian: apt-get install bubblewrap)"
+            )
+        self.workspace = workspace
+        self._limits = limits or Limits()
+        self._files = SafeTree(workspace.path, root=ROOT)
+        self._closed = False
+        self._cgroup = Cgroup.create(self._limits)
+        # The kernel kills the sandbox when the thread that started it ends, so that is one of ours.
+        self._starter = ThreadPoolExecutor(max_workers=1)
+        self._pipes = _SharedPipes()
+        try:
+            self._process = self._starter.submit(self._launch).result()
+            self._keeper = Keeper(PipeStream(self._process))
+            self._check_start()
+        except BaseException:
+            self._end()
+            raise
+        self._shell = BashShell(self, output_bytes=self._limits.output_bytes)
+
+    def shell(self) -> BashShell:
+        """See ``base.Sandbox``."""
+        return self._shell
+
+    def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See ``base.Sandbox``."""
+        return self._files.read_bytes(path, max_bytes=max_bytes)
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """See ``base.Sandbox``."""
+        self._files.write_bytes(path, data)
+
+    def resolve(self, path: str) -> Path:
+        """See ``base.Sandbox``."""
+        return self._files.resolve(path)
+
+    def relative(self, path: str) -> str:
+        """See ``base.Sandbox``."""
+        return self._files.relative(path)
+
+    def close(self) -> None:
+        """See ``base.Sandbox``."""
+        if self._closed:
+            return
+        self._closed = True
+        self._end()
+        self.workspace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start_shell(self, command: list[str]) -> Stream:
+        """See ``shell.ShellHost``."""
+        if self._closed:
+            raise SandboxGone("the sandbox is closed")
+        self._pipes.clear()
+        self._keeper.start_shell(command[-1])
+        return self._pipes
+
+    def shell_lives(self, pid: int) -> bool:
+        """See ``shell.ShellHost``."""
+        return self._keeper.lives(pid)
+
+    def stop_command(self, pid: int, since_s: float) -> None:
+        """See ``shell.ShellHost``."""
+        self._keeper.stop_command(pid, since_s)
+
+    def kill_shell(self, pid: int) -> None:
+        """See ``shell.ShellHost``."""
+        self._keeper.kill(pid)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        commands, output = self._pipes.inner
+        keeper = ["bash", "--noprofile", "--norc", "-c", KEEPER, "bash", *shell_command("")[:-1]]
+        # The limits are set inside: there the count of processes is that of the sandbox alone.
+        limits = f"ulimit -c 0; ulimit -f {self._limits.disk_mb * 1024}; "
+        limits += f"ulimit -d {self._limits.memory_mb * 1024}; ulimit -u {self._limits.pids}; "
+        inner = ["bash", "-c", limits + f'exec "$@" 5<&{commands} 6>&{output}', "bash", *keeper]
+        return subprocess.Popen(
+            self._cgroup.entering([*self._bwrap(), "--", *inner]),
+            env={"PATH": os.environ.get("PATH", PATH)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            pass_fds=(commands, output),
+            start_new_session=True,
+        )
+
+    def _bwrap(self) -> list[str]:
+        etc = self.workspace.path.with_name("etc")
+        etc.mkdir(exist_ok=True)
+        (etc / "passwd").write_text(_PASSWD)
+        (etc / "group").write_text(_GROUP)
+        tmpfs = ["--size", str(max(64, self._limits.memory_mb // 2) << 20), "--tmpfs"]
+        command = ["bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--as-pid-1"]
+        if self._limits.network:
+            command.append("--share-net")
+        command += ["--uid", str(UID), "--gid", str(GID), "--hostname", "sandbox", "--new-session"]
+        command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
+        for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+            place = Path("/", name)
+            if place.is_symlink():
+                command += ["--symlink", str(place.readlink()), str(place)]
+            elif place.is_dir():
+                command += ["--ro-bind", str(place), str(place)]
+        for name in (*_ETC, *(_ETC_NETWORK if self._limits.network else ())):
+            command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+        for name in ("passwd", "group"):
+            command += ["--ro-bind", str(etc / name), f"/etc/{name}"]
+        command += ["--proc", "/proc", "--dev", "/dev", *tmpfs, "/tmp", *tmpfs, HOME]
+        command += ["--bind", str(self.workspace.path), ROOT, "--chdir", ROOT]
+        command += ["--remount-ro", "/"]
+        for key, value in {"PATH": _inner_path(), **sandbox_environment(HOME)}.items():
+            command += ["--setenv", key, value]
+        return command
+
+    def _check_start(self) -> None:
+        try:
+            self._keeper.lives(1)
+        except SandboxGone as error:
+            text = str(error)
+            if "bwrap:" in text:
+                reason = text.partition("bwrap:")[2].strip()
+                raise SandboxUnavailable(
+                    f"bubblewrap may not make a sandbox here ({reason}); allow unprivileged user "
+                    "namespaces or use --sandbox docker"
+                ) from error
+            raise
+
+    def _end(self) -> None:
+        process: subprocess.Popen[bytes] | None = getattr(self, "_process", None)
+        if process is not None:
+            # Its death is that of process 1 inside, and the kernel ends all the others with that.
+            with suppress(OSError):
+                process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        self._starter.shutdown(wait=False)
+        self._pipes.end()
+        self._cgroup.remove()
+
+
+class _SharedPipes:
+    """A ``shell.Stream`` over one pair of pipes that all shells of the sandbox use in turn.
+
+    We keep both ends of each open, so a shell's end is not seen here but asked of the keeper.
+    """
+
+    def __init__(self) -> None:
+        self._take, self._commands = os.pipe()
+        self._output, self._put = os.pipe()
+        for fd in (self._take, self._commands):
+            os.set_blocking(fd, False)
+        # Bash reads from a blocking end of its own: the flag belongs to the open pipe end.
+        self.inner = (os.open(f"/proc/self/fd/{self._take}", os.O_RDONLY), self._put)
+        self._poll = select.poll()
+        self._poll.register(self._output, select.POLLIN)
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """See ``shell.Stream``."""
+        if not self._poll.poll(timeout_s * 1000):
+            return None
+        return os.read(self._output, 1 << 16)
+
+    def write(self, data: bytes) -> None:
+        """See ``shell.Stream``."""
+        view = memoryview(data)
+        deadline = time.monotonic() + WRITE_TIMEOUT_S
+        while view:
+            try:
+                view = view[os.write(self._commands, view) :]
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("the shell does not read its commands") from None
+                select.select([], [self._commands], [], 0.1)
+
+    def clear(self) -> None:
+        """Take out the commands that an ended shell has not read."""
+        _drain(lambda: os.read(self._take, 1 << 16))
+
+    def close(self) -> None:
+        """The next shell uses the same pipes."""
+
+    def end(self) -> None:
+        """Close all."""
+        for fd in {self._take, self._commands, self._output, self._put, self.inner[0]}:
+            with suppress(OSError):
+                os.close(fd)
+
+
+def _inner_path() -> str:
+    """The folders of our own PATH that are there inside, or the usual ones."""
+    own = os.environ.get("PATH", "").split(":")
+    return ":".join(folder for folder in own if folder.startswith(_PROGRAM_FOLDERS)) or PATH
+
+
+def _drain(read: Callable[[], bytes]) -> None:
+    with suppress(BlockingIOError):
+        while read():
+            pass
