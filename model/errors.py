@@ -22,7 +22,7 @@ class CheckpointError(ModelError):
 
 
 class ModelNotFound(CheckpointError):
-    """No checkpoint under that name: not a directory, not embedded, and not to be had from the hub."""
+    """No checkpoint under that name: no directory, not embedded, not to be had from the hub."""
 
 
 class ContextFull(ModelError):

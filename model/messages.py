@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 ToolSchema = Mapping[str, Any]
-"""A function schema as the chat template expects it: ``{"type": "function", "function": {...}}``."""
+"""A function schema as the chat template takes it: ``{"type": "function", "function": {...}}``."""
 
 
 @dataclass(frozen=True)
