@@ -1,11 +1,7 @@
-from chunking import chunks, pairs
+from chunking import chunks
 
 
 def test_chunks():
     assert chunks([1, 2, 3, 4], 2) == [[1, 2], [3, 4]]
     assert chunks([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
     assert chunks([], 3) == []
-
-
-def test_pairs():
-    assert pairs("abc") == [("a", "b"), ("b", "c")]

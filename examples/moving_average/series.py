@@ -4,10 +4,3 @@ def moving_average(values, width):
         window = values[end - width:end]
         result.append(sum(window) * width)
     return result
-
-
-def differences(values):
-    result = []
-    for index in range(1, len(values)):
-        result.append(values[index] - values[index - 1])
-    return result
