@@ -58,7 +58,7 @@ class Signatures:
         if not names:
             return f"There is no tool {name!r}: no tools are available."
         lowered = {known.lower(): known for known in names}
-        near = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.6)
         near += [low for low in lowered if name and name.lower() in low and low not in near]
         if near:
             nearest = ", ".join(lowered[low] for low in near[:3])
