@@ -39,7 +39,7 @@ def run(context: ToolContext, parameters: GlobParameters) -> Observation:
     except OSError as error:
         raise ToolFailure(f"{place.shown} cannot be searched: {error.strerror}.") from None
     if not found:
-        return Observation(f"No files match {parameters.pattern} in {place.shown}.")
+        return Observation(f"No files match {parameters.pattern}{place.within}.")
     lines = [printable(path) for path in found[:MAX_FILES]]
     cut = len(found) > MAX_FILES
     if cut:

@@ -105,7 +105,7 @@ def _report(result: ExecResult, parameters: GrepSearchParameters, place: Place) 
     found = clean_output(result.output).strip("\n").split("\n")
     if found == [""]:
         only = f" (files {parameters.glob})" if parameters.glob else ""
-        return Observation(f"No matches for {parameters.pattern} in {place.shown}{only}.")
+        return Observation(f"No matches for {parameters.pattern}{place.within}{only}.")
     lines: list[str] = []
     used = 0
     for line in found[: parameters.limit]:

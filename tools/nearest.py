@@ -11,7 +11,7 @@ from dataclasses import dataclass
 MIN_SIMILARITY = 0.6
 _CANDIDATES = 15
 _BY_CHARACTER_BELOW = 1000
-_BY_TOKEN_BELOW = 20_000
+_BY_TOKEN_BELOW = 3000
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ class Place:
     real: str
     host: Path
 
+    @property
+    def within(self) -> str:
+        """`` in PATH``, or nothing for the workspace itself."""
+        return "" if self.real == "." else f" in {self.shown}"
+
 
 def locate(sandbox: Sandbox, path: str) -> Place:
     """Where ``path`` leads. Raises ``ToolFailure`` if it is empty or leaves the workspace."""

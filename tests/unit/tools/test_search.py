@@ -196,7 +196,7 @@ def test_grep_narrowed(tree, arguments, lines) -> None:
     observation = tree("grep_search", **arguments)
     assert observation.ok
     if lines is None:
-        assert observation.text.startswith(f"No matches for {arguments['pattern']} in ")
+        assert observation.text.startswith(f"No matches for {arguments['pattern']}")
     else:
         assert observation.text.count("\n") + 1 == lines
     assert not (tree.root / "evil").exists()
@@ -208,6 +208,11 @@ def test_grep_without_result_says_so(tree) -> None:
         "No matches for nowhere in src (files *.py).",
         True,
     )
+
+
+def test_the_whole_repository_is_not_named(tree) -> None:
+    assert tree("grep_search", pattern="nowhere").text == "No matches for nowhere."
+    assert tree("glob", pattern="*.rs").text == "No files match *.rs."
 
 
 def test_grep_starts_with_a_dash(bench) -> None:
