@@ -144,10 +144,12 @@ class Loop:
 
     def _answers(self, turn: Turn, observations: Sequence[Observation]) -> list[Message]:
         """The messages that answer the turn: one for each call, or what is wrong with it."""
+        calls = turn.message.tool_calls
         notes = []
-        if turn.ended == "length":
+        # A call that was cut says so in its own error.
+        if turn.ended == "length" and not (calls and calls[-1].error):
             notes.append(prompt.CUT.format(tokens=len(turn.token_ids)))
-        elif not turn.message.tool_calls:
+        elif not calls:
             notes.append(prompt.NO_CALL)
         if self.guard.malformed_corrects:
             notes.append(prompt.MALFORMED)

@@ -28,7 +28,7 @@ from agent.events import (
 )
 from agent.loop import Loop
 from agent.prompt import first_messages
-from agent.store import SavedSession, Store
+from agent.store import SavedSession, Store, new_session_id
 from agent.trajectory import TrajectoryWriter
 from agent.types import (
     CheckReport,
@@ -158,15 +158,11 @@ class _Attempt:
             stack.callback(workspace.close)
             if workspace.left_out:
                 self.listen(Notice(f"left out of the copy: {', '.join(workspace.left_out)}"))
-            limits = Limits(
-                memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network
-            )
-            sandbox = stack.enter_context(
-                open_sandbox(settings.sandbox, workspace, image=settings.image, limits=limits)
-            )
+            name = new_session_id()
+            sandbox = stack.enter_context(self._open(workspace, name))
             session = self.model.engine.session(seed=settings.seed + self.number)
             stack.callback(session.close)
-            saved = self._register()
+            saved = self._register(name)
             try:
                 trajectory = stack.enter_context(saved.writer())
                 trajectory.write("session", **saved.data)
@@ -180,10 +176,19 @@ class _Attempt:
         name = self.model.engine.name
         return SolveReport(saved.id, result, check, name, settings.sandbox, applied)
 
-    def _register(self) -> SavedSession:
+    def _open(self, workspace: Workspace, name: str) -> Sandbox:
+        """The sandbox that the settings ask for."""
+        settings = self.settings
+        limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
+        return open_sandbox(
+            settings.sandbox, workspace, image=settings.image, limits=limits, name=name
+        )
+
+    def _register(self, name: str) -> SavedSession:
         """Make the session's folder and say that it has begun."""
         settings, engine = self.settings, self.model.engine
         saved = self.store.create(
+            name,
             task=self.task.text,
             repo=str(self.task.repo.resolve()),
             check=self.task.check,

@@ -70,15 +70,23 @@ class SavedSession:
         return SavedSession(self.path, data)
 
 
+def new_session_id() -> str:
+    """An id that begins with the time (UTC), so that ids sort by age."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+
+
 class Store:
     """The folder of all saved sessions; made when the first one is."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else state_dir() / "sessions"
 
-    def create(self, **fields: Any) -> SavedSession:
-        """A new session with status ``running``, owned by this process. Raises ``StoreError``."""
-        name = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+    def create(self, name: str | None = None, **fields: Any) -> SavedSession:
+        """A new session with status ``running``, owned by this process. Raises ``StoreError``.
+
+        ``name`` is its id, from ``new_session_id``.
+        """
+        name = name or new_session_id()
         unborn, path = self.root / (_UNBORN + name), self.root / name
         now = _now()
         data = {

@@ -1,0 +1,107 @@
+"""Fixtures of the tests that run the agent end to end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.store import Store
+
+BUGGY = {
+    "calc.py": "def add(a, b):\n    return a - b\n",
+    "test_calc.py": "from calc import add\n\nassert add(2, 3) == 5, add(2, 3)\n",
+}
+CHECK = "python3 -B test_calc.py"
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """State, configuration and caches of the test's own; returns the state's parent."""
+    for name in [name for name in os.environ if name.startswith("AGENT_")]:
+        monkeypatch.delenv(name)
+    for name in ("state", "config", "hf"):
+        monkeypatch.setenv(
+            {"state": "XDG_STATE_HOME", "config": "XDG_CONFIG_HOME", "hf": "HF_HOME"}[name],
+            str(tmp_path / "own" / name),
+        )
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    return tmp_path / "own" / "state"
+
+
+@pytest.fixture
+def store(own_places: Path) -> Store:
+    """The sessions of this test."""
+    return Store()
+
+
+@pytest.fixture
+def buggy_repo(git_repo: Callable[..., Path]) -> Path:
+    """A repository whose one test fails because of one operator."""
+    return git_repo(BUGGY, name="buggy")
+
+
+class Script:
+    """Turns as the model writes them after the opened ``<think>``."""
+
+    CHECK = CHECK
+
+    @staticmethod
+    def call(name: str, **parameters: Any) -> str:
+        """A tool call."""
+        body = "".join(
+            f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in parameters.items()
+        )
+        return f"<tool_call>\n<function={name}>\n{body}</function>\n</tool_call>"
+
+    @staticmethod
+    def turn(*calls: str, thinking: str = "Let me see.", content: str = "") -> str:
+        """Reasoning, perhaps text, and calls."""
+        text = f"{thinking}\n</think>\n\n{content}"
+        return text + ("\n\n" if content and calls else "") + "\n".join(calls)
+
+    def repair(self) -> tuple[str, ...]:
+        """Five turns that repair ``buggy_repo``."""
+        old, new = "    return a - b", "    return a + b"
+        return (
+            self.turn(self.call("run_shell_command", command=CHECK)),
+            self.turn(self.call("read_file", file_path="calc.py"), thinking="Wrong.\nRead it."),
+            self.turn(self.call("edit", file_path="calc.py", old_string=old, new_string=new)),
+            self.turn(self.call("run_shell_command", command=CHECK), content="Now the tests."),
+            self.turn(self.call("submit", summary="add subtracted; it adds now")),
+        )
+
+
+@pytest.fixture
+def script() -> Script:
+    """How to write turns for ``scripted_model``."""
+    return Script()
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], Mapping[str, str]]:
+    """``contents(folder)``: every file below it, .git too, with its mode and a hash."""
+    return _contents
+
+
+@pytest.fixture
+def leftovers(own_places: Path) -> Callable[[], list[str]]:
+    """``leftovers()``: the working copies that are still there."""
+    return lambda: sorted(path.name for path in (own_places / "tenuto" / "workspaces").glob("*"))
+
+
+def _contents(folder: Path) -> Mapping[str, str]:
+    """Every file below ``folder`` (.git too), by path, with its mode and a hash of its bytes."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[str(path.relative_to(folder))] = f"link {path.readlink()}"
+        elif path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path.relative_to(folder))] = f"{path.stat().st_mode:o} {digest}"
+    return found
