@@ -46,8 +46,9 @@ def write(directory: Path, record: Mapping[str, Any], tensors: Mapping[str, Tens
         _sync(draft)
         draft.replace(directory / RECORD)
         _sync(directory)
-        for old in folder.iterdir():
-            if old.name != target.name:
+        # The save before this one, and what a killed process left.
+        for old in (*folder.iterdir(), *directory.glob(f".{RECORD}-*")):
+            if old != target:
                 old.unlink()
     except (OSError, SafetensorError) as error:
         raise StateError(f"cannot save the session in {directory}: {error}") from error
@@ -72,9 +73,9 @@ def read(directory: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, T
         raise StateError(f"{path} has format {record.get('format')}; this version reads {_FORMAT}")
     if record.get("fingerprint") != fingerprint:
         raise StateError(f"the session in {directory} was made with another model; load that one")
-    file = directory / "state" / Path(record["state_file"]).name
+    file = directory / "state" / Path(str(record.get("state_file"))).name
     try:
-        if _digest(file) != record["state_sha256"]:
+        if _digest(file) != record.get("state_sha256"):
             raise StateError(f"{file} is damaged: its checksum does not match")
         # Cloned, so that the memory map (and with it the file) is let go.
         return record, {name: torch.clone(t) for name, t in load_file(file).items()}

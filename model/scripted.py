@@ -37,7 +37,8 @@ class ScriptedNetwork:
     The first ``extend`` begins the first turn; each later ``extend`` begins the next, if anything
     of the current one was sampled. The scripted id is certain (log-probability 0), so greedy and
     sampled decoding agree. A turn that is played out repeats its last id, which ought to be a stop
-    id, and after the last turn that turn's last id is all there is.
+    id, and after the last turn that turn's last id is all there is. Input after an unsampled turn
+    must not begin with the id the script would say next: it would count as sampled.
     """
 
     script: Sequence[Sequence[int]]
