@@ -1,0 +1,169 @@
+"""Small real Python functions, taken from installed sources and split by where they come from.
+
+A function is taken in normal form: its syntax tree written out again, without docstring, comments,
+decorators and annotations, so that one bug is one line. Functions of one distribution are all on
+the same side of the training / held-out split.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import hashlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MIN_LINES, MAX_LINES = 3, 13
+MAX_WIDTH = 76
+MAX_CHARACTERS = 420
+SAFE_MODULES = frozenset(
+    ["math", "re", "string", "itertools", "functools", "operator", "collections", "bisect", "heapq"]
+)
+"""Modules a self-contained function may import: standard library, without side effects."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function in normal form.
+
+    ``imports`` are the import lines it needs; ``self_contained`` says that nothing else is needed,
+    so that it can be run alone.
+    """
+
+    name: str
+    source: str
+    text: str
+    imports: tuple[str, ...] = ()
+    self_contained: bool = False
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def module_text(self) -> str:
+        """The function as a module: its imports, two blank lines, the function."""
+        head = "\n".join(self.imports)
+        return f"{head}\n\n\n{self.text}\n" if head else f"{self.text}\n"
+
+
+def is_held_out(source: str, percent: int = 12) -> bool:
+    """Whether a source's functions are kept from training: a fixed hash of its name decides."""
+    return int(hashlib.sha256(source.encode()).hexdigest(), 16) % 100 < percent
+
+
+def walk_sources(roots: list[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
+    """Every Python file under the roots but tests, as (source name, path), in a fixed order."""
+    for source, root in roots:
+        for path in sorted(root.rglob("*.py")):
+            parts = {part.lower() for part in path.parts}
+            if parts & {"tests", "test", "testing", "idlelib", "lib2to3", "__pycache__"}:
+                continue
+            yield source, path
+
+
+def functions_of(source: str, path: Path) -> Iterator[Function]:
+    """The usable functions of one file. A file that does not parse gives none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, OSError, RecursionError):
+        return
+    imports = _safe_imports(tree)
+    top_level = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            function = _normal_form(source, node, imports, id(node) in top_level)
+            if function is not None:
+                yield function
+
+
+def _safe_imports(tree: ast.Module) -> dict[str, str]:
+    """Names that module-level imports of safe modules bind, each with its import line."""
+    bound: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in SAFE_MODULES:
+                    line = ast.unparse(ast.Import(names=[alias]))
+                    bound[alias.asname or alias.name] = line
+        elif isinstance(node, ast.ImportFrom) and node.module in SAFE_MODULES and not node.level:
+            for alias in node.names:
+                line = ast.unparse(ast.ImportFrom(module=node.module, names=[alias], level=0))
+                bound[alias.asname or alias.name] = line
+    return bound
+
+
+def _normal_form(
+    source: str, node: ast.FunctionDef, imports: dict[str, str], top_level: bool
+) -> Function | None:
+    node = _stripped(node)
+    if not node.body or node.name.startswith("__") or node.name.startswith("test"):
+        return None
+    try:
+        text = ast.unparse(node)
+    except (RecursionError, ValueError):
+        return None
+    lines = text.split("\n")
+    if not MIN_LINES <= len(lines) <= MAX_LINES or len(text) > MAX_CHARACTERS:
+        return None
+    if max(map(len, lines)) > MAX_WIDTH or not text.isascii() or '"""' in text:
+        return None
+    free = _free_names(node)
+    needed = sorted({imports[name] for name in free if name in imports})
+    arguments = node.args
+    simple = not (arguments.vararg or arguments.kwarg or arguments.kwonlyargs)
+    contained = (
+        top_level
+        and simple
+        and 0 < len(arguments.args) <= 4
+        and all(name in imports or name in dir(builtins) for name in free)
+        and not free & {"open", "print", "input", "exec", "eval", "globals", "locals", "exit"}
+        and any(isinstance(item, ast.Return) and item.value for item in ast.walk(node))
+        and not any(isinstance(item, ast.Yield | ast.YieldFrom) for item in ast.walk(node))
+        and arguments.args[0].arg not in {"self", "cls"}
+    )
+    required = arguments.args[: len(arguments.args) - len(arguments.defaults)] or arguments.args[:1]
+    return Function(
+        name=node.name,
+        source=source,
+        text=text,
+        imports=tuple(needed),
+        self_contained=contained,
+        parameters=tuple(argument.arg for argument in required),
+    )
+
+
+def _stripped(node: ast.FunctionDef) -> ast.FunctionDef:
+    """The function without docstrings, decorators and annotations."""
+    node.decorator_list = []
+    node.returns = None
+    for item in ast.walk(node):
+        if isinstance(item, ast.arg):
+            item.annotation = None
+        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            first = item.body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                item.body = item.body[1:] or [ast.Pass()]
+    return node
+
+
+def _free_names(node: ast.FunctionDef) -> set[str]:
+    """Names that the function reads and does not bind itself."""
+    bound = {node.name}
+    read: set[str] = set()
+    for item in ast.walk(node):
+        if isinstance(item, ast.arg):
+            bound.add(item.arg)
+        elif isinstance(item, ast.Name):
+            (read if isinstance(item.ctx, ast.Load) else bound).add(item.id)
+        elif isinstance(item, ast.ExceptHandler | ast.FunctionDef):
+            bound.add(item.name or "")
+        elif isinstance(item, ast.Import | ast.ImportFrom):
+            bound.update((alias.asname or alias.name).split(".")[0] for alias in item.names)
+    return read - bound
