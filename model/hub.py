@@ -143,6 +143,8 @@ def _cached() -> Iterator[LocalModel]:
             ModelConfig.load(latest.snapshot_path)
         except CheckpointError:
             continue
+        if not any(latest.snapshot_path.glob("*.safetensors")):  # a tokenizer alone, say
+            continue
         yield LocalModel(repository.repo_id, latest.snapshot_path, latest.size_on_disk)
 
 

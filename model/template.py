@@ -112,7 +112,7 @@ class ChatTemplate:
         """
         try:
             return self._template.render(messages=messages, **self._constants, **variables)
-        except (jinja2.TemplateError, TypeError) as error:
+        except Exception as error:  # a template is a program and may fail in any way
             raise ValueError(
                 f"the chat template refuses the conversation: {_line(error)}"
             ) from error
