@@ -96,7 +96,7 @@ def _model(name: str) -> Finding:
     try:
         facts = describe_model(name)
     except ModelError as error:
-        return Finding("model", "fail", one_line(error), "run agent model list")
+        return Finding("model", "fail", *_what_and_remedy(error))
     seconds = time.perf_counter() - start
     return Finding(
         "model",
@@ -125,16 +125,19 @@ def _docker(settings: Settings) -> Finding:
     try:
         client = connect(timeout=PROGRAM_TIMEOUT_S)
     except SandboxError as error:
-        what, _, remedy = one_line(error).partition("; ")
-        return Finding("docker", bad, what, remedy)
+        return Finding("docker", bad, *_what_and_remedy(error))
     try:
         version = client.version().get("Version", "unknown")
+        root = Path(client.info().get("DockerRootDir", "/"))
         image = settings.image or BASE_TAG
         there = has_image(client, image)
     except SandboxError as error:
-        return Finding("docker", bad, one_line(error))
+        return Finding("docker", bad, *_what_and_remedy(error))
     finally:
         client.close()
+    # With a remote engine the folder is not on this machine and cannot be judged.
+    if root.is_dir() and shutil.disk_usage(root).free < DISK_FAIL_BYTES:
+        return Finding("docker", bad, f"no disk space left in {root}", "docker system prune")
     seen = f"engine {version}, image {image}"
     if there:
         return Finding("docker", "ok", seen)
@@ -192,6 +195,12 @@ def _environment() -> list[Finding]:
     if not others:
         return []
     return [Finding("variables", "warn", f"not settings, so not read: {', '.join(others)}")]
+
+
+def _what_and_remedy(error: Exception) -> tuple[str, str]:
+    """The two halves of an error's line: what is wrong; what to do."""
+    what, _, remedy = one_line(error).partition("; ")
+    return what, remedy
 
 
 def _nearest_existing(path: Path) -> Path:

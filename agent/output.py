@@ -46,11 +46,8 @@ def write_patch(patch: str) -> None:
     if not is_terminal(sys.stdout) or "NO_COLOR" in os.environ:
         write_out(patch)
         return
-    for line in patch.split("\n"):
-        if line:
-            write_out(_colour(line) + visible(line) + _PLAIN + "\n")
-        else:
-            write_out("\n")
+    for line in patch.removesuffix("\n").split("\n") if patch else ():
+        write_out(f"{_colour(line)}{visible(line)}{_PLAIN}\n")
 
 
 def is_terminal(stream: IO[str] | None) -> bool:

@@ -81,7 +81,8 @@ class Progress:
     def _checked(self, when: str, run: CheckRun) -> None:
         verdict = "passes" if run.passed else "fails"
         self._line(f"check {when}: {verdict}", "green" if run.passed else "red")
-        self._block("\n".join(run.output.rstrip("\n").split("\n")[-SHOWN_LINES:]), "dim")
+        if output := run.output.rstrip("\n"):
+            self._block("\n".join(output.split("\n")[-SHOWN_LINES:]), "dim")
 
     def _stream(self, text: str, style: str) -> None:
         if self._open_style is not None and self._open_style != style:

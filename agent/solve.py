@@ -84,7 +84,7 @@ def prepare(
     ``SandboxUnavailable`` and ``ImageMissing``.
     """
     (store or Store()).reap()
-    for line in prune():
+    for line in dict.fromkeys(prune()):
         listen(Notice(f"removed {line}, left by a run that was killed"))
     return with_image(settings, listen)
 

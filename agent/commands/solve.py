@@ -85,8 +85,9 @@ def solve(
 ) -> None:
     """Repair or change a git repository.
 
-    Works on a private copy and prints the patch on stdout. Exit codes: 0 a patch (and --check
-    passes), 1 error, 2 wrong usage, 3 no patch or --check fails, 4 a limit, 130 interrupted.
+    Works on a private copy and prints the patch.
+
+    Exit codes: 0 good patch, 1 error, 2 usage, 3 no patch or check fails, 4 limit, 130 interrupted.
     """
     flags = {
         "model": model,

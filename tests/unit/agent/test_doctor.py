@@ -1,0 +1,109 @@
+"""The doctor tells the truth: a working part is ok, a broken one is named with its remedy."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent import cli
+from agent.config import Settings
+from agent.doctor import Finding, examine, healthy
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in [name for name in os.environ if name.startswith("AGENT_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def found(tiny_checkpoint: Path) -> Callable[..., dict[str, Finding]]:
+    def run(**fields: object) -> dict[str, Finding]:
+        settings = {"model": str(tiny_checkpoint), "sandbox": "local"} | fields
+        return {finding.name: finding for finding in examine(Settings(**settings))}
+
+    return run
+
+
+def test_what_works_is_ok(found: Callable[..., dict[str, Finding]]) -> None:
+    findings = found()
+    for name in ("python", "torch", "model", "git", "state"):
+        assert findings[name].status == "ok", findings[name]
+    assert "4 layers" in findings["model"].detail
+
+
+def test_a_missing_model(found: Callable[..., dict[str, Finding]]) -> None:
+    findings = found(model="/nowhere/at/all")
+    assert findings["model"].status == "fail"
+    assert "there is no model directory /nowhere/at/all" in findings["model"].detail
+    assert not healthy(list(findings.values()))
+
+
+def test_a_broken_model(
+    found: Callable[..., dict[str, Finding]], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in tiny_checkpoint.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "truncated or damaged" in found(model=str(broken))["model"].detail
+
+
+def test_docker_matters_only_to_those_who_use_it(
+    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
+    assert found(sandbox="local")["docker"].status == "warn"
+    docker = found(sandbox="docker")["docker"]
+    assert docker.status == "fail"
+    assert "bubblewrap" in docker.remedy
+
+
+def test_programs_that_are_not_there(
+    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    findings = found(sandbox="bubblewrap")
+    assert (findings["git"].status, findings["git"].detail) == ("fail", "not installed")
+    assert findings["git"].remedy == "apt-get install git"
+    assert findings["ripgrep"].status == "warn"
+    assert findings["bubblewrap"].status == "fail"
+
+
+def test_a_state_folder_that_cannot_be_made(
+    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    state = found()["state"]
+    assert state.status == "fail"
+    assert "XDG_STATE_HOME" in state.remedy
+
+
+def test_variables_that_are_not_read_are_named(
+    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "variables" not in found()
+    monkeypatch.setenv("AGENT_BUILDDIRECTORY", "x")
+    assert "AGENT_BUILDDIRECTORY" in found()["variables"].detail
+
+
+def test_the_command_prints_lines_or_json_and_its_code(
+    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = ["doctor", "--sandbox=local", "--model", str(tiny_checkpoint)]
+    assert cli.call(good) == 0
+    assert capsys.readouterr().out.startswith("ok   python ")
+    bad = ["doctor", "--sandbox=local", "--model", "/nowhere", "--output=json"]
+    assert cli.call(bad) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert data["healthy"] is False
+    assert {item["name"] for item in data["findings"] if item["status"] == "fail"} == {"model"}
