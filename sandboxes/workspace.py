@@ -35,6 +35,8 @@ MAX_FILE_BYTES = 50 * 1024**2
 # Enough for git log and blame; the whole history of a large project takes minutes to copy.
 HISTORY_COMMITS = 200
 CLONE_TIMEOUT_S = 120.0
+# For the git that the model runs, so that it can commit.
+_MODEL_CONFIG = "[user]\n\tname = Tenuto\n\temail = tenuto@localhost\n[gc]\n\tauto = 0\n"
 
 
 class Workspace:
@@ -195,12 +197,8 @@ class Workspace:
 
     def _commit_baseline(self) -> None:
         """Commit the user's uncommitted state in the copy, so that git diff shows the model's."""
-        for key, value in (
-            ("user.name", "Tenuto"),
-            ("user.email", "tenuto@localhost"),
-            ("gc.auto", "0"),
-        ):
-            self._in_tree("config", key, value)
+        with (self.path / ".git" / "config").open("a") as config:
+            config.write(_MODEL_CONFIG)
         entries = os.fsdecode(self._in_tree("ls-files", "-z", "--stage")).split("\0")
         for entry in entries:
             # A submodule's files are plain files in the copy; its link would hide them.
