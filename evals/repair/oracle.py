@@ -45,7 +45,7 @@ def edit_strings(text: str, line: int, fixed: str) -> tuple[str, str]:
     lines = text.split("\n")
     old, new = lines[line].strip(), fixed
     above = line
-    while text.count(old) != 1 and above > 0:
+    while text.find(old) != text.rfind(old) and above > 0:
         above -= 1
         indentation = lines[above + 1][: len(lines[above + 1]) - len(lines[above + 1].lstrip())]
         old = f"{lines[above].strip()}\n{indentation}{old}"
