@@ -19,13 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import ConfigError
 
@@ -51,10 +45,10 @@ Thinking = Literal["preserve", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
 
 
-class Settings(BaseSettings):
-    """One run's settings, read once. Times are seconds, sizes tokens or megabytes as named."""
+class Settings(BaseModel):
+    """One run's settings. Times are seconds, sizes tokens or megabytes as named."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(default="embedded", min_length=1)
     sandbox: SandboxKind = "docker"
@@ -100,18 +94,13 @@ def load_settings(flags: Mapping[str, Any], repo: Path | None = None) -> Setting
             if key not in Settings.model_fields:
                 raise ConfigError(f"unknown key {key!r} in {name}{_nearest(key)}")
 
-    class Layered(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return tuple(InitSettingsSource(settings_cls, values) for _, values in layers)
-
+    merged: dict[str, Any] = {}
+    for _, values in reversed(layers):
+        merged |= values
     try:
-        settings = Layered()
+        return Settings(**merged)
     except ValidationError as error:
         raise ConfigError(_explain(error, layers)) from error
-    return Settings.model_construct(**settings.model_dump())
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def show(
     for record in records:
         if record["type"] == "step":
             _step(record)
+        elif record["type"] == "check":
+            write_out(f"\ncheck {record['when']}: exit code {record['exit_code']}\n")
         elif record["type"] == "end" and record.get("patch"):
             write_out(f"\npatch:\n{visible(record['patch'])}")
 

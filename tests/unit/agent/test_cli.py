@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import cli
+from agent import app, cli
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,7 +30,7 @@ Outcome = tuple[int, str, str]
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     def run(*arguments: str) -> Outcome:
-        code = cli.call(list(arguments))
+        code = app.call(list(arguments))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -39,7 +39,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys\nfrom agent import cli\ncli.call(['solve', '--help'])\n"
+        "import sys\nfrom agent import app\napp.call(['solve', '--help'])\n"
         "assert 'torch' not in sys.modules and 'docker' not in sys.modules, 'slow import'"
     )
     done = subprocess.run(
@@ -130,7 +130,7 @@ def test_an_internal_error_is_one_line_unless_debugging(
     def broken() -> None:
         raise RuntimeError("boom\nboom")
 
-    monkeypatch.setattr(cli, "check_siblings", broken)
+    monkeypatch.setattr(app, "version", broken)
     code, _, err = call("--version")
     assert code == 1
     assert (
@@ -142,16 +142,22 @@ def test_an_internal_error_is_one_line_unless_debugging(
     assert err.endswith("to see where\n")
 
 
-def test_other_packages_of_our_names_are_noticed(tmp_path: Path) -> None:
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "__init__.py").write_text("")
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import tools\n"
-    code += f"sys.path.insert(1, {str(ROOT)!r})\nfrom agent.cli import check_siblings\n"
-    code += "check_siblings()"
+@pytest.mark.parametrize("name", cli.SIBLINGS)
+def test_other_packages_of_our_names_are_noticed(tmp_path: Path, name: str) -> None:
+    """As when the command is run with PYTHONPATH=. inside a project that has such a folder."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported')")
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-c", "from agent.cli import main; main()", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        check=False,
     )
-    assert "BrokenInstall: the package 'tools' is found at" in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the package {name!r} is found at {tmp_path / name}")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_into_a_closed_pipe_is_quiet() -> None:

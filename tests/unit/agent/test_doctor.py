@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import cli
+from agent import app
 from agent.config import Settings
 from agent.doctor import Finding, examine, healthy
 
@@ -100,10 +100,10 @@ def test_the_command_prints_lines_or_json_and_its_code(
     tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = ["doctor", "--sandbox=local", "--model", str(tiny_checkpoint)]
-    assert cli.call(good) == 0
+    assert app.call(good) == 0
     assert capsys.readouterr().out.startswith("ok   python ")
     bad = ["doctor", "--sandbox=local", "--model", "/nowhere", "--output=json"]
-    assert cli.call(bad) == 1
+    assert app.call(bad) == 1
     data = json.loads(capsys.readouterr().out)
     assert data["healthy"] is False
     assert {item["name"] for item in data["findings"] if item["status"] == "fail"} == {"model"}

@@ -1,0 +1,82 @@
+"""The commands put together, and what becomes of their errors: one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from agent.commands import doctor, model, sandbox, sessions, solve
+from agent.failure import DEBUG, tell
+from agent.output import visible, write_err, write_out
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="agent",
+    help="A coding agent whose model runs in the same process as its loop.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(name="solve")(solve.solve)
+app.command(name="doctor")(doctor.doctor)
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(model.app, name="model")
+app.add_typer(sandbox.app, name="sandbox")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        write_out(f"tenuto {version()}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """A coding agent whose model runs in the same process as its loop."""
+
+
+def version() -> str:
+    """The installed version, or ``unknown`` in a plain clone that was never installed."""
+    try:
+        return metadata.version("tenuto")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def call(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Nothing is raised."""
+    try:
+        code = app(arguments, prog_name="agent", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except _UsageError as error:
+        format_message = getattr(error, "format_message", error.__str__)
+        message = " ".join(str(format_message()).split())
+        write_err(f"error: {visible(message)} (see agent --help)\n")
+        return int(getattr(error, "exit_code", 2))
+    except typer.Abort:
+        return tell(KeyboardInterrupt()).exit_code
+    except BrokenPipeError:
+        write_out("")
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return tell(error).exit_code
+
+
+def quieten() -> None:
+    """Keep the logs and warnings of libraries off stderr, which is ours, unless debugging."""
+    if os.environ.get(DEBUG, "") in ("", "0") and not sys.warnoptions:
+        logging.basicConfig(handlers=[logging.NullHandler()])
+        warnings.simplefilter("ignore")
