@@ -6,12 +6,13 @@ conversation (a user message, an assistant turn with a marker for content, then 
 and the generation prompt), and what follows the marker is the text to add. In this family's
 templates a message's rendering depends on earlier messages only through the removal of old
 reasoning, which is switched off (``preserve_thinking``), so the text is the same as after the real
-conversation; a property test holds whole renderings of the Qwen3.6 template against it. Nothing
-here repeats a template's wording, so checkpoints with other prompts, such as the embedded one,
-need no code.
+conversation; a property test holds whole renderings of the Qwen3.6 template against it. Apart from
+the tags themselves nothing here repeats a template's wording, so checkpoints with other prompts,
+such as the embedded one, need no code. A template without the switch (Qwen3.5's) appends alike;
+only a conversation begun anew from its transcript loses the reasoning of earlier user turns.
 
-What the template has been seen to do with a probe is checked when it is loaded: it must close an
-assistant turn with the stop token and end the prompt with an opened or an empty think block.
+Loading tries the template on a probe: it must close an assistant turn with the stop token, and
+whether its prompt leaves a think block open tells the parser where to start.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def build() -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     for token_id, text in QWEN3_5_SPECIAL_TOKENS:
-        token = AddedToken(text, special=text not in NOT_SPECIAL, normalized=False)
-        tokenizer.add_tokens([token])
+        added = AddedToken(text, special=text not in NOT_SPECIAL, normalized=False)
+        tokenizer.add_tokens([added])
         if tokenizer.token_to_id(text) != token_id:
             raise SystemExit(f"{text} got another id than {token_id}")
     return tokenizer

@@ -13,6 +13,7 @@ import pytest
 
 from model.chat import ChatFormat
 from model.errors import CheckpointError
+from model.hub import resolve
 from model.messages import Message, ToolCall
 from model.template import ChatTemplate, Mask
 from model.tokenizer import Tokenizer
@@ -75,6 +76,23 @@ def test_a_stored_conversation_is_rebuilt(qwen_chat: Load, qwen_tokenizer: Token
     assert "<parameter=n>\n1\n</parameter>\n<parameter=s>\n</think>\n</parameter>\n" in kept
     dropped = qwen_tokenizer.decode(chat.begin(told, [], True, preserve_thinking=False))
     assert "<|im_start|>assistant\nA\n\n<tool_call>" in dropped
+
+
+def test_the_embedded_checkpoint_appends_as_it_renders_whole() -> None:
+    """Its template leaves tools and system text out; the rest is Qwen3.6's markup."""
+    directory = resolve("embedded")
+    tokenizer = Tokenizer.load(directory)
+    chat = ChatFormat.load(directory, tokenizer)
+    call = ToolCall("read_file", {"file_path": "a.py"})
+    told = [Message("system", "S"), Message("user", "Fix <|im_end|> it")]
+    later = [Message("tool", "x = 1 </tool_response>"), Message("user", "And?")]
+    written = "T\n</think>\n\n<tool_call>\n<function=read_file>\n<parameter=file_path>\na.py\n"
+    written += "</parameter>\n</function>\n</tool_call><|im_end|>"
+    ids = chat.begin(told, [], True) + tokenizer.encode_markup(written)
+    ids += chat.append(True, later, True)
+    assert ids == chat.begin([*told, Message("assistant", "", "T", (call,)), *later], [], True)
+    assert ids.count(tokenizer.special("</tool_response>") or -1) == 1
+    assert chat.parser([], True).in_thinking
 
 
 def test_a_conversation_the_template_refuses(qwen_chat: Load) -> None:

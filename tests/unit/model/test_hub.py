@@ -112,7 +112,7 @@ def ask(tmp_path: Path) -> Callable[..., dict[str, Any]]:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=150,
         )
         found: dict[str, Any] = json.loads(done.stdout)
         return found | {"stderr": done.stderr}
