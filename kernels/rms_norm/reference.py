@@ -5,7 +5,6 @@ Both functions compute in float32 and return the dtype of ``x``.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,14 +14,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, zero_centred: bool = Fals
 
     With ``zero_centred`` the stored weight is the distance from 1: the scale is ``1 + weight``.
     """
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    scale = weight.float()
-    return (wide * (scale + 1 if zero_centred else scale)).to(x.dtype)
+    scale = weight.float() + 1 if zero_centred else weight.float()
+    return F.rms_norm(x.float(), scale.shape, scale, eps).to(x.dtype)
 
 
 def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
     """``rms_norm(x) * silu(gate)``, with ``gate`` of the shape of ``x``."""
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * weight.float() * F.silu(gate.float())).to(x.dtype)
+    normed = F.rms_norm(x.float(), weight.shape, weight.float(), eps)
+    return (normed * F.silu(gate.float())).to(x.dtype)

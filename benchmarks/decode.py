@@ -1,0 +1,81 @@
+"""How fast does a small model decode and prefill on this CPU? Random weights, one thread.
+
+    python benchmarks/decode.py [--threads N] [--context TOKENS]
+
+The model has the shape of the embedded one: about 5 million parameters in 8 layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from time import perf_counter
+
+import torch
+
+from model.config import ModelConfig
+from model.engine import Engine
+from model.hybrid import HybridModel, HybridNetwork
+from model.sampling import SamplingParams
+from model.weights import parameter_count, tensor_shapes
+
+
+def small_engine() -> Engine:
+    """An engine over about 5 million random weights."""
+    config = replace(
+        ModelConfig.tiny(vocab_size=4096, context_length=1 << 16),
+        hidden_size=224,
+        intermediate_size=576,
+        layer_types=(("linear_attention",) * 3 + ("full_attention",)) * 2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        linear_num_key_heads=4,
+        linear_num_value_heads=8,
+        linear_key_head_dim=32,
+        linear_value_head_dim=32,
+        rotary_dim=16,
+        mrope_section=(3, 3, 2),
+    )
+    torch.manual_seed(0)
+    tensors = {
+        name: torch.randn(shape) * shape[-1] ** -0.5
+        for name, shape in tensor_shapes(config).items()
+    }
+    with torch.inference_mode():
+        model = HybridModel.build(config, tensors, torch.float32)
+    network = HybridNetwork(model, fingerprint="benchmark")
+    return Engine(network, config, name="random", generation=SamplingParams())
+
+
+def main() -> None:
+    """Print one line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--context", type=int, default=2048)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    engine = small_engine()
+    session = engine.session()
+    ids = torch.randint(4096, (options.context,)).tolist()
+    session.extend(ids[:64])
+    list(session.generate(engine.generation, max_tokens=16, stop_ids=frozenset()))
+
+    started = perf_counter()
+    session.extend(ids)
+    prefill = len(ids) / (perf_counter() - started)
+    rates = []
+    for _ in range(5):
+        started = perf_counter()
+        said = list(session.generate(engine.generation, max_tokens=100, stop_ids=frozenset()))
+        rates.append(len(said) / (perf_counter() - started))
+    rates.sort()
+    print(
+        f"{parameter_count(engine.config) / 1e6:.1f}M parameters, {options.threads} thread(s),"
+        f" context {options.context}: prefill {prefill:.0f} tokens/s,"
+        f" decode {rates[2]:.0f} tokens/s (median of 5, {rates[0]:.0f} to {rates[-1]:.0f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
