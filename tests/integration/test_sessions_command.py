@@ -1,0 +1,49 @@
+"""``agent sessions`` after real runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agent import app
+from agent.commands.solve import Output, run
+
+
+@pytest.fixture
+def session(buggy_repo, script, scripted_model, capfd) -> str:
+    """The id of a finished run."""
+    flags = {"sandbox": "local", "check": script.CHECK}
+    model = scripted_model(*script.repair())
+    run("add \x1b[31msubtracts", buggy_repo, flags, output=Output.JSON, model=model)
+    return json.loads(capfd.readouterr().out)["session"]
+
+
+def test_list(session, capfd) -> None:
+    assert app.call(["sessions", "list"]) == 0
+    line = capfd.readouterr().out
+    assert line == f"{session}  submitted         5 steps  add ␛[31msubtracts\n"
+    assert app.call(["sessions", "list", "--output=json"]) == 0
+    (data,) = json.loads(capfd.readouterr().out)["sessions"]
+    assert (data["id"], data["steps"], data["check_result"]["passed"]) == (session, 5, True)
+
+
+def test_show(session, capfd) -> None:
+    assert app.call(["sessions", "show", session[:-2]]) == 0
+    text = capfd.readouterr().out
+    assert "\x1b" not in text
+    assert "check before: exit code 1" in text
+    assert "  > edit file_path='calc.py'" in text
+    assert "    Edited calc.py: 1 replacement." in text
+    assert "+    return a + b" in text
+    assert app.call(["sessions", "show", session, "--output=json"]) == 0
+    data = json.loads(capfd.readouterr().out)
+    kinds = [record["type"] for record in data["records"]]
+    turns = ["prompt", "step"] * 5
+    assert kinds == ["session", "check", *turns, "check", "end"]
+
+
+def test_rm(session, store, capfd) -> None:
+    assert app.call(["sessions", "rm", session]) == 0
+    assert capfd.readouterr().out == f"removed {session}\n"
+    assert store.sessions() == []
