@@ -102,7 +102,10 @@ def reference_model(config: dict[str, Any], seed: int = 0) -> Any:
             elif name.endswith("A_log"):
                 parameter.uniform_(0.003, 0.3).log_()
             elif parameter.dim() >= 2:
-                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+                spread = parameter.shape[-1] ** -0.5
+                if parameter.dim() == 2:
+                    spread = config.get("initializer_range", spread)
+                parameter.normal_(std=spread)
     return model
 
 
