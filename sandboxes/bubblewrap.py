@@ -96,6 +96,7 @@ class BubblewrapSandbox:
         if self._closed:
             return
         self._closed = True
+        self._shell.let_go()
         self._end()
         self.workspace.close()
 

@@ -111,7 +111,7 @@ class DockerSandbox:
         if self._closed:
             return
         self._closed = True
-        self._shell.close()
+        self._shell.let_go()
         self._remove()
         self.workspace.close()
 

@@ -85,7 +85,7 @@ class LocalSandbox:
         # Killed first: then closing the shell need not wait for it.
         with suppress(OSError):
             kill_until_none(self._living)
-        self._shell.close()
+        self._shell.let_go()
         remove_tree(self._home)
         self.workspace.close()
 

@@ -17,6 +17,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,6 +107,7 @@ class ShellHost(Protocol):
 class _Live:
     stream: Stream
     pid: int
+    started: float
     pending: bytes = b""
 
 
@@ -168,7 +170,17 @@ class BashShell:
         )
 
     def close(self) -> None:
-        """End the shell. What it started is ended by the sandbox."""
+        """See ``base.Shell.close``. A later ``run`` starts a new shell, if the sandbox is open."""
+        live = self._live
+        self._carried = None
+        if live is not None:
+            with suppress(SandboxGone, OSError):
+                self._host.stop_command(live.pid, time.monotonic() - live.started)
+            with suppress(SandboxGone, OSError):
+                self._drop(live)
+
+    def let_go(self) -> None:
+        """Forget the shell, which ends or has ended with its sandbox."""
         live, self._live = self._live, None
         if live is not None:
             live.stream.close()
@@ -184,7 +196,7 @@ class BashShell:
     def _start(self) -> _Live:
         nonce = secrets.token_hex(8)
         stream = self._host.start_shell(shell_command(nonce))
-        live = _Live(stream, 0)
+        live = _Live(stream, 0, time.monotonic())
         try:
             output = _Output(4096, None)
             deadline = time.monotonic() + START_TIMEOUT_S
@@ -295,7 +307,7 @@ class BashShell:
             self._host.stop_command(live.pid, time.monotonic() - began)
             self._drop(live)
         except SandboxGone:
-            self.close()
+            self.let_go()
 
     def _drop(self, live: _Live) -> None:
         """Let go of a shell that ended or is to end."""
