@@ -260,10 +260,6 @@ class Network(nn.Module):
             if isinstance(module, RMSNorm | GatedRMSNorm | ShortConv):
                 module.compile(dynamic=True)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[..., hidden] → [..., vocab]; the head is the embedding."""
-        return F.linear(hidden, self.embed_tokens.weight.to(hidden.dtype))
-
     def draft(self, hidden: Hidden, ids: Tensor) -> Tensor:
         """Hidden states that predict the token after next, [rows, time - 1, hidden]."""
         time = ids.shape[1] - 1

@@ -18,7 +18,7 @@ import torch
 import typer
 from tokenizers import Tokenizer
 
-from evals.repair import oracle
+import model
 from evals.repair.bpe import train_tokenizer
 from evals.repair.corpus import Function, is_held_out
 from evals.repair.documents import Document, drill, trajectory
@@ -28,13 +28,19 @@ from evals.repair.sources import fetch as fetch_sources
 from evals.repair.sources import functions
 from evals.repair.task import RepairTask, read_tasks, write_tasks
 from evals.repair.tasks import tasks_of
-from evals.repair.train import PHASES, Encoded, Recipe, Trainer, train_phase
+from evals.repair.train import Encoded, Phase, Recipe, Trainer
+from evals.repair.train import train as run_recipe
 from model.config import ModelConfig
-from model.hub import EMBEDDED
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 Work = Annotated[Path, typer.Option(help="The folder that holds everything made on the way.")]
+EMBEDDED = Path(model.__file__).parent / "embedded"
 DRILLS, TRAJECTORIES, VOCABULARY, LONGEST = 45_000, 12_000, 4096, 3000
+PHASES = (
+    Phase(("drills",), 800),
+    Phase(("drills", "trajectories"), 1600, 1.0, 0.05),
+    Phase(("trajectories",), 150, 0.3, 0.05, draft_only=True),
+)
 MISSES = ((0, 1, 2, 3, 4, 6, 8), (0.38, 0.2, 0.15, 0.1, 0.08, 0.05, 0.04))
 """How many wrong edits a trajectory has before the right one, and how often."""
 
@@ -94,7 +100,7 @@ def train(work: Work, threads: int = 2) -> None:
     network = Network(ModelConfig.load(EMBEDDED))
     network.compile_small_parts()
     trainer = Trainer(network, Recipe(PHASES))
-    train_phase(trainer, data, work / "checkpoint.pt", work / "train.log")
+    run_recipe(trainer, data, work / "checkpoint.pt", work / "train.log")
 
 
 @app.command()

@@ -18,10 +18,13 @@ WIDTH = 80
 
 def shell_observation(command: str, failure: Failure | None, test_path: str, test: str) -> str:
     """The observation for ``command`` when the first failure is ``failure``."""
+    count = sum(isinstance(item, ast.FunctionDef) for item in ast.parse(test).body)
+    done = "." * count if failure is None else "." * failure.passed + "F"
+    if len(done) == count:
+        done = f"{done:<{WIDTH - 8}} [100%]"
     if failure is None:
-        count = sum(isinstance(item, ast.FunctionDef) for item in ast.parse(test).body)
-        return f"{'.' * count:<{WIDTH - 7}} [100%]\n[exit code 0]"
-    lines = ["." * failure.passed + "F"]
+        return f"{done}\n[exit code 0]"
+    lines = [done]
     if command == FIRST_TEST:
         lines.append(" FAILURES ".center(WIDTH, "="))
         lines.append(f"/workspace/{failure.crash_file}:{failure.crash_line}: {failure.message}")

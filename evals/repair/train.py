@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +21,43 @@ Encoded = tuple[NDArray[np.uint16], NDArray[np.float16]]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train. Both rates are peaks; they fall linearly to 5 % from ``decay_from`` on."""
+class Phase:
+    """A stretch of training: which documents, for how long, and the share of the peak rates.
 
+    The share falls linearly from ``rate_from`` to ``rate_to``. With ``draft_only`` the trunk stands
+    still and the MTP layer alone is trained, on the hidden states that the trunk now gives.
+    """
+
+    data: tuple[str, ...]
     steps: int
+    rate_from: float = 1.0
+    rate_to: float = 1.0
+    draft_only: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; both rates are peaks."""
+
+    phases: tuple[Phase, ...]
     tokens_per_step: int = 6144
     matrix_rate: float = 0.02
     other_rate: float = 0.003
     warmup: int = 50
-    decay_from: float = 0.4
-    mtp_weight: float = 0.0
     seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """All phases together."""
+        return sum(phase.steps for phase in self.phases)
+
+    def at(self, step: int) -> tuple[Phase, int]:
+        """The phase that a step is in, and how far into it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise ValueError("the step lies behind the last phase")
 
 
 class Muon:
@@ -51,15 +77,19 @@ class Muon:
     def step(self, rate: float) -> None:
         """One update; gradients are read, not cleared."""
         for shape, group in self.groups.items():
-            updates = []
+            updates, moved = [], []
             for parameter in group:
                 gradient = parameter.grad
-                assert gradient is not None
+                if gradient is None:
+                    continue
                 buffer = self.state[id(parameter)]
                 buffer.lerp_(gradient, 1 - self.momentum)
                 updates.append(gradient.lerp(buffer, self.momentum))
+                moved.append(parameter)
+            if not moved:
+                continue
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
-            for parameter, update in zip(group, _orthogonal(torch.stack(updates)), strict=True):
+            for parameter, update in zip(moved, _orthogonal(torch.stack(updates)), strict=True):
                 parameter.mul_(1 - rate * 0.02).add_(update, alpha=-rate * scale)
 
     def buffers(self) -> list[Tensor]:
@@ -92,45 +122,45 @@ class Trainer:
 
     def rate(self) -> float:
         """The share of the peak rates at this step."""
-        recipe, step = self.recipe, self.step_index
-        if step < recipe.warmup:
-            return (step + 1) / recipe.warmup
-        start = recipe.steps * recipe.decay_from
-        if step <= start:
-            return 1.0
-        return max(0.05, 1.0 - 0.95 * (step - start) / (recipe.steps - start))
+        phase, done = self.recipe.at(self.step_index)
+        share = phase.rate_from + (phase.rate_to - phase.rate_from) * done / phase.steps
+        return share * min(1.0, (self.step_index + 1) / self.recipe.warmup)
 
     def step(self, ids: Tensor, weights: Tensor) -> float:
         """One update on a batch, [rows, time]; returns the weighted loss per weighted token."""
-        self.network.train()
+        phase, _ = self.recipe.at(self.step_index)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, draft_loss = self.losses(ids, weights)
-        torch.autograd.backward(loss + self.recipe.mtp_weight * draft_loss)
+            loss = self.draft_loss(ids, weights) if phase.draft_only else self.loss(ids, weights)
+        torch.autograd.backward(loss)
         share = self.rate()
         for group in self.adam.param_groups:
             group["lr"] = self.recipe.other_rate * share
-        for parameter in self.network.parameters():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
         self.adam.step()
         self.muon.step(self.recipe.matrix_rate * share)
         self.network.zero_grad(set_to_none=True)
         self.step_index += 1
         return float(loss.detach())
 
-    def losses(self, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Next-token loss, and the MTP layer's loss on the token after (0 without its weight)."""
-        hidden = self.network(ids)
-        loss = self._loss(hidden.states[:, :-1], ids[:, 1:], weights[:, 1:])
-        if not self.recipe.mtp_weight:
-            return loss, torch.zeros(())
-        draft = self.network.draft(hidden, ids)
-        return loss, self._loss(draft[:, :-1], ids[:, 2:], weights[:, 2:])
+    def loss(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """Next-token loss."""
+        states = self.network(ids).states
+        return self._loss(states[:, :-1], ids[:, 1:], weights[:, 1:])
 
-    def _loss(self, states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def draft_loss(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """The MTP layer's loss on the token after the next; its gradient stays in that layer."""
+        with torch.no_grad():
+            hidden = self.network(ids)
+            head = self.network.embed_tokens.weight.detach()
+        draft = self.network.draft(hidden, ids)
+        return self._loss(draft[:, :-1], ids[:, 2:], weights[:, 2:], head)
+
+    def _loss(
+        self, states: Tensor, targets: Tensor, weights: Tensor, head: Tensor | None = None
+    ) -> Tensor:
         # The head is the largest matrix: compute it only where a target counts.
         counted = weights > 0
-        logits = self.network.logits(states[counted]).float()
+        head = self.network.embed_tokens.weight if head is None else head
+        logits = F.linear(states[counted], head).float()
         each = F.cross_entropy(logits, targets[counted], reduction="none")
         return (each * weights[counted]).sum() / weights.sum().clamp(min=1e-6)
 
@@ -141,7 +171,6 @@ class Trainer:
             "adam": self.adam.state_dict(),
             "muon": self.muon.buffers(),
             "step": self.step_index,
-            "recipe": asdict(self.recipe),
         }
         part = path.with_suffix(".part")
         torch.save(state, part)
@@ -210,7 +239,7 @@ def _padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
 
 def train(
     trainer: Trainer,
-    documents: Sequence[Encoded],
+    documents: Mapping[str, Sequence[Encoded]],
     checkpoint: Path,
     log: Path,
     save_every_s: float = 120.0,
@@ -219,24 +248,27 @@ def train(
     if checkpoint.exists():
         trainer.load(checkpoint)
     recipe = trainer.recipe
-    source = batches(documents, recipe.tokens_per_step, recipe.seed, trainer.step_index)
     saved = time.monotonic()
     running = math.nan
     while trainer.step_index < recipe.steps:
-        ids, weights = next(source)
-        begun = time.monotonic()
-        loss = trainer.step(ids, weights)
-        took = time.monotonic() - begun
-        running = loss if math.isnan(running) else 0.95 * running + 0.05 * loss
-        if trainer.step_index % 5 == 0:
-            record = {
-                "step": trainer.step_index,
-                "loss": round(running, 4),
-                "tokens_per_s": round(ids.numel() / took),
-            }
-            with log.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        if time.monotonic() - saved > save_every_s:
-            trainer.save(checkpoint)
-            saved = time.monotonic()
-    trainer.save(checkpoint)
+        phase, done = recipe.at(trainer.step_index)
+        mixed = [document for name in phase.data for document in documents[name]]
+        source = batches(mixed, recipe.tokens_per_step, recipe.seed, done)
+        for _ in range(phase.steps - done):
+            ids, weights = next(source)
+            begun = time.monotonic()
+            loss = trainer.step(ids, weights)
+            took = time.monotonic() - begun
+            running = loss if math.isnan(running) else 0.95 * running + 0.05 * loss
+            if trainer.step_index % 10 == 0:
+                _log(log, trainer.step_index, running, round(ids.numel() / took))
+            if time.monotonic() - saved > save_every_s:
+                trainer.save(checkpoint)
+                saved = time.monotonic()
+        trainer.save(checkpoint)
+
+
+def _log(path: Path, step: int, loss: float, speed: int) -> None:
+    record = {"step": step, "loss": round(loss, 4), "tokens_per_s": speed}
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
