@@ -85,6 +85,6 @@ def test_a_small_mistake_would_show(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_exact_0_8b_configuration() -> None:
-    got = parity.measure("0.8b", prompt=96, new_tokens=64, cuts=3)
+    got = parity.measure("0.8b", prompt=96, new_tokens=64, cuts=3, itself=False)
     assert got.worst <= TOLERANCE
     assert got.greedy_equal == got.greedy_total
