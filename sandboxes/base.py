@@ -36,11 +36,14 @@ class ExecResult:
     """What one command did.
 
     ``output`` is stdout and stderr together in the order written, decoded as UTF-8 with
-    replacement. If more than ``Limits.output_bytes`` came, the middle is left out and
-    ``dropped_bytes`` says how much. ``exit_code`` is None exactly when the command did not end by
-    itself: ``timed_out`` (everything it started was killed; also when ``should_stop`` ended it) or
-    ``shell_died`` (the shell was killed, or replaced by ``exec``; the next command gets a new one
-    in the workspace root). ``exit N`` and ``set -e`` end a command with that exit code.
+    replacement. If more than ``Limits.output_bytes`` came, the middle is left out, a line in its
+    place says so, and ``dropped_bytes`` says how much.
+
+    ``exit_code`` is None exactly when the command did not end by itself: ``timed_out`` (everything
+    it started was killed; also when ``should_stop`` ended it) or ``shell_died`` (the shell was
+    killed, or replaced by ``exec``; the next command gets a new one in the workspace root).
+    ``exit N`` and ``set -e`` end a command with that exit code. They and a time-out cost the shell
+    its functions and its variables that are not exported; the folder and the exported ones stay.
     """
 
     output: str

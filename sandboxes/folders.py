@@ -98,6 +98,22 @@ class Folders:
                 os.unlink(temporary, dir_fd=folder)
             raise
 
+    def chmod(self, path: str, mode: int) -> None:
+        """Set the permission bits of a file that is not a link."""
+        with self.open(path) as file:
+            os.fchmod(file.fileno(), mode)
+
+    def give(self, path: str, uid: int, gid: int) -> None:
+        """Give what root owns at ``path``, and the folders on the way, to ``uid``."""
+        if (found := self.stat(path)) is None:
+            return
+        folder, name = self._enter(path)
+        if found.st_uid == 0:
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+        for fd in self._fds[1:]:
+            if os.fstat(fd).st_uid == 0:
+                os.fchown(fd, uid, gid)
+
     def _enter(self, path: str, *, make: bool = False) -> tuple[int, str]:
         *parents, name = path.split("/")
         shared = 0

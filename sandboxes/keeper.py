@@ -132,14 +132,18 @@ class Keeper:
             while not answer.endswith(b"\n"):
                 data = self._line.read(max(0.0, deadline - time.monotonic()))
                 if data is None:
-                    raise SandboxGone("the container does not answer; start the run again")
+                    raise SandboxGone("the sandbox does not answer; start the run again")
                 if data == b"":
-                    raise SandboxGone("the container ended; start the run again")
+                    raise SandboxGone(
+                        "the sandbox ended (killed, or its engine stopped); start the run again"
+                    )
                 answer += data
         except OSError as error:
-            raise SandboxGone("the container ended; start the run again") from error
+            raise SandboxGone(
+                "the sandbox ended (killed, or its engine stopped); start the run again"
+            ) from error
         try:
             return int(answer)
         except ValueError:
             said = " ".join(answer.decode("utf-8", "replace").split())[:200]
-            raise SandboxGone(f"the container does not work: {said}") from None
+            raise SandboxGone(f"the sandbox does not work: {said}") from None

@@ -1,7 +1,8 @@
 """Commands on this machine with no isolation. Must be asked for by name.
 
 The environment is clean and HOME is an empty folder, so that no credentials are picked up by
-accident; nothing stops a command from reading the user's files on purpose.
+accident; nothing stops a command from reading the user's files on purpose, or from leaving a
+process behind that has wiped its environment and left its parent.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def prune(*, parent: Path | None = None) -> list[str]:
 
 def _containers() -> list[str]:
     try:
-        client = connect(timeout=20)
+        client = connect(timeout=10)
     except SandboxUnavailable:
         return []
     removed = []

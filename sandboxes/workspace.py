@@ -27,6 +27,7 @@ from sandboxes.errors import WorkspaceError
 from sandboxes.files import remove_tree
 from sandboxes.folders import Folders
 from sandboxes.hostgit import HostGit, from_os_error
+from sandboxes.patching import apply_patch
 from sandboxes.paths import Owner, private_dir, workspaces_dir
 from sandboxes.repository import Repository, find_repository
 from sandboxes.store import Store
@@ -267,34 +268,3 @@ def copy_files(
                 os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
             copied.append(path)
     return copied, tuple(left_out)
-
-
-def apply_patch(git: HostGit, scratch: Path, repo: Path, patch: str) -> None:
-    """Apply a patch made by ``Workspace.diff`` to the working tree of ``repo``, or change nothing.
-
-    ``scratch`` becomes a git directory for this, so that files are changed as bytes and nothing in
-    the repository's own settings has a say.
-    """
-    if not patch:
-        return
-    top = find_repository(repo).top
-    try:
-        if not scratch.exists():
-            git.new_store(scratch)
-        content = patch.encode("utf-8", "surrogateescape")
-        for options in (("--check",), ()):
-            git.run(
-                ["apply", "--whitespace=nowarn", *options, "-"],
-                cwd=top,
-                git_dir=scratch,
-                work_tree=top,
-                stdin=content,
-            )
-    except WorkspaceError as error:
-        if "disk space" in str(error):
-            raise
-        raise WorkspaceError(
-            f"the patch does not apply to {top}, which changed since the run began: {error}"
-        ) from error
-    except OSError as error:
-        raise from_os_error(error, f"applying the patch to {top}") from error

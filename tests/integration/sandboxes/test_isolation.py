@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -235,6 +236,41 @@ def test_the_base_image_has_what_it_should(base_image: str, open_kind: OpenSandb
     ):
         result: ExecResult = shell.run(command, timeout_s=120)
         assert result.exit_code == 0, result.output
+
+
+def test_bubblewrap_missing_or_forbidden(
+    git_repo: Callable[..., Path], places: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    repo = git_repo({"a": "1"})
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("git", "rm", "sh", "bash"):
+        found = shutil.which(name)
+        assert found is not None
+        (programs / name).symlink_to(found)
+    monkeypatch.setenv("PATH", str(programs))
+    with pytest.raises(SandboxUnavailable, match="apt-get install bubblewrap"):
+        open_sandbox("bubblewrap", Workspace.create(repo, parent=places))
+    refusing = programs / "bwrap"
+    refusing.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace'\nexit 1\n")
+    refusing.chmod(0o755)
+    with pytest.raises(SandboxUnavailable, match=r"No permissions.*unprivileged user"):
+        open_sandbox("bubblewrap", Workspace.create(repo, parent=places))
+    assert list(places.glob("*")) == []
+
+
+@pytest.mark.docker
+def test_a_base_image_that_cannot_be_built(
+    docker_engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No registry answers for an address nobody has, and there is no debootstrap on this PATH."""
+    monkeypatch.setattr("sandboxes.image.PARENT_IMAGE", "registry.invalid/nothing:1")
+    monkeypatch.setattr("sandboxes.image.BASE_TAG", "tenuto/never-built:1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said: list[str] = []
+    with pytest.raises(ImageMissing, match="no image registry answers") as caught:
+        ensure_base_image(said.append)
+    assert "\n" not in str(caught.value)
 
 
 def test_no_engine(

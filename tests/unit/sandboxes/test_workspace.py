@@ -468,7 +468,8 @@ def test_what_a_sandboxed_process_puts_into_git_runs_nothing_on_the_host(
     workspace.rollback(checkpoint)
     assert workspace.diff() == ""
     assert not flag.exists()
-    git(workspace.path, "status")
+    plant(workspace.path, flag)
+    subprocess.run(["git", "status"], cwd=workspace.path, capture_output=True, check=False)
     assert flag.exists()  # the bait works: git left to itself takes it
 
 
@@ -534,6 +535,47 @@ def test_a_really_full_disk(git_repo: GitRepo, tmp_path: Path) -> None:
         assert list(place.glob("*")) == []
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_while_a_patch_is_applied(
+    git_repo: GitRepo, make: Make, tmp_path: Path, tree: Tree
+) -> None:
+    workspace = make(git_repo({"a.py": "1\n", "sub/gone.py": "2\n", "z.py": "3\n"}))
+    (workspace.path / "a.py").write_text("11\n")
+    shutil.rmtree(workspace.path / "sub")
+    (workspace.path / "new").mkdir()
+    (workspace.path / "new" / "big").write_bytes(os.urandom(2 << 20))
+    (workspace.path / "z.py").rename(workspace.path / "moved.py")
+    patch = workspace.diff()
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this root may not mount")
+    try:
+        shutil.copytree(workspace.repo, small / "repo")
+        before = tree(small / "repo", with_git=True)
+        with pytest.raises(WorkspaceError, match="no disk space left to apply"):
+            workspace.apply_to(small / "repo", patch)
+        assert tree(small / "repo", with_git=True) == before
+        assert not (small / "repo" / "new").exists()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_patch_applied_by_root_leaves_no_file_of_roots(git_repo: GitRepo, make: Make) -> None:
+    repo = git_repo({"a.py": "1\n"})
+    for path in (repo, *repo.rglob("*")):
+        os.chown(path, 4321, 4322)
+    workspace = make(repo)
+    (workspace.path / "a.py").write_text("2\n")
+    (workspace.path / "new" / "er").mkdir(parents=True)
+    (workspace.path / "new" / "er" / "f").write_text("3\n")
+    workspace.apply_to(repo, workspace.diff())
+    for path in (repo / "a.py", repo / "new", repo / "new" / "er", repo / "new" / "er" / "f"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (4321, 4322)
 
 
 def test_without_git_it_says_so(dirty: Path, tmp_path: Path, places: Path) -> None:
