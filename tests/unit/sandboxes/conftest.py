@@ -54,3 +54,28 @@ def tree_of(folder: Path, *, with_git: bool = False) -> dict[str, tuple[str, str
 def tree() -> Callable[..., dict[str, tuple[str, str]]]:
     """``tree(folder, with_git=False)``: what is in a folder."""
     return tree_of
+
+
+@pytest.fixture
+def dirty(git_repo: Callable[..., Path], git: Callable[..., str]) -> Path:
+    """A repository with changes that are staged, not staged, untracked, ignored, deleted."""
+    repo = git_repo(
+        {
+            "a.py": "x = 1\n",
+            "b.py": "y = 1\n",
+            "gone.py": "z = 1\n",
+            "sub dir/ü.txt": "text\n",
+            ".gitignore": "*.log\n/build/\n",
+        },
+        name="my répo ☃",
+    )
+    (repo / "a.py").write_text("x = 2\n")
+    (repo / "b.py").write_text("y = 2\n")
+    git(repo, "add", "b.py")
+    (repo / "b.py").write_text("y = 3\n")
+    (repo / "gone.py").unlink()
+    (repo / "new.py").write_text("n = 1\n")
+    (repo / "debug.log").write_text("secret\n")
+    (repo / "build").mkdir()
+    (repo / "build" / "out").write_text("built\n")
+    return repo
