@@ -49,7 +49,7 @@ class Attention:
         c = self.config
         batch, time, _ = x.shape
         kv_dim = c.num_key_value_heads * c.head_dim
-        queries, k, v = linear(x, self.in_proj).split(
+        queries, k, v = linear(x, self.in_proj).split_with_sizes(
             [2 * c.num_attention_heads * c.head_dim, kv_dim, kv_dim], dim=-1
         )
         q, gate = queries.reshape(batch, time, c.num_attention_heads, -1).chunk(2, dim=-1)

@@ -59,12 +59,14 @@ class DeltaNet:
         keys = (batch, time, c.linear_num_key_heads, c.linear_key_head_dim)
         values = (batch, time, c.linear_num_value_heads, c.linear_value_head_dim)
 
-        mixed, z, b, a = linear(x, self.in_proj).split(
+        mixed, z, b, a = linear(x, self.in_proj).split_with_sizes(
             [c.conv_dim, c.linear_value_dim, c.linear_num_value_heads, c.linear_num_value_heads],
             dim=-1,
         )
         mixed, conv = causal_conv1d(mixed, self.conv, state.conv if state else None)
-        q, k, v = mixed.split([c.linear_key_dim, c.linear_key_dim, c.linear_value_dim], dim=-1)
+        q, k, v = mixed.split_with_sizes(
+            [c.linear_key_dim, c.linear_key_dim, c.linear_value_dim], dim=-1
+        )
         out, recurrent = gated_delta_rule(
             q.reshape(keys),
             k.reshape(keys),

@@ -170,9 +170,7 @@ def scripted_model(tiny_checkpoint: Path, tiny_tokenizer: Tokenizer) -> Scripted
 
     def make(*turns: str, close: bool = True, context_length: int = 1 << 20) -> LoadedModel:
         written = [turn + "<|im_end|>" if close else turn for turn in turns]
-        engine = scripted_engine(
-            written, tokenizer=tiny_tokenizer, context_length=context_length
-        )
+        engine = scripted_engine(written, tokenizer=tiny_tokenizer, context_length=context_length)
         return LoadedModel(engine, chat)
 
     return make
