@@ -232,7 +232,7 @@ def test_the_base_image_has_what_it_should(base_image: str, open_kind: OpenSandb
         "git --version",
         "rg --version",
         "patch --version",
-        "python3 -m venv /tmp/v && /tmp/v/bin/pip --version",
+        "python3 -m pip --version && python3 -c 'import ensurepip, venv'",
     ):
         result: ExecResult = shell.run(command, timeout_s=120)
         assert result.exit_code == 0, result.output
