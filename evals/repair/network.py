@@ -261,9 +261,12 @@ class Network(nn.Module):
                 module.compile(dynamic=True)
 
     def draft(self, hidden: Hidden, ids: Tensor) -> Tensor:
-        """Hidden states that predict the token after next, [rows, time - 1, hidden]."""
+        """Hidden states that predict the token after next, [rows, time - 1, hidden].
+
+        No gradient reaches the embedding: the MTP layer follows the trunk, not the other way round.
+        """
         time = ids.shape[1] - 1
-        embedded = self.embed_tokens(ids[:, 1:])
+        embedded = self.embed_tokens(ids[:, 1:]).detach()
         out: Tensor = self.mtp(
             hidden.states[:, :-1], embedded, hidden.cos[:time], hidden.sin[:time]
         )
