@@ -152,11 +152,13 @@ def _read_number(text: str, *, whole: bool) -> Any:
 def _read_container(text: str, wanted: type) -> Any:
     """A JSON array or object; a Python literal will do too, as models write them."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
         try:
+            value = json.loads(text)
+        except ValueError:
             value = ast.literal_eval(text)
-            json.dumps(value, allow_nan=False)  # bytes, sets and the like are no JSON values
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        if not isinstance(value, wanted):
             return _NOTHING
-    return value if isinstance(value, wanted) else _NOTHING
+        # Through JSON once more: NaN, bytes, sets and the like are refused, and all keys are text.
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return _NOTHING
