@@ -81,7 +81,7 @@ class ModelConfig:
             given = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CheckpointError(f"{path} is missing; is {directory} a checkpoint?") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} is not readable JSON: {error}") from error
         try:
             return cls.from_dict(given)
@@ -124,7 +124,7 @@ class ModelConfig:
             )
         except KeyError as error:
             raise CheckpointError(f"the configuration lacks {error}; {_SUPPORTED}") from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise CheckpointError(f"the configuration has a wrong value: {error}") from error
         _check(config, text)
         return config
@@ -201,6 +201,9 @@ def _dtype(text: Mapping[str, Any], given: Mapping[str, Any]) -> torch.dtype:
 
 def _check(config: ModelConfig, text: Mapping[str, Any]) -> None:
     """Refuse what the forward pass would silently compute wrongly."""
+    for name, size in vars(config).items():
+        if type(size) is int and size < 1 and name != "mtp_num_hidden_layers":
+            raise CheckpointError(f"{name} must be 1 or more; {_SUPPORTED}")
     rules = {
         "attention_bias is not supported": not text.get("attention_bias"),
         "attn_output_gate must be true": text.get("attn_output_gate", True),

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from model.config import ModelConfig
+from model.errors import CheckpointError
 from model.hybrid import HybridModel, HybridNetwork
 from model.sampling import SamplingParams, read_generation_config
 from model.session import Network, Session
@@ -46,6 +47,11 @@ class Engine:
         many ids the tokenizer knows; the padding beyond them is then never sampled.
         """
         config = ModelConfig.load(directory)
+        if vocab_limit is not None and vocab_limit > config.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer in {directory} has {vocab_limit} ids, the model"
+                f" {config.vocab_size}; they are of different checkpoints: fetch it again"
+            )
         generation = read_generation_config(directory)
         tensors = load_tensors(directory, config)
         if dtype is None:

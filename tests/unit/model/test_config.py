@@ -87,6 +87,12 @@ def test_tying_is_read_from_either_level() -> None:
         ({"num_hidden_layers": 3}, "layer_types has 24 entries"),
         ({"layer_types": ["sliding_attention"] * 24}, "sliding_attention"),
         ({"hidden_size": None}, "wrong value"),
+        ({"vocab_size": float("inf")}, "wrong value"),
+        ({"layer_types": None, "full_attention_interval": 0}, "wrong value"),
+        ({"hidden_size": -8}, "hidden_size must be 1 or more"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads must be 1 or more"),
+        ({"linear_conv_kernel_dim": 0}, "linear_conv_kernel_dim must be 1 or more"),
+        ({"max_position_embeddings": 0}, "context_length must be 1 or more"),
         ({"attention_bias": True}, "attention_bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attn_output_gate": False}, "attn_output_gate"),
@@ -113,7 +119,9 @@ def test_a_missing_field_is_named() -> None:
         ModelConfig.from_dict(text)
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"model_type": "qwen3_5"}', "\xff"])
+@pytest.mark.parametrize(
+    "content", [None, "", "{", "[1]", '{"model_type": "qwen3_5"}', "\xff", "[" * 100_000]
+)
 def test_an_unusable_file_is_named(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content, encoding="latin-1")

@@ -75,3 +75,8 @@ def test_another_architecture_is_refused(tiny_checkpoint: Path, tmp_path: Path) 
     (directory / "config.json").write_text(json.dumps(llama))
     with pytest.raises(CheckpointError, match=r"LlamaForCausalLM is not supported.*Qwen3\.5"):
         Engine.load(directory, name="x")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"the tokenizer .* has 1025 ids, the model 1024"):
+        Engine.load(tiny_checkpoint, name="x", vocab_limit=1025)
