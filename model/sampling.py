@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ def choose(
 
     Returns its id and its log-probability. The log-probability is that of the model itself: at
     temperature 1 and before any penalty or filter, so that it can be compared across parameters.
+    Raises ``CheckpointError`` if the logits are not numbers.
     """
     penalised = logits
     if params.presence_penalty and seen:
@@ -84,4 +86,7 @@ def choose(
         min_p=params.min_p,
         generator=generator,
     )
-    return token, log_probability(logits, token)
+    logprob = log_probability(logits, token)
+    if math.isnan(logprob):
+        raise CheckpointError("the model computes no numbers (NaN); fetch its checkpoint again")
+    return token, logprob

@@ -39,13 +39,14 @@ def sample(
         return int(logits.argmax())
     count = min(top_k, logits.shape[0]) if top_k > 0 else logits.shape[0]
     best, ids = logits.float().topk(count)
-    # The best logit is subtracted first, so that a tiny temperature cannot overflow.
-    kept = ((best - best[0]) / temperature).softmax(0)
+    # The best logit is subtracted first, so that a tiny temperature cannot overflow; in float64,
+    # where the smallest temperature is not yet 0.
+    kept = ((best - best[0]).double() / temperature).softmax(0)
     if top_p < 1:
         kept = kept.where(kept.cumsum(0) - kept < top_p, 0)
     if min_p > 0:
         kept = kept.where(kept >= min_p * kept[0], 0)
-    edges = kept.double().cumsum(0)
+    edges = kept.cumsum(0)
     point = torch.rand((), generator=generator, dtype=torch.float64).to(edges.device) * edges[-1]
     # Rounding can carry the point onto the last edge, where only dropped ids follow.
     drawn = torch.searchsorted(edges, point, right=True).clamp(max=int(kept.count_nonzero()) - 1)

@@ -35,6 +35,7 @@ def draw(count: int, logits: torch.Tensor = LOGITS, **changes: Any) -> Counter[i
         # 0.4 and 0.25 are 0.615 and 0.385 of what top-k leaves: top-p counts from there.
         ({"top_k": 2, "top_p": 0.61}, {1}),
         ({"temperature": 1e-30}, {1}),
+        ({"temperature": 1e-320}, {1}),
     ],
 )
 def test_filters_keep_exactly(changes: dict[str, Any], kept: set[int]) -> None:

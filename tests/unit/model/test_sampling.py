@@ -61,6 +61,13 @@ def test_the_log_probability_is_the_models_own() -> None:
     assert logprob == pytest.approx(math.log(0.3), abs=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.6])
+def test_logits_that_are_no_numbers_end_the_turn(temperature: float) -> None:
+    params = SamplingParams(temperature=temperature)
+    with pytest.raises(CheckpointError, match="NaN"):
+        choose(torch.full((4,), math.nan), params, [], torch.Generator())
+
+
 def test_the_penalty_needs_something_seen() -> None:
     logits = torch.tensor([1.0, 0.0])
     greedy = SamplingParams(temperature=0.0, presence_penalty=2.0)
