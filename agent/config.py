@@ -62,9 +62,9 @@ class Settings(BaseModel):
     max_steps: int = Field(default=100, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_turn_tokens: int = Field(default=8192, ge=1)
-    max_wall_time: float | None = Field(default=None, gt=0)
-    command_timeout: float = Field(default=120.0, gt=0)
-    check_timeout: float = Field(default=600.0, gt=0)
+    max_wall_time: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    command_timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    check_timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
     temperature: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
 

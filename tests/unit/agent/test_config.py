@@ -113,6 +113,7 @@ def test_variables_of_build_servers_are_left_alone(
         ({"sandbox": "dokcer"}, "sandbox = 'dokcer' .*'docker', 'bubblewrap' or 'local'"),
         ({"thinking": "drop"}, "thinking = 'drop'"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"max_wall_time": float("inf")}, "max_wall_time"),
         ({"check": ""}, "check"),
         ({"seed": -1}, "seed"),
     ],
