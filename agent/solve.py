@@ -250,6 +250,9 @@ class _Attempt:
         after = None
         if result.outcome.patch and not isinstance(result.outcome, Failed | Interrupted):
             after = self._check("after", sandbox, trajectory)
+            if self.interrupted() and (after is None or after.exit_code is None):
+                # The check was not answered, so the patch did not fail it.
+                result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
         return result, CheckReport(task.check, before, after)
 
     def _check(self, when: str, sandbox: Sandbox, trajectory: TrajectoryWriter) -> CheckRun | None:

@@ -286,6 +286,39 @@ def test_an_interrupt_stops_the_running_command(buggy_repo, script, scripted_mod
     assert "[stopped; its processes were killed]" in texts(report)[0][0]
 
 
+@pytest.mark.parametrize("asked_before", [0, 1])
+def test_an_interrupt_of_the_last_check_is_no_failed_check(
+    asked_before, buggy_repo, script, scripted_model, store, contents
+) -> None:
+    """Interrupted as the check is about to run, and as it runs."""
+    before = contents(buggy_repo)
+    turns = script.repair()
+    asked = steps = 0
+
+    def interrupted() -> bool:
+        nonlocal asked
+        asked += steps == len(turns)
+        return asked > asked_before
+
+    def listen(event: Event) -> None:
+        nonlocal steps
+        steps += isinstance(event, StepDone)
+
+    report = solve(
+        Task("x", buggy_repo, check="grep -q 'a - b' calc.py || sleep 1000"),
+        local(temperature=0.5, n=2),
+        scripted_model(*turns),
+        store=store,
+        listen=listen,
+        interrupted=interrupted,
+        apply=True,
+    )
+    assert status(report) == ("interrupted", 130)
+    assert "+    return a + b" in report.patch
+    assert [session.status for session in store.sessions()] == ["interrupted"]
+    assert contents(buggy_repo) == before
+
+
 def test_markup_in_files_ends_no_turn(
     git_repo, script, scripted_model, tiny_tokenizer, store
 ) -> None:
