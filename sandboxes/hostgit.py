@@ -87,6 +87,8 @@ class HostGit:
                 capture_output=True,
                 timeout=timeout_s,
                 check=False,
+                # Ctrl-C in a terminal goes to all of its foreground; it is ours to answer.
+                start_new_session=True,
             )
         except FileNotFoundError as error:
             raise git_missing() from error

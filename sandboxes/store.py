@@ -197,6 +197,7 @@ class Store:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            start_new_session=True,  # as in hostgit
         )
         assert process.stdin is not None and process.stderr is not None
         try:

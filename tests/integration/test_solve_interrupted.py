@@ -33,6 +33,7 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=ROOT,
+            start_new_session=True,
         )
         self.events: list[dict[str, object]] = []
 
@@ -46,8 +47,11 @@ class Run:
         raise AssertionError(f"no {kind}: {self.events} {self.process.stderr.read()!r}")
 
     def stop(self, number: signal.Signals) -> tuple[int, str]:
-        """Send the signal; returns the exit code and stderr."""
-        self.process.send_signal(number)
+        """Send the signal (SIGINT as a terminal does); returns the exit code and stderr."""
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         out, err = self.process.communicate(timeout=120)
         self.events += [json.loads(line) for line in out.splitlines()]
         return self.process.returncode, err.decode()
