@@ -46,7 +46,7 @@ def test_logits(loaded: Loaded, cuts: Any) -> None:
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(1, PROMPT - 1), max_size=8))
 def test_logits_of_a_prompt_cut_anywhere(loaded: Loaded, cuts: list[int]) -> None:
     _, network, expected = loaded
