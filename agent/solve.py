@@ -11,6 +11,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from agent import report as reporting
 from agent.check import run_check
 from agent.config import Settings
@@ -46,6 +48,7 @@ from model.errors import ModelError
 from model.sampling import SamplingParams
 from model.session import Session
 from model.tokenizer import Tokenizer
+from model.weights import parameter_count
 from sandboxes.base import Limits, Sandbox
 from sandboxes.errors import SandboxError
 from sandboxes.image import ensure_base_image
@@ -56,6 +59,8 @@ from tools.registry import Registry
 from tools.types import ToolContext
 
 Question = Callable[[], bool]
+SMALL_MODEL = 50_000_000
+"""Parameters below which one thread decodes fastest."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,9 @@ def load_model(name: str) -> LoadedModel:
     tokenizer = Tokenizer.load(directory)
     chat = ChatFormat.load(directory, tokenizer)
     engine = Engine.load(directory, name=name, vocab_limit=tokenizer.vocab_size)
+    if parameter_count(engine.config) < SMALL_MODEL:
+        # Waking a second thread for matrices of this size costs more than it brings.
+        torch.set_num_threads(1)
     return LoadedModel(engine, chat)
 
 
