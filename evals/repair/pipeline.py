@@ -1,8 +1,8 @@
 """The embedded model from nothing: ``python -m evals.repair.pipeline STAGE --work DIR``.
 
-The stages, in order: ``fetch``, ``tasks``, ``documents``, ``train``, ``export``, ``measure``. Each
-reads what the one before left in the work folder, and each but ``fetch`` works offline. A killed
-``train`` goes on from its last checkpoint.
+The stages, in order: ``fetch``, ``tasks``, ``documents``, ``train``, ``export``. Each reads what the
+one before left in the work folder, and each but ``fetch`` works offline. A killed ``train`` goes on
+from its last checkpoint. ``benchmarks/repair.py`` then measures the model on ``held_out.jsonl``.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from model.config import ModelConfig
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 Work = Annotated[Path, typer.Option(help="The folder that holds everything made on the way.")]
 EMBEDDED = Path(model.__file__).parent / "embedded"
-DRILLS, TRAJECTORIES, VOCABULARY, LONGEST = 45_000, 12_000, 4096, 3000
+DRILLS, TRAJECTORIES, VOCABULARY, LONGEST = 45_000, 8_000, 4096, 3000
 PHASES = (
-    Phase(("drills",), 800),
-    Phase(("drills", "trajectories"), 1600, 1.0, 0.05),
-    Phase(("trajectories",), 150, 0.3, 0.05, draft_only=True),
+    Phase(("drills",), 436),
+    Phase(("drills", "trajectories"), 400),
+    Phase(("drills", "trajectories"), 650, 1.0, 0.05),
+    Phase(("trajectories",), 100, 0.5, 0.05, draft_only=True),
 )
 MISSES = ((0, 1, 2, 3, 4, 6, 8), (0.38, 0.2, 0.15, 0.1, 0.08, 0.05, 0.04))
 """How many wrong edits a trajectory has before the right one, and how often."""
