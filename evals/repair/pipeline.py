@@ -1,8 +1,9 @@
 """The embedded model from nothing: ``python -m evals.repair.pipeline STAGE --work DIR``.
 
-The stages, in order: ``fetch``, ``tasks``, ``documents``, ``train``, ``export``. Each reads what the
-one before left in the work folder, and each but ``fetch`` works offline. A killed ``train`` goes on
-from its last checkpoint. ``benchmarks/repair.py`` then measures the model on ``held_out.jsonl``.
+The stages, in order: ``fetch``, ``tasks``, ``documents``, ``train``, ``export``. Each reads what
+the one before left in the work folder, and each but ``fetch`` works offline. A killed ``train``
+goes on from its last checkpoint. ``benchmarks/repair.py`` then measures the model on
+``held_out.jsonl``.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def train(work: Work, threads: int = 2) -> None:
         for name in ("drills", "trajectories")
     }
     network = Network(ModelConfig.load(EMBEDDED))
+    # The norms see several widths and strides; each is compiled once.
+    torch._dynamo.config.recompile_limit = 64
     network.compile_small_parts()
     trainer = Trainer(network, Recipe(PHASES))
     run_recipe(trainer, data, work / "checkpoint.pt", work / "train.log")
