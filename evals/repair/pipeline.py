@@ -60,8 +60,12 @@ def tasks(work: Work) -> None:
     (work / "functions.pickle").write_bytes(pickle.dumps(found))
     typer.echo(f"{len(found)} functions")
     words = name_words(found)
+    taught = {_body(function) for function in found if not is_held_out(function.source)}
     for held_out, file, most in ((True, "held_out.jsonl", 3), (False, "train.jsonl", 6)):
         chosen = [f for f in found if f.self_contained and is_held_out(f.source) == held_out]
+        if held_out:
+            # The same function in another package would be no test.
+            chosen = [function for function in chosen if _body(function) not in taught]
         random.Random(0).shuffle(chosen)
         made: list[RepairTask] = []
         for function in chosen:
@@ -121,6 +125,11 @@ def name_words(found: Sequence[Function]) -> list[str]:
     """Plain words out of function names, for file names."""
     parts = {part for f in found for part in f.name.strip("_").lower().split("_")}
     return sorted(part for part in parts if 2 < len(part) < 10 and part.isalpha())
+
+
+def _body(function: Function) -> str:
+    """The function without its first line, so that a renamed copy is found."""
+    return function.text.partition("\n")[2]
 
 
 def _some(count: int, make: Callable[[], Document | None]) -> Iterator[Document]:

@@ -23,6 +23,7 @@ class Fix:
 
 
 FIXES = (
+    Fix("anagrams", "!= sorted", "== sorted"),
     Fix(
         "chunks",
         "    for start in range(0, len(items) - 1, size):",
@@ -38,7 +39,6 @@ FIXES = (
     Fix("lower_keys", "key.lower()] = key", "key.lower()] = value"),
     Fix("moving_average", "sum(window) * width", "sum(window) / width"),
     Fix("parity", "% 2 != 0", "% 2 == 0"),
-    Fix("prefixes", "if not text", "if text"),
     Fix("roman", "if value > previous", "if value < previous"),
     Fix("versions", "parse(version) < parse(other)", "parse(version) > parse(other)"),
     Fix("word_count", "counts.get(word, 1) + 1", "counts.get(word, 0) + 1"),

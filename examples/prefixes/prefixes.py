@@ -1,4 +1,0 @@
-def strip_prefix(text, prefix):
-    if not text.startswith(prefix):
-        return text[len(prefix):]
-    return text
