@@ -118,6 +118,16 @@ class Workspace:
         return head + kept.changed_in(self._repository.folder)
 
     @property
+    def baseline(self) -> str:
+        """The tree that ``diff`` is relative to."""
+        return self._baseline
+
+    @property
+    def head(self) -> str:
+        """The user's commit that the copy was made from; "" before the first."""
+        return self._head
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """Files that are not in the copy, or not in the last diff, and so not in the patch."""
         return self._not_copied + self._store.left_out
