@@ -18,7 +18,7 @@ from agent.config import Settings, check_settings
 from agent.conversation import Conversation
 from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, RunStarted, nobody
-from agent.guard import Guard
+from agent.guard import guard_after
 from agent.history import History, history_of, records_of
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
@@ -31,7 +31,7 @@ from agent.running import (
     run_limits,
     sampling_of,
 )
-from agent.states import catch_up, changed_text, disown, foreign, nearest
+from agent.states import catch_up, changed_text, common, disown, foreign, nearest
 from agent.store import KILLED, RUNNING, SavedSession, now
 from agent.trajectory import message_to_json
 from agent.types import RunResult, SolveReport, Task
@@ -174,7 +174,7 @@ class _Resumption:
             if news is not None:
                 return loop.run(news, user_turn=True, opening=plan.opening)
             if not fresh:
-                loop.guard = _guard(history, allowed_from)
+                loop.guard = guard_after(history.steps[allowed_from:])
             return loop.go_on()
 
         return run.go(workspace, sandbox, plan.session, trajectory, work)
@@ -268,7 +268,7 @@ class _Resumption:
                     _recall(speaker, history)
                 target = [*history.ids, *speaker.encode(news)]
         found = nearest(engine, saved, target, seed=first_seed, foreign=bool(why))
-        known = 0 if other_tokenizer else _common(history.ids, target)
+        known = 0 if other_tokenizer else common(history.ids, target)
         lacking = known - found.session.length
         reason = changed_text(why) if why else found.damage
         if lacking > 0 or (reason and history.steps):
@@ -305,22 +305,3 @@ def _recall(conversation: Conversation, history: History, *, go_on: bool = False
     stopped = history.steps[-1].ended == "interrupted"
     thinking = history.thinking != "off"
     conversation.recall(history.turn_ids, thinking=thinking, go_on=go_on and stopped)
-
-
-def _guard(history: History, start: int) -> Guard:
-    """A guard that has seen the steps from ``start`` on, as the loop showed them to it."""
-    guard = Guard()
-    for step in history.steps[start:]:
-        if step.ended == "interrupted":
-            continue
-        guard.turn(step.message)
-        for call in step.message.tool_calls[: len(step.observations)]:
-            if call.error is None:
-                guard.call(call)
-    return guard
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    pairs = zip(left, right, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

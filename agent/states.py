@@ -118,3 +118,9 @@ def foreign(saved: SavedSession, history: History, model: LoadedModel) -> list[s
 def changed_text(why: Sequence[str]) -> str:
     """``foreign``'s answer in words."""
     return f"changed since the state was saved: {', '.join(why)}"
+
+
+def common(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    pairs = zip(left, right, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

@@ -18,9 +18,11 @@ from model.session import Progress, State
 
 @dataclass(frozen=True)
 class PlacedState:
-    """All the ids there were."""
+    """All the ids there were; ``turns`` begins of turns were among them, the last at ``place``."""
 
     ids: tuple[int, ...] = ()
+    turns: int = 0
+    place: int = 0
 
     @property
     def length(self) -> int:
@@ -59,20 +61,26 @@ class PlacedNetwork:
     ) -> tuple[Tensor, PlacedState]:
         """Certain of the next id of the script."""
         assert isinstance(state, PlacedState)
-        after = PlacedState(state.ids + tuple(ids))
+        after = self._after(state, tuple(ids))
         logits = torch.full((self.vocab_size,), float("-inf"))
-        logits[self._next(after.ids)] = 0.0
+        logits[self._next(after)] = 0.0
         if on_progress is not None:
             on_progress(len(ids), len(ids))
         return logits, after
 
     def load_state(self, tensors: Mapping[str, Tensor], length: int) -> PlacedState:
         """From ``PlacedState.tensors``."""
-        return PlacedState(tuple(tensors["ids"].tolist()))
+        return self._after(PlacedState(), tuple(tensors["ids"].tolist()))
 
-    def _next(self, ids: tuple[int, ...]) -> int:
-        width = len(self.start)
-        places = [at for at in range(len(ids)) if ids[at : at + width] == self.start]
-        turn = self.script[min(len(places), len(self.script)) - 1]
-        said = len(ids) - places[-1] - len(self.opening) if places else -1
+    def _after(self, state: PlacedState, new: tuple[int, ...]) -> PlacedState:
+        ids = state.ids + new
+        turns, place, width = state.turns, state.place, len(self.start)
+        for at in range(max(0, state.length - width + 1), len(ids) - width + 1):
+            if ids[at] == self.start[0] and ids[at : at + width] == self.start:
+                turns, place = turns + 1, at
+        return PlacedState(ids, turns, place)
+
+    def _next(self, state: PlacedState) -> int:
+        turn = self.script[min(max(state.turns, 1), len(self.script)) - 1]
+        said = state.length - state.place - len(self.opening) if state.turns else 0
         return turn[min(max(said, 0), len(turn) - 1)]
