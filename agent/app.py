@@ -6,14 +6,14 @@ import logging
 import os
 import sys
 import warnings
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
-from agent.commands import doctor, model, sandbox, sessions, solve
+from agent.commands import doctor, model, resume, sandbox, sessions, solve
 from agent.failure import DEBUG, tell
 from agent.output import visible, write_err, write_out
+from agent.version import version
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -26,6 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="solve")(solve.solve)
+app.command(name="resume")(resume.resume)
+app.command(name="fork")(resume.fork)
+app.command(name="rewind")(resume.rewind)
 app.command(name="doctor")(doctor.doctor)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(model.app, name="model")
@@ -46,14 +49,6 @@ def _root(
     ] = False,
 ) -> None:
     """A coding agent whose model runs in the same process as its loop."""
-
-
-def version() -> str:
-    """The installed version, or ``unknown`` in a plain clone that was never installed."""
-    try:
-        return metadata.version("tenuto")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def call(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ import difflib
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ REPOSITORY_KEYS = frozenset(
     }
 )
 
-Thinking = Literal["preserve", "off"]
+Thinking = Literal["preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
 
 
@@ -97,8 +97,15 @@ def load_settings(flags: Mapping[str, Any], repo: Path | None = None) -> Setting
     merged: dict[str, Any] = {}
     for _, values in reversed(layers):
         merged |= values
+    return check_settings(merged, layers)
+
+
+def check_settings(
+    values: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]
+) -> Settings:
+    """``values`` as settings. Raises ``ConfigError`` that names the layer a bad value is from."""
     try:
-        return Settings(**merged)
+        return Settings(**values)
     except ValidationError as error:
         raise ConfigError(_explain(error, layers)) from error
 
@@ -164,7 +171,7 @@ def _nearest(key: str) -> str:
     return f"; known keys: {', '.join(sorted(Settings.model_fields))}"
 
 
-def _explain(error: ValidationError, layers: list[tuple[str, dict[str, Any]]]) -> str:
+def _explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """The first thing wrong, with the place that said it."""
     first = error.errors(include_url=False)[0]
     key = str(first["loc"][0]) if first["loc"] else "?"

@@ -56,6 +56,7 @@ class Conversation:
         self._halt = halt
         self._closed: bool | None = None
         self._open_thinking = False
+        self._unfinished: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -70,13 +71,40 @@ class Conversation:
             self._closed, messages, self._thinking, open_thinking=self._open_thinking
         )
 
-    def hear(self, ids: Sequence[int]) -> bool:
+    def whole(self, messages: Sequence[Message], *, preserve_thinking: bool) -> list[int]:
+        """The ids of a conversation begun anew from ``messages``, up to the next turn's start.
+
+        Raises ``ValueError`` if the template refuses them.
+        """
+        return self._chat.begin(
+            messages, self._tools, self._thinking, preserve_thinking=preserve_thinking
+        )
+
+    def recall(self, turn_ids: Sequence[int], *, thinking: bool, go_on: bool = False) -> None:
+        """Take the session to end with the turn ``turn_ids``, sampled earlier with ``thinking``.
+
+        With ``go_on`` the next ``speak`` continues that turn.
+        """
+        parser = self._chat.parser(self._tools, thinking)
+        for token_id in turn_ids:
+            parser.push(token_id)
+        self._unfinished = tuple(turn_ids) if go_on else ()
+        parser.finish()
+        self._closed = bool(turn_ids) and turn_ids[-1] in self._chat.stop_ids
+        self._open_thinking = parser.in_thinking
+
+    def hear(self, ids: Sequence[int], mark: Callable[[], None] | None = None) -> bool:
         """Prefill ``ids``; False if it was halted. Then, and if it raises, nothing has changed.
 
+        ``mark`` is called when all but the next turn's start is there (``ChatFormat.turn_cut``).
         Raises ``ContextFull`` if they do not fit.
         """
+        cut = self._chat.turn_cut(ids) if mark else 0
         try:
-            self.session.extend(ids, on_progress=self._prefilled)
+            if mark is not None and cut:
+                self.session.extend(ids[:cut], on_progress=self._prefilled)
+                mark()
+            self.session.extend(ids[cut:], on_progress=self._prefilled)
         except _Halted:
             return False
         return True
@@ -84,6 +112,9 @@ class Conversation:
     def speak(self, max_tokens: int) -> Turn:
         """Sample one turn of at most ``max_tokens`` tokens, telling the listener as it comes."""
         parser = self._chat.parser(self._tools, self._thinking)
+        for token_id in self._unfinished:
+            parser.push(token_id)
+        counted, self._unfinished = parser.thinking_tokens, ()
         ids: list[int] = []
         logprobs: list[float] = []
         for token in self.session.generate(
@@ -97,7 +128,7 @@ class Conversation:
             for event in parser.push(token.id):
                 self._tell(event)
         message = parser.finish()
-        self.session.count(thinking_tokens=parser.thinking_tokens)
+        self.session.count(thinking_tokens=parser.thinking_tokens - counted)
         self._closed = bool(ids) and ids[-1] in self._chat.stop_ids
         self._open_thinking = parser.in_thinking
         ended: TurnEnd = "stop" if self._closed else "length"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from agent.types import Step
 from model.messages import Message, ToolCall
 
 MALFORMED_IN_A_ROW = 3
@@ -49,3 +51,15 @@ class Guard:
     def identical_ends(self) -> bool:
         """The correction did not help."""
         return self.identical > IDENTICAL_IN_A_ROW
+
+
+def guard_after(steps: Sequence[Step]) -> Guard:
+    """A guard that has seen ``steps`` as the loop showed them to it."""
+    guard = Guard()
+    for step in steps:
+        if step.ended != "interrupted":
+            guard.turn(step.message)
+            for call in step.message.tool_calls[: len(step.observations)]:
+                if call.error is None:
+                    guard.call(call)
+    return guard

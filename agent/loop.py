@@ -26,6 +26,20 @@ from tools.registry import Registry
 from tools.types import Observation
 
 
+@dataclass(frozen=True)
+class Opening:
+    """A prompt that is encoded already: ``ids`` are run, ``written`` go into the record.
+
+    With ``at`` they replace the session's ids from there on, and ``tokenizer`` is the fingerprint
+    of what they belong to.
+    """
+
+    ids: Sequence[int]
+    written: Sequence[int]
+    at: int | None = None
+    tokenizer: str | None = None
+
+
 @dataclass
 class Loop:
     """One run of one session. ``interrupted`` says whether the user asked for the end.
@@ -41,22 +55,53 @@ class Loop:
     trajectory: TrajectoryWriter
     interrupted: Callable[[], bool] = lambda: False
     listen: Listener = nobody
+    save: Callable[[], None] = lambda: None
+    mark: Callable[[], None] | None = None
     steps: list[Step] = field(default_factory=list)
+    allowed_from: int = 0
     guard: Guard = field(default_factory=Guard)
     counted_s: float = 0.0
 
-    def run(self, messages: Sequence[Message]) -> RunResult:
-        """Go from the first ``messages`` to an outcome; known errors end in one too."""
+    def go_on(self) -> RunResult:
+        """Go on after the last of ``steps`` as if nothing had happened in between.
+
+        ``guard`` must have seen them, and the conversation must have recalled the last turn.
+        """
+        last = self.steps[-1]
+        turn = Turn(last.message, last.token_ids, last.logprobs, last.ended)
+        if end := self._ended(turn, last.observations):
+            return RunResult(self._with_patch(end), tuple(self.steps), self.usage)
+        if turn.ended == "interrupted":
+            return self.run(None)
+        return self.run(self._answers(turn, last.observations))
+
+    def run(
+        self,
+        messages: Sequence[Message] | None,
+        *,
+        user_turn: bool = False,
+        opening: Opening | None = None,
+    ) -> RunResult:
+        """Go from ``messages`` to an outcome; known errors end in one too.
+
+        None goes on with the turn that was stopped. With ``user_turn`` the messages hold what the
+        user wrote, and ``mark`` is called just before the model's answer begins. ``opening``
+        replaces their encoding.
+        """
         news = messages
+        mark = self.mark if user_turn else None
         try:
             while True:
-                ids = self.conversation.encode(news)
+                ids = self._encode(news, opening)
                 if end := self._forbidden(len(ids)):
                     break
                 before = self.usage
-                if not self.conversation.hear(ids):
-                    continue
-                self.trajectory.prompt(news, ids)
+                if news is not None:
+                    if not self.conversation.hear(ids, mark):
+                        continue
+                    told = opening or Opening(ids, ids)
+                    self.trajectory.prompt(news, told.written, at=told.at, tokenizer=told.tokenizer)
+                    mark = opening = None
                 turn = self.conversation.speak(self.budget.turn_allowance(self.conversation.tokens))
                 observations = self._act(turn)
                 self._keep(turn, observations, before)
@@ -79,11 +124,17 @@ class Loop:
         self.counted_s = now
         return self.conversation.session.usage
 
+    def _encode(self, news: Sequence[Message] | None, opening: Opening | None) -> Sequence[int]:
+        if opening is not None:
+            return opening.ids
+        return [] if news is None else self.conversation.encode(news)
+
     def _forbidden(self, new_tokens: int) -> Outcome | None:
         """What forbids the next turn, if anything."""
         if self.interrupted():
             return Interrupted()
-        limit = self.budget.reached(len(self.steps), self.conversation.tokens + new_tokens)
+        taken = len(self.steps) - self.allowed_from
+        limit = self.budget.reached(taken, self.conversation.tokens + new_tokens)
         return LimitReached(limit, "") if limit else None
 
     def _act(self, turn: Turn) -> tuple[Observation, ...]:
@@ -116,7 +167,12 @@ class Loop:
         return tuple(observations)
 
     def _keep(self, turn: Turn, observations: tuple[Observation, ...], before: Usage) -> None:
-        """Write the step down before anything else happens, then tell the listener."""
+        """Keep the files, the record and the model's state of the step, then tell the listener.
+
+        In this order: a record without its state is the step that was under way when a process was
+        killed, and is taken back when the session goes on.
+        """
+        tree = self.workspace.checkpoint()
         step = Step(
             index=len(self.steps),
             message=turn.message,
@@ -125,9 +181,11 @@ class Loop:
             token_ids=turn.token_ids,
             logprobs=turn.logprobs,
             ended=turn.ended,
+            tree=tree,
         )
         self.steps.append(step)
         self.trajectory.step(step)
+        self.save()
         self.listen(StepDone(step))
 
     def _ended(self, turn: Turn, observations: Sequence[Observation]) -> Outcome | None:
@@ -154,11 +212,12 @@ class Loop:
         if self.guard.malformed_corrects:
             notes.append(prompt.MALFORMED)
         note = "\n\n".join(notes)
-        if not observations:
+        texts = answer_texts(turn.message, observations)
+        if not texts:
             return [Message("user", note)]
-        *first, last = observations
-        last = _with_note(last, note) if note else last
-        return [Message("tool", seen.text) for seen in (*first, last)]
+        if note:
+            texts[-1] += f"\n\n{note}"
+        return [Message("tool", text) for text in texts]
 
     def _with_patch(self, end: Outcome) -> Outcome:
         """``end`` with the workspace's diff in it."""
@@ -166,6 +225,12 @@ class Loop:
             return dataclasses.replace(end, patch=self.workspace.diff())
         except (SandboxError, OSError) as error:
             return end if isinstance(end, Failed) else Failed(f"no patch: {error}")
+
+
+def answer_texts(message: Message, observations: Sequence[Observation]) -> list[str]:
+    """What each call of ``message`` gave, also those that the run's end left out."""
+    missing = len(message.tool_calls) - len(observations)
+    return [seen.text for seen in observations] + [prompt.NOT_RUN] * missing
 
 
 def _with_note(seen: Observation, note: str) -> Observation:

@@ -30,6 +30,8 @@ NO_CALL = "No tool was called. Call a tool to go on, or call submit if the task 
 
 CUT = "Your turn was cut off after {tokens} tokens. Think and write less, then call one tool."
 
+NOT_RUN = "Not run: the session stopped before this call. Make it again if it is still needed."
+
 MALFORMED = (
     f"{MALFORMED_IN_A_ROW} turns in a row had no usable tool call; one more ends the session. "
     "A call must look exactly like this, with the name and parameters of one of your tools:\n"
@@ -54,6 +56,11 @@ def first_messages(task: Task, *, root: str, network: bool = False) -> list[Mess
         Message("system", SYSTEM.format(root=root, network=reach)),
         Message("user", user_text(task)),
     ]
+
+
+def later_text(message: str, check: str | None) -> str:
+    """A later user message, with the check if it is another one than before."""
+    return f"{message.strip()}\n\nCheck: {check}" if check else message.strip()
 
 
 def user_text(task: Task) -> str:

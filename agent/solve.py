@@ -6,81 +6,33 @@ This is the only place that builds: the command line and the evaluations both ca
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
-
-import torch
 
 from agent import report as reporting
-from agent.check import run_check
 from agent.config import Settings
-from agent.context import Budget, RunLimits
-from agent.conversation import Conversation
 from agent.errors import ConfigError
-from agent.events import (
-    CheckDone,
-    CommandOutput,
-    Listener,
-    Notice,
-    RunEnded,
-    RunStarted,
-    nobody,
-)
-from agent.loop import Loop
+from agent.events import Listener, Notice, RunStarted, nobody
+from agent.loading import LoadedModel, load_model
 from agent.prompt import first_messages
-from agent.store import SavedSession, Store, new_session_id
-from agent.trajectory import TrajectoryWriter
-from agent.types import (
-    CheckReport,
-    CheckRun,
-    Failed,
-    Interrupted,
-    RunResult,
-    SolveReport,
-    Task,
+from agent.running import (
+    Question,
+    Run,
+    Work,
+    marks_its_end,
+    open_box,
+    run_limits,
+    sampling_of,
 )
-from model import hub
-from model.chat import ChatFormat
-from model.engine import Engine
-from model.errors import ModelError
+from agent.store import SavedSession, Store, new_session_id
+from agent.types import SolveReport, Task
+from agent.version import version
 from model.sampling import SamplingParams
-from model.session import Session
-from model.tokenizer import Tokenizer
-from model.weights import parameter_count
-from sandboxes.base import Limits, Sandbox
-from sandboxes.errors import SandboxError
 from sandboxes.image import ensure_base_image
-from sandboxes.open import open_sandbox
 from sandboxes.prune import prune
 from sandboxes.workspace import Workspace
-from tools.registry import Registry
-from tools.types import ToolContext
 
-Question = Callable[[], bool]
-SMALL_MODEL = 50_000_000
-"""Parameters below which one thread decodes fastest."""
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A checkpoint ready to run: weights and the way it writes conversations."""
-
-    engine: Engine
-    chat: ChatFormat
-
-
-def load_model(name: str) -> LoadedModel:
-    """Load a checkpoint by directory, hub name, or ``embedded``. Raises ``CheckpointError``."""
-    directory = hub.resolve(name)
-    tokenizer = Tokenizer.load(directory)
-    chat = ChatFormat.load(directory, tokenizer)
-    engine = Engine.load(directory, name=name, vocab_limit=tokenizer.vocab_size)
-    if parameter_count(engine.config) < SMALL_MODEL:
-        # Waking a second thread for matrices of this size costs more than it brings.
-        torch.set_num_threads(1)
-    return LoadedModel(engine, chat)
+__all__ = ["LoadedModel", "load_model", "prepare", "solve", "with_image"]
 
 
 def prepare(
@@ -122,7 +74,7 @@ def solve(
     is only read unless ``apply`` asks that a patch that ends with exit code 0 be put there. Raises
     ``ConfigError``, ``StoreError``, ``SandboxError`` when a run cannot begin.
     """
-    sampling = _sampling(settings, model.engine.generation)
+    sampling = sampling_of(settings, model.engine.generation)
     if settings.n > 1 and task.check is None:
         raise ConfigError("--n above 1 needs --check: it decides which attempt wins")
     if settings.n > 1 and sampling.temperature == 0:
@@ -167,32 +119,30 @@ class _Attempt:
             if workspace.left_out:
                 self.listen(Notice(f"left out of the copy: {', '.join(workspace.left_out)}"))
             name = new_session_id()
-            sandbox = stack.enter_context(self._open(workspace, name))
+            sandbox = stack.enter_context(open_box(settings, workspace, name))
             session = self.model.engine.session(seed=settings.seed + self.number)
             stack.callback(session.close)
-            saved = self._register(name)
-            try:
-                trajectory = stack.enter_context(saved.writer())
-                trajectory.write("session", **saved.data)
-                result, check = self._work(sandbox, session, trajectory)
-                result, applied = self._applied(workspace, result, check)
-                self._finish(session, trajectory, saved, result, check)
-            except BaseException as error:
-                with suppress(OSError):
-                    saved.update(**_cut_short(error))
-                raise
-        name = self.model.engine.name
-        return SolveReport(saved.id, result, check, name, settings.sandbox, applied)
+            saved = self._register(name, workspace)
+            stack.enter_context(saved.claim())
+            stack.enter_context(marks_its_end(saved))
+            workspace.keep_record(saved.files)
+            trajectory = stack.enter_context(saved.writer())
+            trajectory.write("session", **saved.data)
+            run = Run(
+                self.task,
+                settings,
+                self.model,
+                self.sampling,
+                saved,
+                self.listen,
+                self.interrupted,
+                self.apply,
+            )
+            first = first_messages(self.task, root=sandbox.root, network=settings.network)
+            begin: Work = lambda loop: loop.run(first, user_turn=True)  # noqa: E731
+            return run.go(workspace, sandbox, session, trajectory, begin)
 
-    def _open(self, workspace: Workspace, name: str) -> Sandbox:
-        """The sandbox that the settings ask for."""
-        settings = self.settings
-        limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
-        return open_sandbox(
-            settings.sandbox, workspace, image=settings.image, limits=limits, name=name
-        )
-
-    def _register(self, name: str) -> SavedSession:
+    def _register(self, name: str, workspace: Workspace) -> SavedSession:
         """Make the session's folder and say that it has begun."""
         settings, engine = self.settings, self.model.engine
         saved = self.store.create(
@@ -202,142 +152,21 @@ class _Attempt:
             check=self.task.check,
             model=engine.name,
             fingerprint=engine.fingerprint,
+            tokenizer=self.model.chat.tokenizer_fingerprint,
+            version=version(),
             sandbox=settings.sandbox,
             image=settings.image,
             network=settings.network,
             thinking=settings.thinking,
             seed=settings.seed + self.number,
             sampling=dataclasses.asdict(self.sampling),
-            limits=dataclasses.asdict(_run_limits(settings)),
+            limits=dataclasses.asdict(run_limits(settings)),
+            settings=settings.model_dump(),
+            baseline=workspace.baseline,
+            head=workspace.head,
+            allowed_from=0,
         )
         self.listen(
             RunStarted(saved.id, engine.name, settings.sandbox, self.number + 1, settings.n)
         )
         return saved
-
-    def _work(
-        self, sandbox: Sandbox, session: Session, trajectory: TrajectoryWriter
-    ) -> tuple[RunResult, CheckReport | None]:
-        """The check, the loop, and the check again."""
-        settings, task = self.settings, self.task
-        before = self._check("before", sandbox, trajectory)
-        budget = Budget(_run_limits(settings), self.model.engine.context_length)
-
-        def halt() -> bool:
-            return self.interrupted() or budget.out_of_time()
-
-        registry = Registry(
-            ToolContext(
-                sandbox,
-                command_timeout_s=settings.command_timeout,
-                should_stop=halt,
-                on_output=lambda text: self.listen(CommandOutput(text)),
-            )
-        )
-        conversation = Conversation(
-            session,
-            self.model.chat,
-            registry.schemas(),
-            self.sampling,
-            thinking=settings.thinking == "preserve",
-            listen=self.listen,
-            halt=halt,
-        )
-        loop = Loop(
-            conversation,
-            registry,
-            sandbox.workspace,
-            budget,
-            trajectory,
-            interrupted=self.interrupted,
-            listen=self.listen,
-        )
-        result = loop.run(first_messages(task, root=sandbox.root, network=settings.network))
-        if task.check is None:
-            return result, None
-        after = None
-        if result.outcome.patch and not isinstance(result.outcome, Failed | Interrupted):
-            after = self._check("after", sandbox, trajectory)
-            if self.interrupted() and (after is None or after.exit_code is None):
-                # The check was not answered, so the patch did not fail it.
-                result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
-        return result, CheckReport(task.check, before, after)
-
-    def _check(self, when: str, sandbox: Sandbox, trajectory: TrajectoryWriter) -> CheckRun | None:
-        """Run the task's check, if it has one and there is time, and record what it gave."""
-        if self.task.check is None or self.interrupted():
-            return None
-        try:
-            run = run_check(
-                self.task.check,
-                sandbox,
-                timeout_s=self.settings.check_timeout,
-                should_stop=self.interrupted,
-            )
-        except SandboxError as error:
-            self.listen(Notice(f"the check could not run: {error}"))
-            return None
-        trajectory.write("check", when=when, **reporting.check_run_as_json(run))
-        self.listen(CheckDone(when, run))
-        return run
-
-    def _applied(
-        self, workspace: Workspace, result: RunResult, check: CheckReport | None
-    ) -> tuple[RunResult, bool]:
-        """Put a good patch into the user's tree if asked; one that does not fit fails the run."""
-        if not self.apply or reporting.status_of(result, check)[1] != 0:
-            return result, False
-        try:
-            workspace.apply_to(self.task.repo, result.outcome.patch)
-        except SandboxError as error:
-            failed = Failed(f"not applied: {error}", result.outcome.patch)
-            return dataclasses.replace(result, outcome=failed), False
-        return result, True
-
-    def _finish(
-        self,
-        session: Session,
-        trajectory: TrajectoryWriter,
-        saved: SavedSession,
-        result: RunResult,
-        check: CheckReport | None,
-    ) -> None:
-        """Save the model's state and how it ended. A full disk costs the record, not the run."""
-        status, exit_status = reporting.status_of(result, check)
-        end = {
-            "status": status,
-            "exit_status": exit_status,
-            "summary": reporting.summary_of(result),
-            "steps": len(result.steps),
-            "usage": result.usage.as_dict(),
-        }
-        try:
-            if session.length:
-                session.save(saved.path)
-            trajectory.write("end", **end, patch=result.outcome.patch)
-            saved.update(**end, check_result=check and reporting.check_as_json(check))
-        except (OSError, ModelError) as error:
-            self.listen(Notice(f"session {saved.id} is saved only in part: {error}"))
-        self.listen(RunEnded(saved.id, status, exit_status, check))
-
-
-def _cut_short(error: BaseException) -> dict[str, Any]:
-    """What ``session.json`` says of a run that an exception ended."""
-    if isinstance(error, KeyboardInterrupt):
-        return {"status": "interrupted", "exit_status": reporting.EXIT_INTERRUPTED}
-    return {"status": "failed", "exit_status": reporting.EXIT_ERROR, "summary": str(error)}
-
-
-def _sampling(settings: Settings, default: SamplingParams) -> SamplingParams:
-    if settings.temperature is None:
-        return default
-    return dataclasses.replace(default, temperature=settings.temperature)
-
-
-def _run_limits(settings: Settings) -> RunLimits:
-    return RunLimits(
-        max_steps=settings.max_steps,
-        max_tokens=settings.max_tokens,
-        max_turn_tokens=settings.max_turn_tokens,
-        max_wall_time_s=settings.max_wall_time,
-    )

@@ -2,7 +2,11 @@
 
 ``session.json``     what the session is and how it ended; replaced whole, never half-written
 ``trajectory.jsonl`` every step, appended as it happens (``agent.trajectory``)
-``state/``           the model's state when the run ended (``model.session.Session.save``)
+``state/``           the model's state after the last step (``model.session.Session.save``), beside
+                     its ``session_state.json``
+``points/``          such a state for each of the last user turns, to go back to
+``files.git``        the repository's files as the session found them and as each step left them
+``lock``             held, with the process's id in it, while a process works on the session
 
 A folder appears only once its ``session.json`` is complete. Folders are mode 0700: they hold pieces
 of the user's code.
@@ -10,13 +14,14 @@ of the user's code.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +64,49 @@ class SavedSession:
         """The folder of the model's state; may not exist."""
         return self.path / "state"
 
+    @property
+    def files(self) -> Path:
+        """The git directory with the baseline and every step's files."""
+        return self.path / "files.git"
+
+    @contextmanager
+    def claim(self) -> Iterator[SavedSession]:
+        """Hold the session for this process alone; yields it as it is on disk now.
+
+        The claim ends with the block, and with the process however that ends. Raises
+        ``StoreError`` that names the process if another one has it.
+        """
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self.path / "lock", flags, 0o600)
+        except OSError as error:
+            raise StoreError(f"cannot use session {self.id}: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 20, 0).decode("ascii", "replace")
+                raise _in_use(self.id, holder) from error
+            current = _read(self.path)
+            owner = Owner.parse(str(current.data.get("owner", "")))
+            if current.status == RUNNING and owner not in (None, Owner.of_this_process()):
+                assert owner is not None
+                if not owner.is_gone():
+                    raise _in_use(self.id, f"{owner.pid} on {owner.host}")
+            with suppress(OSError):  # a full disk costs the others the number, not the lock
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield current
+        finally:
+            os.close(descriptor)
+
     def writer(self) -> TrajectoryWriter:
         """Open the trajectory for appending."""
         return TrajectoryWriter(self.trajectory)
 
     def update(self, **fields: Any) -> SavedSession:
         """Replace ``session.json`` by one with ``fields`` changed. Raises ``OSError``."""
-        data = {**self.data, **fields, "updated": _now()}
+        data = {**self.data, **fields, "updated": now()}
         _write_atomically(self.path / "session.json", data)
         return SavedSession(self.path, data)
 
@@ -88,12 +129,12 @@ class Store:
         """
         name = name or new_session_id()
         unborn, path = self.root / (_UNBORN + name), self.root / name
-        now = _now()
+        made = now()
         data = {
             "format": FORMAT,
             "id": name,
-            "created": now,
-            "updated": now,
+            "created": made,
+            "updated": made,
             "status": RUNNING,
             "owner": str(Owner.of_this_process()),
             **fields,
@@ -109,6 +150,30 @@ class Store:
                 f"cannot save sessions under {self.root}: {error.strerror}; "
                 "make it writable or set XDG_STATE_HOME"
             ) from error
+        return SavedSession(path, data)
+
+    def copy(self, session: SavedSession, **fields: Any) -> SavedSession:
+        """A new session with everything ``session`` has, and ``fields`` changed.
+
+        Git's objects never change and are shared by hard links. Raises ``StoreError``.
+        """
+        name = new_session_id()
+        unborn, path = self.root / (_UNBORN + name), self.root / name
+        try:
+            unborn.mkdir(mode=0o700)
+            for entry in session.path.iterdir():
+                if entry.is_dir():
+                    copy = _link if entry == session.files else shutil.copy2
+                    shutil.copytree(entry, unborn / entry.name, copy_function=copy)
+                elif entry.name not in ("lock", "session.json"):
+                    shutil.copy2(entry, unborn / entry.name)
+            data = {**session.data, "id": name, "created": now(), "updated": now(), **fields}
+            _write_atomically(unborn / "session.json", data)
+            unborn.rename(path)
+            _sync_folder(self.root)
+        except (OSError, shutil.Error) as error:
+            shutil.rmtree(unborn, ignore_errors=True)
+            raise StoreError(f"cannot copy session {session.id}: {error}") from error
         return SavedSession(path, data)
 
     def sessions(self) -> list[SavedSession]:
@@ -133,8 +198,9 @@ class Store:
         if session.status == RUNNING and not _owner_gone(session):
             raise StoreError(f"session {session.id} is running; stop it first")
         try:
-            # Renamed first, so that a kill half way leaves no session that looks whole.
-            doomed = session.path.rename(self.root / (_UNBORN + session.id))
+            with session.claim():
+                # Renamed first, so that a kill half way leaves no session that looks whole.
+                doomed = session.path.rename(self.root / (_UNBORN + session.id))
             shutil.rmtree(doomed)
         except OSError as error:
             raise StoreError(f"cannot remove session {session.id}: {error.strerror}") from error
@@ -146,8 +212,11 @@ class Store:
         with suppress(OSError, StoreError):
             for session in self.sessions():
                 if session.status == RUNNING and _owner_gone(session):
-                    session.update(status=KILLED)
-                    killed.append(session.id)
+                    with suppress(StoreError), session.claim() as held:
+                        # Another process may have gone on with it in between.
+                        if held.status == RUNNING and _owner_gone(held):
+                            held.update(status=KILLED)
+                            killed.append(session.id)
             for path in self.root.glob(_UNBORN + "*"):
                 if time.time() - path.stat().st_mtime > _UNBORN_KEPT_S:
                     shutil.rmtree(path, ignore_errors=True)
@@ -169,6 +238,18 @@ def _read(path: Path) -> SavedSession:
     except (OSError, ValueError):
         data = None
     return SavedSession(path, data if isinstance(data, dict) else {})
+
+
+def _link(source: str, target: str) -> None:
+    if "/objects/" in source:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def _in_use(name: str, process: str) -> StoreError:
+    who = f"process {process}" if process else "another process"
+    return StoreError(f"session {name} is in use by {who}; wait for it or stop it")
 
 
 def _owner_gone(session: SavedSession) -> bool:
@@ -196,5 +277,6 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time (UTC) as records carry it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

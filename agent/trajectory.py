@@ -6,12 +6,18 @@ step under way. A last line that was cut short is ignored by readers and cut off
 Records, by their ``type``:
 
 ``session``  format, id, time, and what the session was started with
-``prompt``   ``messages`` and ``ids``: the tokens prefilled before the next step
+``prompt``   ``messages`` and ``ids``: the tokens prefilled before the next step;
+             ``at`` if the session's ids were first cut to that length, and
+             then ``tokenizer``, the fingerprint of what they belong to since
 ``step``     the fields of ``agent.types.Step``
+``resume``   a process went on with the session: ``time``, ``version``, ``model``, ``thinking``,
+             and ``messages`` if it was told any
+``rewind``   ``to`` (a number of steps) and ``why``: what came after it is abandoned from here on
 ``check``    ``when`` (before, after), ``exit_code``, ``output``, ``duration_s``
 ``end``      ``status``, ``exit_status``, ``usage``, ``patch``
 
-The ids of all ``prompt`` and ``step`` records, joined in order, are the session's ids.
+The ids of all ``prompt`` and ``step`` records, joined in order, are the session's ids, as long as
+nothing was rewound or cut; ``agent.history`` knows how in any case.
 """
 
 from __future__ import annotations
@@ -56,9 +62,22 @@ class TrajectoryWriter:
                 os.ftruncate(self._descriptor, start)
             raise
 
-    def prompt(self, messages: Sequence[Message], ids: Sequence[int]) -> None:
-        """The tokens that were just prefilled, and the messages they spell."""
-        self.write("prompt", messages=[message_to_json(m) for m in messages], ids=list(ids))
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        ids: Sequence[int],
+        *,
+        at: int | None = None,
+        tokenizer: str | None = None,
+    ) -> None:
+        """The tokens that were just prefilled, and the messages they spell.
+
+        ``at`` is the length to which the session was cut before that.
+        """
+        cut = {"at": at, "tokenizer": tokenizer}
+        fields = {key: value for key, value in cut.items() if value is not None}
+        written = [message_to_json(message) for message in messages]
+        self.write("prompt", messages=written, ids=list(ids), **fields)
 
     def step(self, step: Step) -> None:
         """A finished turn."""
@@ -146,6 +165,7 @@ def step_to_json(step: Step) -> dict[str, Any]:
         "token_ids": list(step.token_ids),
         "logprobs": [value if math.isfinite(value) else None for value in step.logprobs],
         "ended": step.ended,
+        "tree": step.tree,
     }
 
 
@@ -159,6 +179,7 @@ def step_from_json(data: Mapping[str, Any]) -> Step:
         token_ids=tuple(data["token_ids"]),
         logprobs=tuple(-math.inf if value is None else value for value in data["logprobs"]),
         ended=data["ended"],
+        tree=data.get("tree", ""),
     )
 
 

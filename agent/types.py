@@ -31,6 +31,8 @@ class Step:
     ``token_ids`` and ``logprobs`` are those of the sampled tokens, in order. ``observations``
     answer the calls in order; there are fewer of them if the run ended between two calls.
     ``ended`` says whether the model closed the turn itself, was cut at a token limit, or stopped.
+    ``tree`` is the checkpoint of the files after the step. A step that goes on with a turn that was
+    stopped holds the whole turn's message, and the token ids and observations that are new.
     """
 
     index: int
@@ -40,6 +42,7 @@ class Step:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     ended: TurnEnd = "stop"
+    tree: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from model.template import ChatTemplate, Mask, read_json
 from model.tokenizer import Tokenizer
 
 TURN_END = "<|im_end|>"
+_TURN_START = "<|im_start|>"
 _THINK_END = "\n</think>\n\n"
 
 
@@ -130,6 +131,20 @@ class ChatFormat:
             stop_ids=self.stop_ids,
             in_thinking=self._opens_thinking[thinking],
         )
+
+    def turn_cut(self, ids: Sequence[int]) -> int:
+        """Where in a prompt's ``ids`` its last turn begins, just after ``<|im_start|>``.
+
+        Up to there the ids do not depend on what the turn will be: a session kept at that point
+        can be given the turn again in another form. 0 if there is no such token.
+        """
+        start = self._tokenizer.special(_TURN_START)
+        return next((at + 1 for at in reversed(range(len(ids))) if ids[at] == start), 0)
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """Equal for two checkpoints whose token ids mean the same."""
+        return self._tokenizer.fingerprint
 
     def _after_turn(self, messages: Sequence[Message], mask: Mask, thinking: bool) -> str:
         """What the template writes after an assistant's content, ``<|im_end|>`` first; masked."""

@@ -184,6 +184,10 @@ class Session:
         """Add to the counters that only the caller can know; they are saved with the rest."""
         self._usage += Usage(thinking_tokens=thinking_tokens, tool_s=tool_s, wall_s=wall_s)
 
+    def carry(self, usage: Usage) -> None:
+        """Add what an earlier life of this conversation has cost and this session does not know."""
+        self._usage += replace(usage, context_tokens=0)
+
     def extend(self, ids: Sequence[int], *, on_progress: Progress | None = None) -> None:
         """Run ``ids`` after what is there (prefill); then ``generate`` may go on from them.
 

@@ -12,6 +12,7 @@ byte string, and an incremental UTF-8 decoder joins them.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -97,6 +98,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """One more than the highest id in use; the model's padded vocabulary may be larger."""
         return max(self._plain.get_vocab_size(), max(self._added_bytes, default=-1) + 1)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two tokenizers that give every text the same ids. Hashes the whole of it."""
+        return hashlib.sha256(self._markup.to_str().encode()).hexdigest()[:32]
 
     @property
     def added_pattern(self) -> re.Pattern[str]:

@@ -41,6 +41,8 @@ _SETTINGS = {
     "protocol.file.allow": "always",
     "submodule.recurse": "false",
     "tag.gpgSign": "false",
+    # For a fetch of the commit where a session began, which may be on no branch any more.
+    "uploadpack.allowAnySHA1InWant": "true",
 }
 
 # Files are bytes: no line-ending, encoding, keyword or filter conversion, no external diff, and

@@ -16,7 +16,8 @@ class Repository:
     """The folder to work on and the repository it belongs to.
 
     ``top`` is the top of the working tree; ``prefix`` is ``folder`` below it ("" or "sub/dir/").
-    ``excludes`` are the user's ignore rules that are in no ``.gitignore``.
+    ``excludes`` are the user's ignore rules that are in no ``.gitignore``. ``head`` is the commit
+    that is checked out, "" before the first.
     """
 
     folder: Path
@@ -24,6 +25,7 @@ class Repository:
     prefix: str
     has_commits: bool
     excludes: str
+    head: str = ""
 
     def list_files(self, git: HostGit) -> tuple[list[str], list[str]]:
         """Tracked files, and untracked ones that are not ignored, from ``folder``."""
@@ -90,6 +92,7 @@ def find_repository(path: Path) -> Repository:
             prefix="" if prefix == "." else prefix + "/",
             has_commits=repo.head.is_valid(),
             excludes=_excludes(repo),
+            head=repo.head.commit.hexsha if repo.head.is_valid() else "",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import time
@@ -72,6 +73,11 @@ class Store:
         self._kept: frozenset[str] = frozenset()
         self.left_out: tuple[str, ...] = ()
 
+    def move_to(self, git_dir: Path) -> None:
+        """Keep the record at ``git_dir`` from now on, where nothing may be yet."""
+        shutil.move(self._git_dir, git_dir)
+        self._git_dir = git_dir
+
     def first(self, known: Iterable[str]) -> str:
         """The first snapshot: the files ``known``, ignored or not. Returns its tree id."""
         self._kept = frozenset(known)
@@ -130,11 +136,11 @@ class Store:
 
     def _all_binary(self) -> Path:
         """A git directory with the same objects, in which every file counts as binary."""
-        twin = self._git_dir.with_name("binary.git")
+        twin = self._top.with_name("binary.git")
         if not twin.exists():
             self._git.new_store(twin, binary=True)
-            objects = self._git_dir / "objects"
-            (twin / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+        objects = self._git_dir / "objects"
+        (twin / "objects" / "info" / "alternates").write_text(f"{objects}\n")
         return twin
 
     def _listed(self) -> set[str]:
@@ -188,7 +194,7 @@ class Store:
         command = self._git.command(
             ["fast-import", "--quiet", "--done", "--force"],
             git_dir=self._git_dir,
-            config=("core.compression=1",),
+            config=("core.compression=1", "core.fsync=committed,loose-object"),
         )
         process = subprocess.Popen(
             command,

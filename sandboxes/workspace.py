@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import stat
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sandboxes.copying import copy_files
 from sandboxes.errors import WorkspaceError
 from sandboxes.files import remove_tree
-from sandboxes.folders import Folders
 from sandboxes.hostgit import HostGit, from_os_error
 from sandboxes.patching import apply_patch
 from sandboxes.paths import Owner, private_dir, workspaces_dir
+from sandboxes.rebuild import KeptTree, Origin, after_a_kill
 from sandboxes.repository import Repository, find_repository
 from sandboxes.store import Store
 
@@ -55,6 +54,7 @@ class Workspace:
         self._git = git
         self._store = store
         self._baseline = ""
+        self._head = repository.head
         self._not_copied: tuple[str, ...] = ()
         self.path = folder / "tree"
         self.repo = repository.folder
@@ -71,32 +71,61 @@ class Workspace:
 
         Raises ``WorkspaceError``; nothing is left behind then.
         """
-        repository = find_repository(repo)
-        place = parent or workspaces_dir()
-        folder = place / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
-        try:
-            private_dir(place)
-            stamp_path(folder).write_text(str(Owner.of_this_process()))
-            folder.mkdir(mode=0o700)
+        with _fresh_folder(repo, parent) as (folder, repository):
             git = HostGit(folder / "git-home")
             store_dir = git.new_store(folder / "store.git")
-            (store_dir / "info" / "exclude").write_text(repository.excludes)
-            store = Store(
-                git,
-                store_dir,
-                folder / "tree",
-                prefix=repository.prefix,
-                max_file_bytes=max_file_bytes,
-            )
+            store = _store(git, store_dir, folder, repository, max_file_bytes)
             workspace = cls(folder, repository, git, store)
             workspace._fill(max_file_bytes)
-        except OSError as error:
-            remove_workspace(folder)
-            raise from_os_error(error, f"copying {repository.folder}") from error
-        except BaseException:
-            remove_workspace(folder)
-            raise
         return workspace
+
+    @classmethod
+    def reopen(cls, repo: Path, origin: Origin, tree: str, *, parent: Path | None = None) -> Self:
+        """A new copy whose files are those of ``tree``, a checkpoint in a record that was kept.
+
+        The user's files are not read: what changed in ``repo`` since makes no difference, and
+        ``diff`` stays relative to where the session began. The model's own commits are not kept;
+        its ``.git`` shows the history of ``repo`` up to ``origin.head`` if that is still there.
+
+        Raises ``WorkspaceError``; nothing is left behind then, and the record stays.
+        """
+        with _fresh_folder(repo, parent) as (folder, repository):
+            git = HostGit(folder / "git-home")
+            after_a_kill(origin.record)
+            store = _store(git, origin.record, folder, repository, MAX_FILE_BYTES)
+            workspace = cls(folder, repository, git, store)
+            workspace._refill(origin, tree)
+        return workspace
+
+    def keep_record(self, place: Path) -> Origin:
+        """Move the record of baseline and checkpoints to ``place``, where ``close`` leaves it.
+
+        Returns what ``reopen`` needs. Raises ``WorkspaceError``.
+        """
+        try:
+            self._store.move_to(place)
+        except OSError as error:
+            raise from_os_error(error, "keeping the record of the workspace") from error
+        return Origin(place, self._baseline, self._head)
+
+    def changed_since(self, origin: Origin) -> list[str]:
+        """What is otherwise in the user's repository than when the session began, for a person.
+
+        ``HEAD`` if it moved, and files that were there then and are changed or gone.
+        """
+        kept = self._kept_tree(origin)
+        head = ["HEAD"] if self._repository.head != origin.head else []
+        return head + kept.changed_in(self._repository.folder)
+
+    @property
+    def baseline(self) -> str:
+        """The tree that ``diff`` is relative to."""
+        return self._baseline
+
+    @property
+    def head(self) -> str:
+        """The user's commit that the copy was made from; "" before the first."""
+        return self._head
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -170,6 +199,26 @@ class Workspace:
         self._commit_baseline()
         self._baseline = self._store.first(copied)
 
+    def _refill(self, origin: Origin, tree: str) -> None:
+        if not self._store.has_tree(origin.baseline) or not self._store.has_tree(tree):
+            raise WorkspaceError(
+                f"the files kept in {origin.record} are incomplete; the session cannot go on"
+            )
+        self._head = origin.head
+        self._clone_history()
+        kept = self._kept_tree(origin)
+        kept.lay_out(self.path)
+        self._commit_baseline()
+        self._baseline = origin.baseline
+        if self._store.first(kept.names()) != origin.baseline:
+            raise WorkspaceError(f"the files kept in {origin.record} cannot be laid out again")
+        self._store.restore(tree)
+
+    def _kept_tree(self, origin: Origin) -> KeptTree:
+        scratch = self._folder / "kept.git"
+        prefix = self._repository.prefix
+        return KeptTree(self._git, origin.record, scratch, origin.baseline, prefix=prefix)
+
     def _clone_history(self) -> None:
         """Make ``tree`` a repository with the last commits of the user's, and no files yet.
 
@@ -177,12 +226,15 @@ class Workspace:
         the sandbox reach the user's own. Without commits, or where git cannot send them (a
         partial or damaged repository), the copy starts without history.
         """
-        if self._repository.has_commits and not self._repository.prefix:
+        if self._repository.has_commits and not self._repository.prefix and self._head:
             depth = f"--depth={HISTORY_COMMITS}"
             flags = ("--no-local", "--no-checkout", "--single-branch", "--template=", depth)
             arguments = ["clone", "--quiet", *flags, "--", str(self.repo), str(self.path)]
             try:
                 self._git.run(arguments, cwd=self._folder, timeout_s=CLONE_TIMEOUT_S)
+                if self._head != self._repository.head:
+                    self._in_tree("fetch", "--quiet", depth, "origin", self._head)
+                    self._in_tree("update-ref", "HEAD", self._head)
                 self._in_tree("read-tree", "HEAD")
                 self._in_tree("remote", "remove", "origin")
             except WorkspaceError as error:
@@ -217,6 +269,34 @@ class Workspace:
         )
 
 
+@contextmanager
+def _fresh_folder(repo: Path, parent: Path | None) -> Iterator[tuple[Path, Repository]]:
+    """A new stamped folder for a copy of ``repo``; gone again if what is done with it fails."""
+    repository = find_repository(repo)
+    place = parent or workspaces_dir()
+    folder = place / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+    try:
+        private_dir(place)
+        stamp_path(folder).write_text(str(Owner.of_this_process()))
+        folder.mkdir(mode=0o700)
+        yield folder, repository
+    except OSError as error:
+        remove_workspace(folder)
+        raise from_os_error(error, f"copying {repository.folder}") from error
+    except BaseException:
+        remove_workspace(folder)
+        raise
+
+
+def _store(
+    git: HostGit, record: Path, folder: Path, repository: Repository, max_file_bytes: int
+) -> Store:
+    (record / "info" / "exclude").write_text(repository.excludes)
+    return Store(
+        git, record, folder / "tree", prefix=repository.prefix, max_file_bytes=max_file_bytes
+    )
+
+
 def stamp_path(folder: Path) -> Path:
     """The file that names the owner of the workspace ``folder``."""
     return folder.with_name(folder.name + ".owner")
@@ -228,43 +308,3 @@ def remove_workspace(folder: Path) -> bool:
     if gone:
         stamp_path(folder).unlink(missing_ok=True)
     return gone
-
-
-def copy_files(
-    source: Path,
-    target: Path,
-    tracked: Sequence[str],
-    untracked: Sequence[str],
-    max_file_bytes: int,
-) -> tuple[list[str], tuple[str, ...]]:
-    """Copy files as bytes with their modes and times. Returns those copied and those left out."""
-    copied: list[str] = []
-    left_out: list[str] = []
-    large_ok = set(tracked)
-    with Folders(source) as folders:
-        for path in sorted({*tracked, *untracked}):
-            found = folders.stat(path)
-            if found is None:
-                continue
-            place = target / path
-            if stat.S_ISLNK(found.st_mode):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.symlink_to(folders.readlink(path))
-            elif not stat.S_ISREG(found.st_mode):
-                continue
-            elif found.st_size > max_file_bytes and path not in large_ok:
-                left_out.append(path)
-                continue
-            else:
-                try:
-                    file = folders.open(path)
-                except PermissionError:
-                    left_out.append(path)
-                    continue
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with file, place.open("wb") as out:
-                    shutil.copyfileobj(file, out, 1 << 20)
-                    os.fchmod(out.fileno(), stat.S_IMODE(found.st_mode) & 0o777 | 0o600)
-                os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
-            copied.append(path)
-    return copied, tuple(left_out)

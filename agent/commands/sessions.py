@@ -70,6 +70,12 @@ def show(
             _step(record)
         elif record["type"] == "check":
             write_out(f"\ncheck {record['when']}: exit code {record['exit_code']}\n")
+        elif record["type"] == "rewind":
+            write_out(
+                f"\nback to step {record['to']} ({record['why']}): later steps above are void\n"
+            )
+        elif record["type"] == "resume":
+            write_out(f"\nresumed {record['time']} with {visible(str(record['model']))}\n")
         elif record["type"] == "end" and record.get("patch"):
             write_out(f"\npatch:\n{visible(record['patch'])}")
 

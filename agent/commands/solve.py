@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.commands.printing import Output, finish, listener, print_error
 from agent.config import load_settings
 from agent.errors import ConfigError
 from agent.failure import tell
 from agent.interrupts import Interrupts
-from agent.output import is_terminal, visible, write_err, write_json, write_patch
+from agent.output import is_terminal
 from sandboxes.repository import find_repository
 
 if TYPE_CHECKING:
-    from agent.events import Listener
     from agent.solve import LoadedModel
-    from agent.types import SolveReport
 
 MAX_TASK_BYTES = 1_000_000
-
-
-class Output(StrEnum):
-    """How the result is written to stdout."""
-
-    TEXT = "text"
-    JSON = "json"
-    STREAM_JSON = "stream-json"
 
 
 def solve(
@@ -61,9 +51,9 @@ def solve(
     thinking: Annotated[
         str | None,
         typer.Option(
-            metavar="preserve|off",
-            help="Keep the model's reasoning in its context, or do without. ('drop' would equal "
-            "'preserve' here: it removes the reasoning of earlier user turns, and there is one.)",
+            metavar="preserve|drop|off",
+            help="Keep the model's reasoning in its context; drop that of earlier user turns; or "
+            "do without.",
         ),
     ] = None,
     max_steps: Annotated[int | None, typer.Option(help="Turns of the model at most.")] = None,
@@ -135,7 +125,7 @@ def run(
                 from agent import solve as solving
                 from agent.types import Task
 
-                listen = _listener(output)
+                listen = listener(output)
                 settings = solving.prepare(settings, listen=listen)
                 model = model or solving.load_model(settings.model)
             report = solving.solve(
@@ -146,11 +136,11 @@ def run(
                 interrupted=interrupts,
                 apply=apply,
             )
-            return _finish(report, repo, output, apply=apply)
+            return finish(report, repo, output, apply=apply)
     except (Exception, KeyboardInterrupt) as error:
         failure = tell(error)
         if output is not Output.TEXT:
-            _print_error(failure.message, failure.exit_code, names, output)
+            print_error(failure.message, failure.exit_code, names, output)
         return failure.exit_code
 
 
@@ -170,51 +160,3 @@ def _task_text(argument: str) -> str:
     if not text:
         raise ConfigError("the task is empty: say what to do")
     return text
-
-
-def _listener(output: Output) -> Listener:
-    """Progress for a terminal on stderr and, if asked for, events on stdout."""
-    from agent.progress import terminal_listener
-    from agent.stream import event_as_json
-
-    show = terminal_listener()
-    if output is not Output.STREAM_JSON:
-        return show
-
-    def both(event: Any) -> None:
-        show(event)
-        if (line := event_as_json(event)) is not None:
-            write_json(line)
-
-    return both
-
-
-def _finish(report: SolveReport, repo: Path, output: Output, *, apply: bool) -> int:
-    """Apply the patch if asked, print the result, return the exit code."""
-    from agent.report import as_json, check_line, usage_line
-
-    data = as_json(report)
-    if output is Output.JSON:
-        write_json(data)
-    elif output is Output.STREAM_JSON:
-        write_json({"event": "result"} | data)
-    else:
-        write_patch(report.patch)
-    lines = [f"{data['status']}: {data['summary']}" if data["summary"] else data["status"]]
-    if report.check is not None:
-        lines.append(check_line(report.check))
-    if apply and report.patch:
-        lines.append(f"applied to {repo}" if report.applied else "not applied")
-    lines += [usage_line(report.result.usage, len(report.result.steps))]
-    lines.append(f"session {report.session}")
-    write_err("".join(visible(line.replace("\n", " ")) + "\n" for line in lines if line))
-    return int(data["exit_status"])
-
-
-def _print_error(
-    message: str, exit_code: int, names: Mapping[str, str | None], output: Output
-) -> None:
-    from agent.report import error_as_json
-
-    data = error_as_json(message, exit_code, model=names["model"], sandbox=names["sandbox"])
-    write_json(data if output is Output.JSON else {"event": "result"} | data)

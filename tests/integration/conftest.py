@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
+from agent.loading import LoadedModel
 from agent.store import Store
+from model.chat import ChatFormat
+from model.config import ModelConfig
+from model.engine import Engine
+from model.sampling import SamplingParams
+from model.tokenizer import Tokenizer
+from tests.support.placed import PlacedNetwork
 
 BUGGY = {
     "calc.py": "def add(a, b):\n    return a - b\n",
@@ -81,6 +88,26 @@ class Script:
 def script() -> Script:
     """How to write turns for ``scripted_model``."""
     return Script()
+
+
+@pytest.fixture
+def placed_model(tiny_checkpoint: Path, tiny_tokenizer: Tokenizer) -> Callable[..., LoadedModel]:
+    """``placed_model(*turns)``: as ``scripted_model``, over a network that knows its place."""
+    chat = ChatFormat.load(tiny_checkpoint, tiny_tokenizer)
+
+    def make(*turns: str) -> LoadedModel:
+        encode = tiny_tokenizer.encode_markup
+        network = PlacedNetwork(
+            [encode(turn + "<|im_end|>") for turn in turns],
+            tiny_tokenizer.vocab_size,
+            tuple(encode("<|im_start|>assistant")),
+            tuple(encode("<|im_start|>assistant\n<think>\n")),
+        )
+        config = ModelConfig.tiny(vocab_size=network.vocab_size, context_length=1 << 20)
+        engine = Engine(network, config, name="placed", generation=SamplingParams())
+        return LoadedModel(engine, chat)
+
+    return make
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_variables_of_build_servers_are_left_alone(
     [
         ({"max_steps": 0}, "max_steps = 0 in the command line"),
         ({"sandbox": "dokcer"}, "sandbox = 'dokcer' .*'docker', 'bubblewrap' or 'local'"),
-        ({"thinking": "drop"}, "thinking = 'drop'"),
+        ({"thinking": "forget"}, "thinking = 'forget'"),
         ({"temperature": float("nan")}, "temperature"),
         ({"max_wall_time": float("inf")}, "max_wall_time"),
         ({"check": ""}, "check"),

@@ -1,0 +1,71 @@
+"""What ``solve``, ``resume`` and ``fork`` print while they run and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.output import visible, write_err, write_json, write_patch
+
+if TYPE_CHECKING:
+    from agent.events import Listener
+    from agent.types import SolveReport
+
+
+class Output(StrEnum):
+    """How the result is written to stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+    STREAM_JSON = "stream-json"
+
+
+def listener(output: Output) -> Listener:
+    """Progress for a terminal on stderr and, if asked for, events on stdout."""
+    from agent.progress import terminal_listener
+    from agent.stream import event_as_json
+
+    show = terminal_listener()
+    if output is not Output.STREAM_JSON:
+        return show
+
+    def both(event: Any) -> None:
+        show(event)
+        if (line := event_as_json(event)) is not None:
+            write_json(line)
+
+    return both
+
+
+def finish(report: SolveReport, repo: Path, output: Output, *, apply: bool) -> int:
+    """Apply the patch if asked, print the result, return the exit code."""
+    from agent.report import as_json, check_line, usage_line
+
+    data = as_json(report)
+    if output is Output.JSON:
+        write_json(data)
+    elif output is Output.STREAM_JSON:
+        write_json({"event": "result"} | data)
+    else:
+        write_patch(report.patch)
+    lines = [f"{data['status']}: {data['summary']}" if data["summary"] else data["status"]]
+    if report.check is not None:
+        lines.append(check_line(report.check))
+    if apply and report.patch:
+        lines.append(f"applied to {repo}" if report.applied else "not applied")
+    lines += [usage_line(report.result.usage, len(report.result.steps))]
+    lines.append(f"session {report.session}")
+    write_err("".join(visible(line.replace("\n", " ")) + "\n" for line in lines if line))
+    return int(data["exit_status"])
+
+
+def print_error(
+    message: str, exit_code: int, names: Mapping[str, str | None], output: Output
+) -> None:
+    """Print the object that says why a run could not begin."""
+    from agent.report import error_as_json
+
+    data = error_as_json(message, exit_code, model=names["model"], sandbox=names["sandbox"])
+    write_json(data if output is Output.JSON else {"event": "result"} | data)

@@ -1,0 +1,240 @@
+"""``agent resume``, ``agent fork`` and ``agent rewind``: going on with saved sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.commands.printing import Output, finish, listener, print_error
+from agent.errors import ConfigError
+from agent.failure import tell
+from agent.interrupts import Interrupts
+from agent.output import write_json, write_out
+
+if TYPE_CHECKING:
+    from agent.solve import LoadedModel
+    from agent.store import SavedSession
+
+Name = Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")]
+Text = Annotated[str | None, typer.Argument(help="What to tell the model.", metavar="[MESSAGE]")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="Another checkpoint; default: the session's.")
+]
+SandboxKind = Annotated[
+    str | None,
+    typer.Option("--sandbox", metavar="docker|bubblewrap|local", help="Where commands run."),
+]
+Image = Annotated[str | None, typer.Option("--image", help="Docker image.")]
+Network = Annotated[
+    bool | None, typer.Option("--network/--no-network", help="Let commands reach the network.")
+]
+Check = Annotated[
+    str | None, typer.Option("--check", help="Command that passes once the task is done.")
+]
+ThinkingMode = Annotated[
+    str | None,
+    typer.Option(
+        "--thinking",
+        metavar="preserve|drop|off",
+        help="From this turn on: keep the reasoning, drop that of earlier user turns, or none.",
+    ),
+]
+MaxSteps = Annotated[int | None, typer.Option("--max-steps", help="Turns of the model at most.")]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", help="Tokens of the session at most.")
+]
+MaxTurnTokens = Annotated[
+    int | None, typer.Option("--max-turn-tokens", help="Tokens of one turn at most.")
+]
+MaxWallTime = Annotated[float | None, typer.Option("--max-wall-time", help="Seconds at most.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Draw other random numbers from here on.")
+]
+Temperature = Annotated[float | None, typer.Option("--temperature", help="0 is greedy.")]
+Apply = Annotated[
+    bool, typer.Option("--apply", help="Apply the patch to the repository if it is good.")
+]
+Format = Annotated[Output, typer.Option("--output", help="How to print the result.")]
+
+
+def resume(
+    name: Name,
+    message: Text = None,
+    model: ModelName = None,
+    sandbox: SandboxKind = None,
+    image: Image = None,
+    network: Network = None,
+    check: Check = None,
+    thinking: ThinkingMode = None,
+    max_steps: MaxSteps = None,
+    max_tokens: MaxTokens = None,
+    max_turn_tokens: MaxTurnTokens = None,
+    max_wall_time: MaxWallTime = None,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    apply: Apply = False,
+    output: Format = Output.TEXT,
+) -> None:
+    """Go on with a session, in a fresh sandbox with the files of its last complete step.
+
+    Without a message a session that was stopped goes on as if it had not been. What is not given
+    as a flag is as it was. Exit codes and output as for solve.
+    """
+    flags = {
+        "model": model,
+        "sandbox": sandbox,
+        "image": image,
+        "network": network,
+        "thinking": thinking,
+        "max_steps": max_steps,
+        "max_tokens": max_tokens,
+        "max_turn_tokens": max_turn_tokens,
+        "max_wall_time": max_wall_time,
+        "temperature": temperature,
+    }
+    raise typer.Exit(run(name, message, flags, check=check, seed=seed, apply=apply, output=output))
+
+
+def fork(
+    name: Name,
+    message: Text = None,
+    model: ModelName = None,
+    sandbox: SandboxKind = None,
+    image: Image = None,
+    network: Network = None,
+    check: Check = None,
+    thinking: ThinkingMode = None,
+    max_steps: MaxSteps = None,
+    max_tokens: MaxTokens = None,
+    max_turn_tokens: MaxTurnTokens = None,
+    max_wall_time: MaxWallTime = None,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    apply: Apply = False,
+    output: Format = Output.TEXT,
+) -> None:
+    """Make a new session with the conversation, state and files of another.
+
+    With a message it goes on at once, as with resume; without one its id is printed.
+    """
+    flags = {
+        "model": model,
+        "sandbox": sandbox,
+        "image": image,
+        "network": network,
+        "thinking": thinking,
+        "max_steps": max_steps,
+        "max_tokens": max_tokens,
+        "max_turn_tokens": max_turn_tokens,
+        "max_wall_time": max_wall_time,
+        "temperature": temperature,
+    }
+    if message is None and (check, seed, apply, *flags.values()) != (
+        None,
+        None,
+        False,
+        *[None] * 10,
+    ):
+        raise ConfigError("without a message nothing runs: give these flags to agent resume")
+    raise typer.Exit(
+        run(name, message, flags, check=check, seed=seed, apply=apply, output=output, copy=True)
+    )
+
+
+def rewind(
+    name: Name,
+    to: Annotated[
+        int, typer.Option("--to", help="The step to go back to the end of; 0: before the first.")
+    ],
+    model: ModelName = None,
+) -> None:
+    """Take a session back: conversation, model state and files together.
+
+    What came after the step stays readable in its trajectory.
+    """
+    from agent import solve as solving
+    from agent.resume import stored_settings
+    from agent.rewind import rewind as go_back
+    from agent.store import Store
+
+    store = Store()
+    store.reap()
+    saved = store.find(name)
+    loaded = solving.load_model(stored_settings(saved, {"model": model}).model)
+    cost = go_back(saved, to, loaded, listen=listener(Output.TEXT))
+    paid = f"{cost:,} tokens prefilled" if cost else "nothing prefilled"
+    write_out(f"session {saved.id} is at step {to} ({paid}); go on with agent resume {saved.id}\n")
+
+
+def run(
+    name: str,
+    message: str | None,
+    flags: Mapping[str, Any],
+    *,
+    check: str | None = None,
+    seed: int | None = None,
+    apply: bool = False,
+    output: Output = Output.TEXT,
+    copy: bool = False,
+    model: LoadedModel | None = None,
+) -> int:
+    """The commands once their flags are read; returns the exit code. Without ``model`` it loads.
+
+    Whatever goes wrong is one line on stderr and, with a JSON output, also one object of the usual
+    keys with status ``error`` (or ``interrupted``).
+    """
+    names: dict[str, str | None] = {"model": flags.get("model"), "sandbox": flags.get("sandbox")}
+    try:
+        with Interrupts() as interrupts:
+            with interrupts.immediate():
+                # torch comes in with these.
+                from agent import resume as resuming
+                from agent import solve as solving
+                from agent.rewind import fork as make_copy
+                from agent.store import Store
+
+                if message is not None and not message.strip():
+                    raise ConfigError("the message is empty: say what to do, or leave it out")
+                store = Store()
+                store.reap()
+                saved = store.find(name)
+                settings = resuming.stored_settings(saved, dict(flags))
+                names = {"model": settings.model, "sandbox": settings.sandbox}
+                if copy:
+                    saved = make_copy(store, saved)
+                    if message is None:
+                        return _print_copy(saved, output)
+                listen = listener(output)
+                # Refused before the model is loaded, where that can be known.
+                with saved.claim():
+                    pass
+                settings = solving.prepare(settings, store=store, listen=listen)
+                model = model or solving.load_model(settings.model)
+            report = resuming.resume(
+                saved,
+                message and message.encode("utf-8", "replace").decode("utf-8"),
+                settings,
+                model,
+                check=check,
+                seed=seed,
+                listen=listen,
+                interrupted=interrupts,
+                apply=apply,
+            )
+            return finish(report, Path(str(saved.data["repo"])), output, apply=apply)
+    except (Exception, KeyboardInterrupt) as error:
+        failure = tell(error)
+        if output is not Output.TEXT:
+            print_error(failure.message, failure.exit_code, names, output)
+        return failure.exit_code
+
+
+def _print_copy(saved: SavedSession, output: Output) -> int:
+    if output is Output.TEXT:
+        write_out(f"{saved.id}\n")
+    else:
+        write_json({"session": saved.id, "parent": saved.data["parent"], "status": saved.status})
+    return 0

@@ -1,0 +1,226 @@
+"""One run of a session in an open sandbox: the check, the loop, the check again, the end.
+
+``agent.solve`` begins sessions with it and ``agent.resume`` goes on with them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from agent import report as reporting
+from agent.check import run_check
+from agent.config import Settings
+from agent.context import Budget, RunLimits
+from agent.conversation import Conversation
+from agent.events import CheckDone, CommandOutput, Listener, Notice, RunEnded
+from agent.loading import LoadedModel
+from agent.loop import Loop
+from agent.states import keep_point
+from agent.store import SavedSession
+from agent.trajectory import TrajectoryWriter
+from agent.types import (
+    CheckReport,
+    CheckRun,
+    Failed,
+    Interrupted,
+    RunResult,
+    SolveReport,
+    Task,
+)
+from model.sampling import SamplingParams
+from model.session import Session
+from sandboxes.base import Limits, Sandbox
+from sandboxes.errors import SandboxError
+from sandboxes.open import open_sandbox
+from sandboxes.workspace import Workspace
+from tools.registry import Registry
+from tools.types import ToolContext
+
+Question = Callable[[], bool]
+Work = Callable[[Loop], RunResult]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run works with. ``saved`` is claimed by this process.
+
+    ``check_before`` is what the check gave before the model began, where that is known.
+    """
+
+    task: Task
+    settings: Settings
+    model: LoadedModel
+    sampling: SamplingParams
+    saved: SavedSession
+    listen: Listener
+    interrupted: Question
+    apply: bool
+    check_before: CheckRun | None = None
+    checks_first: bool = True
+
+    def go(
+        self,
+        workspace: Workspace,
+        sandbox: Sandbox,
+        session: Session,
+        trajectory: TrajectoryWriter,
+        work: Work,
+    ) -> SolveReport:
+        """From the first check to the report. ``work`` is given the loop and runs it."""
+        result, check = self._work(sandbox, session, trajectory, work)
+        result, applied = self._applied(workspace, result, check)
+        self._finish(trajectory, result, check)
+        name = self.model.engine.name
+        return SolveReport(self.saved.id, result, check, name, self.settings.sandbox, applied)
+
+    def _work(
+        self,
+        sandbox: Sandbox,
+        session: Session,
+        trajectory: TrajectoryWriter,
+        work: Work,
+    ) -> tuple[RunResult, CheckReport | None]:
+        """The check, the loop, and the check again."""
+        settings, task = self.settings, self.task
+        before = self.check_before
+        if before is None and self.checks_first:
+            before = self._check("before", sandbox, trajectory)
+        budget = Budget(run_limits(settings), self.model.engine.context_length)
+
+        def halt() -> bool:
+            return self.interrupted() or budget.out_of_time()
+
+        registry = Registry(
+            ToolContext(
+                sandbox,
+                command_timeout_s=settings.command_timeout,
+                should_stop=halt,
+                on_output=lambda text: self.listen(CommandOutput(text)),
+            )
+        )
+        conversation = Conversation(
+            session,
+            self.model.chat,
+            registry.schemas(),
+            self.sampling,
+            thinking=settings.thinking != "off",
+            listen=self.listen,
+            halt=halt,
+        )
+        loop = Loop(
+            conversation,
+            registry,
+            sandbox.workspace,
+            budget,
+            trajectory,
+            interrupted=self.interrupted,
+            listen=self.listen,
+            save=lambda: session.save(self.saved.path),
+            mark=lambda: keep_point(self.saved, session),
+        )
+        result = work(loop)
+        if task.check is None:
+            return result, None
+        after = None
+        if result.outcome.patch and not isinstance(result.outcome, Failed | Interrupted):
+            after = self._check("after", sandbox, trajectory)
+            if self.interrupted() and (after is None or after.exit_code is None):
+                # The check was not answered, so the patch did not fail it.
+                result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
+        return result, CheckReport(task.check, before, after)
+
+    def _check(self, when: str, sandbox: Sandbox, trajectory: TrajectoryWriter) -> CheckRun | None:
+        """Run the task's check, if it has one and there is time, and record what it gave."""
+        if self.task.check is None or self.interrupted():
+            return None
+        try:
+            run = run_check(
+                self.task.check,
+                sandbox,
+                timeout_s=self.settings.check_timeout,
+                should_stop=self.interrupted,
+            )
+        except SandboxError as error:
+            self.listen(Notice(f"the check could not run: {error}"))
+            return None
+        trajectory.write("check", when=when, **reporting.check_run_as_json(run))
+        self.listen(CheckDone(when, run))
+        return run
+
+    def _applied(
+        self, workspace: Workspace, result: RunResult, check: CheckReport | None
+    ) -> tuple[RunResult, bool]:
+        """Put a good patch into the user's tree if asked; one that does not fit fails the run."""
+        if not self.apply or reporting.status_of(result, check)[1] != 0:
+            return result, False
+        try:
+            workspace.apply_to(self.task.repo, result.outcome.patch)
+        except SandboxError as error:
+            failed = Failed(f"not applied: {error}", result.outcome.patch)
+            return dataclasses.replace(result, outcome=failed), False
+        return result, True
+
+    def _finish(
+        self, trajectory: TrajectoryWriter, result: RunResult, check: CheckReport | None
+    ) -> None:
+        """Write down how it ended. A full disk costs the record, not the run."""
+        saved = self.saved
+        status, exit_status = reporting.status_of(result, check)
+        end = {
+            "status": status,
+            "exit_status": exit_status,
+            "summary": reporting.summary_of(result),
+            "steps": len(result.steps),
+            "usage": result.usage.as_dict(),
+        }
+        try:
+            trajectory.write("end", **end, patch=result.outcome.patch)
+            saved.update(**end, check_result=check and reporting.check_as_json(check))
+        except OSError as error:
+            self.listen(Notice(f"session {saved.id} is saved only in part: {error}"))
+        self.listen(RunEnded(saved.id, status, exit_status, check))
+
+
+@contextmanager
+def marks_its_end(saved: SavedSession) -> Iterator[None]:
+    """If the block raises, ``session.json`` says so."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            saved.update(**_cut_short(error))
+        raise
+
+
+def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
+    """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
+    limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
+    return open_sandbox(settings.sandbox, workspace, image=settings.image, limits=limits, name=name)
+
+
+def _cut_short(error: BaseException) -> dict[str, Any]:
+    """What ``session.json`` says of a run that an exception ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": "interrupted", "exit_status": reporting.EXIT_INTERRUPTED}
+    return {"status": "failed", "exit_status": reporting.EXIT_ERROR, "summary": str(error)}
+
+
+def sampling_of(settings: Settings, default: SamplingParams) -> SamplingParams:
+    """How the settings sample, given how the checkpoint's makers do."""
+    if settings.temperature is None:
+        return default
+    return dataclasses.replace(default, temperature=settings.temperature)
+
+
+def run_limits(settings: Settings) -> RunLimits:
+    """The loop's limits in the settings."""
+    return RunLimits(
+        max_steps=settings.max_steps,
+        max_tokens=settings.max_tokens,
+        max_turn_tokens=settings.max_turn_tokens,
+        max_wall_time_s=settings.max_wall_time,
+    )

@@ -1,0 +1,126 @@
+"""The saved states of a session, and the nearest one to where it should be.
+
+A state cannot be cut back, so one that is ahead is of no use. What is missing is prefilled.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.history import History
+from agent.loading import LoadedModel
+from agent.store import SavedSession
+from agent.version import version
+from model.engine import Engine
+from model.errors import StateError
+from model.session import Session, Usage
+
+KEPT_POINTS = 5
+
+
+@dataclass(frozen=True)
+class Found:
+    """A session that holds ``session.ids``, a beginning of what was asked for.
+
+    ``current`` says that it is the state after the last step, and ``damage`` what was wrong with
+    that one, if anything.
+    """
+
+    session: Session
+    current: bool
+    damage: str = ""
+
+
+def nearest(
+    engine: Engine, saved: SavedSession, ids: Sequence[int], *, seed: int, foreign: bool = False
+) -> Found:
+    """The longest saved state whose ids ``ids`` begin with, else an empty session.
+
+    With ``foreign`` no saved state is used.
+    """
+    if foreign:
+        return Found(engine.session(seed=seed), current=False)
+    damage = ""
+    places = [saved.path, *reversed(points(saved))]
+    best: Found | None = None
+    for place in places:
+        if place != saved.path and int(place.name) > len(ids):
+            continue
+        try:
+            session = engine.resume(place)
+        except StateError as error:
+            damage = damage or (str(error) if place == saved.path else "")
+            continue
+        if session.ids == tuple(ids[: session.length]):
+            best = Found(session, current=place == saved.path)
+            break
+        session.close()
+    if best is None:
+        best = Found(engine.session(seed=seed), current=False)
+    return Found(best.session, best.current, damage)
+
+
+def catch_up(found: Found, ids: Sequence[int], spent: Usage) -> int:
+    """Prefill what ``found`` lacks of ``ids``; returns how many tokens that cost.
+
+    Its counters become ``spent`` and that cost, unless it is the current state, which knows its
+    own.
+    """
+    session = found.session
+    if not found.current:
+        session.carry(spent - session.usage)
+    missing = ids[session.length :]
+    session.extend(missing)
+    return len(missing)
+
+
+def points(saved: SavedSession) -> list[Path]:
+    """The states kept at user turns, by length."""
+    return sorted((saved.path / "points").glob("[0-9]*"))
+
+
+def keep_point(saved: SavedSession, session: Session) -> None:
+    """Save ``session`` as it is at a user turn. Raises ``StateError``.
+
+    Points further on are no longer on the session's way; of the others the first and the newest
+    stay.
+    """
+    place = saved.path / "points" / f"{session.length:09}"
+    session.save(place)
+    old = points(saved)
+    here = old.index(place)
+    for gone in (*old[here + 1 :], *old[1 : max(1, here - KEPT_POINTS + 2)]):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def disown(saved: SavedSession) -> None:
+    """Remove all saved states: they belong to other weights, tokens, or another version."""
+    (saved.path / "session_state.json").unlink(missing_ok=True)
+    shutil.rmtree(saved.path / "points", ignore_errors=True)
+
+
+def foreign(saved: SavedSession, history: History, model: LoadedModel) -> list[str]:
+    """What is not as it was when the state was saved: weights, tokenizer, version."""
+    now_known = {
+        "weights": (saved.data.get("fingerprint"), model.engine.fingerprint),
+        "tokenizer": (
+            history.tokenizer or saved.data.get("tokenizer"),
+            model.chat.tokenizer_fingerprint,
+        ),
+        "version": (saved.data.get("version"), version()),
+    }
+    return [name for name, (then, here) in now_known.items() if then != here]
+
+
+def changed_text(why: Sequence[str]) -> str:
+    """``foreign``'s answer in words."""
+    return f"changed since the state was saved: {', '.join(why)}"
+
+
+def common(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    pairs = zip(left, right, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
