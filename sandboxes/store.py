@@ -13,10 +13,10 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sandboxes.errors import WorkspaceError
@@ -263,7 +263,7 @@ class Store:
     def _patch(self, base: str, tree: str, *options: str, git_dir: Path | None = None) -> bytes:
         return self._run(
             [
-                *("diff-tree", "-p", "-r", "--binary", "--full-index", "--find-renames"),
+                *("diff-tree", "-p", "-r", "--binary", "--full-index", self._renames(base, tree)),
                 *("--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short"),
                 *("--src-prefix=a/", "--dst-prefix=b/", "--diff-algorithm=histogram"),
                 *(base, tree, *options),
@@ -271,16 +271,39 @@ class Store:
             git_dir=git_dir,
         )
 
-    def _utf8_patch(self, base: str, tree: str) -> str:
-        raw = self._run(["diff-tree", "-r", "-z", "--raw", "--find-renames", base, tree])
+    def _renames(self, base: str, tree: str) -> str:
+        """Whether to tell renames: only where every path plays one part in the patch.
+
+        ``git apply`` refuses some patches in which the old place of a renamed file, or a folder on
+        the way to it, is taken by something else.
+        """
+        changes = list(self._raw(base, tree, "--find-renames"))
+        names = [name for *_, both in changes for name in both]
+        plain = (
+            len(set(names)) == len(names)
+            and not _nested(names)
+            and all(status != "T" for _, _, status, _ in changes)
+        )
+        return "--find-renames" if plain else "--no-renames"
+
+    def _raw(self, base: str, tree: str, option: str) -> Iterator[tuple[str, str, str, list[str]]]:
+        """The changes between two trees: old blob, new blob, kind of change, and the paths."""
+        raw = self._run(["diff-tree", "-r", "-z", "--raw", option, base, tree])
         fields = os.fsdecode(raw).split("\0")
-        texts: list[str] = []
-        binaries: list[str] = []
         while len(fields) > 1:
             _, _, old, new, status = fields.pop(0).split(" ")
-            names = [fields.pop(0) for _ in range(2 if status[0] in "RC" else 1)]
+            count = 2 if status[0] in "RC" else 1
+            yield old, new, status[0], [fields.pop(0) for _ in range(count)]
+
+    def _utf8_patch(self, base: str, tree: str) -> str:
+        texts: list[str] = []
+        binaries: list[str] = []
+        for old, new, _, names in self._raw(base, tree, self._renames(base, tree)):
             plain = self._is_utf8(old) and self._is_utf8(new)
             (texts if plain else binaries).extend(names)
+        if _nested(texts + binaries):
+            # A path given to git also means what is below it, so the two parts would overlap.
+            return self._patch(base, tree, git_dir=self._all_binary()).decode()
         patch = b""
         if texts:
             patch += self._patch(base, tree, "--", *texts)
@@ -340,3 +363,9 @@ def _copy_exactly(source: IO[bytes], out: IO[bytes], size: int) -> None:
         chunk = source.read(min(left, _CHUNK)) or bytes(min(left, _CHUNK))
         out.write(chunk)
         left -= len(chunk)
+
+
+def _nested(names: Sequence[str]) -> bool:
+    """Whether one of the paths is a folder on the way to another."""
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    return not folders.isdisjoint(names)

@@ -107,20 +107,21 @@ def test_patch_and_rollback(workspace: Workspace, tmp_path: Path) -> None:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(changes=st.lists(CHANGE, min_size=1, max_size=8))
     def check(changes: list[tuple[str, str, bytes]]) -> None:
-        for kind, path, argument in changes:
-            change(workspace.path, kind, path, argument)
-        expected = tree_of(workspace.path)
-        patch = workspace.diff()
-        patch.encode()
-        assert (patch == "") == (expected == original)
         user = tmp_path / "user"
         shutil.copytree(workspace.repo, user, symlinks=True)
         try:
+            for kind, path, argument in changes:
+                change(workspace.path, kind, path, argument)
+            expected = tree_of(workspace.path)
+            patch = workspace.diff()
+            patch.encode()
+            assert (patch == "") == (expected == original)
             workspace.apply_to(user, patch)
             assert tree_of(user) == expected
         finally:
+            # Also after a failure: the next example begins from the baseline.
             shutil.rmtree(user)
-        workspace.rollback(baseline)
+            workspace.rollback(baseline)
         assert tree_of(workspace.path) == original
 
     check()
