@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,7 @@ def tree(folder: Path) -> dict[str, object]:
         name = str(path.relative_to(folder))
         if not name.startswith(".git/") and not path.is_dir():
             mode = path.lstat().st_mode & 0o100
-            found[name] = os.readlink(path) if path.is_symlink() else (path.read_bytes(), mode)
+            found[name] = path.readlink() if path.is_symlink() else (path.read_bytes(), mode)
     return found
 
 
