@@ -128,6 +128,8 @@ class _Attempt:
             workspace.keep_record(saved.files)
             trajectory = stack.enter_context(saved.writer())
             trajectory.write("session", **saved.data)
+            # Only now: whoever hears of the session may go on with it.
+            self.listen(self._started(saved))
             run = Run(
                 self.task,
                 settings,
@@ -141,6 +143,11 @@ class _Attempt:
             first = first_messages(self.task, root=sandbox.root, network=settings.network)
             begin: Work = lambda loop: loop.run(first, user_turn=True)  # noqa: E731
             return run.go(workspace, sandbox, session, trajectory, begin)
+
+    def _started(self, saved: SavedSession) -> RunStarted:
+        settings = self.settings
+        name = self.model.engine.name
+        return RunStarted(saved.id, name, settings.sandbox, self.number + 1, settings.n)
 
     def _register(self, name: str, workspace: Workspace) -> SavedSession:
         """Make the session's folder and say that it has begun."""
@@ -165,8 +172,5 @@ class _Attempt:
             baseline=workspace.baseline,
             head=workspace.head,
             allowed_from=0,
-        )
-        self.listen(
-            RunStarted(saved.id, engine.name, settings.sandbox, self.number + 1, settings.n)
         )
         return saved

@@ -14,6 +14,7 @@ from agent.history import History
 from agent.loading import LoadedModel
 from agent.store import SavedSession
 from agent.version import version
+from model import persist
 from model.engine import Engine
 from model.errors import StateError
 from model.session import Session, Usage
@@ -98,7 +99,7 @@ def keep_point(saved: SavedSession, session: Session) -> None:
 
 def disown(saved: SavedSession) -> None:
     """Remove all saved states: they belong to other weights, tokens, or another version."""
-    (saved.path / "session_state.json").unlink(missing_ok=True)
+    (saved.path / persist.RECORD).unlink(missing_ok=True)
     shutil.rmtree(saved.path / "points", ignore_errors=True)
 
 

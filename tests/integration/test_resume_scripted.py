@@ -18,6 +18,8 @@ from agent.rewind import fork, rewind
 from agent.solve import solve
 from agent.trajectory import read_records, session_ids
 from agent.types import Task
+from model.errors import StateError
+from model.session import Session
 
 
 def local(**fields: object) -> Settings:
@@ -253,20 +255,17 @@ def test_a_session_in_use_is_refused_with_the_process(scene) -> None:
     assert scene.resume(name).patch
 
 
-def test_a_full_disk_ends_the_run_and_loses_that_step_only(scene, store, monkeypatch) -> None:
-    from model import persist
-    from model.errors import StateError
-
+def test_a_full_disk_ends_the_run_and_loses_that_step_only(scene, monkeypatch) -> None:
     whole = scene.solve()
-    real, calls = persist.write, []
+    real, saves = Session.save, []
 
-    def full(directory: Path, *rest) -> None:
-        calls.append(directory)
-        if len(calls) > 3:
+    def full(session: Session, directory: Path) -> None:
+        saves.append(directory)
+        if len(saves) > 3:
             raise StateError(f"cannot save the session in {directory}: No space left on device")
-        real(directory, *rest)
+        real(session, directory)
 
-    monkeypatch.setattr(persist, "write", full)
+    monkeypatch.setattr(Session, "save", full)
     report = scene.solve()
     assert status_of(report.result, report.check)[0] == "failed"
     assert "No space left" in report.result.outcome.reason

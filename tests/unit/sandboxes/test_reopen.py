@@ -36,7 +36,7 @@ def tree(folder: Path) -> dict[str, object]:
         name = str(path.relative_to(folder))
         if not name.startswith(".git/") and not path.is_dir():
             mode = path.lstat().st_mode & 0o100
-            found[name] = str(path.readlink()) if path.is_symlink() else (path.read_bytes(), mode)
+            found[name] = path.readlink() if path.is_symlink() else (path.read_bytes(), mode)
     return found
 
 
