@@ -174,6 +174,7 @@ class _Attempt:
             try:
                 trajectory = stack.enter_context(saved.writer())
                 trajectory.write("session", **saved.data)
+                self.listen(self._started(name))
                 result, check = self._work(sandbox, session, trajectory)
                 result, applied = self._applied(workspace, result, check)
                 self._finish(session, trajectory, saved, result, check)
@@ -193,9 +194,9 @@ class _Attempt:
         )
 
     def _register(self, name: str) -> SavedSession:
-        """Make the session's folder and say that it has begun."""
+        """Make the session's folder."""
         settings, engine = self.settings, self.model.engine
-        saved = self.store.create(
+        return self.store.create(
             name,
             task=self.task.text,
             repo=str(self.task.repo.resolve()),
@@ -210,10 +211,12 @@ class _Attempt:
             sampling=dataclasses.asdict(self.sampling),
             limits=dataclasses.asdict(_run_limits(settings)),
         )
-        self.listen(
-            RunStarted(saved.id, engine.name, settings.sandbox, self.number + 1, settings.n)
+
+    def _started(self, name: str) -> RunStarted:
+        settings = self.settings
+        return RunStarted(
+            name, self.model.engine.name, settings.sandbox, self.number + 1, settings.n
         )
-        return saved
 
     def _work(
         self, sandbox: Sandbox, session: Session, trajectory: TrajectoryWriter

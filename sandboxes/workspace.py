@@ -26,7 +26,7 @@ from typing import Self
 from sandboxes.errors import WorkspaceError
 from sandboxes.files import remove_tree
 from sandboxes.folders import Folders
-from sandboxes.hostgit import HostGit, from_os_error
+from sandboxes.hostgit import HostGit, from_os_error, names_git
 from sandboxes.patching import apply_patch
 from sandboxes.paths import Owner, private_dir, workspaces_dir
 from sandboxes.repository import Repository, find_repository
@@ -44,7 +44,8 @@ class Workspace:
     """A private copy of a repository with the user's uncommitted and untracked files in it.
 
     ``path`` is the copy, ``repo`` the folder it was made from. ``left_out`` names files that were
-    not copied or are not in the last diff: untracked ones over the size limit, and unreadable ones.
+    not copied or are not in the last diff: untracked ones over the size limit, unreadable ones, and
+    those that no git would take (``.GIT/x``).
     A context manager: leaving it removes the copy.
     """
 
@@ -245,6 +246,10 @@ def copy_files(
         for path in sorted({*tracked, *untracked}):
             found = folders.stat(path)
             if found is None:
+                continue
+            if names_git(path):
+                # In the copy it would be the settings of git on the host.
+                left_out.append(path)
                 continue
             place = target / path
             if stat.S_ISLNK(found.st_mode):
