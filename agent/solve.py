@@ -152,7 +152,7 @@ class _Attempt:
     def _register(self, name: str, workspace: Workspace) -> SavedSession:
         """Make the session's folder and say that it has begun."""
         settings, engine = self.settings, self.model.engine
-        saved = self.store.create(
+        return self.store.create(
             name,
             task=self.task.text,
             repo=str(self.task.repo.resolve()),

@@ -113,7 +113,10 @@ class SavedSession:
 
 def new_session_id() -> str:
     """An id that begins with the time (UTC), so that ids sort by age."""
-    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    text = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
+    # Microseconds, since the attempts of one run may begin in the same second.
+    return f"{text}-{rest // 1000:06}{secrets.token_hex(2)}"
 
 
 class Store:

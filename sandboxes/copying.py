@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandboxes.folders import Folders
+from sandboxes.hostgit import names_git
 
 
 def copy_files(
@@ -26,6 +27,10 @@ def copy_files(
         for path in sorted({*tracked, *untracked}):
             found = folders.stat(path)
             if found is None:
+                continue
+            if names_git(path):
+                # In the copy it would be the settings of git on the host.
+                left_out.append(path)
                 continue
             place = target / path
             if stat.S_ISLNK(found.st_mode):

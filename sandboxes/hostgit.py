@@ -162,6 +162,15 @@ class HostGit:
         return git_dir
 
 
+def names_git(path: str) -> bool:
+    """Whether a part of ``path`` is what git, on any system, takes for its own folder.
+
+    Git's commands refuse such paths, but an index that somebody made by hand can hold them.
+    """
+    parts = path.replace("\\", "/").lower().split("/")
+    return any(part.split(":")[0].rstrip(" .") in (".git", "git~1") for part in parts)
+
+
 def failure(what: str, stderr: bytes) -> WorkspaceError:
     """The one line that matters of what git said."""
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]

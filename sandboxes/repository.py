@@ -72,7 +72,7 @@ def find_repository(path: Path) -> Repository:
         raise WorkspaceError(f"{folder} {what}; give the folder of a git repository")
     folder = folder.resolve()
     try:
-        repo = git.Repo(folder, search_parent_directories=True)
+        repo = git.Repo(folder, search_parent_directories=True, expand_vars=False)
     except (git.exc.InvalidGitRepositoryError, git.exc.NoSuchPathError) as error:
         raise WorkspaceError(
             f"{folder} is not in a git repository; run git init there first"
@@ -90,31 +90,73 @@ def find_repository(path: Path) -> Repository:
             folder=folder,
             top=top,
             prefix="" if prefix == "." else prefix + "/",
-            has_commits=repo.head.is_valid(),
+            has_commits=_has_commits(repo),
             excludes=_excludes(repo),
             head=repo.head.commit.hexsha if repo.head.is_valid() else "",
         )
 
 
-def _excludes(repo: Any) -> str:
-    """The rules of ``core.excludesFile`` and, after them since they win, of ``info/exclude``."""
+def _has_commits(repo: Any) -> bool:
+    """Whether HEAD names a commit, told by the refs alone.
+
+    To look the commit up the library would run git with the repository's own settings, and git may
+    then fetch a missing commit with a program that they name.
+    """
     try:
-        named = str(repo.config_reader().get_value("core", "excludesfile", ""))
-    except Exception:  # a configuration the library cannot parse names no file
-        named = ""
-    if named:
-        general = Path(named).expanduser()
-    else:
-        config_home = os.environ.get("XDG_CONFIG_HOME", "")
-        base = Path(config_home) if config_home.startswith("/") else Path.home() / ".config"
-        general = base / "git" / "ignore"
-    text = ""
-    for file in (general, Path(repo.common_dir) / "info" / "exclude"):
-        try:
-            text += file.read_text(errors="surrogateescape") + "\n"
-        except OSError:
-            continue
+        repo.head.dereference_recursive(repo, repo.head.path)
+    except (OSError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _excludes(repo: Any) -> str:
+    """The rules of ``core.excludesFile`` and, after them since they win, of ``info/exclude``.
+
+    The rules go into the copy. So what the repository names, as opposed to the user, counts only
+    if it lies in the repository: it could name a key.
+    """
+    inside = (Path(repo.working_tree_dir).resolve(), Path(repo.common_dir).resolve())
+    named = _setting(repo, "repository")
+    own = Path(named).expanduser() if named else None
+    text = _rules(own if own is not None and _lies_in(own, inside) else _users_excludes(repo))
+    exclude = Path(repo.common_dir) / "info" / "exclude"
+    if _lies_in(exclude, inside):
+        text += _rules(exclude)
     return text
+
+
+def _users_excludes(repo: Any) -> Path:
+    for level in ("global", "user", "system"):
+        if named := _setting(repo, level):
+            return Path(named).expanduser()
+    config_home = os.environ.get("XDG_CONFIG_HOME", "")
+    base = Path(config_home) if config_home.startswith("/") else Path.home() / ".config"
+    return base / "git" / "ignore"
+
+
+def _setting(repo: Any, level: str) -> str:
+    """``core.excludesFile`` as set at ``level``, or nothing."""
+    try:
+        return str(repo.config_reader(level).get_value("core", "excludesfile", ""))
+    except Exception:  # a configuration the library cannot parse names no file
+        return ""
+
+
+def _lies_in(path: Path, folders: tuple[Path, ...]) -> bool:
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+    return any(real.is_relative_to(folder) for folder in folders)
+
+
+def _rules(file: Path) -> str:
+    try:
+        if not file.is_file():  # a pipe would block, a device never end
+            return ""
+        return file.read_text(errors="surrogateescape") + "\n"
+    except OSError:
+        return ""
 
 
 def _gitpython() -> Any:

@@ -21,7 +21,7 @@ from typing import IO
 
 from sandboxes.errors import WorkspaceError
 from sandboxes.folders import Folders
-from sandboxes.hostgit import HostGit, failure, from_os_error
+from sandboxes.hostgit import HostGit, failure, from_os_error, names_git
 
 _CHUNK = 1 << 20
 _REF = "refs/heads/work"
@@ -56,7 +56,8 @@ class Store:
     """Trees of the folder ``top``.
 
     ``prefix`` ("" or "sub/") goes before every path in the trees. Files that are not ``known`` and
-    larger than ``max_file_bytes`` are not stored; ``left_out`` names those of the last snapshot.
+    larger than ``max_file_bytes`` are not stored, nor those whose path git refuses (``.GIT/x``);
+    ``left_out`` names those of the last snapshot.
     """
 
     def __init__(
@@ -170,7 +171,8 @@ class Store:
                     stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
                 ):
                     continue
-                if found.st_size > self._max_file_bytes and path not in self._kept:
+                large = found.st_size > self._max_file_bytes and path not in self._kept
+                if large or names_git(path):
                     left_out.append(path)
                     continue
                 seen = _Seen.of(found)

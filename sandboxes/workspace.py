@@ -43,7 +43,8 @@ class Workspace:
     """A private copy of a repository with the user's uncommitted and untracked files in it.
 
     ``path`` is the copy, ``repo`` the folder it was made from. ``left_out`` names files that were
-    not copied or are not in the last diff: untracked ones over the size limit, and unreadable ones.
+    not copied or are not in the last diff: untracked ones over the size limit, unreadable ones, and
+    those that no git would take (``.GIT/x``).
     A context manager: leaving it removes the copy.
     """
 

@@ -122,3 +122,8 @@ def test_an_id_begins_with_the_time_and_names_its_owner(store: Store) -> None:
     after = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     assert before <= session.id[:15] <= after
     assert Owner.parse(session.data["owner"]) == Owner.of_this_process()
+
+
+def test_sessions_of_one_second_are_listed_oldest_first(store: Store) -> None:
+    made = [store.create().id for _ in range(12)]
+    assert [session.id for session in store.sessions()] == made
