@@ -19,8 +19,9 @@ from agent.trajectory import read_records
 
 ROOT = Path(__file__).parents[2]
 AGENT = (sys.executable, "-c", "from agent.cli import main; main()")
-# Greedy noise of a random model: no usable call, so the guard ends the run after four turns.
-FLAGS = ("--temperature=0", "--max-turn-tokens=60", "--sandbox=local", "--output=stream-json")
+# Greedy noise of a random model: no usable call, so the guard ends the run after four turns. The
+# sandbox is one where every session sees the same path, which is in the prompt.
+FLAGS = ("--temperature=0", "--max-turn-tokens=60", "--sandbox=bubblewrap", "--output=stream-json")
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -45,9 +46,9 @@ def state(own_places) -> Path:
     return own_places / "tenuto" / "sessions"
 
 
-def turns(folder: Path) -> list[tuple[int, ...]]:
-    history = history_of(list(read_records(folder / "trajectory.jsonl")))
-    return [step.token_ids for step in history.steps]
+def tokens(folder: Path) -> tuple[int, ...]:
+    """All token ids of the session, prompts too."""
+    return history_of(list(read_records(folder / "trajectory.jsonl"))).ids
 
 
 def test_a_killed_run_that_goes_on_ends_as_one_that_was_not(
@@ -63,7 +64,7 @@ def test_a_killed_run_that_goes_on_ends_as_one_that_was_not(
     seen = events(killed, "step") + events(killed, "step")
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate(timeout=120)
-    name = str(seen[0]["session"])
+    name = next(str(event["session"]) for event in seen if event["event"] == "start")
     saved = json.loads((state / name / "session_state.json").read_text())["usage"]
     assert leftovers() != []
 
@@ -74,7 +75,7 @@ def test_a_killed_run_that_goes_on_ends_as_one_that_was_not(
     for key in ("status", "exit_status", "patch", "steps"):
         assert result[key] == expected[key]
     assert again.returncode == whole.returncode == result["exit_status"]
-    assert turns(state / name) == turns(state / str(expected["session"]))
+    assert tokens(state / name) == tokens(state / str(expected["session"]))
     # Every token ran once: what was saved was not prefilled again.
     usage = result["usage"]
     assert usage["prefilled_tokens"] + usage["generated_tokens"] == usage["context_tokens"]
