@@ -150,7 +150,7 @@ class _Attempt:
         return RunStarted(saved.id, name, settings.sandbox, self.number + 1, settings.n)
 
     def _register(self, name: str, workspace: Workspace) -> SavedSession:
-        """Make the session's folder and say that it has begun."""
+        """Make the session's folder."""
         settings, engine = self.settings, self.model.engine
         return self.store.create(
             name,
@@ -173,4 +173,3 @@ class _Attempt:
             head=workspace.head,
             allowed_from=0,
         )
-        return saved
