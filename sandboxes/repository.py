@@ -86,27 +86,27 @@ def find_repository(path: Path) -> Repository:
         if not folder.is_relative_to(top):
             raise WorkspaceError(f"{folder} is not in the working tree {top}; give that folder")
         prefix = folder.relative_to(top).as_posix()
+        head = _head(repo)
         return Repository(
             folder=folder,
             top=top,
             prefix="" if prefix == "." else prefix + "/",
-            has_commits=_has_commits(repo),
+            has_commits=bool(head),
             excludes=_excludes(repo),
-            head=repo.head.commit.hexsha if repo.head.is_valid() else "",
+            head=head,
         )
 
 
-def _has_commits(repo: Any) -> bool:
-    """Whether HEAD names a commit, told by the refs alone.
+def _head(repo: Any) -> str:
+    """The commit that HEAD names, "" if none, told by the refs alone.
 
     To look the commit up the library would run git with the repository's own settings, and git may
     then fetch a missing commit with a program that they name.
     """
     try:
-        repo.head.dereference_recursive(repo, repo.head.path)
+        return str(repo.head.dereference_recursive(repo, repo.head.path) or "")
     except (OSError, TypeError, ValueError):
-        return False
-    return True
+        return ""
 
 
 def _excludes(repo: Any) -> str:
