@@ -28,7 +28,7 @@ from sandboxes.files import remove_tree
 from sandboxes.folders import Folders
 from sandboxes.hostgit import HostGit, from_os_error, names_git
 from sandboxes.patching import apply_patch
-from sandboxes.paths import Owner, private_dir, workspaces_dir
+from sandboxes.paths import Owner, private_dir, state_dir, workspaces_dir
 from sandboxes.repository import Repository, find_repository
 from sandboxes.store import Store
 
@@ -165,11 +165,19 @@ class Workspace:
     def _fill(self, max_file_bytes: int) -> None:
         self._clone_history()
         tracked, untracked = self._repository.list_files(self._git)
+        untracked = self._less_our_own(untracked)
         copied, self._not_copied = copy_files(
             self._repository.folder, self.path, tracked, untracked, max_file_bytes
         )
         self._commit_baseline()
         self._baseline = self._store.first(copied)
+
+    def _less_our_own(self, names: list[str]) -> list[str]:
+        """``names`` without copies and sessions: who keeps a home in git may have them inside."""
+        top = self._repository.folder
+        own = (self._folder.parent.resolve(), state_dir().resolve())
+        inside = tuple(f"{p.relative_to(top).as_posix()}/" for p in own if p.is_relative_to(top))
+        return [name for name in names if not name.startswith(inside)]
 
     def _clone_history(self) -> None:
         """Make ``tree`` a repository with the last commits of the user's, and no files yet.
