@@ -6,6 +6,7 @@ Root may on most machines. Others get limits per process only (see ``bubblewrap.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from sandboxes.paths import Owner
 
 ROOT = Path("/sys/fs/cgroup")
 PREFIX = "tenuto-"
+EMPTY_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ class Cgroup:
         return ["sh", "-c", script, "sh", str(len(files)), *files, *command]
 
     def remove(self) -> None:
-        """Remove the group once it is empty. Never raises."""
+        """Remove the group as soon as what was killed in it is gone. Never raises."""
+        deadline = time.monotonic() + EMPTY_WITHIN_S
         for folder in self.folders:
-            with suppress(OSError):
-                folder.rmdir()
+            while not _removed(folder) and time.monotonic() < deadline:
+                time.sleep(0.01)
 
 
 def leftover_cgroups(*, root: Path = ROOT) -> list[Path]:
@@ -79,6 +82,16 @@ def leftover_cgroups(*, root: Path = ROOT) -> list[Path]:
                 if owner.is_gone():
                     found.append(folder)
     return found
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _make(folder: Path, files: dict[str, str]) -> bool:

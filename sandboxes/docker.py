@@ -177,6 +177,8 @@ class DockerSandbox:
             working_dir=ROOT,
             stdin_open=True,
             environment=sandbox_environment(HOME),
+            # The proxies in the user's Docker configuration may have a password in them.
+            use_config_proxy=self._limits.network,
             labels={SESSION_LABEL: name, OWNER_LABEL: str(Owner.of_this_process())},
             healthcheck={"test": ["NONE"]},
             host_config=self._host_config(),

@@ -29,6 +29,9 @@ ALIVE_EVERY_S = 0.2
 GRACE_S = 1.0
 START_TIMEOUT_S = 30.0
 _STATE_BYTES = 1 << 20
+_MARKER = re.compile(rb"\036[0-9a-f]+:(\d+):(x?)\036")
+# More than any marker has: two control characters, a nonce, a pid or code, two colons, an x.
+_MARKER_BYTES = 64
 
 # fd 60 brings the commands and is closed for them; fd 61 is the stream that they write to.
 # A signal that is trapped while a command runs is handled before the next command of its list
@@ -271,18 +274,22 @@ class BashShell:
     def _take(self, live: _Live, nonce: str, output: _Output, data: bytes) -> _End | None:
         """Pass on output up to the marker; keep what may be the start of one for the next time."""
         start = b"\036" + nonce.encode() + b":"
-        text = live.pending + data
-        at = text.find(start)
-        if at < 0:
-            keep = _possible_start(text, start)
-            output.add(text[: len(text) - keep])
-            live.pending = text[len(text) - keep :]
-            return None
-        output.add(text[:at])
-        live.pending = text[at:]
-        found = re.match(rb"\036[0-9a-f]+:(\d+):(x?)\036", live.pending)
-        if found is None:
-            return None
+        live.pending += data
+        while True:
+            at = live.pending.find(start)
+            if at < 0:
+                keep = _possible_start(live.pending, start)
+                at = len(live.pending) - keep
+            output.add(live.pending[:at])
+            live.pending = live.pending[at:]
+            found = _MARKER.match(live.pending)
+            if found is not None:
+                break
+            if len(live.pending) < _MARKER_BYTES:
+                return None
+            # A command that printed its own nonce; the rest of it is output like any other.
+            output.add(live.pending[:1])
+            live.pending = live.pending[1:]
         rest = live.pending[found.end() :]
         if found[2] == b"":
             live.pending = rest

@@ -26,7 +26,7 @@ from sandboxes.errors import WorkspaceError
 from sandboxes.files import remove_tree
 from sandboxes.hostgit import HostGit, from_os_error
 from sandboxes.patching import apply_patch
-from sandboxes.paths import Owner, private_dir, workspaces_dir
+from sandboxes.paths import Owner, private_dir, state_dir, workspaces_dir
 from sandboxes.rebuild import KeptTree, Origin, after_a_kill
 from sandboxes.repository import Repository, find_repository
 from sandboxes.store import Store
@@ -194,6 +194,7 @@ class Workspace:
     def _fill(self, max_file_bytes: int) -> None:
         self._clone_history()
         tracked, untracked = self._repository.list_files(self._git)
+        untracked = self._less_our_own(untracked)
         copied, self._not_copied = copy_files(
             self._repository.folder, self.path, tracked, untracked, max_file_bytes
         )
@@ -219,6 +220,13 @@ class Workspace:
         scratch = self._folder / "kept.git"
         prefix = self._repository.prefix
         return KeptTree(self._git, origin.record, scratch, origin.baseline, prefix=prefix)
+
+    def _less_our_own(self, names: list[str]) -> list[str]:
+        """``names`` without copies and sessions: who keeps a home in git may have them inside."""
+        top = self._repository.folder
+        own = (self._folder.parent.resolve(), state_dir().resolve())
+        inside = tuple(f"{p.relative_to(top).as_posix()}/" for p in own if p.is_relative_to(top))
+        return [name for name in names if not name.startswith(inside)]
 
     def _clone_history(self) -> None:
         """Make ``tree`` a repository with the last commits of the user's, and no files yet.

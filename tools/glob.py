@@ -70,6 +70,10 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         pattern = f"**/{pattern}"
     elif pattern.endswith("/"):
         pattern += "**"
+    literal = pattern
+    # Stars in a row mean what one does, but would be tried in every combination.
+    pattern = re.sub(r"\*{2,}", "**", pattern)
+    pattern = re.sub(r"(?<![^/])(?:\*\*/)+", "**/", pattern)
     parts: list[str] = []
     depth = 0
     at = 0
@@ -109,7 +113,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile("".join(parts) + ")" * depth, re.DOTALL)
     except re.error:
-        return re.compile(re.escape(pattern))
+        return re.compile(re.escape(literal))
 
 
 def _class_end(pattern: str, start: int) -> int:

@@ -6,7 +6,9 @@ already kills what takes too long, caps the output and cannot see anything outsi
 
 from __future__ import annotations
 
+import re
 import shlex
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -21,8 +23,11 @@ MAX_MATCHES = 1000
 MAX_CHARACTERS = 30_000
 MAX_LINE_CHARACTERS = 400
 _TIMEOUT_S = 60.0
+_ERROR = 2
 _NOT_FOUND = 127
 _CUT_BY_HEAD = 141
+_UNREAD = "[some files could not be read]"
+_MATCH = re.compile(r"(?!rg: |grep: |error parsing )[^\n]+?:\d+:")
 
 
 class GrepSearchParameters(Parameters):
@@ -50,9 +55,12 @@ def run(context: ToolContext, parameters: GrepSearchParameters) -> Observation:
         raise ToolFailure(f"The search took more than {_TIMEOUT_S:g} s: narrow the path or glob.")
     if result.exit_code is None:
         raise ToolFailure("The search was stopped.")
-    if result.exit_code not in (0, 1, _CUT_BY_HEAD):
+    # The programs say "error" both for a wrong pattern and for one file that cannot be read.
+    unread = result.exit_code == _ERROR and (not result.output or _MATCH.match(result.output))
+    if not unread and result.exit_code not in (0, 1, _CUT_BY_HEAD):
         raise ToolFailure(f"The search failed: {clean_output(result.output).strip()}")
-    return _report(result, parameters, place)
+    found = _report(result, parameters, place)
+    return replace(found, text=f"{found.text}\n{_UNREAD}", truncated=True) if unread else found
 
 
 def _shell(context: ToolContext, command: str) -> ExecResult:

@@ -1,7 +1,8 @@
 """Running small functions: find inputs they accept, record results, tell which mutants differ.
 
 The code comes from installed packages and is run as it is, so each function gets a forked child
-that may not write files or start processes, has little time, and hands back JSON only.
+that may not write files, has little processor time, and hands back JSON only. Root may still start
+processes there: make tasks in a container if the packages are not trusted.
 """
 
 from __future__ import annotations

@@ -197,6 +197,13 @@ def test_huge_output_keeps_head_and_tail(kind: str, open_kind: Callable[..., San
     assert len(result.output) < 11_000
 
 
+def test_half_of_an_end_marker_is_output(run: Run) -> None:
+    half = "printf '\\036%s:' \"$__tenuto_nonce\""
+    result = run(f"{half}; {half}; head -c 3000000 /dev/zero | tr '\\0' x; (exit 5)", timeout_s=10)
+    assert result.exit_code == 5
+    assert result.output.endswith("x") and result.dropped_bytes > 1_900_000
+
+
 def test_files_are_the_same_inside_and_outside(run: Run, sandbox: Sandbox) -> None:
     sandbox.write_bytes("new/ü ☃.txt", b"from outside\r\n")
     assert run("cat 'new/ü ☃.txt'").output == "from outside\r\n"

@@ -97,6 +97,16 @@ def _has_cgroup(sandbox: Sandbox) -> bool:
     return bool(getattr(sandbox, "_cgroup").folders)  # noqa: B009 - private on purpose
 
 
+def test_closing_removes_the_control_group(open_kind: OpenSandbox) -> None:
+    sandbox = open_kind("bubblewrap", limits=SMALL)
+    if not _has_cgroup(sandbox):
+        pytest.skip("this process may make no control group")
+    group = getattr(sandbox, "_cgroup")  # noqa: B009 - private on purpose
+    output(sandbox, "for i in 1 2 3; do sleep 1000 & done")
+    sandbox.close()
+    assert [folder for folder in group.folders if folder.exists()] == []
+
+
 def test_a_bomb_that_doubles(kind: str, open_kind: OpenSandbox) -> None:
     sandbox = open_kind(kind, limits=SMALL)
     result = sandbox.shell().run("f() { f | f & }; f; wait; sleep 1000", timeout_s=2)

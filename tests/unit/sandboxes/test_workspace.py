@@ -159,6 +159,25 @@ def test_the_users_own_ignore_rules_count(
     assert workspace.diff() == ""
 
 
+def test_our_own_folders_inside_the_repository_are_not_copied(
+    git_repo: GitRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = git_repo({"a": "1\n"})
+    monkeypatch.setenv("XDG_STATE_HOME", str(repo / "state"))
+    session = repo / "state" / "tenuto" / "sessions" / "1" / "session.json"
+    session.parent.mkdir(parents=True)
+    session.write_text("private")
+    (repo / "state" / "other").write_text("2\n")
+    for parent in (None, repo / "elsewhere"):
+        with Workspace.create(repo, parent=parent) as workspace:
+            files = {str(p.relative_to(workspace.path)) for p in workspace.path.rglob("*")}
+        assert {name for name in files if not name.startswith(".git")} == {
+            "a",
+            "state",
+            "state/other",
+        }
+
+
 def test_large_files(git_repo: GitRepo, make: Make) -> None:
     size = 100 * 1024**2
     repo = git_repo({"a.py": "1\n", "big.bin": b""})

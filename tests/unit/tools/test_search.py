@@ -113,6 +113,14 @@ def test_glob(tree, pattern, path, found) -> None:
     assert sorted(observation.text.split("\n")) == found.split()
 
 
+@pytest.mark.parametrize("pattern", ["**/" * 40 + "x.py", "*" * 80 + "x.py", "*" * 60 + "/x.py"])
+def test_many_stars_take_no_time(pattern) -> None:
+    compiled = compile_glob(pattern)
+    folders = "/".join("abcdefghijklmnopqrstuvwxyz")
+    assert compiled.fullmatch(f"{folders}/x.py")
+    assert not compiled.fullmatch(f"{folders}/x.txt")
+
+
 def test_glob_without_result_says_so(tree) -> None:
     observation = tree("glob", pattern="*.rs", path="src")
     assert (observation.text, observation.ok) == ("No files match *.rs in src.", True)
@@ -273,3 +281,20 @@ def test_grep_without_ripgrep(tree, monkeypatch, tmp_path) -> None:
         "src/shop/cart.py:1:def total(items):"
     )
     assert "config" not in tree("grep_search", pattern="total").text
+
+
+def test_files_that_cannot_be_read_do_not_cost_the_search(tree) -> None:
+    folder = os.open(tree.root / "src", os.O_RDONLY)
+    name = "deep" * 50
+    for _ in range(30):  # a path longer than the system takes, which root cannot read either
+        os.mkdir(name, dir_fd=folder)
+        inner = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    found = tree("grep_search", pattern="sum", path="src")
+    assert found.ok and found.truncated
+    assert found.text == "src/shop/cart.py:2:    return sum(items)\n[some files could not be read]"
+    none = tree("grep_search", pattern="nowhere", path="src")
+    assert none.text == "No matches for nowhere in src.\n[some files could not be read]"
+    assert not tree("grep_search", pattern="src/a.py:1:(", path="src").ok
