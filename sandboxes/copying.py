@@ -47,6 +47,8 @@ def copy_files(
                 except PermissionError:
                     left_out.append(path)
                     continue
+                except FileNotFoundError:  # removed since it was listed
+                    continue
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with file, place.open("wb") as out:
                     shutil.copyfileobj(file, out, 1 << 20)

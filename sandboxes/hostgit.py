@@ -47,7 +47,7 @@ _SETTINGS = {
 
 # Files are bytes: no line-ending, encoding, keyword or filter conversion, no external diff, and
 # binary or not is decided by looking at the content.
-_ATTRIBUTES = "* -text -ident -filter -working-tree-encoding !eol !diff !merge\n"
+RAW_ATTRIBUTES = "* -text -ident -filter -working-tree-encoding !eol !diff !merge\n"
 
 
 class HostGit:
@@ -158,7 +158,7 @@ class HostGit:
         self.run(["init", "--quiet", "--bare", str(git_dir)], cwd=git_dir.parent)
         info = git_dir / "info"
         info.mkdir(exist_ok=True)
-        (info / "attributes").write_text(_ATTRIBUTES + ("* -diff\n" if binary else ""))
+        (info / "attributes").write_text(RAW_ATTRIBUTES + ("* -diff\n" if binary else ""))
         return git_dir
 
 

@@ -24,7 +24,7 @@ from typing import Self
 from sandboxes.copying import copy_files
 from sandboxes.errors import WorkspaceError
 from sandboxes.files import remove_tree
-from sandboxes.hostgit import HostGit, from_os_error
+from sandboxes.hostgit import RAW_ATTRIBUTES, HostGit, from_os_error
 from sandboxes.patching import apply_patch
 from sandboxes.paths import Owner, private_dir, state_dir, workspaces_dir
 from sandboxes.rebuild import KeptTree, Origin, after_a_kill
@@ -266,7 +266,14 @@ class Workspace:
             # A submodule's files are plain files in the copy; its link would hide them.
             if entry.startswith("160000 "):
                 self._in_tree("update-index", "--force-remove", entry.split("\t", 1)[1])
-        self._in_tree("add", "--all")
+        try:
+            self._in_tree("add", "--all")
+        except WorkspaceError as error:
+            if "disk space" in str(error):
+                raise
+            # A file is not in the encoding that .gitattributes tells of it.
+            (self.path / ".git" / "info" / "attributes").write_text(RAW_ATTRIBUTES)
+            self._in_tree("add", "--all")
         if not self._repository.has_commits or self._in_tree("status", "--porcelain"):
             message = "Files as they were when the session began"
             self._in_tree("commit", "--quiet", "--allow-empty", "--no-verify", "-m", message)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from sandboxes.folders import Folders
 from sandboxes.workspace import Workspace
 
 Make = Callable[..., Workspace]
@@ -99,3 +101,27 @@ def test_a_folder_named_like_a_variable(
 ) -> None:
     monkeypatch.setenv("WHERE", "/nowhere")
     assert (make(git_repo({"a": "1\n"}, name="in $WHERE")).path / "a").exists()
+
+
+def test_a_file_in_another_encoding_than_told_is_copied(git_repo: GitRepo, make: Make) -> None:
+    repo = git_repo({"a.txt": "1\n"})
+    (repo / ".gitattributes").write_text("*.txt text working-tree-encoding=UTF-16\n")
+    workspace = make(repo)
+    (workspace.path / "a.txt").write_text("2\n")
+    workspace.apply_to(repo, workspace.diff())
+    assert (repo / "a.txt").read_text() == "2\n"
+
+
+def test_a_file_removed_while_it_is_copied_is_passed_over(
+    git_repo: GitRepo, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = git_repo({"a": "1\n", "b": "1\n"})
+    opened = Folders.open
+
+    def remove_first(folders: Folders, path: str) -> IO[bytes]:
+        if path == "b":
+            (repo / "b").unlink()
+        return opened(folders, path)
+
+    monkeypatch.setattr(Folders, "open", remove_first)
+    assert sorted(p.name for p in make(repo).path.iterdir()) == [".git", "a"]
