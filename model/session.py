@@ -9,7 +9,7 @@ runs through the network with the next step, so the ids may be ahead of the stat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -20,43 +20,12 @@ from torch import Tensor
 from model import persist
 from model.errors import ContextFull, SessionClosed, StateError
 from model.sampling import SamplingParams, choose
+from model.usage import Usage
+
+__all__ = ["Network", "Progress", "Session", "Snapshot", "State", "TokenEvent", "Usage"]
 
 Progress = Callable[[int, int], None]
 """Told ``(done, total)`` tokens as a prefill advances."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a session has cost so far. Counters only grow; ``context_tokens`` is the length now.
-
-    ``reused_tokens`` adds up, for every ``extend``, the context that was there already.
-    """
-
-    context_tokens: int = 0
-    prefilled_tokens: int = 0
-    generated_tokens: int = 0
-    thinking_tokens: int = 0
-    reused_tokens: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    tool_s: float = 0.0
-    wall_s: float = 0.0
-
-    def __add__(self, later: Usage) -> Usage:
-        """The sum of all counters, with the context length of ``later``."""
-        pairs = {f.name: getattr(self, f.name) + getattr(later, f.name) for f in fields(self)}
-        return replace(Usage(**pairs), context_tokens=later.context_tokens)
-
-    def __sub__(self, earlier: Usage) -> Usage:
-        """What was counted since ``earlier``, with the context length of now."""
-        pairs = {f.name: getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)}
-        return replace(Usage(**pairs), context_tokens=self.context_tokens)
-
-    def as_dict(self) -> dict[str, int | float]:
-        """The counters by name, for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
