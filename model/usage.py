@@ -10,6 +10,10 @@ class Usage:
     """What a session has cost so far. Counters only grow; ``context_tokens`` is the length now.
 
     ``reused_tokens`` adds up, for every ``extend``, the context that was there already.
+    ``shared_tokens`` came with a state that another session had computed (a stored prefix, or the
+    prompt of several attempts), and ``compacted_tokens`` is context that was given up for a
+    summary of it. As long as nothing is rewound,
+    prefilled + generated + shared == context + compacted.
     """
 
     context_tokens: int = 0
@@ -17,12 +21,20 @@ class Usage:
     generated_tokens: int = 0
     thinking_tokens: int = 0
     reused_tokens: int = 0
+    shared_tokens: int = 0
+    compacted_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
     tool_s: float = 0.0
     wall_s: float = 0.0
+
+    @property
+    def repeated_tokens(self) -> int:
+        """Tokens that ran through the network more than once, or belong to what was rewound."""
+        paid = self.prefilled_tokens + self.generated_tokens + self.shared_tokens
+        return paid - self.context_tokens - self.compacted_tokens
 
     def __add__(self, later: Usage) -> Usage:
         """The sum of all counters, with the context length of ``later``."""
