@@ -158,7 +158,8 @@ class Store:
     def copy(self, session: SavedSession, **fields: Any) -> SavedSession:
         """A new session with everything ``session`` has, and ``fields`` changed.
 
-        Git's objects and saved states never change and are shared by hard links. Raises ``StoreError``.
+        Git's objects and saved states never change and are shared by hard links. Raises
+        ``StoreError``.
         """
         name = new_session_id()
         unborn, path = self.root / (_UNBORN + name), self.root / name
