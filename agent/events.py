@@ -62,8 +62,15 @@ class CallWriting:
 
 
 @dataclass(frozen=True)
+class CallPlanned:
+    """The model has made a complete call, which may still be refused."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True)
 class CallRunning:
-    """A complete call is about to run."""
+    """A call that nothing forbids is about to run."""
 
     call: ToolCall
 
@@ -115,6 +122,7 @@ Event = (
     | ThinkingDelta
     | ContentDelta
     | CallWriting
+    | CallPlanned
     | CallRunning
     | CommandOutput
     | CallDone

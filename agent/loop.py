@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from agent import prompt
 from agent.context import Budget
 from agent.conversation import Conversation, Turn
-from agent.events import CallDone, CallRunning, Listener, StepDone, nobody
+from agent.events import CallDone, CallPlanned, CallRunning, Listener, StepDone, nobody
 from agent.guard import Guard
+from agent.oversight import Overseer, refusal, reviewed
 from agent.trajectory import TrajectoryWriter
 from agent.types import Failed, Interrupted, LimitReached, Outcome, RunResult, Step, Submitted
 from model.errors import ContextFull, ModelError
-from model.messages import Message
+from model.messages import Message, ToolCall
 from model.session import Usage
 from sandboxes.errors import SandboxError
 from sandboxes.workspace import Workspace
@@ -61,6 +62,8 @@ class Loop:
     allowed_from: int = 0
     guard: Guard = field(default_factory=Guard)
     counted_s: float = 0.0
+    overseers: Sequence[Overseer] = ()
+    unheard: Sequence[Message] = ()
 
     def go_on(self) -> RunResult:
         """Go on after the last of ``steps`` as if nothing had happened in between.
@@ -74,6 +77,14 @@ class Loop:
         if turn.ended == "interrupted":
             return self.run(None)
         return self.run(self._answers(turn, last.observations))
+
+    def say(self, words: str) -> RunResult:
+        """Go on after an interrupt with ``words`` of the user, and what was to be told before."""
+        told = list(self.unheard)
+        self.guard = Guard()
+        if self.steps and (last := self.steps[-1]).ended == "interrupted":
+            told = [Message("tool", t) for t in answer_texts(last.message, last.observations)]
+        return self.run([*told, Message("user", words)], user_turn=True)
 
     def run(
         self,
@@ -94,6 +105,7 @@ class Loop:
             while True:
                 ids = self._encode(news, opening)
                 if end := self._forbidden(len(ids)):
+                    self.unheard = news or ()
                     break
                 before = self.usage
                 if news is not None:
@@ -152,12 +164,11 @@ class Loop:
                 self.guard.call(call)
                 if self.guard.identical_ends:
                     break
-                self.listen(CallRunning(call))
-                start = time.perf_counter()
-                try:
-                    seen = self.registry.run(call.name, call.arguments)
-                finally:
-                    self.conversation.session.count(tool_s=time.perf_counter() - start)
+                self.listen(CallPlanned(call))
+                refused = refusal(self.overseers, call, self.registry)
+                if self.interrupted():
+                    break
+                seen = refused or self._run(call)
                 if self.guard.identical_corrects:
                     seen = _with_note(seen, prompt.REPEATED)
             self.listen(CallDone(call, seen))
@@ -165,6 +176,16 @@ class Loop:
             if seen.submitted:
                 break
         return tuple(observations)
+
+    def _run(self, call: ToolCall) -> Observation:
+        """Run one call that nobody refused, and count its time."""
+        self.listen(CallRunning(call))
+        start = time.perf_counter()
+        try:
+            seen = self.registry.run(call.name, call.arguments)
+        finally:
+            self.conversation.session.count(tool_s=time.perf_counter() - start)
+        return reviewed(self.overseers, call, seen)
 
     def _keep(self, turn: Turn, observations: tuple[Observation, ...], before: Usage) -> None:
         """Keep the files, the record and the model's state of the step, then tell the listener.

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from agent.events import (
     CallDone,
-    CallRunning,
+    CallPlanned,
     CheckDone,
     ContentDelta,
     Event,
@@ -61,7 +61,7 @@ class Progress:
         elif isinstance(event, Prefilled):
             if event.total >= PREFILL_SHOWN_FROM:
                 self._line(f"read {event.done:,} of {event.total:,} tokens", "dim")
-        elif isinstance(event, CallRunning):
+        elif isinstance(event, CallPlanned):
             self._line(f"▸ {event.call.name} {_arguments(event.call.arguments)}", "bold cyan")
         elif isinstance(event, CallDone):
             style = "" if event.observation.ok else "red"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import Settings, check_settings
+from agent.control import Control
 from agent.conversation import Conversation
 from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, RunStarted, nobody
@@ -62,6 +63,7 @@ def resume(
     listen: Listener = nobody,
     interrupted: Question = lambda: False,
     apply: bool = False,
+    control: Control | None = None,
 ) -> SolveReport:
     """Go on with ``saved`` in a fresh sandbox whose files are those of its last complete step.
 
@@ -71,7 +73,9 @@ def resume(
     """
     with ExitStack() as stack:
         saved = stack.enter_context(saved.claim())
-        resumption = _Resumption(saved, message, settings, model, listen, interrupted)
+        resumption = _Resumption(
+            saved, message, settings, model, listen, interrupted, control or Control()
+        )
         return resumption.run(stack, check=check, seed=seed, apply=apply)
 
 
@@ -99,6 +103,7 @@ class _Resumption:
     model: LoadedModel
     listen: Listener
     interrupted: Question
+    control: Control
 
     def run(
         self, stack: ExitStack, *, check: str | None, seed: int | None, apply: bool
@@ -162,6 +167,7 @@ class _Resumption:
             self.listen,
             self.interrupted,
             apply,
+            self.control,
             check_before=history.check if other_check is None else None,
             checks_first=not history.steps,
         )

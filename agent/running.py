@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent import report as reporting
 from agent.check import run_check
 from agent.config import Settings
 from agent.context import Budget, RunLimits
+from agent.control import Control
 from agent.conversation import Conversation
 from agent.events import CheckDone, CommandOutput, Listener, Notice, RunEnded
 from agent.loading import LoadedModel
@@ -59,6 +60,7 @@ class Run:
     listen: Listener
     interrupted: Question
     apply: bool
+    control: Control = field(default_factory=Control)
     check_before: CheckRun | None = None
     checks_first: bool = True
 
@@ -121,8 +123,11 @@ class Run:
             listen=self.listen,
             save=lambda: session.save(self.saved.path),
             mark=lambda: keep_point(self.saved, session),
+            overseers=self.control.overseers(),
         )
         result = work(loop)
+        while isinstance(result.outcome, Interrupted) and (words := self.control.words()):
+            result = loop.say(words)
         if task.check is None:
             return result, None
         after = None

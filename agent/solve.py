@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from agent import report as reporting
 from agent.config import Settings
+from agent.control import Control
 from agent.errors import ConfigError
 from agent.events import Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel, load_model
@@ -66,13 +67,15 @@ def solve(
     listen: Listener = nobody,
     interrupted: Question = lambda: False,
     apply: bool = False,
+    control: Control | None = None,
 ) -> SolveReport:
     """Work on ``task`` until a patch is submitted, a limit is reached, or it cannot go on.
 
     With ``settings.n`` above 1, attempts with consecutive seeds follow each other until one passes
     the check; if none does, the last attempt that left a patch is returned. The user's repository
-    is only read unless ``apply`` asks that a patch that ends with exit code 0 be put there. Raises
-    ``ConfigError``, ``StoreError``, ``SandboxError`` when a run cannot begin.
+    is only read unless ``apply`` asks that a patch that ends with exit code 0 be put there.
+    ``control`` says who is asked before calls run; without it nobody is. Raises ``ConfigError``,
+    ``StoreError``, ``SandboxError`` when a run cannot begin.
     """
     sampling = sampling_of(settings, model.engine.generation)
     if settings.n > 1 and task.check is None:
@@ -84,7 +87,16 @@ def solve(
     best: SolveReport | None = None
     for number in range(settings.n):
         attempt = _Attempt(
-            task, settings, model, sampling, store, listen, interrupted, number, apply
+            task,
+            settings,
+            model,
+            sampling,
+            store,
+            listen,
+            interrupted,
+            number,
+            apply,
+            control or Control(),
         )
         report = attempt.run()
         if best is None or report.patch:
@@ -109,6 +121,7 @@ class _Attempt:
     interrupted: Question
     number: int
     apply: bool
+    control: Control
 
     def run(self) -> SolveReport:
         """From clone to report. Whatever happens, the sandbox and the clone are gone afterwards."""
@@ -139,6 +152,7 @@ class _Attempt:
                 self.listen,
                 self.interrupted,
                 self.apply,
+                self.control,
             )
             first = first_messages(self.task, root=sandbox.root, network=settings.network)
             begin: Work = lambda loop: loop.run(first, user_turn=True)  # noqa: E731

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.events import (
     CallDone,
-    CallRunning,
+    CallPlanned,
     CheckDone,
     Event,
     Notice,
@@ -38,7 +38,7 @@ def event_as_json(event: Event) -> dict[str, Any] | None:
             return {"event": "notice", "text": text}
         case CheckDone(when, run):
             return {"event": "check", "when": when} | check_run_as_json(run)
-        case CallRunning(call):
+        case CallPlanned(call):
             return {"event": "call", "name": call.name, "arguments": dict(call.arguments)}
         case CallDone(call, seen):
             fields = {"text": seen.text, "ok": seen.ok, "truncated": seen.truncated}

@@ -123,4 +123,5 @@ TOOL = ToolSpec(
     ),
     parameters=EditParameters,
     run=run,
+    kind="edit",
 )

@@ -137,4 +137,5 @@ TOOL = ToolSpec(
     ),
     parameters=GrepSearchParameters,
     run=run,
+    kind="read",
 )

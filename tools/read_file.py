@@ -90,4 +90,5 @@ TOOL = ToolSpec(
     ),
     parameters=ReadFileParameters,
     run=run,
+    kind="read",
 )

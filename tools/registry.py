@@ -22,8 +22,9 @@ from tools import (
     write_file,
 )
 from tools.errors import ToolFailure
+from tools.preview import Change, on_paper
 from tools.schema import describe_errors
-from tools.types import Observation, ToolContext, ToolSpec
+from tools.types import Observation, ToolContext, ToolKind, ToolSpec
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +86,22 @@ class Registry:
     def schemas(self) -> list[Mapping[str, Any]]:
         """The function schemas for the chat template, in order."""
         return [spec.schema() for spec in self._tools.values()]
+
+    def kind(self, name: str) -> ToolKind | None:
+        """What the tool does; None if there is no such tool."""
+        spec = self._tools.get(name)
+        return spec.kind if spec is not None else None
+
+    def preview(self, name: str, arguments: Mapping[str, Any]) -> tuple[Change, ...]:
+        """What an ``edit`` call would change if it ran now; nothing if it would fail.
+
+        Raises ``SandboxGone`` only.
+        """
+        if self.kind(name) != "edit":
+            return ()
+        context, paper = on_paper(self.context)
+        seen = Registry(context, tuple(self._tools.values())).run(name, arguments)
+        return paper.changes() if seen.ok else ()
 
     def run(self, name: str, arguments: Mapping[str, Any]) -> Observation:
         """Run one call. Raises ``SandboxGone`` only; every other failure is an observation."""

@@ -123,4 +123,5 @@ TOOL = ToolSpec(
     ),
     parameters=RunShellCommandParameters,
     run=run,
+    kind="command",
 )

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from sandboxes.base import Sandbox
 from tools.schema import function_schema
+
+ToolKind = Literal["read", "edit", "command", "external", "session"]
+"""What a tool does, for whoever decides whether a call may run.
+
+``read`` looks at the workspace, ``edit`` changes files of it, ``command`` runs what the model wrote
+in the sandbox, ``external`` acts outside of the sandbox, ``session`` touches neither.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,15 @@ class ToolSpec:
     """One tool: its name, what it tells the model, its parameters, and the function behind it.
 
     ``run`` may raise ``tools.errors.ToolFailure``; call it through ``Registry.run``, which makes
-    every failure an observation.
+    every failure an observation. ``kind`` is ``command`` unless told, so that a tool that forgot to
+    say is one that is asked for.
     """
 
     name: str
     description: str
     parameters: type[BaseModel]
     run: Callable[[ToolContext, Any], Observation]
+    kind: ToolKind = "command"
 
     def schema(self) -> Mapping[str, Any]:
         """The function schema for the chat template, without pydantic's titles."""

@@ -56,4 +56,5 @@ TOOL = ToolSpec(
     ),
     parameters=WriteFileParameters,
     run=run,
+    kind="edit",
 )

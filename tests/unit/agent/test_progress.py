@@ -12,7 +12,7 @@ from rich.console import Console
 
 from agent.events import (
     CallDone,
-    CallRunning,
+    CallPlanned,
     CheckDone,
     ContentDelta,
     Event,
@@ -47,7 +47,7 @@ def test_a_step_reads_from_top_to_bottom() -> None:
         ThinkingDelta("I th"),
         ThinkingDelta("ink."),
         ContentDelta("So:"),
-        CallRunning(call),
+        CallPlanned(call),
         CallDone(call, Observation("Edited a.py: 1 replacement.")),
         StepDone(step),
         CheckDone("after", CheckRun(0, "", 0.1)),
