@@ -56,6 +56,7 @@ class Settings(BaseModel):
     workdir: str | None = Field(default=None, pattern=r"^/.+")
     search_path: str | None = Field(default=None, min_length=1)
     ignored_files: bool = False
+    writable: bool = False
     keep_state: bool = True
     network: bool = False
     memory_mb: int = Field(default=4096, ge=64)

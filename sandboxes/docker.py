@@ -71,6 +71,7 @@ class DockerSandbox:
         self.image = image or BASE_TAG
         self.root = root
         self._search_path = search_path
+        self._home = "/root" if limits is not None and limits.writable else HOME
         self._limits = limits or Limits()
         self._closed = False
         self._container = ""
@@ -117,6 +118,8 @@ class DockerSandbox:
             return
         self._closed = True
         self._shell.let_go()
+        if self._limits.writable and os.geteuid() != 0:
+            self._give_back()
         self._remove()
         self.workspace.close()
 
@@ -163,6 +166,8 @@ class DockerSandbox:
         """Who commands run as: the owner of the workspace, and never root on the host."""
         info = self._client.info()
         self._cpus = int(info.get("NCPU", 1))
+        if self._limits.writable:
+            return (0, 0)
         if any("name=rootless" in option for option in info.get("SecurityOptions") or ()):
             return (0, 0)  # there, root inside is this user outside
         if os.geteuid() != 0:
@@ -181,7 +186,7 @@ class DockerSandbox:
             user=self._user,
             working_dir=self.root,
             stdin_open=True,
-            environment=sandbox_environment(HOME) | self._path(),
+            environment=sandbox_environment(self._home) | self._path(),
             # The proxies in the user's Docker configuration may have a password in them.
             use_config_proxy=self._limits.network,
             labels={SESSION_LABEL: name, OWNER_LABEL: str(Owner.of_this_process())},
@@ -209,18 +214,11 @@ class DockerSandbox:
     def _host_config(self) -> Any:
         limits = self._limits
         memory = f"{limits.memory_mb}m"
-        uid, gid = self._user.split(":")
-        tmpfs = f"rw,exec,nosuid,nodev,size={max(64, limits.memory_mb // 2)}m"
         return self._client.api.create_host_config(
             auto_remove=True,
             network_mode="bridge" if limits.network else "none",
-            read_only=True,
             mounts=[docker.types.Mount(self.root, str(self.workspace.path), type="bind")],
-            tmpfs={
-                "/tmp": f"{tmpfs},mode=1777",
-                HOME: f"{tmpfs},mode=0700,uid={uid},gid={gid}",
-            },
-            cap_drop=["ALL"],
+            **({} if limits.writable else self._hardening()),
             security_opt=["no-new-privileges"],
             mem_limit=memory,
             memswap_limit=memory,
@@ -234,6 +232,19 @@ class DockerSandbox:
             log_config=docker.types.LogConfig(type="none"),
         )
 
+    def _hardening(self) -> dict[str, Any]:
+        """A root that cannot be written, no capabilities, and memory for what is temporary."""
+        uid, gid = self._user.split(":")
+        tmpfs = f"rw,exec,nosuid,nodev,size={max(64, self._limits.memory_mb // 2)}m"
+        return {
+            "read_only": True,
+            "tmpfs": {
+                "/tmp": f"{tmpfs},mode=1777",
+                HOME: f"{tmpfs},mode=0700,uid={uid},gid={gid}",
+            },
+            "cap_drop": ["ALL"],
+        }
+
     def _start_trouble(self, error: BaseException) -> Exception:
         text = str(getattr(error, "explanation", None) or error)
         if '"bash"' in text and "not found" in text:
@@ -244,6 +255,13 @@ class DockerSandbox:
                 "folder that it shares with this machine"
             )
         return engine_trouble(error)
+
+    def _give_back(self) -> None:
+        """Make what root in the container left in the workspace ours, so that it can be removed."""
+        command = ["chown", "-R", f"{os.getuid()}:{os.getgid()}", self.root]
+        with suppress(*_SDK_ERRORS):
+            made = self._client.api.exec_create(self._container, command, user="0:0")
+            self._client.api.exec_start(made["Id"])
 
     def _remove(self) -> None:
         if self._keeper is not None:
