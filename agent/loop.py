@@ -84,7 +84,9 @@ class Loop:
         self.guard = Guard()
         if self.steps and (last := self.steps[-1]).ended == "interrupted":
             told = [Message("tool", t) for t in answer_texts(last.message, last.observations)]
-        return self.run([*told, Message("user", words)], user_turn=True)
+        told.append(Message("user", words))
+        self.trajectory.words(told)
+        return self.run(told, user_turn=True)
 
     def run(
         self,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.commands.controlling import Approve, Interactive, McpFromRepo, controlled
 from agent.commands.printing import Output, finish, listener, print_error
 from agent.errors import ConfigError
 from agent.failure import tell
@@ -77,6 +79,9 @@ def resume(
     temperature: Temperature = None,
     apply: Apply = False,
     output: Format = Output.TEXT,
+    approve: Approve = None,
+    interactive: Interactive = None,
+    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Go on with a session, in a fresh sandbox with the files of its last complete step.
 
@@ -94,8 +99,21 @@ def resume(
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
         "temperature": temperature,
+        "approve": approve,
+        "mcp_from_repo": mcp_from_repo,
     }
-    raise typer.Exit(run(name, message, flags, check=check, seed=seed, apply=apply, output=output))
+    raise typer.Exit(
+        run(
+            name,
+            message,
+            flags,
+            check=check,
+            seed=seed,
+            apply=apply,
+            output=output,
+            interactive=interactive,
+        )
+    )
 
 
 def fork(
@@ -115,6 +133,9 @@ def fork(
     temperature: Temperature = None,
     apply: Apply = False,
     output: Format = Output.TEXT,
+    approve: Approve = None,
+    interactive: Interactive = None,
+    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Make a new session with the conversation, state and files of another.
 
@@ -131,16 +152,24 @@ def fork(
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
         "temperature": temperature,
+        "approve": approve,
+        "mcp_from_repo": mcp_from_repo,
     }
-    if message is None and (check, seed, apply, *flags.values()) != (
-        None,
-        None,
-        False,
-        *[None] * 10,
-    ):
+    given = (check, seed, apply or None, interactive, *flags.values())
+    if message is None and any(value is not None for value in given):
         raise ConfigError("without a message nothing runs: give these flags to agent resume")
     raise typer.Exit(
-        run(name, message, flags, check=check, seed=seed, apply=apply, output=output, copy=True)
+        run(
+            name,
+            message,
+            flags,
+            check=check,
+            seed=seed,
+            apply=apply,
+            output=output,
+            interactive=interactive,
+            copy=True,
+        )
     )
 
 
@@ -178,6 +207,7 @@ def run(
     seed: int | None = None,
     apply: bool = False,
     output: Output = Output.TEXT,
+    interactive: bool | None = None,
     copy: bool = False,
     model: LoadedModel | None = None,
 ) -> int:
@@ -188,7 +218,7 @@ def run(
     """
     names: dict[str, str | None] = {"model": flags.get("model"), "sandbox": flags.get("sandbox")}
     try:
-        with Interrupts() as interrupts:
+        with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
                 # torch comes in with these.
                 from agent import resume as resuming
@@ -211,6 +241,10 @@ def run(
                 # Refused before the model is loaded, where that can be known.
                 with saved.claim():
                     pass
+                repo = Path(str(saved.data["repo"]))
+                control = stack.enter_context(
+                    controlled(settings, repo, interrupts, listen, interactive=interactive)
+                )
                 settings = solving.prepare(settings, store=store, listen=listen)
                 model = model or solving.load_model(settings.model)
             report = resuming.resume(
@@ -223,8 +257,9 @@ def run(
                 listen=listen,
                 interrupted=interrupts,
                 apply=apply,
+                control=control,
             )
-            return finish(report, Path(str(saved.data["repo"])), output, apply=apply)
+            return finish(report, repo, output, apply=apply)
     except (Exception, KeyboardInterrupt) as error:
         failure = tell(error)
         if output is not Output.TEXT:

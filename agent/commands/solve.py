@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.commands.controlling import Approve, Interactive, McpFromRepo, controlled
 from agent.commands.printing import Output, finish, listener, print_error
 from agent.config import load_settings
 from agent.errors import ConfigError
@@ -72,6 +74,9 @@ def solve(
         bool, typer.Option("--apply", help="Apply the patch to the repository if it is good.")
     ] = False,
     output: Annotated[Output, typer.Option(help="How to print the result.")] = Output.TEXT,
+    approve: Approve = None,
+    interactive: Interactive = None,
+    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Repair or change a git repository.
 
@@ -93,8 +98,10 @@ def solve(
         "max_wall_time": max_wall_time,
         "seed": seed,
         "temperature": temperature,
+        "approve": approve,
+        "mcp_from_repo": mcp_from_repo,
     }
-    raise typer.Exit(run(task, repo, flags, output=output, apply=apply))
+    raise typer.Exit(run(task, repo, flags, output=output, apply=apply, interactive=interactive))
 
 
 def run(
@@ -104,6 +111,7 @@ def run(
     *,
     output: Output = Output.TEXT,
     apply: bool = False,
+    interactive: bool | None = None,
     model: LoadedModel | None = None,
 ) -> int:
     """The command once its flags are read; returns the exit code. Without ``model`` it loads one.
@@ -113,7 +121,7 @@ def run(
     """
     names: dict[str, str | None] = {"model": flags.get("model"), "sandbox": flags.get("sandbox")}
     try:
-        with Interrupts() as interrupts:
+        with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
                 task = _task_text(task)
                 if not repo.is_dir():
@@ -126,6 +134,9 @@ def run(
                 from agent.types import Task
 
                 listen = listener(output)
+                control = stack.enter_context(
+                    controlled(settings, repo, interrupts, listen, interactive=interactive)
+                )
                 settings = solving.prepare(settings, listen=listen)
                 model = model or solving.load_model(settings.model)
             report = solving.solve(
@@ -135,6 +146,7 @@ def run(
                 listen=listen,
                 interrupted=interrupts,
                 apply=apply,
+                control=control,
             )
             return finish(report, repo, output, apply=apply)
     except (Exception, KeyboardInterrupt) as error:
