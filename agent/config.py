@@ -66,6 +66,7 @@ class Settings(BaseModel):
     command_timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     check_timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    warm_cache_mb: int = Field(default=4096, ge=0)
     temperature: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
 
 

@@ -46,7 +46,8 @@ class Loop:
     """One run of one session. ``interrupted`` says whether the user asked for the end.
 
     The conversation and the tools must be built with a ``halt`` that is True when the user asked
-    for the end or the budget is out of time, so that a long turn or command stops then.
+    for the end or the budget is out of time, so that a long turn or command stops then. ``before``
+    are the counters at the beginning of the next step, if a part of its prompt has run already.
     """
 
     conversation: Conversation
@@ -62,6 +63,7 @@ class Loop:
     allowed_from: int = 0
     guard: Guard = field(default_factory=Guard)
     counted_s: float = 0.0
+    before: Usage | None = None
     overseers: Sequence[Overseer] = ()
     unheard: Sequence[Message] = ()
 
@@ -107,7 +109,7 @@ class Loop:
                 if end := self._forbidden(len(ids)):
                     self.unheard = news or ()
                     break
-                before = self.usage
+                before, self.before = self.before or self.usage, None
                 if news is not None:
                     if not self.conversation.hear(ids, mark):
                         continue

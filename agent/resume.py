@@ -47,7 +47,7 @@ from sandboxes.workspace import Workspace
 from tools.registry import Registry
 from tools.types import ToolContext
 
-UNFINISHED = (RUNNING, KILLED, "interrupted", "failed")
+UNFINISHED = (RUNNING, KILLED, "interrupted", "cancelled", "compacted", "failed")
 ENDED = ("submitted", "no_patch", "check_failed")
 SHOWN = 5
 

@@ -71,9 +71,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The user stopped the run; the session is saved."""
+    """The user stopped the run, or for ``why`` somebody else did; the session is saved."""
 
     patch: str = ""
+    why: str = ""
 
 
 Outcome = Submitted | LimitReached | Failed | Interrupted
@@ -117,10 +118,29 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One of several attempts at a task: how it ended, and what it cost.
+
+    ``logprob`` is the mean log-probability of what was sampled, 0.0 if nothing was. ``session`` is
+    "" and ``error`` says why if the attempt could not begin.
+    """
+
+    number: int
+    session: str
+    status: str
+    passed: bool
+    steps: int
+    logprob: float
+    usage: Usage
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class SolveReport:
     """What ``agent solve`` found out: the run's result, its check, and where it is kept.
 
-    ``applied`` says that the patch is now in the user's own tree.
+    ``applied`` says that the patch is now in the user's own tree. ``attempts`` are all there were
+    if several were asked for; the rest is then that of the one that was chosen.
     """
 
     session: str
@@ -129,6 +149,7 @@ class SolveReport:
     model: str
     sandbox: str
     applied: bool = False
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def patch(self) -> str:
