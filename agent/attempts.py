@@ -179,7 +179,9 @@ class BestOf:
             if self.race.stopped():
                 return run.end(trajectory, RunResult(Interrupted("", self.race.why())), None)
             kept = dataclasses.replace(origin, record=saved.files)
-            workspace = Workspace.reopen(run.task.repo, kept, kept.baseline)
+            workspace = Workspace.reopen(
+                run.task.repo, kept, kept.baseline, ignored=settings.ignored_files
+            )
             stack.callback(workspace.close)
             sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
             return self._go(number, run, workspace, sandbox, trajectory, trunk)

@@ -209,7 +209,9 @@ class _Resumption:
         """The files after the last live step, and a word if the user's have changed since."""
         data = self.saved.data
         origin = Origin(self.saved.files, str(data["baseline"]), str(data["head"]))
-        workspace = Workspace.reopen(repo, origin, history.tree or origin.baseline)
+        workspace = Workspace.reopen(
+            repo, origin, history.tree or origin.baseline, ignored=self.settings.ignored_files
+        )
         stack.callback(workspace.close)
         if changed := workspace.changed_since(origin):
             more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""

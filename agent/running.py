@@ -112,6 +112,7 @@ class Run:
             )
         )
         conversation = self.conversation(session, registry, halt)
+        kept = settings.keep_state
         loop = Loop(
             conversation,
             registry,
@@ -120,8 +121,8 @@ class Run:
             trajectory,
             interrupted=self.interrupted,
             listen=self.listen,
-            save=lambda: conversation.session.save(self.saved.path),
-            mark=lambda: keep_point(self.saved, conversation.session),
+            save=(lambda: conversation.session.save(self.saved.path)) if kept else lambda: None,
+            mark=(lambda: keep_point(self.saved, conversation.session)) if kept else None,
             overseers=self.control.overseers(),
         )
         try:
@@ -229,7 +230,15 @@ def marks_its_end(saved: SavedSession) -> Iterator[None]:
 def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
     """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
     limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
-    return open_sandbox(settings.sandbox, workspace, image=settings.image, limits=limits, name=name)
+    return open_sandbox(
+        settings.sandbox,
+        workspace,
+        image=settings.image,
+        limits=limits,
+        name=name,
+        root=settings.workdir,
+        search_path=settings.search_path,
+    )
 
 
 def _cut_short(error: BaseException) -> dict[str, Any]:

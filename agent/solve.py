@@ -85,7 +85,7 @@ def solve(
     store = store or Store()
     settings = with_image(settings, listen)
     with ExitStack() as stack:
-        workspace = Workspace.create(task.repo)
+        workspace = Workspace.create(task.repo, ignored=settings.ignored_files)
         stack.callback(workspace.close)
         if workspace.left_out:
             listen(Notice(f"left out of the copy: {', '.join(workspace.left_out)}"))

@@ -7,17 +7,20 @@ from pathlib import Path
 import torch
 
 from model.config import ModelConfig
-from model.errors import CheckpointError
+from model.errors import CheckpointError, MemoryFull
 from model.hybrid import HybridModel, HybridNetwork
+from model.memory import Memory, default_limit
+from model.network import Network
 from model.sampling import SamplingParams, read_generation_config
-from model.session import Network, Session
+from model.scheduler import Scheduler
+from model.session import Session
 from model.weights import fingerprint, load_tensors, parameter_count
 
 _SMALL = 100_000_000
 
 
 class Engine:
-    """A network with its configuration; makes and resumes sessions.
+    """A network with its configuration; makes and resumes sessions, which threads may share.
 
     ``name`` is what the user called the model, ``generation`` how its makers sample from it.
     """
@@ -26,6 +29,7 @@ class Engine:
         self, network: Network, config: ModelConfig, *, name: str, generation: SamplingParams
     ) -> None:
         self.network = network
+        self.scheduler = Scheduler(network)
         self.config = config
         self.name = name
         self.generation = generation
@@ -39,12 +43,17 @@ class Engine:
         dtype: torch.dtype | None = None,
         device: str = "cpu",
         vocab_limit: int | None = None,
+        kv_memory: int | None = None,
+        swap: Path | None = None,
     ) -> Engine:
-        """Load the checkpoint in ``directory``. Raises ``CheckpointError``.
+        """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
         ``dtype`` is what to compute in: by default that of the checkpoint, except on a CPU for
         models under 100 million parameters, which run faster in float32. ``vocab_limit`` is how
         many ids the tokenizer knows; the padding beyond them is then never sampled.
+        ``kv_memory`` is how many bytes the state of all sessions may take together, by default half
+        of what is free once the weights are loaded; what exceeds it is parked in the folder
+        ``swap`` (by default that for temporary files).
         """
         config = ModelConfig.load(directory)
         if vocab_limit is not None and vocab_limit > config.vocab_size:
@@ -61,7 +70,20 @@ class Engine:
         with torch.inference_mode():
             moved = {key: tensor.to(device) for key, tensor in tensors.items()}
             model = HybridModel.build(config, moved, dtype)
-        network = HybridNetwork(model, fingerprint=identity, vocab_limit=vocab_limit)
+        limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
+        network = HybridNetwork(
+            model,
+            fingerprint=identity,
+            vocab_limit=vocab_limit,
+            memory=Memory(limit, swap=swap),
+        )
+        # A pass reads one slot and writes another.
+        least = 2 * network.layout.slot_bytes + network.layout.page_bytes
+        if limit < least:
+            raise MemoryFull(
+                f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
+                f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
+            )
         return cls(network, config, name=name, generation=generation)
 
     @property
@@ -76,8 +98,11 @@ class Engine:
 
     def session(self, *, seed: int = 0) -> Session:
         """A new, empty session. Equal seeds draw equal random numbers."""
-        return Session(self.network, seed=seed)
+        return Session(self.scheduler, seed=seed)
 
     def resume(self, directory: Path) -> Session:
-        """The session that ``Session.save`` left in ``directory``. Raises ``StateError``."""
-        return Session.resume(self.network, directory)
+        """The session that ``Session.save`` left in ``directory``.
+
+        Raises ``StateError`` if it cannot be used, ``MemoryFull`` if there is no room for it.
+        """
+        return Session.resume(self.scheduler, directory)

@@ -1,8 +1,8 @@
-"""The hybrid network: its forward pass from top to bottom, and the same as a session's network."""
+"""The hybrid network: its forward pass from top to bottom, and the same as sessions' network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor
 from kernels.linear import linear
 from kernels.rope import frequencies, tables
 from model.attention import Attention
-from model.cache import HybridState, LayerState
+from model.cache import HybridState, Layout
 from model.config import ModelConfig
 from model.deltanet import DeltaNet
 from model.layers import Block, FeedForward, Norm, Rotation
-from model.session import Progress, State
+from model.memory import Memory
+from model.network import State, Work
+from model.passes import LayerMemory, Pass
 
 PREFILL_CHUNK = 512
 
@@ -35,8 +37,7 @@ class MtpHead:
     def __call__(self, hidden: Tensor, following: Tensor, rotation: Rotation) -> Tensor:
         """``hidden`` and the embedded next tokens ``following``, both ``[batch, time, hidden]``."""
         joined = torch.cat([self.embedding_norm(following), self.hidden_norm(hidden)], dim=-1)
-        x, _ = self.block(linear(joined, self.project), rotation, None)
-        return self.norm(x)
+        return self.norm(self.block(linear(joined, self.project), rotation, None))
 
 
 @dataclass(frozen=True)
@@ -108,29 +109,29 @@ class HybridModel:
         positions = torch.arange(start, start + time, device=self.speed.device).expand(3, -1)
         return Rotation(*tables(positions, self.speed, self.axis))
 
-    def hidden(
-        self, ids: Tensor, state: HybridState | None = None
-    ) -> tuple[Tensor, HybridState | None]:
+    def rotations(self, positions: Sequence[int]) -> Rotation:
+        """The rotation of one token in each of several texts, at ``positions``."""
+        places = torch.tensor(positions, device=self.speed.device).expand(3, -1)
+        cos, sin = tables(places, self.speed, self.axis)
+        return Rotation(cos.unsqueeze(1), sin.unsqueeze(1))
+
+    def hidden(self, ids: Tensor, running: Pass | None = None) -> Tensor:
         """The normalised hidden states ``[batch, time, hidden]`` of ``ids [batch, time]``.
 
-        With a state, ``ids`` continue it, and the state after them is returned. Without one the
-        sequence starts here and nothing is kept (training).
+        In a pass, row by row, ``ids`` go on from its states. Without one the sequences start here
+        and nothing is kept (training).
         """
-        start = state.length if state else 0
-        before: Sequence[LayerState | None] = state.layers if state else [None] * len(self.blocks)
-        after = []
-
         x = F.embedding(ids, self.embedding)
-        rotation = self.rotation(start, ids.shape[1])
-        for block, layer_state in zip(self.blocks, before, strict=True):
-            x, kept = block(x, rotation, layer_state)
-            after.append(kept)
-        x = self.norm(x)
-
-        if state is None:
-            return x, None
-        layers = tuple(kept for kept in after if kept is not None)
-        return x, HybridState(start + ids.shape[1], layers)
+        memories: Sequence[LayerMemory | None] = [None] * len(self.blocks)
+        if running is None:
+            rotation = self.rotation(0, ids.shape[1])
+        elif len(running.starts) == 1:
+            memories, rotation = running.layers, self.rotation(running.starts[0], ids.shape[1])
+        else:
+            memories, rotation = running.layers, self.rotations(running.starts)
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x = block(x, rotation, memory)
+        return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[..., vocab]`` in the dtype of the weights, from normalised hidden states."""
@@ -148,45 +149,49 @@ class HybridModel:
 
 
 class HybridNetwork:
-    """A ``HybridModel`` as a session's network: one sequence, inference only.
+    """A ``HybridModel`` as sessions' network; inference only.
 
-    Long inputs run in chunks that end at multiples of ``PREFILL_CHUNK`` positions, so the same ids
-    in the same calls are always cut the same way; the head runs for the last position only.
-    ``vocab_limit`` leaves out the padding rows at the end of the vocabulary.
+    The head runs for the last position only; ``vocab_limit`` leaves out the padding rows at the end
+    of the vocabulary. States take their room from ``memory`` (None: without limit).
     """
 
+    prefill_chunk = PREFILL_CHUNK
+
     def __init__(
-        self, model: HybridModel, *, fingerprint: str, vocab_limit: int | None = None
+        self,
+        model: HybridModel,
+        *,
+        fingerprint: str,
+        vocab_limit: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.model = model
         self.fingerprint = fingerprint
         self.vocab_size = min(vocab_limit or model.config.vocab_size, model.config.vocab_size)
         self.context_length = model.config.context_length
+        self.layout = Layout.of(model.config, model.embedding, memory)
         self._head = model.head[: self.vocab_size]
 
     def new_state(self) -> HybridState:
         """The state before the first token."""
-        with torch.inference_mode():
-            return HybridState.empty(self.model.config, self.model.embedding)
+        return HybridState(self.layout)
 
-    def forward(
-        self, ids: Sequence[int], state: State, *, on_progress: Progress | None = None
-    ) -> tuple[Tensor, HybridState]:
-        """See ``session.Network.forward``."""
-        assert isinstance(state, HybridState)
-        done, total = 0, len(ids)
-        with torch.inference_mode():
-            tokens = torch.tensor([ids], device=self.model.embedding.device)
-            while done < total:
-                until = min(total, done + PREFILL_CHUNK - state.length % PREFILL_CHUNK)
-                hidden, after = self.model.hidden(tokens[:, done:until], state)
-                assert after is not None
-                state, done = after, until
-                if on_progress is not None:
-                    on_progress(done, total)
-            return linear(hidden[0, -1], self._head).float(), state
+    def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
+        """See ``network.Network.run``."""
+        states = [piece.state for piece in work if isinstance(piece.state, HybridState)]
+        kinds, time = self.model.config.layer_types, len(work[0].ids)
+        with torch.inference_mode(), self.layout.memory.passing():
+            running = Pass(self.layout, kinds, states, time)
+            ids = torch.tensor([list(piece.ids) for piece in work], device=self.layout.device)
+            hidden = self.model.hidden(ids, running)[:, -1]
+            if not any(piece.logits for piece in work):
+                return [(None, state) for state in running.states()]
+            logits = linear(hidden, self._head).float()
+            return list(zip(logits, running.states(), strict=True))
 
-    def load_state(self, tensors: Mapping[str, Tensor], length: int) -> HybridState:
-        """See ``session.Network.load_state``."""
+    def load_state(
+        self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
+    ) -> HybridState:
+        """See ``network.Network.load_state``."""
         with torch.inference_mode():
-            return self.new_state().load(tensors, length)
+            return HybridState.load(self.layout, tensors, spans, length)

@@ -11,7 +11,7 @@ from torch import Tensor
 from kernels.linear import linear
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
-from model.cache import LayerState
+from model.passes import LayerMemory
 
 Take = Callable[[str], Tensor]
 """Fetches a tensor of one layer by the name it has in the checkpoint."""
@@ -19,19 +19,19 @@ Take = Callable[[str], Tensor]
 
 @dataclass(frozen=True)
 class Rotation:
-    """Cosines and sines ``[time, rotary_dim / 2]`` of the positions at hand, for all layers."""
+    """Cosines and sines of the positions at hand, for all layers: ``[time, rotary_dim / 2]``, or
+    ``[batch, 1, rotary_dim / 2]`` in a pass over several sequences."""
 
     cos: Tensor
     sin: Tensor
 
 
 class Mixer(Protocol):
-    """What mixes tokens: attention or DeltaNet. Without a state the sequence starts here."""
+    """What mixes tokens: attention or DeltaNet. Without a memory the sequence starts here and
+    nothing is kept."""
 
-    def __call__(
-        self, x: Tensor, rotation: Rotation, state: LayerState | None
-    ) -> tuple[Tensor, LayerState | None]:
-        """``x [batch, time, hidden]`` mixed, and the state after it."""
+    def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:
+        """``x [batch, time, hidden]`` mixed along time; what it leaves is written to ``memory``."""
         ...
 
 
@@ -66,9 +66,6 @@ class Block:
     post_norm: Norm
     feed_forward: FeedForward
 
-    def __call__(
-        self, x: Tensor, rotation: Rotation, state: LayerState | None
-    ) -> tuple[Tensor, LayerState | None]:
-        mixed, after = self.mixer(self.input_norm(x), rotation, state)
-        x = x + mixed
-        return x + self.feed_forward(self.post_norm(x)), after
+    def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:
+        x = x + self.mixer(self.input_norm(x), rotation, memory)
+        return x + self.feed_forward(self.post_norm(x))

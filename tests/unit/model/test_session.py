@@ -70,7 +70,7 @@ def test_equal_seeds_say_the_same_and_others_do_not(tiny_engine: Engine) -> None
 
 def test_greedy_logprobs_are_those_of_the_logits(tiny_engine: Engine, session: Session) -> None:
     event = say(session, 1, GREEDY)[0]
-    logits, _ = tiny_engine.network.forward(PROMPT, tiny_engine.network.new_state())
+    logits, _ = tiny_engine.scheduler.forward(PROMPT, tiny_engine.network.new_state())
     assert event.id == int(logits.argmax())
     assert event.logprob == pytest.approx(logits.log_softmax(0).max().item(), abs=1e-5)
 
