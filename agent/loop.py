@@ -134,9 +134,10 @@ class Loop:
         except ContextFull:
             end = LimitReached("context", "")
         except (SandboxError, ModelError) as error:
-            end = Failed(str(error))
+            end = Failed(str(error), cause=type(error).__name__)
         except (OSError, MemoryError) as error:
-            end = Failed(f"the run could not go on: {error or type(error).__name__}")
+            reason = f"the run could not go on: {error or type(error).__name__}"
+            end = Failed(reason, cause=type(error).__name__)
         return RunResult(self._with_patch(end), tuple(self.steps), self.usage)
 
     @property
@@ -259,7 +260,9 @@ class Loop:
         try:
             return dataclasses.replace(end, patch=self.workspace.diff())
         except (SandboxError, OSError) as error:
-            return end if isinstance(end, Failed) else Failed(f"no patch: {error}")
+            if isinstance(end, Failed):
+                return end
+            return Failed(f"no patch: {error}", cause=type(error).__name__)
 
 
 def answer_texts(message: Message, observations: Sequence[Observation]) -> list[str]:

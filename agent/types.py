@@ -71,10 +71,14 @@ class LimitReached:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run could not go on (sandbox gone, disk full). ``reason`` is one line."""
+    """The run could not go on (sandbox gone, disk full). ``reason`` is one line.
+
+    ``cause`` is the class of the error behind it, "" if there was none.
+    """
 
     reason: str
     patch: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True)
