@@ -227,9 +227,9 @@ class Loop:
         for call, seen in zip(calls, observations, strict=False):
             if seen.submitted:
                 return Submitted("", str(call.arguments.get("summary", "")).strip())
-        if self.answers_end and turn.ended == "stop" and not calls:
-            if words := turn.message.content.strip():
-                return Answered("", words)
+        words = turn.message.content.strip()
+        if self.answers_end and turn.ended == "stop" and words and not calls:
+            return Answered("", words)
         if self.guard.identical_ends:
             return LimitReached("repeated_calls", "")
         if self.guard.malformed_ends:

@@ -40,8 +40,9 @@ files meanwhile, so read a file again when an edit does not fit.
 only match.
 - Commands run in one shell that stays open and cannot ask for input. Keep their output short.
 - The person may refuse a call. Then go on without it, or ask.
-- When the work is done and its tests pass, call `submit` with one sentence about what you changed. \
-When you only have something to say or to ask, say it without a call: that ends your turn."""
+- When the work is done and its tests pass, call `submit` with one sentence about what you \
+changed. When you only have something to say or to ask, say it without a call: that ends your \
+turn."""
 
 NO_CALL = "No tool was called. Call a tool to go on, or call submit if the task is done."
 
