@@ -53,6 +53,10 @@ class Settings(BaseModel):
     model: str = Field(default="embedded", min_length=1)
     sandbox: SandboxKind = "docker"
     image: str | None = Field(default=None, min_length=1)
+    workdir: str | None = Field(default=None, pattern=r"^/.+")
+    search_path: str | None = Field(default=None, min_length=1)
+    ignored_files: bool = False
+    keep_state: bool = True
     network: bool = False
     kv_memory: int | None = Field(default=None, ge=1)
     memory_mb: int = Field(default=4096, ge=64)

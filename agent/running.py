@@ -121,8 +121,8 @@ class Run:
             trajectory,
             interrupted=self.interrupted,
             listen=self.listen,
-            save=lambda: session.save(self.saved.path),
-            mark=lambda: keep_point(self.saved, session),
+            save=(lambda: session.save(self.saved.path)) if settings.keep_state else lambda: None,
+            mark=(lambda: keep_point(self.saved, session)) if settings.keep_state else None,
             overseers=self.control.overseers(),
         )
         result = work(loop)
@@ -204,7 +204,15 @@ def marks_its_end(saved: SavedSession) -> Iterator[None]:
 def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
     """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
     limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
-    return open_sandbox(settings.sandbox, workspace, image=settings.image, limits=limits, name=name)
+    return open_sandbox(
+        settings.sandbox,
+        workspace,
+        image=settings.image,
+        limits=limits,
+        name=name,
+        root=settings.workdir,
+        search_path=settings.search_path,
+    )
 
 
 def _cut_short(error: BaseException) -> dict[str, Any]:

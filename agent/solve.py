@@ -127,7 +127,7 @@ class _Attempt:
         """From clone to report. Whatever happens, the sandbox and the clone are gone afterwards."""
         settings = self.settings
         with ExitStack() as stack:
-            workspace = Workspace.create(self.task.repo)
+            workspace = Workspace.create(self.task.repo, ignored=settings.ignored_files)
             stack.callback(workspace.close)
             if workspace.left_out:
                 self.listen(Notice(f"left out of the copy: {', '.join(workspace.left_out)}"))

@@ -54,6 +54,14 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The model ended its turn with words and no call, in a session where a person answers."""
+
+    patch: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class LimitReached:
     """A limit ended the run; ``LimitName`` lists them."""
 
@@ -63,10 +71,14 @@ class LimitReached:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run could not go on (sandbox gone, disk full). ``reason`` is one line."""
+    """The run could not go on (sandbox gone, disk full). ``reason`` is one line.
+
+    ``cause`` is the class of the error behind it, "" if there was none.
+    """
 
     reason: str
     patch: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Interrupted:
     patch: str = ""
 
 
-Outcome = Submitted | LimitReached | Failed | Interrupted
+Outcome = Submitted | Answered | LimitReached | Failed | Interrupted
 
 
 @dataclass(frozen=True)

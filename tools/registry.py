@@ -92,6 +92,11 @@ class Registry:
         spec = self._tools.get(name)
         return spec.kind if spec is not None else None
 
+    def subject(self, name: str) -> str:
+        """What rules call the tool."""
+        spec = self._tools.get(name)
+        return (spec.subject if spec is not None else "") or name
+
     def preview(self, name: str, arguments: Mapping[str, Any]) -> tuple[Change, ...]:
         """What an ``edit`` call would change if it ran now; nothing if it would fail.
 

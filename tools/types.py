@@ -51,7 +51,7 @@ class ToolSpec:
 
     ``run`` may raise ``tools.errors.ToolFailure``; call it through ``Registry.run``, which makes
     every failure an observation. ``kind`` is ``command`` unless told, so that a tool that forgot to
-    say is one that is asked for.
+    say is one that is asked for. ``subject`` is what rules call it where that is not its name.
     """
 
     name: str
@@ -59,6 +59,7 @@ class ToolSpec:
     parameters: type[BaseModel]
     run: Callable[[ToolContext, Any], Observation]
     kind: ToolKind = "command"
+    subject: str = ""
 
     def schema(self) -> Mapping[str, Any]:
         """The function schema for the chat template, without pydantic's titles."""
