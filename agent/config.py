@@ -58,6 +58,7 @@ class Settings(BaseModel):
     ignored_files: bool = False
     keep_state: bool = True
     network: bool = False
+    kv_memory: int | None = Field(default=None, ge=1)
     memory_mb: int = Field(default=4096, ge=64)
     cpus: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     check: str | None = Field(default=None, min_length=1)

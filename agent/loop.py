@@ -17,7 +17,16 @@ from agent.events import CallDone, CallPlanned, CallRunning, Listener, StepDone,
 from agent.guard import Guard
 from agent.oversight import Overseer, refusal, reviewed
 from agent.trajectory import TrajectoryWriter
-from agent.types import Failed, Interrupted, LimitReached, Outcome, RunResult, Step, Submitted
+from agent.types import (
+    Answered,
+    Failed,
+    Interrupted,
+    LimitReached,
+    Outcome,
+    RunResult,
+    Step,
+    Submitted,
+)
 from model.errors import ContextFull, ModelError
 from model.messages import Message, ToolCall
 from model.session import Usage
@@ -46,7 +55,8 @@ class Loop:
     """One run of one session. ``interrupted`` says whether the user asked for the end.
 
     The conversation and the tools must be built with a ``halt`` that is True when the user asked
-    for the end or the budget is out of time, so that a long turn or command stops then. ``before``
+    for the end or the budget is out of time, so that a long turn or command stops then. With
+    ``answers_end`` a turn that has words and no call ends the run: somebody reads it. ``before``
     are the counters at the beginning of the next step, if a part of its prompt has run already.
     """
 
@@ -66,6 +76,7 @@ class Loop:
     before: Usage | None = None
     overseers: Sequence[Overseer] = ()
     unheard: Sequence[Message] = ()
+    answers_end: bool = False
 
     def go_on(self) -> RunResult:
         """Go on after the last of ``steps`` as if nothing had happened in between.
@@ -218,6 +229,9 @@ class Loop:
         for call, seen in zip(calls, observations, strict=False):
             if seen.submitted:
                 return Submitted("", str(call.arguments.get("summary", "")).strip())
+        words = turn.message.content.strip()
+        if self.answers_end and turn.ended == "stop" and words and not calls:
+            return Answered("", words)
         if self.guard.identical_ends:
             return LimitReached("repeated_calls", "")
         if self.guard.malformed_ends:

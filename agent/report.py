@@ -3,6 +3,7 @@
 Statuses and exit codes:
 
 0    ``submitted``      a patch was submitted and the check, if any, passes with it
+     ``answered``       the model answered in words (sessions in an editor)
 1    ``failed``         the run could not go on; ``error``: it could not begin
 2    ``error``          wrong usage or configuration
 3    ``no_patch``       submitted without a change; ``check_failed``: the check fails with the patch
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.types import (
+    Answered,
     Attempt,
     CheckReport,
     CheckRun,
@@ -47,6 +49,8 @@ def status_of(result: RunResult, check: CheckReport | None) -> tuple[str, int]:
         return "failed", EXIT_ERROR
     if isinstance(outcome, LimitReached):
         return f"limit_{outcome.limit}", 4
+    if isinstance(outcome, Answered):
+        return "answered", 0
     if not outcome.patch:
         return "no_patch", 3
     if check is not None and not check.passed:
@@ -59,6 +63,8 @@ def summary_of(result: RunResult) -> str:
     outcome = result.outcome
     if isinstance(outcome, Submitted):
         return outcome.summary
+    if isinstance(outcome, Answered):
+        return outcome.text
     if isinstance(outcome, LimitReached):
         return _LIMITS[outcome.limit]
     if isinstance(outcome, Failed):

@@ -54,6 +54,14 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The model ended its turn with words and no call, in a session where a person answers."""
+
+    patch: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class LimitReached:
     """A limit ended the run; ``LimitName`` lists them."""
 
@@ -81,7 +89,7 @@ class Interrupted:
     why: str = ""
 
 
-Outcome = Submitted | LimitReached | Failed | Interrupted
+Outcome = Submitted | Answered | LimitReached | Failed | Interrupted
 
 
 @dataclass(frozen=True)
