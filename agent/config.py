@@ -62,7 +62,12 @@ class Settings(BaseModel):
     model: str = Field(default="embedded", min_length=1)
     sandbox: SandboxKind = "docker"
     image: str | None = Field(default=None, min_length=1)
+    workdir: str | None = Field(default=None, pattern=r"^/.+")
+    search_path: str | None = Field(default=None, min_length=1)
+    ignored_files: bool = False
+    keep_state: bool = True
     network: bool = False
+    kv_memory: int | None = Field(default=None, ge=1)
     memory_mb: int = Field(default=4096, ge=64)
     cpus: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     check: str | None = Field(default=None, min_length=1)
@@ -75,6 +80,7 @@ class Settings(BaseModel):
     command_timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     check_timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    warm_cache_mb: int = Field(default=4096, ge=0)
     temperature: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
     approve: Approve = "never"
     mcp_from_repo: bool = False

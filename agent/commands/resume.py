@@ -51,6 +51,10 @@ MaxTokens = Annotated[
 MaxTurnTokens = Annotated[
     int | None, typer.Option("--max-turn-tokens", help="Tokens of one turn at most.")
 ]
+KvMemory = Annotated[
+    int | None,
+    typer.Option("--kv-memory", metavar="MIB", help="Memory for the model's state."),
+]
 MaxWallTime = Annotated[float | None, typer.Option("--max-wall-time", help="Seconds at most.")]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Draw other random numbers from here on.")
@@ -75,6 +79,7 @@ def resume(
     max_tokens: MaxTokens = None,
     max_turn_tokens: MaxTurnTokens = None,
     max_wall_time: MaxWallTime = None,
+    kv_memory: KvMemory = None,
     seed: Seed = None,
     temperature: Temperature = None,
     apply: Apply = False,
@@ -98,6 +103,7 @@ def resume(
         "max_tokens": max_tokens,
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
+        "kv_memory": kv_memory,
         "temperature": temperature,
         "approve": approve,
         "mcp_from_repo": mcp_from_repo,
@@ -129,6 +135,7 @@ def fork(
     max_tokens: MaxTokens = None,
     max_turn_tokens: MaxTurnTokens = None,
     max_wall_time: MaxWallTime = None,
+    kv_memory: KvMemory = None,
     seed: Seed = None,
     temperature: Temperature = None,
     apply: Apply = False,
@@ -151,6 +158,7 @@ def fork(
         "max_tokens": max_tokens,
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
+        "kv_memory": kv_memory,
         "temperature": temperature,
         "approve": approve,
         "mcp_from_repo": mcp_from_repo,
@@ -246,7 +254,7 @@ def run(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = solving.prepare(settings, store=store, listen=listen)
-                model = model or solving.load_model(settings.model)
+                model = model or solving.load_model(settings.model, settings.kv_memory)
             report = resuming.resume(
                 saved,
                 message and message.encode("utf-8", "replace").decode("utf-8"),

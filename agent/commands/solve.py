@@ -66,6 +66,12 @@ def solve(
     max_wall_time: Annotated[
         float | None, typer.Option(help="Seconds at most, from the first turn.")
     ] = None,
+    kv_memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB", help="Memory for the model's state; default: half of what is free."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
     temperature: Annotated[
         float | None, typer.Option(help="0 is greedy; default: the checkpoint's.")
@@ -96,6 +102,7 @@ def solve(
         "max_tokens": max_tokens,
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
+        "kv_memory": kv_memory,
         "seed": seed,
         "temperature": temperature,
         "approve": approve,
@@ -138,7 +145,7 @@ def run(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = solving.prepare(settings, listen=listen)
-                model = model or solving.load_model(settings.model)
+                model = model or solving.load_model(settings.model, settings.kv_memory)
             report = solving.solve(
                 Task(task, repo, settings.check),
                 settings,
