@@ -37,6 +37,7 @@ from sandboxes.workspace import Workspace
 
 ROOT = "/workspace"
 HOME = "/home/agent"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The account in a container of a host whose only account is root.
 PLAIN_USER = (1000, 1000)
 SESSION_LABEL = "tenuto.session"
@@ -50,7 +51,6 @@ class DockerSandbox:
     """The ``Sandbox`` in a container (see ``base.py``)."""
 
     kind = "docker"
-    root = ROOT
 
     def __init__(
         self,
@@ -59,13 +59,18 @@ class DockerSandbox:
         image: str | None = None,
         limits: Limits | None = None,
         name: str = "",
+        root: str = ROOT,
+        search_path: str | None = None,
     ) -> None:
         """Start the container.
 
-        Raises ``SandboxUnavailable`` (no engine, or it refuses) and ``ImageMissing``.
+        ``root`` is where the workspace lies in it; ``search_path`` goes before the image's
+        ``PATH``. Raises ``SandboxUnavailable`` (no engine, or it refuses) and ``ImageMissing``.
         """
         self.workspace = workspace
         self.image = image or BASE_TAG
+        self.root = root
+        self._search_path = search_path
         self._limits = limits or Limits()
         self._closed = False
         self._container = ""
@@ -74,7 +79,7 @@ class DockerSandbox:
         try:
             user = self._settle_user()
             self._files = SafeTree(
-                workspace.path, root=ROOT, owner=user if os.geteuid() == 0 else None
+                workspace.path, root=root, owner=user if os.geteuid() == 0 else None
             )
             self._user = f"{user[0]}:{user[1]}"
             self._start(name)
@@ -131,7 +136,7 @@ class DockerSandbox:
         self._guard().lives(1)
         try:
             made = self._client.api.exec_create(
-                self._container, command, stdin=True, user=self._user, workdir=ROOT
+                self._container, command, stdin=True, user=self._user, workdir=self.root
             )
             return ExecStream(self._client.api.exec_start(made["Id"], socket=True))
         except _SDK_ERRORS as error:
@@ -174,9 +179,9 @@ class DockerSandbox:
             entrypoint=["bash", "--noprofile", "--norc", "-c", KEEPER],
             command=[],
             user=self._user,
-            working_dir=ROOT,
+            working_dir=self.root,
             stdin_open=True,
-            environment=sandbox_environment(HOME),
+            environment=sandbox_environment(HOME) | self._path(),
             # The proxies in the user's Docker configuration may have a password in them.
             use_config_proxy=self._limits.network,
             labels={SESSION_LABEL: name, OWNER_LABEL: str(Owner.of_this_process())},
@@ -192,6 +197,15 @@ class DockerSandbox:
         self._keeper = Keeper(stream)
         self._keeper.lives(1)
 
+    def _path(self) -> dict[str, str]:
+        """``PATH``, if it is to be another one than the image's."""
+        if self._search_path is None:
+            return {}
+        settings = self._client.api.inspect_image(self.image)["Config"] or {}
+        pairs = (line.partition("=") for line in settings.get("Env") or ())
+        own = next((value for name, _, value in pairs if name == "PATH"), DEFAULT_PATH)
+        return {"PATH": f"{self._search_path}:{own}"}
+
     def _host_config(self) -> Any:
         limits = self._limits
         memory = f"{limits.memory_mb}m"
@@ -201,7 +215,7 @@ class DockerSandbox:
             auto_remove=True,
             network_mode="bridge" if limits.network else "none",
             read_only=True,
-            mounts=[docker.types.Mount(ROOT, str(self.workspace.path), type="bind")],
+            mounts=[docker.types.Mount(self.root, str(self.workspace.path), type="bind")],
             tmpfs={
                 "/tmp": f"{tmpfs},mode=1777",
                 HOME: f"{tmpfs},mode=0700,uid={uid},gid={gid}",
