@@ -36,6 +36,7 @@ from sandboxes.workspace import Workspace
 
 ROOT = "/workspace"
 HOME = "/home/agent"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The account in a container of a host whose only account is root.
 PLAIN_USER = (1000, 1000)
 SESSION_LABEL = "tenuto.session"
@@ -57,13 +58,17 @@ class DockerSandbox(CommonSandbox):
         image: str | None = None,
         limits: Limits | None = None,
         name: str = "",
+        root: str = ROOT,
+        search_path: str | None = None,
     ) -> None:
         """Start the container.
 
-        Raises ``SandboxUnavailable`` (no engine, or it refuses) and ``ImageMissing``.
+        ``root`` is where the workspace lies in it; ``search_path`` goes before the image's
+        ``PATH``. Raises ``SandboxUnavailable`` (no engine, or it refuses) and ``ImageMissing``.
         """
-        super().__init__(workspace, limits, SafeTree(workspace.path, root=ROOT))
+        super().__init__(workspace, limits, SafeTree(workspace.path, root=root))
         self.image = image or BASE_TAG
+        self._search_path = search_path
         self._name = name
         self._container = ""
         self._keeper: Keeper | None = None
@@ -83,7 +88,7 @@ class DockerSandbox(CommonSandbox):
         self._guard().lives(1)
         try:
             made = self._client.api.exec_create(
-                self._container, command, stdin=True, user=self._user, workdir=ROOT
+                self._container, command, stdin=True, user=self._user, workdir=self.root
             )
             return ExecStream(self._client.api.exec_start(made["Id"], socket=True))
         except _SDK_ERRORS as error:
@@ -146,9 +151,9 @@ class DockerSandbox(CommonSandbox):
             entrypoint=["bash", "--noprofile", "--norc", "-c", KEEPER],
             command=[],
             user=self._user,
-            working_dir=ROOT,
+            working_dir=self.root,
             stdin_open=True,
-            environment=sandbox_environment(HOME),
+            environment=sandbox_environment(HOME) | self._path(),
             # The proxies in the user's Docker configuration may have a password in them.
             use_config_proxy=self._limits.network,
             labels={SESSION_LABEL: name, OWNER_LABEL: str(Owner.of_this_process())},
@@ -164,6 +169,15 @@ class DockerSandbox(CommonSandbox):
         self._keeper = Keeper(stream)
         self._keeper.lives(1)
 
+    def _path(self) -> dict[str, str]:
+        """``PATH``, if it is to be another one than the image's."""
+        if self._search_path is None:
+            return {}
+        settings = self._client.api.inspect_image(self.image)["Config"] or {}
+        pairs = (line.partition("=") for line in settings.get("Env") or ())
+        own = next((value for name, _, value in pairs if name == "PATH"), DEFAULT_PATH)
+        return {"PATH": f"{self._search_path}:{own}"}
+
     def _host_config(self) -> Any:
         limits = self._limits
         memory = f"{limits.memory_mb}m"
@@ -174,7 +188,7 @@ class DockerSandbox(CommonSandbox):
             network_mode="bridge" if limits.network else "none",
             read_only=True,
             mounts=[
-                docker.types.Mount(ROOT, str(self.workspace.path), type="bind"),
+                docker.types.Mount(self.root, str(self.workspace.path), type="bind"),
                 docker.types.Mount(
                     OUTPUTS, str(self.workspace.outputs), type="bind", read_only=True
                 ),
