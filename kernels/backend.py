@@ -64,3 +64,12 @@ def addresses(rows: Sequence[Sequence[Tensor]], width: int | None = None) -> Ten
 def power_of_two(size: int, least: int = 1) -> int:
     """The smallest power of two that is at least ``size`` and ``least``."""
     return max(least, 1 << max(0, size - 1).bit_length())
+
+
+def capability(device: torch.device) -> int:
+    """The compute capability of a CUDA device times ten: 80 is an A100, 90 an H100. 80 for others,
+    which run anything that the kernels' host code would launch there."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return 10 * major + minor
+    return 80
