@@ -57,6 +57,8 @@ def addresses(rows: Sequence[Sequence[Tensor]], width: int | None = None) -> Ten
     device = next((tensor.device for row in rows for tensor in row), torch.device("cpu"))
     if device.type == "meta":
         return torch.empty(len(rows), width, dtype=torch.int64, device=device)
+    if any(t.data_ptr() % 16 for row in rows for t in row) and device.type == "cuda":
+        raise KernelError("a tensor in a table of addresses does not begin at a multiple of 16")
     numbers = [[t.data_ptr() for t in row] + [0] * (width - len(row)) for row in rows]
     return torch.tensor(numbers, dtype=torch.int64).reshape(len(rows), width).to(device)
 

@@ -16,7 +16,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels import backend
 from kernels.backend import addresses, interpreting, power_of_two, require_power_of_two
 
 SPLITS = 64
@@ -50,10 +49,13 @@ def _attend(
     DOT: tl.constexpr,
 ):
     """Take ``BLOCK`` positions from ``at`` on into the running softmax of ``q``'s rows."""
-    start = tl.load(table + at // PAGE).to(tl.pointer_type(CACHE)) + layer_start
+    # A page's address is a multiple of 16, without which it would be read element by element.
+    page = tl.multiple_of(tl.load(table + at // PAGE).to(tl.pointer_type(CACHE)), 16)
+    start = page + layer_start
     key = at + tl.arange(0, BLOCK)
     inner = tl.arange(0, DIM)
-    within = (at % PAGE + tl.arange(0, BLOCK))[:, None] * DIM + inner[None, :]
+    start += at % PAGE * DIM
+    within = tl.arange(0, BLOCK)[:, None] * DIM + inner[None, :]
     values = start + KV_HEADS * PAGE * DIM
     if MASKED:
         k = tl.load(start + within, mask=(key < length)[:, None], other=0.0)
@@ -110,9 +112,10 @@ def _split(
         row = tl.arange(0, ROWS)
         inner = tl.arange(0, DIM)
         used = row < time * GROUP
-        place = (sequence * time + row // GROUP) * (KV_HEADS * GROUP) + head * GROUP + row % GROUP
-        place = place.to(tl.int64)
-        q = tl.load(query + place[:, None] * DIM + inner[None, :], mask=used[:, None], other=0.0)
+        base = (sequence.to(tl.int64) * time * KV_HEADS + head) * GROUP
+        place = row // GROUP * (KV_HEADS * GROUP) + row % GROUP
+        at_query = (place * DIM)[:, None] + inner[None, :]
+        q = tl.load(query + base * DIM + at_query, mask=used[:, None], other=0.0)
         q = (q.to(tl.float32) * scale).to(DOT)
         position = length - time + row // GROUP
         layer_start = (layer.to(tl.int64) * 2 * KV_HEADS + head) * (PAGE * DIM)
@@ -138,10 +141,11 @@ def _split(
                 CACHE,
                 DOT,
             )
-        to = place * SPLITS + split
-        tl.store(partial + to[:, None] * DIM + inner[None, :], total, mask=used[:, None])
-        tl.store(stats + to * 2, largest, mask=used)
-        tl.store(stats + to * 2 + 1, weight, mask=used)
+        base = base * SPLITS + split
+        at = (place * (SPLITS * DIM))[:, None] + inner[None, :]
+        tl.store(partial + base * DIM + at, total, mask=used[:, None])
+        tl.store(stats + base * 2 + place * (SPLITS * 2), largest, mask=used)
+        tl.store(stats + base * 2 + place * (SPLITS * 2) + 1, weight, mask=used)
 
 
 @triton.jit
@@ -178,9 +182,7 @@ def _join(
         at = place * SPLITS + part
         largest = tl.load(stats + at * 2, mask=there, other=float("-inf"))
         share = tl.exp2(largest - top)
-        own = tl.load(
-            partial + at[:, None] * DIM + inner[None, :], mask=there[:, None], other=0.0
-        )
+        own = tl.load(partial + at[:, None] * DIM + inner[None, :], mask=there[:, None], other=0.0)
         total += tl.sum(own * share[:, None], axis=0)
         weight += tl.sum(tl.load(stats + at * 2 + 1, mask=there, other=0.0) * share, axis=0)
     at_gate = sequence * gate_batch + token % time * gate_time + head * gate_head
@@ -219,10 +221,12 @@ def _prefill(
     inner = tl.arange(0, DIM)
     used = row < time * GROUP
     token = row // GROUP
-    which = head * GROUP + row % GROUP
-    place = ((sequence * time + token) * (KV_HEADS * GROUP) + which).to(tl.int64)
-    at_query = place[:, None] * DIM + inner[None, :]
-    q = tl.load(query + at_query, mask=used[:, None], other=0.0)
+    # Places are counted from the block's first token, where they are small numbers.
+    begin = block * ROWS // GROUP
+    own = sequence.to(tl.int64) * time + begin
+    base = (own * KV_HEADS + head) * (GROUP * DIM)
+    place = ((token - begin) * (KV_HEADS * GROUP) + row % GROUP) * DIM
+    q = tl.load(query + base + (place[:, None] + inner[None, :]), mask=used[:, None], other=0.0)
     q = (q.to(tl.float32) * scale).to(DOT)
     position = length - time + token
     first = length - time + block * ROWS // GROUP
@@ -272,10 +276,18 @@ def _prefill(
             CACHE,
             DOT,
         )
-    at_gate = sequence.to(tl.int64) * gate_batch + token * gate_time + which * gate_head
-    shut = tl.load(gate + at_gate[:, None] + inner[None, :], mask=used[:, None], other=0.0)
+    # Places are worked out anew from a length read anew: kept through the loops they would not fit
+    # in the registers, and the compiler must not see that they are the same.
+    row += tl.load(lengths + sequence, volatile=True) - length
+    used = row < time * GROUP
+    token = row // GROUP
+    place = ((token - begin) * (KV_HEADS * GROUP) + row % GROUP) * DIM
+    gate += sequence.to(tl.int64) * gate_batch + begin * gate_time + head * GROUP * gate_head
+    at_gate = ((token - begin) * gate_time + row % GROUP * gate_head)[:, None] + inner[None, :]
+    shut = tl.load(gate + at_gate, mask=used[:, None], other=0.0)
     result = total / weight[:, None] * tl.sigmoid(shut.to(tl.float32))
-    tl.store(out + at_query, result.to(out.dtype.element_ty), mask=used[:, None])
+    place = place[:, None] + inner[None, :]
+    tl.store(out + base + place, result.to(out.dtype.element_ty), mask=used[:, None])
 
 
 @triton.jit
@@ -298,7 +310,7 @@ def _append(
     token, sequence = tl.program_id(0), tl.program_id(1).to(tl.int64)
     position = tl.load(lengths + sequence) - time + token
     page = tl.load(table + sequence * pages + position // PAGE)
-    to = page.to(tl.pointer_type(keys.dtype.element_ty))
+    to = tl.multiple_of(page.to(tl.pointer_type(keys.dtype.element_ty)), 16)
     to += layer.to(tl.int64) * (2 * KV_HEADS * PAGE * DIM)
     inner = tl.arange(0, DIM)
     for head in tl.static_range(KV_HEADS):
@@ -309,13 +321,9 @@ def _append(
         tl.store(to + KV_HEADS * PAGE * DIM + at, v)
 
 
-def _tiles(device: torch.device, page: int, dim: int, wide: bool) -> tuple[int, int, int, int]:
-    """Rows, positions, warps and stages of a prefill program, by what the chip has room for."""
-    if wide:
-        return 32, min(32, page), 4, 1
-    if backend.capability(device) >= 90:
-        return 128, min(64, page), 8, 2
-    return 64, min(64, page), 4, 2 if dim <= 128 else 1
+def _tiles(page: int, wide: bool) -> tuple[int, int, int, int]:
+    """Rows, positions, warps and stages of a prefill program: what no chip spills on."""
+    return (32, min(32, page), 4, 1) if wide else (64, min(64, page), 8, 2)
 
 
 def paged_attention_at(
@@ -348,7 +356,7 @@ def paged_attention_at(
     types = {"CACHE": cache, "DOT": tl.float32 if wide or interpreting() else cache}
     gates = gate.stride()[:3]
     if time * group > MOST_ROWS:
-        rows, block, warps, stages = _tiles(query.device, page, dim, wide)
+        rows, block, warps, stages = _tiles(page, wide)
         _prefill[(triton.cdiv(time * group, rows), kv_heads, batch)](
             query,
             table,
@@ -384,7 +392,7 @@ def paged_attention_at(
         ROWS=power_of_two(time * group, 16),
         BLOCK=block,
         SPLITS=SPLITS,
-        num_warps=4,
+        num_warps=4 if time * group <= 32 else 8,
         num_stages=1 if wide else 2,
         **shape,
         **types,

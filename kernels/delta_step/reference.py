@@ -15,8 +15,8 @@ from kernels.gated_delta_rule.reference import recurrent
 from kernels.rms_norm.reference import gated_rms_norm
 
 Memory = tuple[Tensor, Tensor]
-"""One sequence's convolution inputs ``[width - 1, conv_dim]`` and delta rule's state ``[value_heads,
-key_dim, value_dim]``, the latter in float32."""
+"""One sequence's convolution inputs ``[width - 1, conv_dim]`` and delta rule's state
+``[value_heads, key_dim, value_dim]``, the latter in float32."""
 
 
 def delta_step(
@@ -57,9 +57,9 @@ def delta_step(
     mixed, inputs = causal_conv1d(mixed, conv, torch.stack([conv for conv, _ in before]))
     q, k, v = mixed.split_with_sizes([key_width, key_width, width], dim=-1)
     out, states = recurrent(
-        q.unflatten(-1, (-1, key_dim)),
-        k.unflatten(-1, (-1, key_dim)),
-        v.unflatten(-1, (-1, value_dim)),
+        q.reshape(batch, time, -1, key_dim),
+        k.reshape(batch, time, -1, key_dim),
+        v.reshape(batch, time, heads, value_dim),
         decay_rate * F.softplus(a.float() + dt_bias),
         b.float().sigmoid(),
         torch.stack([state for _, state in before]),
@@ -67,5 +67,5 @@ def delta_step(
     for row, (own_inputs, own_state) in enumerate(targets):
         own_inputs.copy_(inputs[row])
         own_state.copy_(states[row])
-    z = z.unflatten(-1, (-1, value_dim))
+    z = z.reshape(batch, time, heads, value_dim)
     return gated_rms_norm(out, z, norm, eps).reshape(batch, time, width)

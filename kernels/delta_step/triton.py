@@ -21,22 +21,32 @@ MOST_TOKENS = 8
 
 
 @triton.jit
+def _place(entry, TYPE: tl.constexpr):
+    """The pointer in a table's ``entry``. It is a multiple of 16, without which a load would go
+    element by element."""
+    return tl.multiple_of(tl.load(entry).to(tl.pointer_type(TYPE)), 16)
+
+
+@triton.jit
+def _input(projected, inputs, known, channel, at, token_stride, conv_dim, WIDTH: tl.constexpr):
+    """The convolution's input ``at`` for ``channel``: before 0 it is a remembered one, or zero."""
+    at += tl.zeros([1], tl.int32)
+    new = tl.load(projected + at * token_stride + channel, mask=at >= 0, other=0.0)
+    old = tl.load(inputs + (at + WIDTH - 1) * conv_dim + channel, mask=at < 0, other=0.0)
+    return tl.where(at >= 0, new, tl.where(known, old, 0.0))
+
+
+@triton.jit
 def _convolve(
     projected, inputs, known, weight, channel, t, token_stride, conv_dim, WIDTH: tl.constexpr
 ):
     """The convolution's output for ``channel`` at token ``t``, in the dtype of the projection."""
-    narrow = projected.dtype.element_ty
     total = tl.zeros(channel.shape, tl.float32)
     for i in tl.static_range(WIDTH):
         at = t + i - (WIDTH - 1)
-        if at >= 0:
-            x = tl.load(projected + at * token_stride + channel)
-        elif known:
-            x = tl.load(inputs + (at + WIDTH - 1) * conv_dim + channel)
-        else:
-            x = tl.zeros(channel.shape, narrow)
+        x = _input(projected, inputs, known, channel, at, token_stride, conv_dim, WIDTH)
         total += x.to(tl.float32) * tl.load(weight + i * conv_dim + channel).to(tl.float32)
-    return (total * tl.sigmoid(total)).to(narrow).to(tl.float32)
+    return (total * tl.sigmoid(total)).to(projected.dtype.element_ty).to(tl.float32)
 
 
 @triton.jit
@@ -46,12 +56,7 @@ def _keep_inputs(
     """Write the last ``WIDTH - 1`` inputs of ``channel``."""
     for i in tl.static_range(WIDTH - 1):
         at = time + i - (WIDTH - 1)
-        if at >= 0:
-            x = tl.load(projected + at * token_stride + channel)
-        elif known:
-            x = tl.load(inputs + (at + WIDTH - 1) * conv_dim + channel)
-        else:
-            x = tl.zeros(channel.shape, projected.dtype.element_ty)
+        x = _input(projected, inputs, known, channel, at, token_stride, conv_dim, WIDTH)
         tl.store(target + i * conv_dim + channel, x)
 
 
@@ -83,15 +88,15 @@ def _delta_step(
     narrow = projected.dtype.element_ty
     across, along = tl.arange(0, KEY_DIM), tl.arange(0, VALUE_DIM)
 
-    # The table: where each sequence's inputs and state are read, then where they are written.
+    # The table: where each sequence's inputs and state are read, where they are written, and
+    # whether what is read is known; if not, those are places whose content does not matter.
     at_inputs = layer.to(tl.int64) * ((WIDTH - 1) * conv_dim)
     at_state = (layer.to(tl.int64) * HEADS + head) * (KEY_DIM * VALUE_DIM)
-    source = tl.load(table + row)
-    known = source != 0
-    inputs = source.to(tl.pointer_type(narrow)) + at_inputs
-    before = tl.load(table + batch + row).to(tl.pointer_type(tl.float32)) + at_state
-    target = tl.load(table + 2 * batch + row).to(tl.pointer_type(narrow)) + at_inputs
-    after = tl.load(table + 3 * batch + row).to(tl.pointer_type(tl.float32)) + at_state
+    known = tl.load(table + 4 * batch + row) != 0
+    inputs = _place(table + row, narrow) + at_inputs
+    before = _place(table + batch + row, tl.float32) + at_state
+    target = _place(table + 2 * batch + row, narrow) + at_inputs
+    after = _place(table + 3 * batch + row, tl.float32) + at_state
 
     projected += row.to(tl.int64) * time * token_stride
     out += row.to(tl.int64) * time * values + head * VALUE_DIM
@@ -99,23 +104,15 @@ def _delta_step(
     k_channel = keys + q_channel
     v_channel = 2 * keys + head * VALUE_DIM + along
     in_state = across[:, None] * VALUE_DIM + along[None, :]
-    state = tl.zeros([KEY_DIM, VALUE_DIM], tl.float32)
-    if known:
-        state = tl.load(before + in_state)
+    state = tl.where(known, tl.load(before + in_state), 0.0)
     rate = tl.load(decay_rate + head)
     bias = tl.load(dt_bias + head)
     scale = tl.load(norm + along).to(tl.float32)
 
     for t in range(time):
-        q = _convolve(
-            projected, inputs, known, weight, q_channel, t, token_stride, conv_dim, WIDTH
-        )
-        k = _convolve(
-            projected, inputs, known, weight, k_channel, t, token_stride, conv_dim, WIDTH
-        )
-        v = _convolve(
-            projected, inputs, known, weight, v_channel, t, token_stride, conv_dim, WIDTH
-        )
+        q = _convolve(projected, inputs, known, weight, q_channel, t, token_stride, conv_dim, WIDTH)
+        k = _convolve(projected, inputs, known, weight, k_channel, t, token_stride, conv_dim, WIDTH)
+        v = _convolve(projected, inputs, known, weight, v_channel, t, token_stride, conv_dim, WIDTH)
         q *= tl.rsqrt(tl.sum(q * q, axis=0) + 1e-6) * (KEY_DIM**-0.5)
         k *= tl.rsqrt(tl.sum(k * k, axis=0) + 1e-6)
 
@@ -133,9 +130,7 @@ def _delta_step(
         tl.store(out + t * values + along, (o * z * tl.sigmoid(z)).to(narrow))
 
     tl.store(after + in_state, state)
-    _keep_inputs(
-        projected, inputs, known, target, v_channel, time, token_stride, conv_dim, WIDTH
-    )
+    _keep_inputs(projected, inputs, known, target, v_channel, time, token_stride, conv_dim, WIDTH)
     # Value heads that share a key head would all write the same: the first one does.
     if head % GROUP == 0:
         _keep_inputs(
@@ -147,17 +142,16 @@ def _delta_step(
 
 
 def table_of(sources: Sequence[Memory | None], targets: Sequence[Memory]) -> Tensor:
-    """The addresses ``[4, batch]`` that ``delta_step_at`` reads; 0 where there is no source."""
+    """What ``delta_step_at`` reads, ``[5, batch]``: the addresses of the sources' parts and of the
+    targets', and 1 where there is a source."""
     rows: list[list[Tensor]] = [[], [], [], []]
-    for index in range(2):
-        for source, target in zip(sources, targets, strict=True):
-            rows[index].append(target[index][:0] if source is None else source[index])
+    for source, target in zip(sources, targets, strict=True):
+        for index in range(2):
+            rows[index].append(target[index] if source is None else source[index])
             rows[2 + index].append(target[index])
-    table = addresses(rows)
-    missing = [column for column, source in enumerate(sources) if source is None]
-    if missing:
-        table[:2, missing] = 0
-    return table
+    known = torch.tensor([[source is not None for source in sources]]).long()
+    places = addresses(rows)
+    return torch.cat([places, known.to(places.device)])
 
 
 def delta_step_at(
@@ -171,7 +165,7 @@ def delta_step_at(
     layer: int,
     key_dim: int,
 ) -> Tensor:
-    """``delta_step`` on memory whose addresses ``[4, batch]`` are on the device already.
+    """``delta_step`` on memory whose ``table_of`` addresses is on the device already.
 
     Each address is that of a whole slot, ``[layers, ...]`` of what a ``Memory`` holds, of which
     ``layer`` is used. Reads nothing on the host, so it can be captured in a CUDA graph.

@@ -60,7 +60,7 @@ def gated_delta_rule_at(
     *,
     backend: Backend = "torch",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``gated_delta_rule`` and the states at ``positions``: see ``reference.gated_delta_rule_at``."""
+    """The rule, and the states at ``positions``: see ``reference.gated_delta_rule_at``."""
     if backend == "triton":
         require_triton("gated_delta_rule", query, key, value, log_decay, beta)
         from kernels.gated_delta_rule import triton

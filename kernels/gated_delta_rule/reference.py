@@ -137,7 +137,7 @@ def chunked(
 
 
 def check_positions(positions: Sequence[int], time: int) -> None:
-    """Raise ``KernelError`` unless ``positions`` are rising multiples of ``CHUNK`` up to ``time``."""
+    """Raise ``KernelError`` unless these are rising multiples of ``CHUNK`` up to ``time``."""
     last = 0
     for position in positions:
         if position <= last or position > time or position % CHUNK:
@@ -166,8 +166,8 @@ def gated_delta_rule_at(
     check_positions(positions, key.shape[1])
     outputs, kept, start = [], [], 0
     for end in (*positions, key.shape[1]):
-        part = (x[:, start:end] for x in (query, key, value, log_decay, beta))
-        out, state = chunked(*part, state)
+        q, k, v, g, b = (x[:, start:end] for x in (query, key, value, log_decay, beta))
+        out, state = chunked(q, k, v, g, b, state)
         outputs.append(out)
         kept.append(state)
         start = end

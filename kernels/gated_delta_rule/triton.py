@@ -7,7 +7,8 @@ For each chunk and value head, in parallel, ``_prepare`` finds what does not dep
 and the factors by which each token's products with the state are scaled. ``_scan`` then carries the
 state through the chunks, one program for each head and slice of its values:
 
-    d = T (beta v - beta exp(c) k S)    o = exp(c) q S + M d    S <- exp(c_end) S + (exp(c_end-c) k)^T d
+    d = T (beta v - beta exp(c) k S)       o = exp(c) q S + M d
+    S <- exp(c_end) S + (exp(c_end - c) k)^T d
 
 So neither the corrections nor the chunks' states are written to memory. Keys and queries enter the
 products as they are; their lengths are among the factors. The state is float32 throughout.
@@ -22,6 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels import backend
 from kernels.backend import interpreting, require_power_of_two
 from kernels.gated_delta_rule.reference import CHUNK, check_positions
 
@@ -127,6 +129,15 @@ def _prepare(
     tl.store(attend + square, between.to(attend.dtype.element_ty))
     system = tl.where(i > j, system * decay * (b * k_scale)[:, None], 0.0)
 
+    end = tl.sum(tl.where(row == CHUNK - 1, c, 0.0), axis=0)
+    grow = tl.exp(c)
+    start = factors + place * (4 * CHUNK) + row
+    tl.store(start, b)
+    tl.store(start + CHUNK, b * grow * k_scale)
+    tl.store(start + 2 * CHUNK, grow * q_scale)
+    tl.store(start + 3 * CHUNK, tl.exp(end - c) * k_scale)
+    tl.store(keep + place, tl.exp(end))
+
     # The inverse by halves: with both diagonal blocks of a block inverted in X and L the block
     # below them, the block's inverse is X - X L X. This is substitution by blocks, as stable as
     # row by row (unlike powers of the system), and all of it matrix products.
@@ -141,14 +152,6 @@ def _prepare(
     low = (inverse - high.to(tl.float32)).to(solve.dtype.element_ty)
     tl.store(solve + square + place * CHUNK * CHUNK, high)
     tl.store(solve + square + (place + 1) * CHUNK * CHUNK, low)
-    end = tl.sum(tl.where(row == CHUNK - 1, c, 0.0), axis=0)
-    grow = tl.exp(c)
-    start = factors + place * (4 * CHUNK) + row
-    tl.store(start, b)
-    tl.store(start + CHUNK, b * grow * k_scale)
-    tl.store(start + 2 * CHUNK, grow * q_scale)
-    tl.store(start + 3 * CHUNK, tl.exp(end - c) * k_scale)
-    tl.store(keep + place, tl.exp(end))
 
 
 @triton.jit
@@ -192,10 +195,7 @@ def _scan(
     slice_ = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_state = across[:, None] * VALUE_DIM + slice_[None, :]
     at_state = program * (KEY_DIM * VALUE_DIM) + in_state
-    if INITIAL:
-        state = tl.load(initial + at_state)
-    else:
-        state = tl.zeros([KEY_DIM, BLOCK], tl.float32)
+    state = tl.load(initial + at_state) if INITIAL else tl.zeros([KEY_DIM, BLOCK], tl.float32)
 
     own_q = query + sequence * query_batch + (head // GROUP) * KEY_DIM + across[None, :]
     own_k = key + sequence * key_batch + (head // GROUP) * KEY_DIM + across[None, :]
@@ -300,7 +300,10 @@ def gated_delta_rule_at(
         num_warps=4,
         num_stages=1,
     )
-    block = min(32, value_dim)
+    # Chips with asynchronous matrix units have room for twice the width; where that would leave
+    # many of them idle, the narrow slices keep more busy.
+    wider = backend.capability(value.device) == 90 and states * value_dim >= 32 * 128
+    block = min(32 if wider else 16, value_dim)
     _scan[(value_dim // block, states)](
         query,
         key,

@@ -55,10 +55,10 @@ def blank(memory: list[Memory]) -> list[Memory]:
 
 @CALM
 @given(
-    known=st.lists(st.booleans(), min_size=1, max_size=3),
-    time=st.integers(1, 8),
+    known=st.lists(st.booleans(), min_size=1, max_size=2),
+    time=st.integers(1, 5),
     key_heads=st.integers(1, 2),
-    group=st.integers(1, 3),
+    group=st.integers(1, 2),
     dims=st.sampled_from([(16, 16), (32, 16), (16, 64)]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
@@ -80,12 +80,17 @@ def test_equals_the_reference(
     close(got, expected, float32=1e-4, bfloat16=4e-2)
     for row in range(len(known)):
         assert torch.equal(got_memory[row][0], expected_memory[row][0])
-        close(got_memory[row][1], expected_memory[row][1], float32=1e-4 if dtype == torch.float32 else 2e-2)
+        close(
+            got_memory[row][1],
+            expected_memory[row][1],
+            float32=1e-4 if dtype == torch.float32 else 2e-2,
+        )
         assert all(torch.equal(a, b) for a, b in zip(memory[row], before[row], strict=True))
 
 
-def test_real_head_dimensions(device: torch.device) -> None:
-    arguments, memory = make(1, 1, 1, 3, (128, 128), torch.bfloat16, device)
+@pytest.mark.parametrize("time", [1, 8])
+def test_real_head_dimensions(device: torch.device, time: int) -> None:
+    arguments, memory = make(1, time, 1, 3, (128, 128), torch.bfloat16, device)
     got_memory, expected_memory = blank(memory), blank(memory)
     got = delta_step(*arguments, memory, got_memory, backend="triton")
     close(got, delta_step(*arguments, memory, expected_memory), bfloat16=4e-2)
