@@ -17,6 +17,8 @@ from tools import (
     list_directory,
     read_file,
     run_shell_command,
+    shell_input,
+    shell_process,
     submit,
     todo_write,
     write_file,
@@ -62,6 +64,8 @@ def default_tools() -> tuple[ToolSpec, ...]:
         glob.TOOL,
         list_directory.TOOL,
         run_shell_command.TOOL,
+        shell_process.TOOL,
+        shell_input.TOOL,
         todo_write.TOOL,
         submit.TOOL,
     )
@@ -91,6 +95,11 @@ class Registry:
         """What the tool does; None if there is no such tool."""
         spec = self._tools.get(name)
         return spec.kind if spec is not None else None
+
+    def subject(self, name: str) -> str:
+        """What rules call the tool."""
+        spec = self._tools.get(name)
+        return (spec.subject if spec is not None else "") or name
 
     def preview(self, name: str, arguments: Mapping[str, Any]) -> tuple[Change, ...]:
         """What an ``edit`` call would change if it ran now; nothing if it would fail.
