@@ -14,10 +14,19 @@ from agent import prompt
 from agent.context import Budget
 from agent.conversation import Conversation, Turn
 from agent.events import CallDone, CallPlanned, CallRunning, Listener, StepDone, nobody
-from agent.guard import Guard
+from agent.guard import ALTERNATING, Guard
 from agent.oversight import Overseer, refusal, reviewed
 from agent.trajectory import TrajectoryWriter
-from agent.types import Failed, Interrupted, LimitReached, Outcome, RunResult, Step, Submitted
+from agent.types import (
+    Answered,
+    Failed,
+    Interrupted,
+    LimitReached,
+    Outcome,
+    RunResult,
+    Step,
+    Submitted,
+)
 from model.errors import ContextFull, ModelError
 from model.messages import Message, ToolCall
 from model.session import Usage
@@ -46,7 +55,9 @@ class Loop:
     """One run of one session. ``interrupted`` says whether the user asked for the end.
 
     The conversation and the tools must be built with a ``halt`` that is True when the user asked
-    for the end or the budget is out of time, so that a long turn or command stops then.
+    for the end or the budget is out of time, so that a long turn or command stops then. With
+    ``answers_end`` a turn that has words and no call ends the run: somebody reads it. ``before``
+    are the counters at the beginning of the next step, if a part of its prompt has run already.
     """
 
     conversation: Conversation
@@ -62,8 +73,10 @@ class Loop:
     allowed_from: int = 0
     guard: Guard = field(default_factory=Guard)
     counted_s: float = 0.0
+    before: Usage | None = None
     overseers: Sequence[Overseer] = ()
     unheard: Sequence[Message] = ()
+    answers_end: bool = False
 
     def go_on(self) -> RunResult:
         """Go on after the last of ``steps`` as if nothing had happened in between.
@@ -84,7 +97,9 @@ class Loop:
         self.guard = Guard()
         if self.steps and (last := self.steps[-1]).ended == "interrupted":
             told = [Message("tool", t) for t in answer_texts(last.message, last.observations)]
-        return self.run([*told, Message("user", words)], user_turn=True)
+        told.append(Message("user", words))
+        self.trajectory.words(told)
+        return self.run(told, user_turn=True)
 
     def run(
         self,
@@ -107,7 +122,7 @@ class Loop:
                 if end := self._forbidden(len(ids)):
                     self.unheard = news or ()
                     break
-                before = self.usage
+                before, self.before = self.before or self.usage, None
                 if news is not None:
                     if not self.conversation.hear(ids, mark):
                         continue
@@ -163,15 +178,18 @@ class Loop:
                 seen = Observation(call.error, ok=False)
             else:
                 self.guard.call(call)
-                if self.guard.identical_ends:
+                if self.guard.repeats_end:
                     break
                 self.listen(CallPlanned(call))
                 refused = refusal(self.overseers, call, self.registry)
                 if self.interrupted():
                     break
                 seen = refused or self._run(call)
+                self.guard.result(seen)
                 if self.guard.identical_corrects:
-                    seen = _with_note(seen, prompt.REPEATED)
+                    seen = seen.with_note(prompt.REPEATED)
+                elif self.guard.alternating_corrects:
+                    seen = seen.with_note(ALTERNATING)
             self.listen(CallDone(call, seen))
             observations.append(seen)
             if seen.submitted:
@@ -195,6 +213,7 @@ class Loop:
         killed, and is taken back when the session goes on.
         """
         tree = self.workspace.checkpoint()
+        self.guard.tree(tree)
         step = Step(
             index=len(self.steps),
             message=turn.message,
@@ -216,8 +235,13 @@ class Loop:
         for call, seen in zip(calls, observations, strict=False):
             if seen.submitted:
                 return Submitted("", str(call.arguments.get("summary", "")).strip())
-        if self.guard.identical_ends:
+        words = turn.message.content.strip()
+        if self.answers_end and turn.ended == "stop" and words and not calls:
+            return Answered("", words)
+        if self.guard.repeats_end:
             return LimitReached("repeated_calls", "")
+        if self.guard.unchanged_ends:
+            return LimitReached("no_change", "")
         if self.guard.malformed_ends:
             return LimitReached("malformed_calls", "")
         return None
@@ -233,6 +257,8 @@ class Loop:
             notes.append(prompt.NO_CALL)
         if self.guard.malformed_corrects:
             notes.append(prompt.MALFORMED)
+        if self.guard.unchanged_corrects:
+            notes.append(prompt.UNCHANGED)
         note = "\n\n".join(notes)
         texts = answer_texts(turn.message, observations)
         if not texts:
@@ -255,7 +281,3 @@ def answer_texts(message: Message, observations: Sequence[Observation]) -> list[
     """What each call of ``message`` gave, also those that the run's end left out."""
     missing = len(message.tool_calls) - len(observations)
     return [seen.text for seen in observations] + [prompt.NOT_RUN] * missing
-
-
-def _with_note(seen: Observation, note: str) -> Observation:
-    return dataclasses.replace(seen, text=f"{seen.text}\n\n{note}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from sandboxes.background import Background
 from sandboxes.base import Sandbox
 from tools.schema import function_schema
 
@@ -33,16 +34,31 @@ class Observation:
     truncated: bool = False
     submitted: bool = False
 
+    def with_note(self, note: str) -> Observation:
+        """The same with ``note`` after an empty line."""
+        return replace(self, text=f"{self.text}\n\n{note}")
+
 
 @dataclass
 class ToolContext:
-    """What a tool may touch. One per session; ``todos`` lives as long as it does."""
+    """What a tool may touch. One per session; ``todos`` lives as long as it does.
+
+    A command that prints nothing for ``silence_s`` is left running.
+    """
 
     sandbox: Sandbox
     command_timeout_s: float = 120.0
+    silence_s: float | None = 60.0
     should_stop: Callable[[], bool] | None = None
     on_output: Callable[[str], None] | None = None
     todos: list[dict[str, str]] = field(default_factory=list)
+    background: list[Background] = field(default_factory=list, repr=False)
+
+    def processes(self) -> Background:
+        """The processes that the session started in the background."""
+        if not self.background:
+            self.background.append(Background(self.sandbox))
+        return self.background[0]
 
 
 @dataclass(frozen=True)
