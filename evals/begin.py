@@ -140,7 +140,8 @@ def executor(
         with Cluster.start(options, machine) as cluster:
             yield cluster.execute
         return
-    model = model or load_model(machine.settings.model)
+    settings = machine.settings
+    model = model or load_model(settings.model, settings.kv_memory)
     worker = Worker(suite, machine, model, Store(folder.sessions))
     yield lambda job, listen, stop: worker.run(
         job.instance, job.attempt, listen=listen, interrupted=stop

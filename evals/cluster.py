@@ -47,7 +47,8 @@ class EngineActor:
         self._scratch = tempfile.TemporaryDirectory(prefix="tenuto-engine-")
         store = Store(Path(self._scratch.name))
         machine = Machine(settings, images)
-        self._worker = Worker(find_suite(suite), machine, load_model(settings.model), store)
+        model = load_model(settings.model, settings.kv_memory)
+        self._worker = Worker(find_suite(suite), machine, model, store)
         self._stopped = threading.Event()
 
     def run(self, instance: Instance, attempt: int) -> Done | None:

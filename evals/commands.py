@@ -77,6 +77,9 @@ def run(
     max_wall_time: Annotated[
         float | None, typer.Option(help="Seconds for an attempt at most.")
     ] = None,
+    kv_memory: Annotated[
+        int | None, typer.Option(help="MiB for the state of all sessions; the rest is parked.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Attempt N samples with seed + N - 1.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
 ) -> None:
@@ -96,6 +99,7 @@ def run(
         "max_tokens": max_tokens,
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
+        "kv_memory": kv_memory,
         "seed": seed,
         "temperature": temperature,
     }
