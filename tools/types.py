@@ -9,7 +9,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from sandboxes.base import Sandbox
+from tools.code import CodeReader
 from tools.schema import function_schema
+from tools.seen import SeenFiles
+from tools.tokens import estimate_tokens
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,22 @@ class Observation:
 
 @dataclass
 class ToolContext:
-    """What a tool may touch. One per session; ``todos`` lives as long as it does."""
+    """What a tool may touch. One per session; ``todos``, ``seen`` and ``code`` live as long.
+
+    ``task`` is what the user asked for, by which a repository map is weighted, and
+    ``count_tokens`` is what its budget is counted with. ``seen`` knows the content of the files
+    that the model read or wrote; ``code`` parses source code and indexes the workspace.
+    """
 
     sandbox: Sandbox
     command_timeout_s: float = 120.0
     should_stop: Callable[[], bool] | None = None
     on_output: Callable[[str], None] | None = None
     todos: list[dict[str, str]] = field(default_factory=list)
+    task: str = ""
+    count_tokens: Callable[[str], int] = estimate_tokens
+    seen: SeenFiles = field(default_factory=SeenFiles)
+    code: CodeReader = field(default_factory=CodeReader)
 
 
 @dataclass(frozen=True)
