@@ -62,8 +62,15 @@ class CallWriting:
 
 
 @dataclass(frozen=True)
+class CallPlanned:
+    """The model has made a complete call, which may still be refused."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True)
 class CallRunning:
-    """A complete call is about to run."""
+    """A call that nothing forbids is about to run."""
 
     call: ToolCall
 
@@ -108,6 +115,14 @@ class RunEnded:
     check: CheckReport | None
 
 
+@dataclass(frozen=True)
+class FromAttempt:
+    """What happened in attempt ``number`` (from 1) of several that run at the same time."""
+
+    number: int
+    event: Event
+
+
 Event = (
     RunStarted
     | Notice
@@ -115,12 +130,14 @@ Event = (
     | ThinkingDelta
     | ContentDelta
     | CallWriting
+    | CallPlanned
     | CallRunning
     | CommandOutput
     | CallDone
     | StepDone
     | CheckDone
     | RunEnded
+    | FromAttempt
 )
 Listener = Callable[[Event], None]
 

@@ -13,12 +13,22 @@ from dataclasses import dataclass, field
 from agent import prompt
 from agent.context import Budget
 from agent.conversation import Conversation, Turn
-from agent.events import CallDone, CallRunning, Listener, StepDone, nobody
+from agent.events import CallDone, CallPlanned, CallRunning, Listener, StepDone, nobody
 from agent.guard import Guard
+from agent.oversight import Overseer, refusal, reviewed
 from agent.trajectory import TrajectoryWriter
-from agent.types import Failed, Interrupted, LimitReached, Outcome, RunResult, Step, Submitted
+from agent.types import (
+    Answered,
+    Failed,
+    Interrupted,
+    LimitReached,
+    Outcome,
+    RunResult,
+    Step,
+    Submitted,
+)
 from model.errors import ContextFull, ModelError
-from model.messages import Message
+from model.messages import Message, ToolCall
 from model.session import Usage
 from sandboxes.errors import SandboxError
 from sandboxes.workspace import Workspace
@@ -45,7 +55,9 @@ class Loop:
     """One run of one session. ``interrupted`` says whether the user asked for the end.
 
     The conversation and the tools must be built with a ``halt`` that is True when the user asked
-    for the end or the budget is out of time, so that a long turn or command stops then.
+    for the end or the budget is out of time, so that a long turn or command stops then. With
+    ``answers_end`` a turn that has words and no call ends the run: somebody reads it. ``before``
+    are the counters at the beginning of the next step, if a part of its prompt has run already.
     """
 
     conversation: Conversation
@@ -61,6 +73,10 @@ class Loop:
     allowed_from: int = 0
     guard: Guard = field(default_factory=Guard)
     counted_s: float = 0.0
+    before: Usage | None = None
+    overseers: Sequence[Overseer] = ()
+    unheard: Sequence[Message] = ()
+    answers_end: bool = False
 
     def go_on(self) -> RunResult:
         """Go on after the last of ``steps`` as if nothing had happened in between.
@@ -74,6 +90,16 @@ class Loop:
         if turn.ended == "interrupted":
             return self.run(None)
         return self.run(self._answers(turn, last.observations))
+
+    def say(self, words: str) -> RunResult:
+        """Go on after an interrupt with ``words`` of the user, and what was to be told before."""
+        told = list(self.unheard)
+        self.guard = Guard()
+        if self.steps and (last := self.steps[-1]).ended == "interrupted":
+            told = [Message("tool", t) for t in answer_texts(last.message, last.observations)]
+        told.append(Message("user", words))
+        self.trajectory.words(told)
+        return self.run(told, user_turn=True)
 
     def run(
         self,
@@ -94,8 +120,9 @@ class Loop:
             while True:
                 ids = self._encode(news, opening)
                 if end := self._forbidden(len(ids)):
+                    self.unheard = news or ()
                     break
-                before = self.usage
+                before, self.before = self.before or self.usage, None
                 if news is not None:
                     if not self.conversation.hear(ids, mark):
                         continue
@@ -111,9 +138,10 @@ class Loop:
         except ContextFull:
             end = LimitReached("context", "")
         except (SandboxError, ModelError) as error:
-            end = Failed(str(error))
+            end = Failed(str(error), cause=type(error).__name__)
         except (OSError, MemoryError) as error:
-            end = Failed(f"the run could not go on: {error or type(error).__name__}")
+            reason = f"the run could not go on: {error or type(error).__name__}"
+            end = Failed(reason, cause=type(error).__name__)
         return RunResult(self._with_patch(end), tuple(self.steps), self.usage)
 
     @property
@@ -152,12 +180,11 @@ class Loop:
                 self.guard.call(call)
                 if self.guard.identical_ends:
                     break
-                self.listen(CallRunning(call))
-                start = time.perf_counter()
-                try:
-                    seen = self.registry.run(call.name, call.arguments)
-                finally:
-                    self.conversation.session.count(tool_s=time.perf_counter() - start)
+                self.listen(CallPlanned(call))
+                refused = refusal(self.overseers, call, self.registry)
+                if self.interrupted():
+                    break
+                seen = refused or self._run(call)
                 if self.guard.identical_corrects:
                     seen = _with_note(seen, prompt.REPEATED)
             self.listen(CallDone(call, seen))
@@ -165,6 +192,16 @@ class Loop:
             if seen.submitted:
                 break
         return tuple(observations)
+
+    def _run(self, call: ToolCall) -> Observation:
+        """Run one call that nobody refused, and count its time."""
+        self.listen(CallRunning(call))
+        start = time.perf_counter()
+        try:
+            seen = self.registry.run(call.name, call.arguments)
+        finally:
+            self.conversation.session.count(tool_s=time.perf_counter() - start)
+        return reviewed(self.overseers, call, seen)
 
     def _keep(self, turn: Turn, observations: tuple[Observation, ...], before: Usage) -> None:
         """Keep the files, the record and the model's state of the step, then tell the listener.
@@ -194,6 +231,9 @@ class Loop:
         for call, seen in zip(calls, observations, strict=False):
             if seen.submitted:
                 return Submitted("", str(call.arguments.get("summary", "")).strip())
+        words = turn.message.content.strip()
+        if self.answers_end and turn.ended == "stop" and words and not calls:
+            return Answered("", words)
         if self.guard.identical_ends:
             return LimitReached("repeated_calls", "")
         if self.guard.malformed_ends:
@@ -224,7 +264,9 @@ class Loop:
         try:
             return dataclasses.replace(end, patch=self.workspace.diff())
         except (SandboxError, OSError) as error:
-            return end if isinstance(end, Failed) else Failed(f"no patch: {error}")
+            if isinstance(end, Failed):
+                return end
+            return Failed(f"no patch: {error}", cause=type(error).__name__)
 
 
 def answer_texts(message: Message, observations: Sequence[Observation]) -> list[str]:

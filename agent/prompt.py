@@ -26,6 +26,24 @@ sentence about what was wrong and what you changed. Only `submit` ends the work.
 
 Every turn must call a tool."""
 
+WITH_A_PERSON = """\
+You are Tenuto, a software engineer who works with a person in their editor, in one repository.
+
+The repository is at {root}. It is a private copy in which commands run; what you change in its \
+files reaches the person's own files. {network}
+
+How to work:
+- Look before you change: find the code the request is about and read it. The person may change \
+files meanwhile, so read a file again when an edit does not fit.
+- Find the cause and make the smallest change that removes it. Do not touch unrelated code.
+- Give `edit` an `old_string` copied exactly from the file, with enough lines around it to be the \
+only match.
+- Commands run in one shell that stays open and cannot ask for input. Keep their output short.
+- The person may refuse a call. Then go on without it, or ask.
+- When the work is done and its tests pass, call `submit` with one sentence about what you \
+changed. When you only have something to say or to ask, say it without a call: that ends your \
+turn."""
+
 NO_CALL = "No tool was called. Call a tool to go on, or call submit if the task is done."
 
 CUT = "Your turn was cut off after {tokens} tokens. Think and write less, then call one tool."
@@ -45,15 +63,17 @@ REPEATED = (
 )
 
 
-def first_messages(task: Task, *, root: str, network: bool = False) -> list[Message]:
+def first_messages(
+    task: Task, *, root: str, network: bool = False, system: str = SYSTEM
+) -> list[Message]:
     """The system message and the task.
 
     The user's message is the task's text and, if there is one, its check, and nothing else: the
-    embedded model was trained on exactly this.
+    embedded model was trained on exactly this. ``system`` is ``SYSTEM`` or ``WITH_A_PERSON``.
     """
     reach = "Commands can reach the network." if network else "Commands have no network access."
     return [
-        Message("system", SYSTEM.format(root=root, network=reach)),
+        Message("system", system.format(root=root, network=reach)),
         Message("user", user_text(task)),
     ]
 

@@ -3,20 +3,27 @@
 Statuses and exit codes:
 
 0    ``submitted``      a patch was submitted and the check, if any, passes with it
+     ``answered``       the model answered in words (sessions in an editor)
 1    ``failed``         the run could not go on; ``error``: it could not begin
 2    ``error``          wrong usage or configuration
 3    ``no_patch``       submitted without a change; ``check_failed``: the check fails with the patch
 4    ``limit_NAME``     a limit was reached (steps, tokens, wall_time, context, malformed_calls,
                         repeated_calls)
 130  ``interrupted``    the user stopped the run; the session is saved
+
+An attempt that was stopped because another one passed the check has status ``cancelled``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from agent.types import (
+    Answered,
+    Attempt,
     CheckReport,
     CheckRun,
     Failed,
@@ -37,11 +44,13 @@ def status_of(result: RunResult, check: CheckReport | None) -> tuple[str, int]:
     """The status and the exit code of a run."""
     outcome = result.outcome
     if isinstance(outcome, Interrupted):
-        return "interrupted", EXIT_INTERRUPTED
+        return "cancelled" if outcome.why else "interrupted", EXIT_INTERRUPTED
     if isinstance(outcome, Failed):
         return "failed", EXIT_ERROR
     if isinstance(outcome, LimitReached):
         return f"limit_{outcome.limit}", 4
+    if isinstance(outcome, Answered):
+        return "answered", 0
     if not outcome.patch:
         return "no_patch", 3
     if check is not None and not check.passed:
@@ -54,11 +63,13 @@ def summary_of(result: RunResult) -> str:
     outcome = result.outcome
     if isinstance(outcome, Submitted):
         return outcome.summary
+    if isinstance(outcome, Answered):
+        return outcome.text
     if isinstance(outcome, LimitReached):
         return _LIMITS[outcome.limit]
     if isinstance(outcome, Failed):
         return outcome.reason
-    return "interrupted; the session is saved"
+    return f"{outcome.why or 'interrupted'}; the session is saved"
 
 
 _LIMITS = {
@@ -85,6 +96,7 @@ def as_json(report: SolveReport) -> dict[str, Any]:
         "check": None if report.check is None else check_as_json(report.check),
         "model": report.model,
         "sandbox": report.sandbox,
+        "attempts": [dataclasses.asdict(attempt) for attempt in report.attempts],
     }
 
 
@@ -119,18 +131,34 @@ def error_as_json(
         "check": None,
         "model": model,
         "sandbox": sandbox,
+        "attempts": [],
     }
 
 
 def usage_line(usage: Usage, steps: int) -> str:
     """The counters in one line; the sum shows that nothing was run through the model twice."""
-    twice = usage.prefilled_tokens + usage.generated_tokens - usage.context_tokens
     speed = usage.generated_tokens / usage.decode_s if usage.decode_s > 0 else 0.0
+    shared = f" + {usage.shared_tokens:,} shared" if usage.shared_tokens else ""
+    compacted = f" - {usage.compacted_tokens:,} compacted" if usage.compacted_tokens else ""
     return (
         f"usage: {usage.context_tokens:,} context = {usage.prefilled_tokens:,} prefilled + "
-        f"{usage.generated_tokens:,} generated ({twice:,} prefilled twice); "
+        f"{usage.generated_tokens:,} generated{shared}{compacted} "
+        f"({usage.repeated_tokens:,} prefilled twice); "
         f"{steps} {'step' if steps == 1 else 'steps'}; "
         f"decode {speed:,.0f} tok/s; {usage.wall_s:.1f} s"
+    )
+
+
+def attempts_line(attempts: Sequence[Attempt], chosen: str) -> str:
+    """How several attempts ended, and what they had in common."""
+    ends = Counter(attempt.status for attempt in attempts)
+    number = next((a.number for a in attempts if a.session == chosen), 0)
+    shared = sum(attempt.usage.shared_tokens for attempt in attempts)
+    paid = sum(a.usage.prefilled_tokens + a.usage.generated_tokens for a in attempts)
+    told = ", ".join(f"{count} {status}" for status, count in ends.items())
+    return (
+        f"attempt {number} of {len(attempts)} chosen ({told}); together {paid:,} tokens run, "
+        f"{shared:,} shared"
     )
 
 

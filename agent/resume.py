@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import Settings, check_settings
+from agent.control import Control
 from agent.conversation import Conversation
 from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, RunStarted, nobody
@@ -46,8 +47,8 @@ from sandboxes.workspace import Workspace
 from tools.registry import Registry
 from tools.types import ToolContext
 
-UNFINISHED = (RUNNING, KILLED, "interrupted", "failed")
-ENDED = ("submitted", "no_patch", "check_failed")
+UNFINISHED = (RUNNING, KILLED, "interrupted", "cancelled", "compacted", "failed")
+ENDED = ("submitted", "answered", "no_patch", "check_failed")
 SHOWN = 5
 
 
@@ -62,6 +63,7 @@ def resume(
     listen: Listener = nobody,
     interrupted: Question = lambda: False,
     apply: bool = False,
+    control: Control | None = None,
 ) -> SolveReport:
     """Go on with ``saved`` in a fresh sandbox whose files are those of its last complete step.
 
@@ -71,7 +73,9 @@ def resume(
     """
     with ExitStack() as stack:
         saved = stack.enter_context(saved.claim())
-        resumption = _Resumption(saved, message, settings, model, listen, interrupted)
+        resumption = Resumption(
+            saved, message, settings, model, listen, interrupted, control or Control()
+        )
         return resumption.run(stack, check=check, seed=seed, apply=apply)
 
 
@@ -90,8 +94,8 @@ def stored_settings(saved: SavedSession, flags: Mapping[str, Any]) -> Settings:
 
 
 @dataclass(frozen=True)
-class _Resumption:
-    """One claimed session that goes on."""
+class Resumption:
+    """One claimed session that goes on: its parts are used by ``agent.live`` too."""
 
     saved: SavedSession
     message: str | None
@@ -99,26 +103,27 @@ class _Resumption:
     model: LoadedModel
     listen: Listener
     interrupted: Question
+    control: Control
 
     def run(
         self, stack: ExitStack, *, check: str | None, seed: int | None, apply: bool
     ) -> SolveReport:
         saved, settings, data = self.saved, self.settings, self.saved.data
         records = records_of(saved)
-        history = self._without_half_a_step(records, history_of(records))
+        history = self.without_half_a_step(records, history_of(records))
         asked = self.message is not None or history.pending or not history.steps
         if not asked and saved.status in ENDED:
             raise ConfigError(
                 f"session {saved.id} has ended ({saved.status}); give a message to go on with"
             )
         repo = Path(str(data["repo"]))
-        workspace = self._workspace(repo, history, stack)
+        workspace = self.workspace(repo, history, stack)
         sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
         fresh = self.message is not None or saved.status not in UNFINISHED
         other_check = check if check not in (None, data.get("check")) else None
         task = Task(str(data["task"]), repo, check or data.get("check"))
         news = self._news(history, task, sandbox.root, other_check) if asked else None
-        plan = self._plan(history, news, sandbox, seed)
+        plan = self.plan(history, news, sandbox, seed)
         stack.callback(plan.session.close)
         trajectory = stack.enter_context(saved.writer())
         if history.loose or len(history.steps) < len(history_of(records).steps):
@@ -162,6 +167,7 @@ class _Resumption:
             self.listen,
             self.interrupted,
             apply,
+            self.control,
             check_before=history.check if other_check is None else None,
             checks_first=not history.steps,
         )
@@ -170,7 +176,7 @@ class _Resumption:
             loop.steps = list(history.steps)
             loop.allowed_from = allowed_from
             if history.steps:
-                _recall(loop.conversation, history, go_on=news is None)
+                recall(loop.conversation, history, go_on=news is None)
             if news is not None:
                 return loop.run(news, user_turn=True, opening=plan.opening)
             if not fresh:
@@ -179,7 +185,7 @@ class _Resumption:
 
         return run.go(workspace, sandbox, plan.session, trajectory, work)
 
-    def _without_half_a_step(
+    def without_half_a_step(
         self, records: Sequence[Mapping[str, Any]], history: History
     ) -> History:
         """Take back a last step whose state was not saved any more: it was under way.
@@ -199,11 +205,13 @@ class _Resumption:
         session.close()
         return history_of(records, len(history.steps) - 1) if at_earlier else history
 
-    def _workspace(self, repo: Path, history: History, stack: ExitStack) -> Workspace:
+    def workspace(self, repo: Path, history: History, stack: ExitStack) -> Workspace:
         """The files after the last live step, and a word if the user's have changed since."""
         data = self.saved.data
         origin = Origin(self.saved.files, str(data["baseline"]), str(data["head"]))
-        workspace = Workspace.reopen(repo, origin, history.tree or origin.baseline)
+        workspace = Workspace.reopen(
+            repo, origin, history.tree or origin.baseline, ignored=self.settings.ignored_files
+        )
         stack.callback(workspace.close)
         if changed := workspace.changed_since(origin):
             more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
@@ -233,9 +241,9 @@ class _Resumption:
         said = Message("user", later_text(self.message, other_check))
         return [*(Message("tool", text) for text in texts), said]
 
-    def _plan(
+    def plan(
         self, history: History, news: Sequence[Message] | None, sandbox: Sandbox, seed: int | None
-    ) -> _Plan:
+    ) -> Plan:
         """The session to go on with, from the nearest saved state."""
         saved, engine = self.saved, self.model.engine
         why = foreign(saved, history, self.model)
@@ -265,7 +273,7 @@ class _Resumption:
                     ) from error
             else:
                 if history.steps:
-                    _recall(speaker, history)
+                    recall(speaker, history)
                 target = [*history.ids, *speaker.encode(news)]
         found = nearest(engine, saved, target, seed=first_seed, foreign=bool(why))
         known = 0 if other_tokenizer else common(history.ids, target)
@@ -292,16 +300,19 @@ class _Resumption:
                 opening = dataclasses.replace(opening, at=known, tokenizer=tokenizer)
         if seed is not None:
             session = session.fork(seed=seed)
-        return _Plan(session, opening)
+        return Plan(session, opening)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
+    """A session to go on with, and what it is told next; ``opening`` is None without news."""
+
     session: Session
     opening: Opening | None
 
 
-def _recall(conversation: Conversation, history: History, *, go_on: bool = False) -> None:
+def recall(conversation: Conversation, history: History, *, go_on: bool = False) -> None:
+    """Tell ``conversation`` how its last turn ended; with ``go_on`` a stopped one is continued."""
     stopped = history.steps[-1].ended == "interrupted"
     thinking = history.thinking != "off"
     conversation.recall(history.turn_ids, thinking=thinking, go_on=go_on and stopped)

@@ -104,6 +104,10 @@ class SavedSession:
         """Open the trajectory for appending."""
         return TrajectoryWriter(self.trajectory)
 
+    def reread(self) -> SavedSession:
+        """The session as it is on disk now."""
+        return _read(self.path)
+
     def update(self, **fields: Any) -> SavedSession:
         """Replace ``session.json`` by one with ``fields`` changed. Raises ``OSError``."""
         data = {**self.data, **fields, "updated": now()}
@@ -158,7 +162,8 @@ class Store:
     def copy(self, session: SavedSession, **fields: Any) -> SavedSession:
         """A new session with everything ``session`` has, and ``fields`` changed.
 
-        Git's objects never change and are shared by hard links. Raises ``StoreError``.
+        Git's objects and saved states never change and are shared by hard links. Raises
+        ``StoreError``.
         """
         name = new_session_id()
         unborn, path = self.root / (_UNBORN + name), self.root / name
@@ -166,8 +171,7 @@ class Store:
             unborn.mkdir(mode=0o700)
             for entry in session.path.iterdir():
                 if entry.is_dir():
-                    copy = _link if entry == session.files else shutil.copy2
-                    shutil.copytree(entry, unborn / entry.name, copy_function=copy)
+                    shutil.copytree(entry, unborn / entry.name, copy_function=_link)
                 elif entry.name not in ("lock", "session.json"):
                     shutil.copy2(entry, unborn / entry.name)
             data = {**session.data, "id": name, "created": now(), "updated": now(), **fields}
@@ -244,7 +248,7 @@ def _read(path: Path) -> SavedSession:
 
 
 def _link(source: str, target: str) -> None:
-    if "/objects/" in source:
+    if "/objects/" in source or "/state/" in source:
         os.link(source, target)
     else:
         shutil.copy2(source, target)

@@ -8,6 +8,8 @@
 ``step``         index, message, usage, ended
 ``end``          session, status, exit_status
 ``result``       last and once: the keys of ``--output json``
+
+With several attempts at once, each object but the last also has its ``attempt``, from 1.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from typing import Any
 
 from agent.events import (
     CallDone,
-    CallRunning,
+    CallPlanned,
     CheckDone,
     Event,
+    FromAttempt,
     Notice,
     RunEnded,
     RunStarted,
@@ -38,7 +41,7 @@ def event_as_json(event: Event) -> dict[str, Any] | None:
             return {"event": "notice", "text": text}
         case CheckDone(when, run):
             return {"event": "check", "when": when} | check_run_as_json(run)
-        case CallRunning(call):
+        case CallPlanned(call):
             return {"event": "call", "name": call.name, "arguments": dict(call.arguments)}
         case CallDone(call, seen):
             fields = {"text": seen.text, "ok": seen.ok, "truncated": seen.truncated}
@@ -54,5 +57,8 @@ def event_as_json(event: Event) -> dict[str, Any] | None:
         case RunEnded():
             fields = {"status": event.status, "exit_status": event.exit_status}
             return {"event": "end", "session": event.session} | fields
+        case FromAttempt(number, inner):
+            line = event_as_json(inner)
+            return None if line is None else line | {"attempt": number}
         case _:
             return None

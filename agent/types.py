@@ -54,6 +54,14 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The model ended its turn with words and no call, in a session where a person answers."""
+
+    patch: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class LimitReached:
     """A limit ended the run; ``LimitName`` lists them."""
 
@@ -63,20 +71,25 @@ class LimitReached:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run could not go on (sandbox gone, disk full). ``reason`` is one line."""
+    """The run could not go on (sandbox gone, disk full). ``reason`` is one line.
+
+    ``cause`` is the class of the error behind it, "" if there was none.
+    """
 
     reason: str
     patch: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The user stopped the run; the session is saved."""
+    """The user stopped the run, or for ``why`` somebody else did; the session is saved."""
 
     patch: str = ""
+    why: str = ""
 
 
-Outcome = Submitted | LimitReached | Failed | Interrupted
+Outcome = Submitted | Answered | LimitReached | Failed | Interrupted
 
 
 @dataclass(frozen=True)
@@ -117,10 +130,29 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One of several attempts at a task: how it ended, and what it cost.
+
+    ``logprob`` is the mean log-probability of what was sampled, 0.0 if nothing was. ``session`` is
+    "" and ``error`` says why if the attempt could not begin.
+    """
+
+    number: int
+    session: str
+    status: str
+    passed: bool
+    steps: int
+    logprob: float
+    usage: Usage
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class SolveReport:
     """What ``agent solve`` found out: the run's result, its check, and where it is kept.
 
-    ``applied`` says that the patch is now in the user's own tree.
+    ``applied`` says that the patch is now in the user's own tree. ``attempts`` are all there were
+    if several were asked for; the rest is then that of the one that was chosen.
     """
 
     session: str
@@ -129,6 +161,7 @@ class SolveReport:
     model: str
     sandbox: str
     applied: bool = False
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def patch(self) -> str:

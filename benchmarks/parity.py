@@ -23,6 +23,8 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.hybrid import HybridModel, HybridNetwork
+from model.passes import Pass
+from model.scheduler import Scheduler
 
 CONFIGS = Path(__file__).resolve().parent.parent / "tests" / "golden" / "configs"
 CASES = ("tiny", "grouped", "0.8b")
@@ -127,21 +129,24 @@ def pieces(ids: Sequence[int], cuts: Sequence[int]) -> Iterator[list[int]]:
 def all_logits(network: HybridNetwork, ids: Sequence[int], cuts: Sequence[int]) -> Tensor:
     """The logits ``[time, vocab]`` of every position, with ``ids`` run piece by piece."""
     state, rows = network.new_state(), []
-    with torch.inference_mode():
+    kinds = network.model.config.layer_types
+    with torch.inference_mode(), network.layout.memory.passing():
         for piece in pieces(ids, cuts):
-            hidden, after = network.model.hidden(torch.tensor([piece]), state)
-            assert after is not None
-            state = after
-            rows.append(network.model.logits(hidden)[0])
+            running = Pass(network.layout, kinds, [state], len(piece))
+            rows.append(
+                network.model.logits(network.model.hidden(torch.tensor([piece]), running)[0])
+            )
+            (state,) = running.states()
     return torch.cat(rows)
 
 
 def greedy(network: HybridNetwork, ids: Sequence[int], count: int) -> list[int]:
     """``count`` greedy tokens after ``ids``."""
-    logits, state = network.forward(ids, network.new_state())
+    scheduler = Scheduler(network)
+    logits, state = scheduler.forward(ids, network.new_state())
     out = [int(logits.argmax())]
     while len(out) < count:
-        logits, state = network.forward(out[-1:], state)
+        logits, state = scheduler.forward(out[-1:], state)
         out.append(int(logits.argmax()))
     return out
 

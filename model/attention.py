@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from kernels.attention import attention
-from kernels.linear import linear
+from kernels.attention import attention, paged_attention
+from kernels.linear import Weight, linear
 from kernels.rope import rope
-from model.cache import KVCache, LayerState
 from model.config import ModelConfig
 from model.layers import Norm, Rotation, Take
+from model.passes import AttentionMemory, LayerMemory
 
 
 @dataclass(frozen=True)
@@ -24,28 +23,26 @@ class Attention:
     """
 
     config: ModelConfig
-    in_proj: Tensor
+    in_proj: Weight
     q_norm: Norm
     k_norm: Norm
-    o_proj: Tensor
+    o_proj: Weight
 
     @classmethod
-    def build(cls, config: ModelConfig, take: Take, dtype: torch.dtype) -> Attention:
-        """From the checkpoint's tensors of one layer; matrices are cast to ``dtype``."""
-        parts = [take(f"self_attn.{part}_proj.weight") for part in ("q", "k", "v")]
+    def build(cls, config: ModelConfig, take: Take) -> Attention:
+        """From the checkpoint's tensors of one layer."""
+        parts = [f"self_attn.{part}_proj.weight" for part in ("q", "k", "v")]
         return cls(
             config,
-            in_proj=torch.cat(parts).to(dtype),
-            q_norm=Norm(take("self_attn.q_norm.weight").float(), config.rms_norm_eps),
-            k_norm=Norm(take("self_attn.k_norm.weight").float(), config.rms_norm_eps),
-            o_proj=take("self_attn.o_proj.weight").to(dtype),
+            in_proj=take.matrix(*parts),
+            q_norm=Norm(take.floats("self_attn.q_norm.weight"), config.rms_norm_eps),
+            k_norm=Norm(take.floats("self_attn.k_norm.weight"), config.rms_norm_eps),
+            o_proj=take.matrix("self_attn.o_proj.weight"),
         )
 
-    def __call__(
-        self, x: Tensor, rotation: Rotation, state: LayerState | None
-    ) -> tuple[Tensor, KVCache | None]:
-        """``x [batch, time, hidden]`` attending to itself and, with a state, to what was before."""
-        assert state is None or isinstance(state, KVCache)
+    def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:
+        """``x [batch, time, hidden]`` attending to itself and to what is in ``memory``."""
+        assert memory is None or isinstance(memory, AttentionMemory)
         c = self.config
         batch, time, _ = x.shape
         kv_dim = c.num_key_value_heads * c.head_dim
@@ -54,11 +51,12 @@ class Attention:
         )
         q, gate = queries.reshape(batch, time, c.num_attention_heads, -1).chunk(2, dim=-1)
         k = k.reshape(batch, time, c.num_key_value_heads, c.head_dim)
-        v = v.reshape(batch, time, c.num_key_value_heads, c.head_dim).transpose(1, 2)
+        v = v.reshape(batch, time, c.num_key_value_heads, c.head_dim)
         q = rope(self.q_norm(q), rotation.cos, rotation.sin)
-        k = rope(self.k_norm(k), rotation.cos, rotation.sin).transpose(1, 2)
-        if state is not None:
-            state = state.append(k, v)
-            k, v = state.keys, state.values
-        out = attention(q, k, v, gate)
-        return linear(out.reshape(batch, time, -1), self.o_proj), state
+        k = rope(self.k_norm(k), rotation.cos, rotation.sin)
+        if memory is None:
+            out = attention(q, k.transpose(1, 2), v.transpose(1, 2), gate)
+        else:
+            memory.append(k, v)
+            out = paged_attention(q, memory.pages, memory.layer, memory.lengths, gate)
+        return linear(out.reshape(batch, time, -1), self.o_proj)

@@ -1,14 +1,14 @@
-"""What a hybrid network remembers: per layer a DeltaNet state of fixed size or a growing KV cache.
+"""What a hybrid network remembers of a sequence: a DeltaNet slot and pages of keys and values.
 
-All of it is immutable from outside. DeltaNet states are replaced, never written to. KV caches are
-views of a shared buffer that only grows at its end, so going back to an earlier view, or forking
-from it, costs nothing until it grows differently, and then one copy of what both have in common.
-Sessions that share a buffer (forks) must run in one thread.
+Both are values. A pass reads one slot and writes another, so a snapshot, a fork, or the state a
+failed pass started from, is that slot kept. Pages fill up from the front and are never changed
+where they are filled: sequences with the same beginning name the same pages, and only a page that
+two of them would go on filling differently is copied, at most once for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,143 +16,194 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.errors import StateError
+from model.memory import Block, Memory
 
-_GRAIN = 256
+PAGE = 256
+"""Positions in a page."""
 
 
 @dataclass(frozen=True)
-class DeltaState:
-    """One DeltaNet layer's memory.
+class Layout:
+    """The shapes of a network's state, and where it lives.
 
-    ``conv`` ``[batch, width - 1, conv_dim]`` holds the last inputs of the short convolution,
-    ``recurrent`` ``[batch, value_heads, key_dim, value_dim]`` the delta rule's state, in float32
-    whatever the weights are.
+    A page is ``[attention_layers, 2, kv_heads, PAGE, head_dim]``, keys then values, in the dtype of
+    the weights. A slot is the last inputs of the short convolutions ``[delta_layers, width - 1,
+    conv_dim]`` in that dtype, and the delta rule's states ``[delta_layers, value_heads, key_dim,
+    value_dim]``, in float32 whatever the weights are.
     """
 
-    conv: Tensor
-    recurrent: Tensor
-
-
-@dataclass
-class _Buffer:
-    """Keys and values ``[2, batch, kv_heads, capacity, dim]``, used up to ``filled``."""
-
-    store: Tensor
-    filled: int
-
-
-@dataclass(frozen=True)
-class KVCache:
-    """One attention layer's keys and values of the first ``length`` positions."""
-
-    buffer: _Buffer
-    length: int
+    page: tuple[int, ...]
+    conv: tuple[int, ...]
+    recurrent: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    memory: Memory
 
     @classmethod
-    def empty(cls, batch: int, kv_heads: int, dim: int, like: Tensor) -> KVCache:
-        """A cache without positions, in the dtype and on the device of ``like``."""
-        return cls(_Buffer(like.new_empty(2, batch, kv_heads, 0, dim), 0), 0)
+    def of(cls, config: ModelConfig, like: Tensor, memory: Memory | None = None) -> Layout:
+        """For ``config``, in the dtype and on the device of ``like``."""
+        deltas = config.layer_types.count("linear_attention")
+        return cls(
+            page=(
+                len(config.layer_types) - deltas,
+                2,
+                config.num_key_value_heads,
+                PAGE,
+                config.head_dim,
+            ),
+            conv=(deltas, config.linear_conv_kernel_dim - 1, config.conv_dim),
+            recurrent=(
+                deltas,
+                config.linear_num_value_heads,
+                config.linear_key_head_dim,
+                config.linear_value_head_dim,
+            ),
+            dtype=like.dtype,
+            device=like.device,
+            memory=memory or Memory(),
+        )
 
     @property
-    def keys(self) -> Tensor:
-        """``[batch, kv_heads, length, dim]``."""
-        return self.buffer.store[0, :, :, : self.length]
+    def page_bytes(self) -> int:
+        """Of one page."""
+        return _elements(self.page) * self.dtype.itemsize
 
     @property
-    def values(self) -> Tensor:
-        """``[batch, kv_heads, length, dim]``."""
-        return self.buffer.store[1, :, :, : self.length]
+    def slot_bytes(self) -> int:
+        """Of one slot."""
+        return _elements(self.conv) * self.dtype.itemsize + _elements(self.recurrent) * 4
 
-    def append(self, keys: Tensor, values: Tensor) -> KVCache:
-        """A cache with ``keys`` and ``values [batch, kv_heads, time, dim]`` added at the end."""
-        end = self.length + keys.shape[2]
-        buffer = self.buffer
-        # Only the longest view may write in place: behind a shorter one lies another's future.
-        if buffer.filled != self.length or end > buffer.store.shape[3]:
-            buffer = self._copy(capacity=_capacity(end, buffer.store.shape[3]))
-        buffer.store[0, :, :, self.length : end] = keys
-        buffer.store[1, :, :, self.length : end] = values
-        buffer.filled = end
-        return KVCache(buffer, end)
+    def new_page(self) -> Page:
+        """An empty page; its unfilled part is undefined. Raises ``MemoryFull``."""
 
-    def _copy(self, capacity: int) -> _Buffer:
-        old = self.buffer.store
-        store = old.new_empty(*old.shape[:3], capacity, old.shape[4])
-        store[:, :, :, : self.length] = old[:, :, :, : self.length]
-        return _Buffer(store, self.length)
+        def make() -> tuple[Tensor, ...]:
+            return (torch.empty(self.page, dtype=self.dtype, device=self.device),)
 
+        return Page(self.memory.take(make, self.page_bytes))
 
-def _capacity(needed: int, present: int) -> int:
-    """Room for ``needed`` positions, growing by half so that all copies together stay linear."""
-    grown = present + present // 2 if needed > present else needed
-    return -(-max(needed, grown) // _GRAIN) * _GRAIN
+    def new_slot(self) -> Block:
+        """A slot whose content is undefined. Raises ``MemoryFull``."""
+
+        def make() -> tuple[Tensor, ...]:
+            return (
+                torch.empty(self.conv, dtype=self.dtype, device=self.device),
+                torch.empty(self.recurrent, dtype=torch.float32, device=self.device),
+            )
+
+        return self.memory.take(make, self.slot_bytes)
 
 
-LayerState = DeltaState | KVCache
+@dataclass(eq=False)
+class Page:
+    """A block of ``PAGE`` positions, of which the first ``filled`` are taken for good."""
+
+    block: Block
+    filled: int = 0
+
+    @property
+    def data(self) -> Tensor:
+        """``[attention_layers, 2, kv_heads, PAGE, head_dim]``, see ``Layout``."""
+        return self.block.tensors[0]
 
 
 @dataclass(frozen=True)
 class HybridState:
-    """The memory of all layers after ``length`` tokens."""
+    """The memory of all layers after ``length`` tokens. Without a slot, all of it is zero."""
 
-    length: int
-    layers: tuple[LayerState, ...]
-
-    @classmethod
-    def empty(cls, config: ModelConfig, like: Tensor, batch: int = 1) -> HybridState:
-        """Before the first token; caches take the dtype and device of ``like``."""
-        return cls(0, tuple(_empty_layer(config, kind, like, batch) for kind in config.layer_types))
+    layout: Layout
+    length: int = 0
+    slot: Block | None = None
+    pages: tuple[Page, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state by name: ``layers.N.conv``, ``.recurrent``, ``.keys``, ``.values``."""
-        named: dict[str, Tensor] = {}
-        for index, layer in enumerate(self.layers):
-            for name in _fields(layer):
-                named[f"layers.{index}.{name}"] = getattr(layer, name)
-        return named
+        """``conv`` and ``recurrent``, shaped as in ``Layout``."""
+        if self.slot is None:
+            lay = self.layout
+            conv = torch.zeros(lay.conv, dtype=lay.dtype, device=lay.device)
+            return {"conv": conv, "recurrent": torch.zeros(lay.recurrent, device=lay.device)}
+        conv, recurrent = self.slot.tensors
+        return {"conv": conv, "recurrent": recurrent}
 
-    def load(self, tensors: Mapping[str, Tensor], length: int) -> HybridState:
-        """The state whose ``tensors()`` these are; ``self`` is an empty one of the same network.
+    def span(self, start: int, end: int) -> dict[str, Tensor]:
+        """``kv [positions, attention_layers, 2, kv_heads, head_dim]`` of ``start`` to ``end``."""
+        parts = []
+        for number in range(start // PAGE, -(-end // PAGE)):
+            first = number * PAGE
+            part = self.pages[number].data[:, :, :, max(0, start - first) : end - first]
+            parts.append(part.permute(3, 0, 1, 2, 4))
+        if not parts:
+            layers, two, heads, _, dim = self.layout.page
+            return {"kv": torch.empty(0, layers, two, heads, dim, dtype=self.layout.dtype)}
+        return {"kv": torch.cat(parts)}
 
-        Raises ``StateError`` if a tensor is missing, unknown, or of another shape or dtype.
+    def park(self) -> None:
+        """Park the slot and those pages that nobody has used since this state was."""
+        if self.slot is not None:
+            last = self.slot.used_at
+            blocks = [page.block for page in self.pages if page.block.used_at <= last]
+            self.layout.memory.park([self.slot, *blocks])
+
+    @classmethod
+    def load(
+        cls,
+        layout: Layout,
+        tensors: Mapping[str, Tensor],
+        spans: Iterable[Mapping[str, Tensor]],
+        length: int,
+    ) -> HybridState:
+        """The state whose ``tensors()`` and, end to end, ``span()`` these are.
+
+        Raises ``StateError`` if they do not fit the layout, ``MemoryFull`` if memory does not
+        suffice.
         """
-        left = dict(tensors)
-        layers = []
-        for index, layer in enumerate(self.layers):
-            given = []
-            for name in _fields(layer):
-                key = f"layers.{index}.{name}"
-                like: Tensor = getattr(layer, name)
-                shape = list(like.shape)
-                if isinstance(layer, KVCache):
-                    shape[2] = length
-                found = left.pop(key, None)
-                if found is None or list(found.shape) != shape or found.dtype != like.dtype:
-                    raise StateError(f"the saved state's {key} is missing or does not fit")
-                given.append(found.to(like.device))
-            layers.append(
-                layer.append(*given) if isinstance(layer, KVCache) else DeltaState(*given)
-            )
-        if left:
-            raise StateError(f"the saved state holds an unknown tensor, {sorted(left)[0]}")
-        return HybridState(length, tuple(layers))
+        conv, recurrent = tensors.get("conv"), tensors.get("recurrent")
+        if (
+            conv is None
+            or recurrent is None
+            or len(tensors) != 2
+            or (conv.shape, conv.dtype) != (layout.conv, layout.dtype)
+            or (recurrent.shape, recurrent.dtype) != (layout.recurrent, torch.float32)
+        ):
+            raise StateError("the saved DeltaNet state is not this model's")
+        pages: list[Page] = []
+        at = 0
+        with layout.memory.passing():
+            for span in spans:
+                at = _fill(layout, pages, at, span)
+            if at != length:
+                raise StateError(f"the saved state holds {at} positions, not {length}")
+            if length == 0:
+                return cls(layout)
+            slot = layout.new_slot()
+            for own, given in zip(slot.tensors, (conv, recurrent), strict=True):
+                own.copy_(given)
+        return cls(layout, length, slot, tuple(pages))
 
 
-def _fields(layer: LayerState) -> tuple[str, str]:
-    return ("keys", "values") if isinstance(layer, KVCache) else ("conv", "recurrent")
+def _fill(layout: Layout, pages: list[Page], at: int, span: Mapping[str, Tensor]) -> int:
+    """Write a span from position ``at`` on into ``pages``; returns where it ends."""
+    layers, two, heads, _, dim = layout.page
+    rest = span.get("kv")
+    if (
+        rest is None
+        or len(span) != 1
+        or (rest.shape[1:], rest.dtype) != ((layers, two, heads, dim), layout.dtype)
+    ):
+        raise StateError("the saved keys and values are not this model's")
+    while len(rest):
+        offset = at % PAGE
+        if offset == 0:
+            pages.append(layout.new_page())
+        part = rest[: PAGE - offset]
+        end = offset + len(part)
+        pages[-1].data[:, :, :, offset:end] = part.permute(1, 2, 3, 0, 4)
+        pages[-1].filled = end
+        rest, at = rest[len(part) :], at + len(part)
+    return at
 
 
-def _empty_layer(config: ModelConfig, kind: str, like: Tensor, batch: int) -> LayerState:
-    if kind == "full_attention":
-        return KVCache.empty(batch, config.num_key_value_heads, config.head_dim, like)
-    return DeltaState(
-        like.new_zeros(batch, config.linear_conv_kernel_dim - 1, config.conv_dim),
-        torch.zeros(
-            batch,
-            config.linear_num_value_heads,
-            config.linear_key_head_dim,
-            config.linear_value_head_dim,
-            dtype=torch.float32,
-            device=like.device,
-        ),
-    )
+def _elements(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

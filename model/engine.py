@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from kernels.linear import QuantizedWeight, plain
 from model.config import ModelConfig
-from model.errors import CheckpointError
+from model.errors import CheckpointError, MemoryFull
 from model.hybrid import HybridModel, HybridNetwork
+from model.memory import Memory, default_limit
+from model.native import NativeModel, why_not
+from model.network import Network
+from model.quantize import Quantize, quantized_weights
 from model.sampling import SamplingParams, read_generation_config
-from model.session import Network, Session
+from model.scheduler import Scheduler
+from model.session import Session
 from model.weights import fingerprint, load_tensors, parameter_count
 
 _SMALL = 100_000_000
 
 
 class Engine:
-    """A network with its configuration; makes and resumes sessions.
+    """A network with its configuration; makes and resumes sessions, which threads may share.
 
     ``name`` is what the user called the model, ``generation`` how its makers sample from it.
     """
@@ -26,6 +34,7 @@ class Engine:
         self, network: Network, config: ModelConfig, *, name: str, generation: SamplingParams
     ) -> None:
         self.network = network
+        self.scheduler = Scheduler(network)
         self.config = config
         self.name = name
         self.generation = generation
@@ -39,12 +48,21 @@ class Engine:
         dtype: torch.dtype | None = None,
         device: str = "cpu",
         vocab_limit: int | None = None,
+        kv_memory: int | None = None,
+        swap: Path | None = None,
+        quantize: Quantize = "none",
+        native: bool = True,
     ) -> Engine:
-        """Load the checkpoint in ``directory``. Raises ``CheckpointError``.
+        """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
         ``dtype`` is what to compute in: by default that of the checkpoint, except on a CPU for
         models under 100 million parameters, which run faster in float32. ``vocab_limit`` is how
         many ids the tokenizer knows; the padding beyond them is then never sampled.
+        ``kv_memory`` is how many bytes the state of all sessions may take together, by default half
+        of what is free once the weights are loaded; what exceeds it is parked in the folder
+        ``swap`` (by default that for temporary files). ``quantize`` rounds the matrices to int8 or
+        int4 by groups (see ``model.quantize``). On a CPU the compiled path runs the model where it
+        can and ``native`` does not forbid it; ``Engine.path`` says what does.
         """
         config = ModelConfig.load(directory)
         if vocab_limit is not None and vocab_limit > config.vocab_size:
@@ -55,13 +73,35 @@ class Engine:
         generation = read_generation_config(directory)
         tensors = load_tensors(directory, config)
         if dtype is None:
-            small = device == "cpu" and parameter_count(config) < _SMALL
-            dtype = torch.float32 if small else config.dtype
+            few = device == "cpu" and parameter_count(config) < _SMALL
+            dtype = torch.float32 if few else config.dtype
         identity = fingerprint(config, tensors, dtype)
         with torch.inference_mode():
             moved = {key: tensor.to(device) for key, tensor in tensors.items()}
-            model = HybridModel.build(config, moved, dtype)
-        network = HybridNetwork(model, fingerprint=identity, vocab_limit=vocab_limit)
+            reason = why_not(config, dtype, device) if native else "it was not asked for"
+            small: dict[str, Tensor | QuantizedWeight] = {}
+            if quantize != "none":
+                small |= quantized_weights(directory, config, tensors, quantize, identity)
+                identity = hashlib.sha256(f"{identity} {quantize}".encode()).hexdigest()
+                if reason is not None:
+                    # torch has no products in this form: the same values, without the saving.
+                    small = {name: plain(w, dtype).to(device) for name, w in small.items()}
+            model = HybridModel.build(config, moved, dtype, small)
+        limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
+        network = HybridNetwork(
+            model,
+            fingerprint=identity,
+            vocab_limit=vocab_limit,
+            memory=Memory(limit, swap=swap),
+            compiled=NativeModel(model) if reason is None else None,
+        )
+        # A pass reads one slot and writes another.
+        least = 2 * network.layout.slot_bytes + network.layout.page_bytes
+        if limit < least:
+            raise MemoryFull(
+                f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
+                f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
+            )
         return cls(network, config, name=name, generation=generation)
 
     @property
@@ -76,8 +116,11 @@ class Engine:
 
     def session(self, *, seed: int = 0) -> Session:
         """A new, empty session. Equal seeds draw equal random numbers."""
-        return Session(self.network, seed=seed)
+        return Session(self.scheduler, seed=seed)
 
     def resume(self, directory: Path) -> Session:
-        """The session that ``Session.save`` left in ``directory``. Raises ``StateError``."""
-        return Session.resume(self.network, directory)
+        """The session that ``Session.save`` left in ``directory``.
+
+        Raises ``StateError`` if it cannot be used, ``MemoryFull`` if there is no room for it.
+        """
+        return Session.resume(self.scheduler, directory)

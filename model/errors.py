@@ -4,6 +4,7 @@ ModelError
 ├── CheckpointError      files missing, truncated, of another shape or another architecture
 │   └── ModelNotFound    no such directory, or a hub name that cannot be had (offline)
 ├── ContextFull          the session has reached the model's context length
+├── MemoryFull           the state does not fit the memory it may have, or the disk behind it
 ├── SessionClosed        the session was closed, or its snapshot belongs to another session
 └── StateError           a saved state is corrupt, truncated, or belongs to other weights
 
@@ -27,6 +28,10 @@ class ModelNotFound(CheckpointError):
 
 class ContextFull(ModelError):
     """The tokens to add do not fit the context length. The session is unchanged."""
+
+
+class MemoryFull(ModelError):
+    """There is no room for more state, and nothing left to park. The session is unchanged."""
 
 
 class SessionClosed(ModelError):

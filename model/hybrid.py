@@ -1,24 +1,32 @@
-"""The hybrid network: its forward pass from top to bottom, and the same as a session's network."""
+"""The hybrid network: its forward pass from top to bottom, and the same as sessions' network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.linear import linear
+from kernels.linear import QuantizedWeight, Weight, linear
 from kernels.rope import frequencies, tables
 from model.attention import Attention
-from model.cache import HybridState, LayerState
+from model.cache import HybridState, Layout
 from model.config import ModelConfig
 from model.deltanet import DeltaNet
-from model.layers import Block, FeedForward, Norm, Rotation
-from model.session import Progress, State
+from model.layers import Block, FeedForward, Norm, Rotation, Take
+from model.memory import Memory
+from model.network import State, Work
+from model.passes import LayerMemory, Pass
 
 PREFILL_CHUNK = 512
+
+
+def head_name(config: ModelConfig) -> str:
+    """The tensor that the logits come from."""
+    return "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -28,15 +36,14 @@ class MtpHead:
 
     embedding_norm: Norm
     hidden_norm: Norm
-    project: Tensor
+    project: Weight
     block: Block
     norm: Norm
 
     def __call__(self, hidden: Tensor, following: Tensor, rotation: Rotation) -> Tensor:
         """``hidden`` and the embedded next tokens ``following``, both ``[batch, time, hidden]``."""
         joined = torch.cat([self.embedding_norm(following), self.hidden_norm(hidden)], dim=-1)
-        x, _ = self.block(linear(joined, self.project), rotation, None)
-        return self.norm(x)
+        return self.norm(self.block(linear(joined, self.project), rotation, None))
 
 
 @dataclass(frozen=True)
@@ -51,34 +58,40 @@ class HybridModel:
     embedding: Tensor
     blocks: tuple[Block, ...]
     norm: Norm
-    head: Tensor
+    head: Weight
     mtp: MtpHead | None
     speed: Tensor
     axis: Tensor
 
     @classmethod
     def build(
-        cls, config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype
+        cls,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        dtype: torch.dtype,
+        quantized: Mapping[str, Tensor | QuantizedWeight] | None = None,
     ) -> HybridModel:
         """From tensors under the names of ``weights.tensor_shapes``; MTP tensors may be absent.
 
-        Matrices are cast to ``dtype``; norms and decay parameters are kept in float32.
+        Matrices are cast to ``dtype`` or come from ``quantized`` (see ``quantize.groups``); norms
+        and decay parameters are kept in float32.
         """
+        source = Take(tensors, dtype, quantized or {})
 
         def norm(name: str) -> Norm:
-            return Norm(tensors[name].float(), config.rms_norm_eps)
+            return Norm(source.floats(name), config.rms_norm_eps)
 
         def block(prefix: str, kind: str) -> Block:
-            def take(name: str) -> Tensor:
-                return tensors[prefix + name]
-
+            take = source.under(prefix)
             build = Attention.build if kind == "full_attention" else DeltaNet.build
-            gate_up = torch.cat([take("mlp.gate_proj.weight"), take("mlp.up_proj.weight")])
             return Block(
                 norm(prefix + "input_layernorm.weight"),
-                build(config, take, dtype),
+                build(config, take),
                 norm(prefix + "post_attention_layernorm.weight"),
-                FeedForward(gate_up.to(dtype), take("mlp.down_proj.weight").to(dtype)),
+                FeedForward(
+                    take.matrix("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+                    take.matrix("mlp.down_proj.weight"),
+                ),
             )
 
         embedding = tensors["embed_tokens.weight"].to(dtype)
@@ -87,7 +100,7 @@ class HybridModel:
             mtp = MtpHead(
                 norm("mtp.pre_fc_norm_embedding.weight"),
                 norm("mtp.pre_fc_norm_hidden.weight"),
-                tensors["mtp.fc.weight"].to(dtype),
+                source.matrix("mtp.fc.weight"),
                 block("mtp.layers.0.", "full_attention"),
                 norm("mtp.norm.weight"),
             )
@@ -97,7 +110,7 @@ class HybridModel:
             embedding,
             tuple(block(f"layers.{i}.", kind) for i, kind in enumerate(config.layer_types)),
             norm("norm.weight"),
-            embedding if config.tie_word_embeddings else tensors["lm_head.weight"].to(dtype),
+            source.matrix(head_name(config)),
             mtp,
             speed.to(embedding.device),
             axis.to(embedding.device),
@@ -108,29 +121,29 @@ class HybridModel:
         positions = torch.arange(start, start + time, device=self.speed.device).expand(3, -1)
         return Rotation(*tables(positions, self.speed, self.axis))
 
-    def hidden(
-        self, ids: Tensor, state: HybridState | None = None
-    ) -> tuple[Tensor, HybridState | None]:
+    def rotations(self, positions: Sequence[int]) -> Rotation:
+        """The rotation of one token in each of several texts, at ``positions``."""
+        places = torch.tensor(positions, device=self.speed.device).expand(3, -1)
+        cos, sin = tables(places, self.speed, self.axis)
+        return Rotation(cos.unsqueeze(1), sin.unsqueeze(1))
+
+    def hidden(self, ids: Tensor, running: Pass | None = None) -> Tensor:
         """The normalised hidden states ``[batch, time, hidden]`` of ``ids [batch, time]``.
 
-        With a state, ``ids`` continue it, and the state after them is returned. Without one the
-        sequence starts here and nothing is kept (training).
+        In a pass, row by row, ``ids`` go on from its states. Without one the sequences start here
+        and nothing is kept (training).
         """
-        start = state.length if state else 0
-        before: Sequence[LayerState | None] = state.layers if state else [None] * len(self.blocks)
-        after = []
-
         x = F.embedding(ids, self.embedding)
-        rotation = self.rotation(start, ids.shape[1])
-        for block, layer_state in zip(self.blocks, before, strict=True):
-            x, kept = block(x, rotation, layer_state)
-            after.append(kept)
-        x = self.norm(x)
-
-        if state is None:
-            return x, None
-        layers = tuple(kept for kept in after if kept is not None)
-        return x, HybridState(start + ids.shape[1], layers)
+        memories: Sequence[LayerMemory | None] = [None] * len(self.blocks)
+        if running is None:
+            rotation = self.rotation(0, ids.shape[1])
+        elif len(running.starts) == 1:
+            memories, rotation = running.layers, self.rotation(running.starts[0], ids.shape[1])
+        else:
+            memories, rotation = running.layers, self.rotations(running.starts)
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x = block(x, rotation, memory)
+        return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[..., vocab]`` in the dtype of the weights, from normalised hidden states."""
@@ -147,46 +160,65 @@ class HybridModel:
         return self.mtp(hidden, F.embedding(following, self.embedding), rotation)
 
 
-class HybridNetwork:
-    """A ``HybridModel`` as a session's network: one sequence, inference only.
+class Compiled(Protocol):
+    """A ``HybridModel`` that something faster runs (``native.NativeModel``)."""
 
-    Long inputs run in chunks that end at multiples of ``PREFILL_CHUNK`` positions, so the same ids
-    in the same calls are always cut the same way; the head runs for the last position only.
-    ``vocab_limit`` leaves out the padding rows at the end of the vocabulary.
+    def hidden(self, ids: Tensor, running: Pass) -> Tensor:
+        """As ``HybridModel.hidden``, in a pass."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``."""
+        ...
+
+
+class HybridNetwork:
+    """A ``HybridModel`` as sessions' network; inference only.
+
+    The head runs for the last position only; ``vocab_limit`` leaves out the padding rows at the end
+    of the vocabulary. States take their room from ``memory`` (None: without limit). With
+    ``compiled`` that runs instead of torch.
     """
 
+    prefill_chunk = PREFILL_CHUNK
+
     def __init__(
-        self, model: HybridModel, *, fingerprint: str, vocab_limit: int | None = None
+        self,
+        model: HybridModel,
+        *,
+        fingerprint: str,
+        vocab_limit: int | None = None,
+        memory: Memory | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
         self.model = model
+        self.compiled = compiled
         self.fingerprint = fingerprint
         self.vocab_size = min(vocab_limit or model.config.vocab_size, model.config.vocab_size)
         self.context_length = model.config.context_length
-        self._head = model.head[: self.vocab_size]
+        self.layout = Layout.of(model.config, model.embedding, memory)
 
     def new_state(self) -> HybridState:
         """The state before the first token."""
-        with torch.inference_mode():
-            return HybridState.empty(self.model.config, self.model.embedding)
+        return HybridState(self.layout)
 
-    def forward(
-        self, ids: Sequence[int], state: State, *, on_progress: Progress | None = None
-    ) -> tuple[Tensor, HybridState]:
-        """See ``session.Network.forward``."""
-        assert isinstance(state, HybridState)
-        done, total = 0, len(ids)
-        with torch.inference_mode():
-            tokens = torch.tensor([ids], device=self.model.embedding.device)
-            while done < total:
-                until = min(total, done + PREFILL_CHUNK - state.length % PREFILL_CHUNK)
-                hidden, after = self.model.hidden(tokens[:, done:until], state)
-                assert after is not None
-                state, done = after, until
-                if on_progress is not None:
-                    on_progress(done, total)
-            return linear(hidden[0, -1], self._head).float(), state
+    def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
+        """See ``network.Network.run``."""
+        states = [piece.state for piece in work if isinstance(piece.state, HybridState)]
+        kinds, time = self.model.config.layer_types, len(work[0].ids)
+        with torch.inference_mode(), self.layout.memory.passing():
+            running = Pass(self.layout, kinds, states, time)
+            ids = torch.tensor([list(piece.ids) for piece in work], device=self.layout.device)
+            runner = self.compiled or self.model
+            hidden = runner.hidden(ids, running)[:, -1]
+            if not any(piece.logits for piece in work):
+                return [(None, state) for state in running.states()]
+            logits = runner.logits(hidden)[:, : self.vocab_size].float()
+            return list(zip(logits, running.states(), strict=True))
 
-    def load_state(self, tensors: Mapping[str, Tensor], length: int) -> HybridState:
-        """See ``session.Network.load_state``."""
+    def load_state(
+        self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
+    ) -> HybridState:
+        """See ``network.Network.load_state``."""
         with torch.inference_mode():
-            return self.new_state().load(tensors, length)
+            return HybridState.load(self.layout, tensors, spans, length)

@@ -1,8 +1,12 @@
-"""Saved sessions on disk: one JSON record and one safetensors file, replaced as one.
+"""Saved sessions on disk: one JSON record, and safetensors files that never change.
 
-``session_state.json`` names the tensor file and carries its SHA-256 and its own checksum. The
-tensor file is written first under a new name; renaming the JSON is the moment the new save takes
-effect; the old tensor file goes last. A kill at any point leaves the old save or the new one.
+``session_state.json`` is the record. It names, with their SHA-256, the files under ``state/``:
+``span-START-END-HASH`` hold the token ids and keys and values of those positions, and
+``point-HASH`` what has a fixed size (DeltaNet states, logits, the random generator). A save writes
+only the positions that are new since the last one, and a new point; the rest is kept, or linked
+from where an earlier save of the same session has it. Renaming the record is the moment the new
+save takes effect, and what it does not name is removed afterwards: a kill at any point leaves the
+old save or the new one.
 """
 
 from __future__ import annotations
@@ -10,54 +14,100 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from model.errors import StateError
 
 RECORD = "session_state.json"
-_FORMAT = 1
+_FORMAT = 2
+_MOST_SPANS = 256
+"""With more files than this the next save writes all positions into one."""
+
+Tensors = Mapping[str, Tensor]
 
 
-def write(directory: Path, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Save ``record`` and ``tensors`` into ``directory``. Raises ``StateError`` if it cannot."""
+@dataclass(frozen=True)
+class Span:
+    """A saved file of positions ``start`` to ``end``, and where it was written."""
+
+    start: int
+    end: int
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What ``read`` found: the record, the point's tensors, and which spans there are."""
+
+    record: dict[str, Any]
+    point: dict[str, Tensor]
+    spans: tuple[Span, ...]
+
+    def tensors(self) -> Iterator[dict[str, Tensor]]:
+        """Those of each span in turn, read one by one. Raises ``StateError`` if one is damaged."""
+        for span in self.spans:
+            yield _read(span.path, span.sha256)
+
+
+def write(
+    directory: Path,
+    record: Mapping[str, Any],
+    point: Tensors,
+    length: int,
+    known: Sequence[Span],
+    cut: Callable[[int, int], Tensors],
+) -> tuple[Span, ...]:
+    """Save a session of ``length`` positions into ``directory``; returns the spans it consists of.
+
+    ``known`` are the spans that earlier saves of this very sequence wrote, anywhere; ``cut(start,
+    end)`` gives the tensors of a span that is not there. Raises ``StateError`` if it cannot be
+    written; an earlier save there then still stands.
+    """
     folder = directory / "state"
-    fresh = folder / f".writing-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, fresh)
-            digest = _digest(fresh)
-            target = folder / f"{digest[:16]}.safetensors"
-            _sync(fresh)
-            fresh.replace(target)
-        finally:
-            fresh.unlink(missing_ok=True)
+        spans = _adopt(folder, known, length)
+        start = spans[-1].end if spans else 0
+        if start < length:
+            name = f"span-{start:09}-{length:09}"
+            spans.append(Span(start, length, *_write(folder, name, cut(start, length))))
+        place, digest = _write(folder, "point", point)
         _sync(folder)
-        body = {**record, "format": _FORMAT, "state_file": target.name, "state_sha256": digest}
+        body = {
+            **record,
+            "format": _FORMAT,
+            "spans": [[s.start, s.end, s.path.name, s.sha256] for s in spans],
+            "point": [place.name, digest],
+        }
         draft = directory / f".{RECORD}-{os.getpid()}"
         draft.write_text(json.dumps({**body, "checksum": _checksum(body)}), encoding="utf-8")
         _sync(draft)
         draft.replace(directory / RECORD)
         _sync(directory)
         # The save before this one, and what a killed process left.
+        named = {place, *(span.path for span in spans)}
         for old in (*folder.iterdir(), *directory.glob(f".{RECORD}-*")):
-            if old != target:
+            if old not in named:
                 old.unlink()
     except (OSError, SafetensorError) as error:
         raise StateError(f"cannot save the session in {directory}: {error}") from error
+    return tuple(spans)
 
 
-def read(directory: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The record and tensors that ``write`` left.
+def read(directory: Path, fingerprint: str) -> Saved:
+    """What ``write`` left.
 
-    Raises ``StateError`` if there are none, if either was damaged, or if the record's
+    Raises ``StateError`` if there is nothing, if a file was damaged, or if the record's
     ``fingerprint`` is another one.
     """
     path = directory / RECORD
@@ -73,12 +123,74 @@ def read(directory: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, T
         raise StateError(f"{path} has format {record.get('format')}; this version reads {_FORMAT}")
     if record.get("fingerprint") != fingerprint:
         raise StateError(f"the session in {directory} was made with another model; load that one")
-    file = directory / "state" / Path(str(record.get("state_file"))).name
+    folder = directory / "state"
     try:
-        if _digest(file) != record.get("state_sha256"):
+        spans = tuple(
+            Span(int(start), int(end), folder / Path(name).name, str(digest))
+            for start, end, name, digest in record["spans"]
+        )
+        name, digest = record["point"]
+        point = folder / Path(name).name
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path} is malformed: {error}") from error
+    if [span.start for span in spans] != [0, *(span.end for span in spans)][: len(spans)]:
+        raise StateError(f"{path} contradicts itself: its spans do not follow each other")
+    return Saved(record, _read(point, digest), spans)
+
+
+def _adopt(folder: Path, known: Sequence[Span], length: int) -> list[Span]:
+    """Those of ``known`` that lie before ``length`` without a gap and are, or can be had, here."""
+    spans: list[Span] = []
+    if len(known) >= _MOST_SPANS:
+        return spans
+    for span in known:
+        here = folder / span.path.name
+        if span.end > length:
+            break
+        if not here.exists():
+            try:
+                _link(span.path, here)
+            except FileNotFoundError:
+                break
+        spans.append(Span(span.start, span.end, here, span.sha256))
+    return spans
+
+
+def _link(source: Path, target: Path) -> None:
+    """Have the file under another name too; copied where links are not to be had."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        draft = target.with_name(f".copying-{os.getpid()}")
+        shutil.copyfile(source, draft)
+        _sync(draft)
+        draft.replace(target)
+
+
+def _write(folder: Path, name: str, tensors: Tensors) -> tuple[Path, str]:
+    """Write a file of tensors under ``name`` and its hash, whole or not at all."""
+    fresh = folder / f".writing-{os.getpid()}"
+    try:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, fresh)
+        digest = _digest(fresh)
+        target = folder / f"{name}-{digest[:16]}.safetensors"
+        _sync(fresh)
+        fresh.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            fresh.unlink()
+    return target, digest
+
+
+def _read(file: Path, sha256: str) -> dict[str, Tensor]:
+    """A file's tensors, proven to be those that were written."""
+    try:
+        data = file.read_bytes()
+        if hashlib.sha256(data).hexdigest() != sha256:
             raise StateError(f"{file} is damaged: its checksum does not match")
-        # Cloned, so that the memory map (and with it the file) is let go.
-        return record, {name: torch.clone(t) for name, t in load_file(file).items()}
+        return load(data)
     except (OSError, SafetensorError) as error:
         raise StateError(f"{file} is missing or unreadable: {error}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.engine import Engine
 from model.errors import StateError
+from model.network import State, Work
 from model.sampling import SamplingParams
-from model.session import Progress, State
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,13 @@ class ScriptedState:
     def tensors(self) -> dict[str, Tensor]:
         """The three numbers as one tensor."""
         return {"position": torch.tensor([self.length, self.turn, self.said])}
+
+    def span(self, start: int, end: int) -> dict[str, Tensor]:
+        """Nothing grows."""
+        return {}
+
+    def park(self) -> None:
+        """There is nothing to move."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class ScriptedNetwork:
     script: Sequence[Sequence[int]]
     vocab_size: int
     context_length: int = 1 << 20
+    prefill_chunk: int = 1 << 20
 
     def __post_init__(self) -> None:
         if not self.script or not all(self.script):
@@ -59,26 +67,28 @@ class ScriptedNetwork:
         """Before the first turn."""
         return ScriptedState()
 
-    def forward(
-        self, ids: Sequence[int], state: State, *, on_progress: Progress | None = None
-    ) -> tuple[Tensor, ScriptedState]:
-        """Advance by what was sampled; anything else that follows is new input."""
+    def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
+        """Advance each by what was sampled; anything else that follows is new input."""
+        return [self._advance(piece) for piece in work]
+
+    def _advance(self, piece: Work) -> tuple[Tensor, ScriptedState]:
+        state, rest = piece.state, list(piece.ids)
         assert isinstance(state, ScriptedState)
-        turn, said, rest = state.turn, state.said, list(ids)
+        turn, said = state.turn, state.said
         if turn >= 0 and rest[0] == self._expected(turn, said):
             said, rest = said + 1, rest[1:]
         if rest and (turn < 0 or said > 0):
             turn, said = turn + 1, 0
         logits = torch.full((self.vocab_size,), float("-inf"))
         logits[self._expected(turn, said)] = 0.0
-        if on_progress is not None:
-            on_progress(len(ids), len(ids))
-        return logits, ScriptedState(state.length + len(ids), turn, said)
+        return logits, ScriptedState(state.length + len(piece.ids), turn, said)
 
-    def load_state(self, tensors: Mapping[str, Tensor], length: int) -> ScriptedState:
+    def load_state(
+        self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
+    ) -> ScriptedState:
         """From ``ScriptedState.tensors``."""
         state = ScriptedState(*(int(n) for n in tensors["position"]))
-        if state.length != length:
+        if state.length != length or any(spans):
             raise StateError("the saved script position does not match the session's length")
         return state
 

@@ -4,59 +4,31 @@ A session only grows: its ids are never re-encoded and nothing is computed twice
 state is an immutable value, so a snapshot or a fork shares it at no cost, and an interrupted call
 leaves the state it started from. A token is sampled from the logits of the position before it and
 runs through the network with the next step, so the ids may be ahead of the state: what is pending.
+
+One session may be used from several threads: each call waits for the one under way, which for a
+session that is generating is one token.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from model import persist
 from model.errors import ContextFull, SessionClosed, StateError
+from model.network import Network, Progress, State
 from model.sampling import SamplingParams, choose
+from model.scheduler import Scheduler
+from model.tokens import Tokens
+from model.usage import Usage
 
-Progress = Callable[[int, int], None]
-"""Told ``(done, total)`` tokens as a prefill advances."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a session has cost so far. Counters only grow; ``context_tokens`` is the length now.
-
-    ``reused_tokens`` adds up, for every ``extend``, the context that was there already.
-    """
-
-    context_tokens: int = 0
-    prefilled_tokens: int = 0
-    generated_tokens: int = 0
-    thinking_tokens: int = 0
-    reused_tokens: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    tool_s: float = 0.0
-    wall_s: float = 0.0
-
-    def __add__(self, later: Usage) -> Usage:
-        """The sum of all counters, with the context length of ``later``."""
-        pairs = {f.name: getattr(self, f.name) + getattr(later, f.name) for f in fields(self)}
-        return replace(Usage(**pairs), context_tokens=later.context_tokens)
-
-    def __sub__(self, earlier: Usage) -> Usage:
-        """What was counted since ``earlier``, with the context length of now."""
-        pairs = {f.name: getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)}
-        return replace(Usage(**pairs), context_tokens=self.context_tokens)
-
-    def as_dict(self) -> dict[str, int | float]:
-        """The counters by name, for JSON."""
-        return asdict(self)
+__all__ = ["Network", "Progress", "Session", "Snapshot", "State", "TokenEvent", "Usage"]
 
 
 @dataclass(frozen=True)
@@ -67,108 +39,69 @@ class TokenEvent:
     logprob: float
 
 
-class State(Protocol):
-    """What a network remembers of the tokens it has run. An immutable value."""
-
-    @property
-    def length(self) -> int:
-        """How many tokens went in."""
-        ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything needed to rebuild it, for saving."""
-        ...
-
-
-class Network(Protocol):
-    """What a session needs of a model: from token ids and a state to logits and the next state."""
-
-    @property
-    def vocab_size(self) -> int:
-        """The length of the logits; ids are below it."""
-        ...
-
-    @property
-    def context_length(self) -> int:
-        """The most tokens a sequence may hold."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for two networks whose saved states are interchangeable."""
-        ...
-
-    def new_state(self) -> State:
-        """The state before the first token."""
-        ...
-
-    def forward(
-        self, ids: Sequence[int], state: State, *, on_progress: Progress | None = None
-    ) -> tuple[Tensor, State]:
-        """Run ``ids`` (at least one) after ``state``.
-
-        Returns the logits ``[vocab]`` that follow the last id, in float32, and the new state.
-        ``state`` stays as it was and may be run from again.
-        """
-        ...
-
-    def load_state(self, tensors: Mapping[str, Tensor], length: int) -> State:
-        """The state whose ``tensors()`` these are. Raises ``StateError`` if they do not fit."""
-        ...
-
-
 @dataclass(frozen=True)
 class _Point:
     """Where a session is; replaced as a whole, so that an interrupt cannot leave half a step.
 
     ``logits`` follow the last token of ``state`` (None before the first). ``ids`` are at least
     those in ``state``; sampled ids are appended. ``turn_start`` is where the last input ended.
+    ``spans`` are files that hold the beginning of ``state``, as far as it was ever saved.
     """
 
-    ids: list[int]
+    ids: Tokens
     turn_start: int
     state: State
     logits: Tensor | None
+    spans: tuple[persist.Span, ...] = ()
 
     @property
     def pending(self) -> list[int]:
         """The ids that the network has not run yet."""
-        return self.ids[self.state.length :]
+        return self.ids.tail(self.state.length)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A point to come back to. Costs a copy of the token ids; states and KV are shared."""
+    """A point to come back to. Ids, states and KV are shared, whatever the length."""
 
-    ids: tuple[int, ...]
-    turn_start: int
-    state: State
-    logits: Tensor | None
+    point: _Point
     generator: Tensor
     family: object
 
     @property
     def length(self) -> int:
         """How many tokens the session held."""
-        return len(self.ids)
+        return len(self.point.ids)
+
+    @property
+    def state(self) -> State:
+        """The network's state; what was sampled last has not run yet."""
+        return self.point.state
+
+    @property
+    def logits(self) -> Tensor | None:
+        """``[vocab]``, those that follow ``state``; None if nothing has run."""
+        return self.point.logits
 
 
 class Session:
     """One sequence of tokens over one network. Made by ``Engine.session`` and ``Engine.resume``."""
 
-    def __init__(self, network: Network, *, seed: int = 0) -> None:
-        self._network = network
-        self._at = _Point([], 0, network.new_state(), None)
+    def __init__(self, scheduler: Scheduler, *, seed: int = 0) -> None:
+        self._scheduler = scheduler
+        self._network = scheduler.network
+        self._at = _Point(Tokens(), 0, self._network.new_state(), None)
         self._generator = torch.Generator().manual_seed(seed)
         self._usage = Usage()
         self._family = object()
         self._changes = 0
+        self._lock = threading.RLock()
         self.closed = False
 
     @property
     def ids(self) -> tuple[int, ...]:
         """All ids, prefilled and sampled, in order."""
-        return tuple(self._at.ids)
+        return tuple(self._at.ids.tail(0))
 
     @property
     def length(self) -> int:
@@ -195,27 +128,28 @@ class Session:
         they do not fit and ``ValueError`` for ids outside the vocabulary. After these, and after
         any exception or interrupt on the way, the session is as it was.
         """
-        self._open()
         new = list(ids)
-        if not new:
-            return
-        if min(new) < 0 or max(new) >= self._network.vocab_size:
-            raise ValueError(f"token ids must be from 0 to {self._network.vocab_size - 1}")
-        there, limit = self.length, self._network.context_length
-        if there + len(new) > limit:
-            raise ContextFull(
-                f"{len(new)} more tokens do not fit: {there} of {limit} are used;"
-                " shorten the input or start a new session"
+        with self._lock:
+            self._open()
+            if not new:
+                return
+            if min(new) < 0 or max(new) >= self._network.vocab_size:
+                raise ValueError(f"token ids must be from 0 to {self._network.vocab_size - 1}")
+            there, limit = self.length, self._network.context_length
+            if there + len(new) > limit:
+                raise ContextFull(
+                    f"{len(new)} more tokens do not fit: {there} of {limit} are used;"
+                    " shorten the input or start a new session"
+                )
+            started, at = perf_counter(), self._at
+            logits, state = self._scheduler.forward(
+                at.pending + new, at.state, on_progress=on_progress
             )
-        started = perf_counter()
-        logits, state = self._network.forward(
-            self._at.pending + new, self._at.state, on_progress=on_progress
-        )
-        self._changes += 1
-        self._at = _Point(self._at.ids + new, there + len(new), state, logits)
-        self._usage += Usage(
-            prefilled_tokens=len(new), reused_tokens=there, prefill_s=perf_counter() - started
-        )
+            self._changes += 1
+            self._at = _Point(at.ids.extended(new), there + len(new), state, logits, at.spans)
+            self._usage += Usage(
+                prefilled_tokens=len(new), reused_tokens=there, prefill_s=perf_counter() - started
+            )
 
     def generate(
         self,
@@ -233,11 +167,12 @@ class Session:
         the session is empty, and ``SessionClosed`` if it is closed or changed from elsewhere while
         the iterator is in use.
         """
-        self._open()
-        if not self._at.ids:
-            raise ValueError("the session is empty: extend it before generating")
-        self._changes += 1
-        return self._generate(params, max_tokens, stop_ids, should_stop, self._changes)
+        with self._lock:
+            self._open()
+            if not self.length:
+                raise ValueError("the session is empty: extend it before generating")
+            self._changes += 1
+            return self._generate(params, max_tokens, stop_ids, should_stop, self._changes)
 
     def _generate(
         self,
@@ -248,38 +183,38 @@ class Session:
         change: int,
     ) -> Iterator[TokenEvent]:
         for _ in range(max_tokens):
-            self._open()
-            if self._changes != change:
-                raise SessionClosed("the session was changed while generating; generate again")
-            if self.length >= self._network.context_length:
-                return
             if should_stop is not None and should_stop():
                 return
-            event = self._step(params)
+            with self._lock:
+                self._open()
+                if self._changes != change:
+                    raise SessionClosed("the session was changed while generating; generate again")
+                if self.length >= self._network.context_length:
+                    return
+                event = self._step(params)
             yield event
             if event.id in stop_ids:
                 return
 
     def _step(self, params: SamplingParams) -> TokenEvent:
-        """Run what is pending and sample one token."""
+        """Run what is pending and sample one token. The lock is held."""
         started = perf_counter()
         if pending := self._at.pending:
-            logits, state = self._network.forward(pending, self._at.state)
+            logits, state = self._scheduler.forward(pending, self._at.state)
             self._at = replace(self._at, state=state, logits=logits)
-        assert self._at.logits is not None
-        seen = self._at.ids[self._at.turn_start :] if params.presence_penalty else ()
-        token, logprob = choose(self._at.logits, params, seen, self._generator)
-        self._at.ids.append(token)
+        at = self._at
+        assert at.logits is not None
+        seen = at.ids.tail(at.turn_start) if params.presence_penalty else ()
+        token, logprob = choose(at.logits, params, seen, self._generator)
+        self._at = replace(at, ids=at.ids.extended([token]))
         self._usage += Usage(generated_tokens=1, decode_s=perf_counter() - started)
         return TokenEvent(token, logprob)
 
     def snapshot(self) -> Snapshot:
         """This point of the session, random numbers included, for ``restore``."""
-        self._open()
-        at = self._at
-        return Snapshot(
-            self.ids, at.turn_start, at.state, at.logits, self._generator.get_state(), self._family
-        )
+        with self._lock:
+            self._open()
+            return Snapshot(self._at, self._generator.get_state(), self._family)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back (or forth) to ``snapshot``; what follows is bit for bit what followed it.
@@ -287,12 +222,13 @@ class Session:
         The snapshot may be this session's or that of a session it was forked from or into; any
         other raises ``SessionClosed``. It can be restored any number of times.
         """
-        self._open()
-        if snapshot.family is not self._family:
-            raise SessionClosed("the snapshot belongs to another session")
-        self._changes += 1
-        self._at = _Point(list(snapshot.ids), snapshot.turn_start, snapshot.state, snapshot.logits)
-        self._generator.set_state(snapshot.generator)
+        with self._lock:
+            self._open()
+            if snapshot.family is not self._family:
+                raise SessionClosed("the snapshot belongs to another session")
+            self._changes += 1
+            self._at = snapshot.point
+            self._generator.set_state(snapshot.generator)
 
     def fork(self, *, seed: int | None = None) -> Session:
         """A second session that continues from here, independent of this one.
@@ -300,67 +236,93 @@ class Session:
         It continues exactly as this one would; with ``seed`` it draws other random numbers. It
         starts with this session's usage: subtract that to get its own.
         """
-        self._open()
-        twin = Session(self._network, seed=0 if seed is None else seed)
+        with self._lock:
+            point, usage = self.snapshot(), self._usage
+        twin = Session(self._scheduler, seed=0 if seed is None else seed)
         twin._family = self._family
-        twin._usage = self._usage
-        drawn = twin._generator.get_state()
-        twin.restore(self.snapshot())
-        if seed is not None:
-            twin._generator.set_state(drawn)
+        twin._usage = usage
+        twin._at = point.point
+        if seed is None:
+            twin._generator.set_state(point.generator)
         return twin
+
+    def park(self) -> None:
+        """Move the state out of memory (see ``model.memory``); the next use brings it back.
+
+        Raises ``MemoryFull`` if there is no room on disk.
+        """
+        with self._lock:
+            self._open()
+            self._at.state.park()
 
     def save(self, directory: Path) -> None:
         """Write the session into ``directory`` (made if missing): all of it or, if killed, none.
 
-        Writes ``session_state.json`` and one file under ``state/``; an earlier save there stays
-        valid until the new one is complete. Raises ``StateError`` if it cannot be written.
+        Writes ``session_state.json`` and files under ``state/`` (see ``model.persist``). Costs the
+        positions that were never saved, and the state of fixed size. Raises ``StateError`` if it
+        cannot be written; an earlier save there then still stands.
         """
-        self._open()
-        at = self._at
-        tensors = {f"network.{name}": t for name, t in at.state.tensors().items()}
-        if at.logits is not None:
-            tensors["logits"] = at.logits
-        tensors["generator"] = self._generator.get_state()
-        record = {
-            "fingerprint": self._network.fingerprint,
-            "ids": at.ids,
-            "state_length": at.state.length,
-            "turn_start": at.turn_start,
-            "usage": self.usage.as_dict(),
-        }
-        persist.write(directory, record, tensors)
+        with self._lock:
+            self._open()
+            at = self._at
+            point = {f"network.{name}": t for name, t in at.state.tensors().items()}
+            if at.logits is not None:
+                point["logits"] = at.logits
+            point["generator"] = self._generator.get_state()
+            record = {
+                "fingerprint": self._network.fingerprint,
+                "state_length": at.state.length,
+                "pending": at.pending,
+                "turn_start": at.turn_start,
+                "usage": self.usage.as_dict(),
+            }
+
+            def cut(start: int, end: int) -> Mapping[str, Tensor]:
+                ids = torch.tensor(at.ids.tail(start)[: end - start], dtype=torch.int32)
+                return {"ids": ids, **at.state.span(start, end)}
+
+            spans = persist.write(directory, record, point, at.state.length, at.spans, cut)
+            self._at = replace(at, spans=spans)
 
     @classmethod
-    def resume(cls, network: Network, directory: Path) -> Session:
+    def resume(cls, scheduler: Scheduler, directory: Path) -> Session:
         """The session saved in ``directory``; what follows is bit for bit what would have followed.
 
-        Raises ``StateError`` if the save is missing, damaged, or of other weights.
+        Raises ``StateError`` if the save is missing, damaged, or of other weights, ``MemoryFull``
+        if there is no room for it.
         """
-        record, tensors = persist.read(directory, network.fingerprint)
-        session = cls(network)
+        network = scheduler.network
+        saved = persist.read(directory, network.fingerprint)
+        record, tensors = saved.record, saved.point
+        session = cls(scheduler)
+        ids: list[int] = []
+
+        def spans() -> Iterator[Mapping[str, Tensor]]:
+            for span in saved.tensors():
+                ids.extend(span.pop("ids").tolist())
+                yield span
+
         try:
-            ids = [int(i) for i in record["ids"]]
-            turn_start = int(record["turn_start"])
             session._usage = Usage(**record["usage"])
             session._generator.set_state(tensors.pop("generator"))
             logits = tensors.pop("logits", None)
-            length = int(record["state_length"])
-            state = network.load_state(
-                {name.removeprefix("network."): t for name, t in tensors.items()}, length
-            )
+            length, turn_start = int(record["state_length"]), int(record["turn_start"])
+            pending = [int(i) for i in record["pending"]]
+            named = {name.removeprefix("network."): t for name, t in tensors.items()}
+            state = network.load_state(named, spans(), length)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise StateError(f"the saved session in {directory} is malformed: {error}") from error
-        fits = length <= len(ids) and (logits is None) == (length == 0)
+        fits = length == len(ids) and (logits is None) == (length == 0)
         if not fits or (logits is not None and logits.shape != (network.vocab_size,)):
             raise StateError(f"the saved session in {directory} contradicts itself; delete it")
-        session._at = _Point(ids, turn_start, state, logits)
+        session._at = _Point(Tokens(ids + pending), turn_start, state, logits, saved.spans)
         return session
 
     def close(self) -> None:
         """Let go of the state. May be called twice; any other use then raises ``SessionClosed``."""
-        self.closed = True
-        self._at = replace(self._at, state=self._network.new_state(), logits=None)
+        with self._lock:
+            self.closed = True
+            self._at = replace(self._at, state=self._network.new_state(), logits=None)
 
     def _open(self) -> None:
         if self.closed:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from sandboxes.base import Limits, Sandbox
 from sandboxes.bubblewrap import BubblewrapSandbox
-from sandboxes.docker import DockerSandbox
+from sandboxes.docker import ROOT, DockerSandbox
 from sandboxes.errors import SandboxUnavailable
 from sandboxes.local import LocalSandbox
 from sandboxes.workspace import Workspace
@@ -22,16 +22,31 @@ def open_sandbox(
     image: str | None = None,
     limits: Limits | None = None,
     name: str = "",
+    root: str | None = None,
+    search_path: str | None = None,
 ) -> Sandbox:
     """A sandbox of ``kind`` over ``workspace``, which it owns from here on.
 
-    ``image`` is for Docker alone; None means the base image. ``name`` is the session's, for labels.
-    Raises ``SandboxUnavailable`` and ``ImageMissing``; the workspace is closed then.
+    ``image`` is for Docker alone; None means the base image. So are ``root``, where the workspace
+    lies in the container, and ``search_path``, what goes before the image's ``PATH``. ``name`` is
+    the session's, for labels. Raises ``SandboxUnavailable`` and ``ImageMissing``; the workspace is
+    closed then.
     """
     limits = limits or Limits()
     try:
         if kind == "docker":
-            return DockerSandbox(workspace, image=image, limits=limits, name=name)
+            return DockerSandbox(
+                workspace,
+                image=image,
+                limits=limits,
+                name=name,
+                root=root or ROOT,
+                search_path=search_path,
+            )
+        if root or search_path:
+            raise SandboxUnavailable(
+                f"the sandbox {kind!r} has its own root and PATH; use docker for another one"
+            )
         if kind == "bubblewrap":
             return BubblewrapSandbox(workspace, limits=limits)
         if kind == "local":

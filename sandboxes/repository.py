@@ -39,6 +39,11 @@ class Repository:
             )
         return self._with_inner(git, tracked), self._with_inner(git, others)
 
+    def list_ignored(self, git: HostGit) -> list[str]:
+        """Files that an ignore rule covers and that are not tracked, from ``folder``."""
+        listing = ["ls-files", "-z", "--full-name", "--others", "--ignored", "--exclude-standard"]
+        return self._listed(git, listing)
+
     def _with_inner(self, git: HostGit, names: list[str]) -> list[str]:
         """``names`` with each submodule or repository inside replaced by its own files."""
         files = []

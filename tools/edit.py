@@ -119,4 +119,5 @@ TOOL = ToolSpec(
     ),
     parameters=EditParameters,
     run=run,
+    kind="edit",
 )

@@ -96,4 +96,5 @@ TOOL = ToolSpec(
     ),
     parameters=FindReferencesParameters,
     run=run,
+    kind="read",
 )

@@ -133,4 +133,5 @@ TOOL = ToolSpec(
     ),
     parameters=FindSymbolParameters,
     run=run,
+    kind="read",
 )

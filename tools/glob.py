@@ -130,4 +130,5 @@ TOOL = ToolSpec(
     ),
     parameters=GlobParameters,
     run=run,
+    kind="read",
 )

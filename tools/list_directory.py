@@ -68,4 +68,5 @@ TOOL = ToolSpec(
     description="List the files and directories (with a final /) in one directory.",
     parameters=ListDirectoryParameters,
     run=run,
+    kind="read",
 )

@@ -91,4 +91,5 @@ TOOL = ToolSpec(
     ),
     parameters=ReadFileParameters,
     run=run,
+    kind="read",
 )

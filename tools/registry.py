@@ -20,13 +20,16 @@ from tools import (
     read_file,
     repo_map,
     run_shell_command,
+    shell_input,
+    shell_process,
     submit,
     todo_write,
     write_file,
 )
 from tools.errors import ToolFailure
+from tools.preview import Change, on_paper
 from tools.schema import describe_errors
-from tools.types import Observation, ToolContext, ToolSpec
+from tools.types import Observation, ToolContext, ToolKind, ToolSpec
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +79,8 @@ def default_tools() -> tuple[ToolSpec, ...]:
         find_symbol.TOOL,
         find_references.TOOL,
         run_shell_command.TOOL,
+        shell_process.TOOL,
+        shell_input.TOOL,
         todo_write.TOOL,
         submit.TOOL,
     )
@@ -100,6 +105,27 @@ class Registry:
     def schemas(self) -> list[Mapping[str, Any]]:
         """The function schemas for the chat template, in order."""
         return [spec.schema() for spec in self._tools.values()]
+
+    def kind(self, name: str) -> ToolKind | None:
+        """What the tool does; None if there is no such tool."""
+        spec = self._tools.get(name)
+        return spec.kind if spec is not None else None
+
+    def subject(self, name: str) -> str:
+        """What rules call the tool."""
+        spec = self._tools.get(name)
+        return (spec.subject if spec is not None else "") or name
+
+    def preview(self, name: str, arguments: Mapping[str, Any]) -> tuple[Change, ...]:
+        """What an ``edit`` call would change if it ran now; nothing if it would fail.
+
+        Raises ``SandboxGone`` only.
+        """
+        if self.kind(name) != "edit":
+            return ()
+        context, paper = on_paper(self.context)
+        seen = Registry(context, tuple(self._tools.values())).run(name, arguments)
+        return paper.changes() if seen.ok else ()
 
     def run(self, name: str, arguments: Mapping[str, Any]) -> Observation:
         """Run one call. Raises ``SandboxGone`` only; every other failure is an observation."""

@@ -64,4 +64,5 @@ TOOL = ToolSpec(
     ),
     parameters=RepoMapParameters,
     run=run,
+    kind="read",
 )

@@ -20,6 +20,12 @@ class SeenFiles:
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, bytes | None]] = {}
 
+    def __copy__(self) -> SeenFiles:
+        """One that goes its own way, for a call that only tries."""
+        other = SeenFiles()
+        other._files = dict(self._files)
+        return other
+
     def note(self, real: str, data: bytes) -> None:
         """The model knows that the file at ``real`` holds ``data``."""
         kept = data if len(data) <= _KEPT_BYTES else None

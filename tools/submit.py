@@ -27,4 +27,5 @@ TOOL = ToolSpec(
     ),
     parameters=SubmitParameters,
     run=run,
+    kind="session",
 )

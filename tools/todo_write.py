@@ -46,4 +46,5 @@ TOOL = ToolSpec(
     ),
     parameters=TodoWriteParameters,
     run=run,
+    kind="session",
 )

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from sandboxes.background import Background
 from sandboxes.base import Sandbox
 from tools.code import CodeReader
 from tools.schema import function_schema
 from tools.seen import SeenFiles
 from tools.tokens import estimate_tokens
+
+ToolKind = Literal["read", "edit", "command", "external", "session"]
+"""What a tool does, for whoever decides whether a call may run.
+
+``read`` looks at the workspace, ``edit`` changes files of it, ``command`` runs what the model wrote
+in the sandbox, ``external`` acts outside of the sandbox, ``session`` touches neither.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Observation:
 class ToolContext:
     """What a tool may touch. One per session; ``todos``, ``seen`` and ``code`` live as long.
 
+    A command that prints nothing for ``silence_s`` is left running.
+
     ``task`` is what the user asked for, by which a repository map is weighted, and
     ``count_tokens`` is what its budget is counted with. ``seen`` knows the content of the files
     that the model read or wrote; ``code`` parses source code and indexes the workspace.
@@ -41,6 +51,7 @@ class ToolContext:
 
     sandbox: Sandbox
     command_timeout_s: float = 120.0
+    silence_s: float | None = 60.0
     should_stop: Callable[[], bool] | None = None
     on_output: Callable[[str], None] | None = None
     todos: list[dict[str, str]] = field(default_factory=list)
@@ -48,6 +59,13 @@ class ToolContext:
     count_tokens: Callable[[str], int] = estimate_tokens
     seen: SeenFiles = field(default_factory=SeenFiles)
     code: CodeReader = field(default_factory=CodeReader)
+    background: list[Background] = field(default_factory=list, repr=False)
+
+    def processes(self) -> Background:
+        """The processes that the session started in the background."""
+        if not self.background:
+            self.background.append(Background(self.sandbox))
+        return self.background[0]
 
 
 @dataclass(frozen=True)
@@ -55,13 +73,16 @@ class ToolSpec:
     """One tool: its name, what it tells the model, its parameters, and the function behind it.
 
     ``run`` may raise ``tools.errors.ToolFailure``; call it through ``Registry.run``, which makes
-    every failure an observation.
+    every failure an observation. ``kind`` is ``command`` unless told, so that a tool that forgot to
+    say is one that is asked for. ``subject`` is what rules call it where that is not its name.
     """
 
     name: str
     description: str
     parameters: type[BaseModel]
     run: Callable[[ToolContext, Any], Observation]
+    kind: ToolKind = "command"
+    subject: str = ""
 
     def schema(self) -> Mapping[str, Any]:
         """The function schema for the chat template, without pydantic's titles."""

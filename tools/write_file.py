@@ -64,4 +64,5 @@ TOOL = ToolSpec(
     ),
     parameters=WriteFileParameters,
     run=run,
+    kind="edit",
 )

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kernels.attention.reference import attention
+from kernels.attention.reference import attention, paged_attention
 
-__all__ = ["attention"]
+__all__ = ["attention", "paged_attention"]

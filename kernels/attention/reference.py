@@ -4,6 +4,8 @@ product with it (Ainslie et al., "GQA", 2023), so keys and values are never repe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,3 +48,32 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, gate: Tensor) -> Tens
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=3)
     attended = joined.permute(0, 3, 1, 2, 4).reshape(batch, time, heads, dim)
     return attended * gate.sigmoid()
+
+
+def paged_attention(
+    query: Tensor,
+    pages: Sequence[Sequence[Tensor]],
+    layer: int,
+    lengths: Sequence[int],
+    gate: Tensor,
+) -> Tensor:
+    """``attention`` over keys and values that lie in pages.
+
+    Args:
+        query: ``[batch, time, heads, dim]``, each row the last positions of its sequence.
+        pages: for each row the tensors ``[layers, 2, kv_heads, page, dim]`` that hold its keys
+            (index 0) and values (index 1), in order.
+        layer: which layer of the pages to read.
+        lengths: how many positions of each row there are, those of ``query`` included.
+        gate: like ``query``.
+
+    Returns:
+        As ``attention`` does.
+    """
+    rows = []
+    for row, (held, length) in enumerate(zip(pages, lengths, strict=True)):
+        own = [page[layer] for page in held]
+        both = own[0] if len(own) == 1 else torch.cat(own, dim=2)
+        keys, values = both[:, None, :, :length]
+        rows.append(attention(query[row : row + 1], keys, values, gate[row : row + 1]))
+    return rows[0] if len(rows) == 1 else torch.cat(rows)

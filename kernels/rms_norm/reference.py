@@ -1,6 +1,6 @@
 """RMSNorm in plain torch, after Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019).
 
-Both functions compute in float32 and return the dtype of ``x``.
+All functions compute in float32 and return the dtype of ``x``.
 """
 
 from __future__ import annotations
@@ -22,3 +22,11 @@ def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
     """``rms_norm(x) * silu(gate)``, with ``gate`` of the shape of ``x``."""
     normed = F.rms_norm(x.float(), weight.shape, weight.float(), eps)
     return (normed * F.silu(gate.float())).to(x.dtype)
+
+
+def add_rms_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, zero_centred: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The sum ``x + residual`` in their dtype, normalised, and the sum itself."""
+    total = x + residual
+    return rms_norm(total, weight, eps, zero_centred=zero_centred), total

@@ -34,11 +34,13 @@ def tables(positions: Tensor, speed: Tensor, axis: Tensor) -> tuple[Tensor, Tens
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first ``rotary_dim`` dimensions of ``x [batch, time, heads, dim]``.
 
+    ``cos`` and ``sin`` are ``[time, rotary_dim / 2]``, or ``[batch, time, rotary_dim / 2]`` if the
+    rows are at different positions.
     Dimension ``i`` of the first half is paired with dimension ``i`` of the second half; dimensions
     from ``rotary_dim`` on pass through. Computes in float32, returns the dtype of ``x``.
     """
     half = cos.shape[-1]
     first, second = x[..., :half].float(), x[..., half : 2 * half].float()
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
     return torch.cat([turned.to(x.dtype), x[..., 2 * half :]], dim=-1)

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from kernels.swiglu.reference import swiglu
+from torch import Tensor
+
+from kernels.backend import Backend, require_triton
+from kernels.swiglu import reference
 
 __all__ = ["swiglu"]
+
+
+def swiglu(x: Tensor, *, backend: Backend = "torch") -> Tensor:
+    """See ``reference.swiglu``."""
+    if backend == "triton":
+        require_triton("swiglu", x)
+        from kernels.swiglu import triton
+
+        return triton.swiglu(x)
+    return reference.swiglu(x)

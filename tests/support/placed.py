@@ -7,13 +7,13 @@ conversation again leads to the same place.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from model.session import Progress, State
+from model.network import State, Work
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,13 @@ class PlacedState:
         """The ids as one tensor."""
         return {"ids": torch.tensor(self.ids, dtype=torch.int64)}
 
+    def span(self, start: int, end: int) -> dict[str, Tensor]:
+        """Nothing grows."""
+        return {}
+
+    def park(self) -> None:
+        """There is nothing to move."""
+
 
 @dataclass(frozen=True)
 class PlacedNetwork:
@@ -46,6 +53,7 @@ class PlacedNetwork:
     start: tuple[int, ...]
     opening: tuple[int, ...]
     context_length: int = 1 << 20
+    prefill_chunk: int = 1 << 20
 
     @property
     def fingerprint(self) -> str:
@@ -56,20 +64,22 @@ class PlacedNetwork:
         """No ids."""
         return PlacedState()
 
-    def forward(
-        self, ids: Sequence[int], state: State, *, on_progress: Progress | None = None
-    ) -> tuple[Tensor, PlacedState]:
+    def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
         """Certain of the next id of the script."""
-        assert isinstance(state, PlacedState)
-        after = self._after(state, tuple(ids))
+        return [self._advance(piece) for piece in work]
+
+    def _advance(self, piece: Work) -> tuple[Tensor, PlacedState]:
+        assert isinstance(piece.state, PlacedState)
+        after = self._after(piece.state, tuple(piece.ids))
         logits = torch.full((self.vocab_size,), float("-inf"))
         logits[self._next(after)] = 0.0
-        if on_progress is not None:
-            on_progress(len(ids), len(ids))
         return logits, after
 
-    def load_state(self, tensors: Mapping[str, Tensor], length: int) -> PlacedState:
+    def load_state(
+        self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
+    ) -> PlacedState:
         """From ``PlacedState.tensors``."""
+        assert not any(spans)
         return self._after(PlacedState(), tuple(tensors["ids"].tolist()))
 
     def _after(self, state: PlacedState, new: tuple[int, ...]) -> PlacedState:

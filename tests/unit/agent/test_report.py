@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -42,6 +43,7 @@ KEYS = [
     "check",
     "model",
     "sandbox",
+    "attempts",
 ]
 
 
@@ -106,6 +108,15 @@ def test_the_usage_line() -> None:
         "decode 297 tok/s; 8.1 s"
     )
     assert "1 step;" in usage_line(Usage(), 1)
+
+
+def test_the_usage_line_with_tokens_that_came_and_went() -> None:
+    usage = Usage(1000, prefilled_tokens=300, generated_tokens=900, shared_tokens=200)
+    gone = replace(usage, compacted_tokens=400)
+    assert usage_line(usage, 2).startswith(
+        "usage: 1,000 context = 300 prefilled + 900 generated + 200 shared (400 prefilled twice)"
+    )
+    assert "+ 200 shared - 400 compacted (0 prefilled twice)" in usage_line(gone, 2)
 
 
 def test_the_check_line() -> None:

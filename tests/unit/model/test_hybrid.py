@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.cache import HybridState
+from model.cache import HybridState, Layout
 from model.config import ModelConfig
 from model.engine import Engine
 from model.hybrid import HybridModel, HybridNetwork
+from model.network import Work
+from model.passes import Pass
 from model.weights import load_tensors, tensor_shapes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "golden" / "configs"
@@ -29,23 +31,24 @@ def model(tiny_checkpoint: Path, config: ModelConfig) -> HybridModel:
 
 
 def test_with_and_without_a_state_are_the_same(model: HybridModel) -> None:
-    expected, nothing = model.hidden(IDS)
-    assert nothing is None
-    state = HybridState.empty(model.config, model.embedding, batch=2)
-    parts = []
-    with torch.no_grad():
-        for piece in IDS.split([1, 64, 1, 24], dim=1):
-            hidden, after = model.hidden(piece, state)
-            assert after is not None
-            state = after
-            parts.append(hidden)
-    assert state.length == 90
-    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=2e-5, rtol=0)
+    expected = model.hidden(IDS)
+    layout = Layout.of(model.config, model.embedding)
+    for row in (0, 1):
+        state, parts = HybridState(layout), []
+        with torch.no_grad():
+            for piece in IDS[row : row + 1].split([1, 64, 1, 24], dim=1):
+                running = Pass(layout, model.config.layer_types, [state], piece.shape[1])
+                parts.append(model.hidden(piece, running))
+                (state,) = running.states()
+        assert state.length == 90
+        torch.testing.assert_close(
+            torch.cat(parts, dim=1), expected[row : row + 1], atol=2e-5, rtol=0
+        )
 
 
 def test_rows_of_a_batch_are_independent_and_the_future_is_unseen(model: HybridModel) -> None:
-    expected, _ = model.hidden(IDS)
-    alone, _ = model.hidden(IDS[1:, :40])
+    expected = model.hidden(IDS)
+    alone = model.hidden(IDS[1:, :40])
     torch.testing.assert_close(alone, expected[1:, :40], atol=2e-5, rtol=0)
 
 
@@ -55,7 +58,7 @@ def test_every_tensor_gets_a_gradient(tiny_checkpoint: Path, config: ModelConfig
         for name, t in load_tensors(tiny_checkpoint, config).items()
     }
     model = HybridModel.build(config, leaves, torch.float32)
-    hidden, _ = model.hidden(IDS)
+    hidden = model.hidden(IDS)
     drafted = model.draft(hidden[:, :-1], IDS[:, 1:])
     (
         model.logits(hidden).logsumexp(-1).sum() + model.logits(drafted).logsumexp(-1).sum()
@@ -66,7 +69,7 @@ def test_every_tensor_gets_a_gradient(tiny_checkpoint: Path, config: ModelConfig
 
 
 def test_a_draft_sees_its_position_and_the_next_token_only(model: HybridModel) -> None:
-    hidden, _ = model.hidden(IDS)
+    hidden = model.hidden(IDS)
     before = model.draft(hidden[:, :-1], IDS[:, 1:])
     changed = IDS.clone()
     changed[:, 51] = (changed[:, 51] + 1) % 1000
@@ -91,12 +94,13 @@ def test_published_sizes_fit_together(name: str) -> None:
         for name, shape in tensor_shapes(config).items()
     }
     model = HybridModel.build(config, tensors, config.dtype)
-    state = HybridState.empty(config, model.embedding)
+    layout = Layout.of(config, model.embedding)
+    state = HybridState(layout)
     for count in (70, 1):
         ids = torch.empty(1, count, dtype=torch.int64, device="meta")
-        hidden, after = model.hidden(ids, state)
-        assert after is not None
-        state = after
+        running = Pass(layout, config.layer_types, [state], count)
+        hidden = model.hidden(ids, running)
+        (state,) = running.states()
         assert model.logits(hidden).shape == (1, count, 248_320)
     assert model.draft(hidden, ids).shape == (1, 1, config.hidden_size)
     assert state.length == 71
@@ -107,7 +111,7 @@ def test_bfloat16_stays_near_float32(tiny_checkpoint: Path, config: ModelConfig)
     wide, narrow = (
         HybridModel.build(config, tensors, dtype) for dtype in (torch.float32, torch.bfloat16)
     )
-    expected, got = wide.logits(wide.hidden(IDS)[0]), narrow.logits(narrow.hidden(IDS)[0])
+    expected, got = wide.logits(wide.hidden(IDS)), narrow.logits(narrow.hidden(IDS))
     assert got.dtype == torch.bfloat16
     error = (got.float() - expected).abs().mean() / expected.abs().mean()
     assert error < 0.05
@@ -116,19 +120,23 @@ def test_bfloat16_stays_near_float32(tiny_checkpoint: Path, config: ModelConfig)
 def test_only_the_last_position_meets_the_head(model: HybridModel) -> None:
     network = HybridNetwork(model, fingerprint="x")
     ids = IDS[0].tolist()
-    logits, state = network.forward(ids, network.new_state())
+    ((logits, state),) = network.run([Work(ids, network.new_state())])
+    assert logits is not None
+    assert network.run([Work(ids, network.new_state(), logits=False)])[0][0] is None
     assert logits.shape == (1024,)
     assert state.length == 90
-    hidden, _ = model.hidden(IDS[:1])
+    hidden = model.hidden(IDS[:1])
     torch.testing.assert_close(logits, model.logits(hidden)[0, -1], atol=2e-5, rtol=0)
 
 
 def test_the_old_state_can_be_run_from_again(model: HybridModel) -> None:
     network = HybridNetwork(model, fingerprint="x")
-    _, start = network.forward(list(range(30)), network.new_state())
-    first, _ = network.forward([5, 6, 7], start)
-    network.forward(list(range(300)), start)
-    again, _ = network.forward([5, 6, 7], start)
+    ((_, start),) = network.run([Work(range(30), network.new_state())])
+    ((first, _),) = network.run([Work([5, 6, 7], start)])
+    network.run([Work(range(300), start)])
+    ((again, _),) = network.run([Work([5, 6, 7], start)])
+    assert first is not None
+    assert again is not None
     assert torch.equal(first, again)
 
 
@@ -136,6 +144,7 @@ def test_a_vocabulary_limit_leaves_the_padding_out(tiny_checkpoint: Path) -> Non
     limited = Engine.load(tiny_checkpoint, name="x", vocab_limit=900).network
     whole = Engine.load(tiny_checkpoint, name="x").network
     assert (limited.vocab_size, whole.vocab_size) == (900, 1024)
-    got, _ = limited.forward([1, 2], limited.new_state())
-    expected, _ = whole.forward([1, 2], whole.new_state())
+    ((got, _),) = limited.run([Work([1, 2], limited.new_state())])
+    ((expected, _),) = whole.run([Work([1, 2], whole.new_state())])
+    assert expected is not None
     torch.testing.assert_close(got, expected[:900], atol=1e-6, rtol=0)

@@ -26,9 +26,16 @@ def say(session: Session, count: int) -> list[TokenEvent]:
     return list(session.generate(WARM, max_tokens=count, stop_ids=frozenset()))
 
 
-def tensor_file(directory: Path) -> Path:
-    (file,) = (directory / "state").iterdir()
-    return file
+def files(directory: Path, kind: str) -> list[Path]:
+    return sorted((directory / "state").glob(f"{kind}-*"))
+
+
+def whole(directory: Path) -> None:
+    """There is what the record names and nothing else."""
+    record = json.loads((directory / persist.RECORD).read_text())
+    named = {record["point"][0], *(span[2] for span in record["spans"])}
+    assert {entry.name for entry in (directory / "state").iterdir()} == named
+    assert {entry.name for entry in directory.iterdir()} == {"state", persist.RECORD}
 
 
 @pytest.fixture
@@ -69,14 +76,81 @@ def test_an_empty_session_can_be_saved(tiny_engine: Engine, tmp_path: Path) -> N
     assert say(resumed, 5) == say(fresh, 5)
 
 
-def test_saving_again_replaces_and_leaves_one_file(tiny_engine: Engine, saved: Path) -> None:
-    first = tensor_file(saved)
+def test_saving_again_writes_what_is_new_and_leaves_nothing_over(
+    tiny_engine: Engine, saved: Path
+) -> None:
+    (point,), (span,) = files(saved, "point"), files(saved, "span")
+    written = span.stat().st_mtime_ns
     session = tiny_engine.resume(saved)
     say(session, 2)
     session.save(saved)
-    assert tensor_file(saved) != first
+    assert files(saved, "point") != [point]
+    first, second = files(saved, "span")
+    assert first == span
+    assert span.stat().st_mtime_ns == written
+    assert second.name.startswith("span-000000033-000000035-")
     assert tiny_engine.resume(saved).ids == session.ids
-    assert {entry.name for entry in saved.iterdir()} == {"state", persist.RECORD}
+    whole(saved)
+
+
+def test_saving_twice_the_same_writes_no_span(tiny_engine: Engine, saved: Path) -> None:
+    before = files(saved, "span"), files(saved, "point")
+    tiny_engine.resume(saved).save(saved)
+    assert (files(saved, "span"), files(saved, "point")) == before
+
+
+def test_a_rewound_session_saves_its_own_future(tiny_engine: Engine, tmp_path: Path) -> None:
+    """Spans of the way that was left must not be taken for those of the new one."""
+    session = tiny_engine.session(seed=2)
+    session.extend(range(20))
+    session.save(tmp_path)
+    point = session.snapshot()
+    session.extend([5] * 10)
+    session.save(tmp_path)
+    ahead = session.snapshot()
+    session.restore(point)
+    session.extend([6] * 10)
+    session.save(tmp_path)
+    whole(tmp_path)
+    resumed = tiny_engine.resume(tmp_path)
+    assert resumed.ids == (*range(20), *[6] * 10)
+    assert say(resumed, 4) == say(session.fork(), 4)
+    session.restore(ahead)
+    session.save(tmp_path)
+    whole(tmp_path)
+    resumed = tiny_engine.resume(tmp_path)
+    assert resumed.ids == (*range(20), *[5] * 10)
+    assert say(resumed, 4) == say(session, 4)
+
+
+def test_a_fork_shares_its_files_until_they_differ(tiny_engine: Engine, tmp_path: Path) -> None:
+    session = tiny_engine.session(seed=2)
+    session.extend(range(20))
+    session.save(tmp_path / "one")
+    twin = session.fork()
+    twin.extend([9])
+    twin.save(tmp_path / "two")
+    (shared,) = files(tmp_path / "one", "span")
+    assert files(tmp_path / "two", "span")[0].samefile(shared)
+    shutil.rmtree(tmp_path / "one")
+    assert say(tiny_engine.resume(tmp_path / "two"), 4) == say(twin, 4)
+    # Nothing to link to any more: it is written again.
+    session.save(tmp_path / "one")
+    assert say(tiny_engine.resume(tmp_path / "one"), 4) == say(session, 4)
+
+
+def test_many_small_saves_are_gathered(
+    tiny_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persist, "_MOST_SPANS", 5)
+    session = tiny_engine.session()
+    counts = []
+    for token in range(12):
+        session.extend([token])
+        session.save(tmp_path)
+        counts.append(len(files(tmp_path, "span")))
+    assert counts == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2]
+    assert tiny_engine.resume(tmp_path).ids == tuple(range(12))
 
 
 def test_another_engine_with_the_same_weights_resumes(
@@ -101,7 +175,7 @@ class Killed(BaseException):
     """Stands for a SIGKILL between two system calls."""
 
 
-@pytest.mark.parametrize("call", range(1, 12))
+@pytest.mark.parametrize("call", range(1, 18))
 def test_a_kill_at_any_system_call_leaves_the_old_or_the_new_session(
     tiny_engine: Engine, saved: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
@@ -136,8 +210,7 @@ def test_a_kill_at_any_system_call_leaves_the_old_or_the_new_session(
     say(resumed, 2)
     resumed.save(saved)
     assert tiny_engine.resume(saved).ids == resumed.ids
-    tensor_file(saved)
-    assert {entry.name for entry in saved.iterdir()} == {"state", persist.RECORD}
+    whole(saved)
 
 
 def test_nothing_saved(tiny_engine: Engine, tmp_path: Path) -> None:
@@ -147,11 +220,11 @@ def test_nothing_saved(tiny_engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 0.3, 0.5, 0.9, 0.9999])
 @pytest.mark.parametrize("fault", ["cut", "flip"])
-@pytest.mark.parametrize("which", ["record", "tensors"])
+@pytest.mark.parametrize("which", ["record", "point", "span"])
 def test_any_damage_is_noticed(
     tiny_engine: Engine, saved: Path, which: str, fault: str, at: float
 ) -> None:
-    file = saved / persist.RECORD if which == "record" else tensor_file(saved)
+    file = saved / persist.RECORD if which == "record" else files(saved, which)[0]
     data = bytearray(file.read_bytes())
     place = int(at * len(data))
     if fault == "cut":
@@ -164,8 +237,9 @@ def test_any_damage_is_noticed(
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_tensor_file(tiny_engine: Engine, saved: Path) -> None:
-    tensor_file(saved).unlink()
+@pytest.mark.parametrize("which", ["point", "span"])
+def test_a_missing_file(tiny_engine: Engine, saved: Path, which: str) -> None:
+    files(saved, which)[0].unlink()
     with pytest.raises(StateError, match="missing"):
         tiny_engine.resume(saved)
 
@@ -174,25 +248,27 @@ def test_a_missing_tensor_file(tiny_engine: Engine, saved: Path) -> None:
     "change",
     [
         {"format": 99},
-        {"ids": None},
-        {"ids": [1, 2]},
+        {"pending": None},
+        {"pending": ["x"]},
         {"state_length": 3},
         {"usage": {"spoons": 1}},
         {"usage": None},
         {"turn_start": "x"},
-        {"state_file": None},
-        {"state_sha256": None},
+        {"spans": None},
+        {"spans": [[0, 33, "x"]]},
+        {"spans": []},
+        {"point": None},
+        {"point": ["x", "y"]},
     ],
 )
 def test_a_record_that_contradicts_itself(
     tiny_engine: Engine, saved: Path, change: dict[str, Any]
 ) -> None:
     """Written with a right checksum, as another version of this program might."""
-    record, tensors = persist.read(saved, tiny_engine.fingerprint)
+    record = persist.read(saved, tiny_engine.fingerprint).record
     body = {**record, **change}
     body["checksum"] = persist._checksum(body)
     (saved / persist.RECORD).write_text(json.dumps(body))
-    assert tensors
     with pytest.raises(StateError):
         tiny_engine.resume(saved)
 

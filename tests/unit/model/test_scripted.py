@@ -8,6 +8,7 @@ import pytest
 
 from model.errors import StateError
 from model.sampling import SamplingParams
+from model.scheduler import Scheduler
 from model.scripted import ScriptedNetwork, scripted_engine
 from model.session import Session
 
@@ -21,7 +22,7 @@ def say(session: Session, count: int = 20, **params: float) -> list[int]:
 
 
 def test_turns_come_one_an_extend() -> None:
-    session = Session(ScriptedNetwork(SCRIPT, 10))
+    session = Session(Scheduler(ScriptedNetwork(SCRIPT, 10)))
     for turn in SCRIPT:
         session.extend([7, 8])
         assert say(session) == turn
@@ -29,7 +30,7 @@ def test_turns_come_one_an_extend() -> None:
 
 @pytest.mark.parametrize("params", [{"temperature": 0.0}, {"temperature": 5.0, "top_k": 0}])
 def test_sampling_makes_no_difference_and_is_certain(params: dict[str, float]) -> None:
-    session = Session(ScriptedNetwork(SCRIPT, 10))
+    session = Session(Scheduler(ScriptedNetwork(SCRIPT, 10)))
     session.extend([7])
     params = {key: int(v) if key == "top_k" else v for key, v in params.items()}
     events = session.generate(SamplingParams(**params), max_tokens=9, stop_ids=STOP)
@@ -37,7 +38,7 @@ def test_sampling_makes_no_difference_and_is_certain(params: dict[str, float]) -
 
 
 def test_a_cut_turn_goes_on_or_gives_way() -> None:
-    session = Session(ScriptedNetwork(SCRIPT, 10))
+    session = Session(Scheduler(ScriptedNetwork(SCRIPT, 10)))
     session.extend([7])
     assert say(session, 1) == [1]
     assert say(session) == [2, 9]
@@ -48,14 +49,14 @@ def test_a_cut_turn_goes_on_or_gives_way() -> None:
 
 
 def test_input_in_two_parts_is_one_turn() -> None:
-    session = Session(ScriptedNetwork(SCRIPT, 10))
+    session = Session(Scheduler(ScriptedNetwork(SCRIPT, 10)))
     session.extend([7])
     session.extend([8])
     assert say(session) == SCRIPT[0]
 
 
 def test_after_the_script_only_its_last_id_is_left() -> None:
-    session = Session(ScriptedNetwork([[1, 9]], 10))
+    session = Session(Scheduler(ScriptedNetwork([[1, 9]], 10)))
     session.extend([7])
     assert say(session) == [1, 9]
     session.extend([7])
@@ -63,13 +64,13 @@ def test_after_the_script_only_its_last_id_is_left() -> None:
 
 
 def test_a_saved_session_goes_on_with_the_same_script_only(tmp_path: Path) -> None:
-    session = Session(ScriptedNetwork(SCRIPT, 10))
+    session = Session(Scheduler(ScriptedNetwork(SCRIPT, 10)))
     session.extend([7])
     say(session, 2)
     session.save(tmp_path)
-    assert say(Session.resume(ScriptedNetwork(SCRIPT, 10), tmp_path)) == [9]
+    assert say(Session.resume(Scheduler(ScriptedNetwork(SCRIPT, 10)), tmp_path)) == [9]
     with pytest.raises(StateError, match="another model"):
-        Session.resume(ScriptedNetwork(SCRIPT[:2], 10), tmp_path)
+        Session.resume(Scheduler(ScriptedNetwork(SCRIPT[:2], 10)), tmp_path)
 
 
 @pytest.mark.parametrize("script", [[], [[1], []]])

@@ -25,6 +25,8 @@ NAMES = (
     "find_symbol",
     "find_references",
     "run_shell_command",
+    "shell_process",
+    "shell_input",
     "todo_write",
     "submit",
 )
@@ -80,6 +82,8 @@ def test_the_parameters_are_those_of_the_design() -> None:
         "find_symbol": ("name",),
         "find_references": ("name",),
         "run_shell_command": ("command", "timeout", "directory", "is_background"),
+        "shell_process": ("action", "id", "wait"),
+        "shell_input": ("input", "id", "wait", "end"),
         "todo_write": ("todos",),
         "submit": ("summary",),
     }

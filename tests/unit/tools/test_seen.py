@@ -45,6 +45,14 @@ def test_a_change_by_a_command_is_shown_and_must_be_read(bench) -> None:
     assert fix(bench).ok
 
 
+def test_a_preview_teaches_the_model_nothing(bench) -> None:
+    bench.write("calc.py", CALC)
+    bench("read_file", file_path="calc.py")
+    arguments = {"file_path": "calc.py", "old_string": "a - b", "new_string": "a + b"}
+    assert len(bench.registry.preview("edit", arguments)) == 1
+    assert fix(bench).ok
+
+
 def test_write_file_does_not_overwrite_what_somebody_changed(bench) -> None:
     bench.write("calc.py", CALC)
     bench("edit", file_path="calc.py", old_string="a - b", new_string="a + b")

@@ -1,0 +1,109 @@
+"""The seam between sessions and the model they run: token ids and a state in, logits and the next
+state out.
+
+A state is an immutable value: running from it leaves it as it was, so that a snapshot or a fork
+shares it at no cost and an interrupted call has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from torch import Tensor
+
+Progress = Callable[[int, int], None]
+"""Told ``(done, total)`` tokens as a prefill advances."""
+
+
+class State(Protocol):
+    """What a network remembers of the tokens it has run."""
+
+    @property
+    def length(self) -> int:
+        """How many tokens went in."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The part of fixed size, for saving. Valid while the state is held."""
+        ...
+
+    def span(self, start: int, end: int) -> dict[str, Tensor]:
+        """What positions ``start`` to ``end`` added to the part that grows, time first: equal for
+        all states that come after them. Empty if nothing grows.
+        """
+        ...
+
+    def park(self) -> None:
+        """Move what no running pass needs out of memory; the next use brings it back."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """One sequence's part of a pass: run ``ids`` (at least one) after ``state``.
+
+    ``logits`` says whether those after the last id are wanted; without, the head is not computed.
+    """
+
+    ids: Sequence[int]
+    state: State
+    logits: bool = True
+
+
+class Network(Protocol):
+    """A model as sessions see it. Only one thread at a time may call ``run``."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The length of the logits; ids are below it."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens a sequence may hold."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two networks whose saved states are interchangeable."""
+        ...
+
+    @property
+    def prefill_chunk(self) -> int:
+        """A pass runs at most this many tokens of one sequence, and ends at multiples of it."""
+        ...
+
+    def new_state(self) -> State:
+        """The state before the first token."""
+        ...
+
+    def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
+        """Run one pass: either one piece of any length, or several of one id each.
+
+        Returns for each piece the logits ``[vocab]`` that follow its last id, in float32, or None
+        if they were not asked for, and the new state. Raises ``MemoryFull`` if the states after it
+        do not fit in memory; nothing has changed then.
+        """
+        ...
+
+    def load_state(
+        self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
+    ) -> State:
+        """The state whose ``tensors()`` and, end to end, ``span()`` these are.
+
+        Raises ``StateError`` if they do not fit, ``MemoryFull`` if memory does not suffice.
+        """
+        ...
+
+
+def pieces(ids: Sequence[int], start: int, grid: int) -> list[Sequence[int]]:
+    """``ids``, which begin at position ``start``, cut at the multiples of ``grid``.
+
+    The grid is fixed: equal calls are cut alike, and so equal to the last bit.
+    """
+    first = grid - start % grid
+    edges = [0, *range(first, len(ids), grid), len(ids)]
+    return [ids[a:b] for a, b in pairwise(edges)]

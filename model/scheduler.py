@@ -1,0 +1,178 @@
+"""Many sessions on one network: their decode steps join in one pass, prefills go in between.
+
+A session that is alone runs the network itself, in its own thread. As soon as two want it at once,
+a worker takes over and runs pass after pass: one for all single tokens that are asked for, then one
+chunk of the prefill whose turn it is, so that a long prompt holds up the others for one chunk at
+most. The worker ends when nobody has asked for a while.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from time import perf_counter
+
+from torch import Tensor
+
+from model.network import Network, Progress, State, Work, pieces
+
+MAX_BATCH = 32
+"""Sequences in one decode pass."""
+
+_IDLE_S = 0.5
+_LEAST_WAIT_S = 0.001
+_WAIT_SHARE = 0.5
+"""How long a pass waits for sequences that were in the last one: this part of what that took."""
+
+
+class _Request:
+    """One piece of work and what came of it."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.done = threading.Event()
+        self.result: tuple[Tensor | None, State] | None = None
+        self.error: Exception | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether it can join others in a pass."""
+        return len(self.work.ids) == 1
+
+
+class Scheduler:
+    """Runs one network for sessions in any threads. A session's result is its own: what is
+    guaranteed about its bits is in ``docs/state.md``."""
+
+    def __init__(self, network: Network, *, max_batch: int = MAX_BATCH) -> None:
+        self.network = network
+        self.passes = 0
+        self.joined = 0
+        self._max_batch = max_batch
+        self._lock = threading.Lock()
+        self._asked = threading.Condition(self._lock)
+        self._waiting: deque[_Request] = deque()
+        self._busy = False
+        self._worker: threading.Thread | None = None
+        self._batch = 1
+        self._took_s = self._ended = 0.0
+
+    def forward(
+        self, ids: Sequence[int], state: State, *, on_progress: Progress | None = None
+    ) -> tuple[Tensor, State]:
+        """Run ``ids`` (at least one) after ``state``; returns the logits ``[vocab]`` that follow
+        the last, in float32, and the new state.
+
+        Long inputs go in chunks that end at multiples of the network's ``prefill_chunk``, and
+        ``on_progress`` is told ``(done, total)`` after each. ``state`` stays as it was. Raises
+        ``MemoryFull``.
+        """
+        parts = pieces(ids, state.length, self.network.prefill_chunk)
+        done = 0
+        logits = None
+        for number, part in enumerate(parts, 1):
+            logits, state = self._run(Work(part, state, logits=number == len(parts)))
+            done += len(part)
+            if on_progress is not None:
+                on_progress(done, len(ids))
+        assert logits is not None
+        return logits, state
+
+    def _run(self, work: Work) -> tuple[Tensor | None, State]:
+        """Run one piece: here if nobody else is at it, else by the worker."""
+        alone = False
+        request = _Request(work)
+        # An interrupt may come anywhere: it must neither leave the network taken nor work behind.
+        try:
+            with self._lock:
+                if not self._busy and self._worker is None:
+                    alone = self._busy = True
+                else:
+                    self._waiting.append(request)
+                    self._asked.notify()
+                    self._employ()
+            if alone:
+                self.passes += 1
+                return self.network.run([work])[0]
+            request.done.wait()
+        finally:
+            with self._lock:
+                if alone:
+                    self._busy = False
+                    self._asked.notify()
+                elif not request.done.is_set() and request in self._waiting:
+                    self._waiting.remove(request)
+        if request.error is not None:
+            raise request.error
+        assert request.result is not None
+        return request.result
+
+    def _employ(self) -> None:
+        """See that there is a worker. The lock is held."""
+        if self._worker is None:
+            worker = threading.Thread(target=self._work, name="scheduler", daemon=True)
+            worker.start()
+            self._worker = worker
+
+    def _work(self) -> None:
+        """The worker: pass after pass until nobody asks any more."""
+        while True:
+            with self._lock:
+                if self._worker is not threading.current_thread():
+                    return
+                free = self._asked.wait_for(lambda: self._waiting and not self._busy, _IDLE_S)
+                if not free and not self._busy:
+                    self._worker = None
+                    self._batch = 1
+                    return
+                if not free:
+                    continue
+                singles = self._gather()
+                longer = next((r for r in self._waiting if not r.single), None)
+                if longer is not None:
+                    self._waiting.remove(longer)
+            if singles:
+                self._pass(singles)
+            if longer is not None:
+                self._pass([longer])
+
+    def _gather(self) -> list[_Request]:
+        """Take the single tokens to run now. The lock is held, and let go while waiting.
+
+        Those who were in the last pass will most likely ask again as soon as they have sampled.
+        """
+        until = self._ended + max(_LEAST_WAIT_S, _WAIT_SHARE * self._took_s)
+        expected = min(self._batch, self._max_batch)
+        while True:
+            singles = [r for r in self._waiting if r.single][: self._max_batch]
+            left = until - perf_counter()
+            if len(singles) >= expected or left <= 0:
+                break
+            self._asked.wait(left)
+        for request in singles:
+            self._waiting.remove(request)
+        self._batch = max(1, len(singles))
+        return singles
+
+    def _pass(self, requests: Sequence[_Request]) -> None:
+        """Run one pass and hand out what came of it; a failure is met one by one."""
+        started = perf_counter()
+        try:
+            results = self.network.run([request.work for request in requests])
+        except Exception as error:
+            if len(requests) > 1:
+                for request in requests:
+                    self._pass([request])
+                return
+            requests[0].error = error
+            requests[0].done.set()
+            return
+        self.passes += 1
+        self.joined += len(requests) - 1
+        if requests[0].single:
+            self._ended = perf_counter()
+            self._took_s = self._ended - started
+        for request, result in zip(requests, results, strict=True):
+            request.result = result
+            request.done.set()

@@ -1,0 +1,51 @@
+"""What a session has cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a session has cost so far. Counters only grow; ``context_tokens`` is the length now.
+
+    ``reused_tokens`` adds up, for every ``extend``, the context that was there already.
+    ``shared_tokens`` came with a state that another session had computed (a stored prefix, or the
+    prompt of several attempts), and ``compacted_tokens`` is context that was given up for a
+    summary of it. As long as nothing is rewound,
+    prefilled + generated + shared == context + compacted.
+    """
+
+    context_tokens: int = 0
+    prefilled_tokens: int = 0
+    generated_tokens: int = 0
+    thinking_tokens: int = 0
+    reused_tokens: int = 0
+    shared_tokens: int = 0
+    compacted_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    tool_s: float = 0.0
+    wall_s: float = 0.0
+
+    @property
+    def repeated_tokens(self) -> int:
+        """Tokens that ran through the network more than once, or belong to what was rewound."""
+        paid = self.prefilled_tokens + self.generated_tokens + self.shared_tokens
+        return paid - self.context_tokens - self.compacted_tokens
+
+    def __add__(self, later: Usage) -> Usage:
+        """The sum of all counters, with the context length of ``later``."""
+        pairs = {f.name: getattr(self, f.name) + getattr(later, f.name) for f in fields(self)}
+        return replace(Usage(**pairs), context_tokens=later.context_tokens)
+
+    def __sub__(self, earlier: Usage) -> Usage:
+        """What was counted since ``earlier``, with the context length of now."""
+        pairs = {f.name: getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)}
+        return replace(Usage(**pairs), context_tokens=self.context_tokens)
+
+    def as_dict(self) -> dict[str, int | float]:
+        """The counters by name, for JSON."""
+        return asdict(self)
