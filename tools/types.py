@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -36,6 +36,10 @@ class Observation:
     ok: bool = True
     truncated: bool = False
     submitted: bool = False
+
+    def with_note(self, note: str) -> Observation:
+        """The same with ``note`` after an empty line."""
+        return replace(self, text=f"{self.text}\n\n{note}")
 
 
 @dataclass
