@@ -111,6 +111,8 @@ class Run:
                 command_timeout_s=settings.command_timeout,
                 should_stop=halt,
                 on_output=lambda text: self.listen(CommandOutput(text)),
+                task=task.text,
+                count_tokens=self.model.chat.count_tokens,
             )
         )
         conversation = self.conversation(session, registry, halt)
