@@ -137,7 +137,9 @@ def executor(
     if options.engine == "ray":
         from evals.cluster import Cluster
 
-        with Cluster.start(options, machine) as cluster:
+        with Cluster.start(
+            options.suite, machine, workers=options.workers, engines=options.engines
+        ) as cluster:
             yield cluster.execute
         return
     settings = machine.settings

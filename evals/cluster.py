@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.config import Settings
 from agent.events import Listener
@@ -32,9 +32,6 @@ from evals.instance import Done, Instance, Result
 from evals.runner import LOOK_S, Job
 from evals.suites import find_suite
 from evals.suites.base import Machine
-
-if TYPE_CHECKING:
-    from evals.begin import Options
 
 DEATHS = 5
 """Actors that may die at one attempt before it is given up."""
@@ -78,11 +75,13 @@ class Cluster:
 
     @classmethod
     @contextmanager
-    def start(cls, options: Options, machine: Machine) -> Iterator[Cluster]:
+    def start(
+        cls, suite: str, machine: Machine, *, workers: int, engines: int | None = None
+    ) -> Iterator[Cluster]:
         """Connect to the cluster that runs (``RAY_ADDRESS``, or one on this machine), or begin one.
 
         There is one actor for each GPU, or for each node where there are none, unless ``--engines``
-        says otherwise. Raises ``EvalError``.
+        says otherwise (``engines``). Raises ``EvalError``.
         """
         try:
             ray: Any = importlib.import_module("ray")
@@ -92,8 +91,8 @@ class Cluster:
         try:
             gpus = int(ray.cluster_resources().get("GPU", 0))
             nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-            count = options.engines or gpus or nodes
-            together = -(-options.workers // count)
+            count = engines or gpus or nodes
+            together = -(-workers // count)
             remote: Any = ray.remote(EngineActor)
             configured = remote.options(
                 num_cpus=1,
@@ -103,7 +102,7 @@ class Cluster:
                 scheduling_strategy="SPREAD",
             )
             settings, images = machine.settings, Images(machine.images.names, machine.images.pull)
-            cluster = cls(lambda: configured.remote(options.suite, settings, images), count)
+            cluster = cls(lambda: configured.remote(suite, settings, images), count)
             yield cluster
         finally:
             with suppress(NameError):
