@@ -60,7 +60,8 @@ def test_a_run_leaves_results_records_and_predictions(
         assert "+    return a + b" in result.patch
         assert result.seed == 5 + attempt - 1
         usage = result.usage
-        assert usage["prefilled_tokens"] + usage["generated_tokens"] == usage["context_tokens"]
+        new = usage["prefilled_tokens"] + usage["shared_tokens"]
+        assert new + usage["generated_tokens"] == usage["context_tokens"]
         records = list(read_records(folder.attempt(name, attempt) / "trajectory.jsonl"))
         assert records[0]["seed"] == result.seed
         assert [record["type"] for record in records[-1:]] == ["end"]

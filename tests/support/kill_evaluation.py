@@ -61,7 +61,10 @@ def left(folder: Path) -> dict[str, Any]:
         data = result.as_dict()
         for key in ("seconds", "session"):
             data.pop(key)
-        data["usage"] = {k: v for k, v in result.usage.items() if not k.endswith("_s")}
+        usage = {k: v for k, v in result.usage.items() if not k.endswith("_s")}
+        # The system prompt is prefilled by whoever comes first, and shared by the rest.
+        usage["prefilled_tokens"] += usage.pop("shared_tokens")
+        data["usage"] = usage
         place = run.attempt(name, attempt)
         data["ids"] = session_ids(place / "trajectory.jsonl")
         results[f"{name}/{attempt}"] = data
