@@ -163,6 +163,7 @@ class Run:
                 sandbox,
                 timeout_s=self.settings.check_timeout,
                 should_stop=self.interrupted,
+                anew=when == "after",
             )
         except SandboxError as error:
             self.listen(Notice(f"the check could not run: {error}"))
