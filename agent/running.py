@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent import report as reporting
+from agent.begin import Beginning
 from agent.check import run_check
+from agent.compaction import Compactor, keeper
 from agent.config import Settings
 from agent.context import Budget, RunLimits
 from agent.control import Control
@@ -32,6 +34,7 @@ from agent.types import (
     SolveReport,
     Task,
 )
+from agent.warm import WarmCache
 from model.sampling import SamplingParams
 from model.session import Session
 from sandboxes.base import Limits, Sandbox
@@ -124,6 +127,7 @@ class Run:
             save=(lambda: conversation.session.save(self.saved.path)) if kept else lambda: None,
             mark=(lambda: keep_point(self.saved, conversation.session)) if kept else None,
             overseers=self.control.overseers(),
+            compact=self._compactor(),
         )
         try:
             result = work(loop)
@@ -140,6 +144,15 @@ class Run:
                 # The check was not answered, so the patch did not fail it.
                 result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
         return result, CheckReport(task.check, before, after)
+
+    def _compactor(self) -> Compactor | None:
+        settings, saved = self.settings, self.saved
+        if not settings.compact:
+            return None
+        warm = WarmCache(self.model.engine, settings.warm_cache_mb)
+        beginning = Beginning(self.model, warm, int(saved.data.get("seed", settings.seed)))
+        keep = (lambda: keeper(saved)) if settings.keep_state else lambda: ""
+        return Compactor(saved, beginning, settings.compact_at, self.listen, keep)
 
     def conversation(self, session: Session, registry: Registry, halt: Question) -> Conversation:
         """``session`` spoken to as the settings say."""
