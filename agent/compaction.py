@@ -36,6 +36,7 @@ FILE_SHARE = 0.25
 CHARACTERS_A_TOKEN = 3
 STEPS_LISTED = 60
 LAST_CHARACTERS = 4000
+SHORT_CHARACTERS = 600
 LINE_CHARACTERS = 160
 
 REQUEST = (
@@ -83,7 +84,7 @@ class Compactor:
         live = history_of(records, len(steps))
         if live.since_compaction == 0:
             return None
-        before, length = loop.usage, conversation.tokens
+        before, length = loop.usage, conversation.tokens + new_tokens
         told, spent = self._account(loop, news)
         if loop.interrupted():
             return None
@@ -133,10 +134,16 @@ class Compactor:
         files = open_files(steps, loop.registry, room)
         began = PREFACE.format(steps=len(steps))
         head = [began, f"# What was done\n\n{done}", *_changed(loop), *_plan(steps)]
-        last = f"# Your last step\n\n{_last(steps[-1])}"
+        last, short = (_last(steps[-1], size) for size in (LAST_CHARACTERS, SHORT_CHARACTERS))
         first, *later = asked
         words = [first, *(LATER.format(text=text) for text in later)]
-        choices = [[*head, *files, last], [*head, *files[-1:], last], [*head, last], head]
+        choices = (
+            [*head, *files, last],
+            [*head, *files, short],
+            [*head, *files[-1:], short],
+            [*head, short],
+            head,
+        )
         return [[*system, Message("user", "\n\n".join([*words, *parts]))] for parts in choices]
 
 
@@ -207,13 +214,14 @@ def _changed(loop: Loop) -> list[str]:
     return [f"# Files you changed\n\n{', '.join(names)}"] if names else []
 
 
-def _last(step: Step) -> str:
-    parts = [step.message.content.strip()] if step.message.content.strip() else []
+def _last(step: Step, most: int) -> str:
+    """What the model said and did, each answer cut to ``most`` characters in the middle."""
+    parts = ["# Your last step"]
+    parts += [step.message.content.strip()] if step.message.content.strip() else []
     for call, seen in zip(step.message.tool_calls, step.observations, strict=False):
         text = seen.text
-        if len(text) > LAST_CHARACTERS:
-            half = LAST_CHARACTERS // 2
-            text = f"{text[:half]}\n[...]\n{text[-half:]}"
+        if len(text) > most:
+            text = f"{text[: most // 2]}\n[...]\n{text[-most // 2 :]}"
         parts.append(f"{_call(call)}\n{text}")
     return "\n\n".join(parts)
 

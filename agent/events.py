@@ -101,6 +101,7 @@ class StepDone:
 class Compacted:
     """The context was given up for an account of it: from ``before`` tokens to ``after``.
 
+    Both include the prompt of the next turn.
     ``kept`` is the session that holds what was before, "" if it could not be kept.
     ``by_model`` says whether the model wrote the account, or the list of steps stands for it.
     """

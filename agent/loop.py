@@ -109,7 +109,9 @@ class Loop:
             )
         if self.steps and (last := self.steps[-1]).ended == "interrupted":
             told = [Message("tool", t) for t in answer_texts(last.message, last.observations)]
-        return self.run([*told, said], user_turn=True, opening=opening)
+        told.append(said)
+        self.trajectory.words(told)
+        return self.run(told, user_turn=True, opening=opening)
 
     def run(
         self,

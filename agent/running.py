@@ -23,7 +23,7 @@ from agent.events import CheckDone, CommandOutput, Listener, Notice, RunEnded
 from agent.loading import LoadedModel
 from agent.loop import Loop
 from agent.states import keep_point
-from agent.store import SavedSession
+from agent.store import RUNNING, SavedSession
 from agent.trajectory import TrajectoryWriter
 from agent.types import (
     CheckReport,
@@ -231,12 +231,14 @@ def record_check(trajectory: TrajectoryWriter, when: str, run: CheckRun) -> None
 
 @contextmanager
 def marks_its_end(saved: SavedSession) -> Iterator[None]:
-    """If the block raises, ``session.json`` says so."""
+    """If the block raises before the run's end is written down, ``session.json`` says so."""
     try:
         yield
     except BaseException as error:
         with suppress(OSError):
-            saved.update(**_cut_short(error))
+            current = saved.reread()
+            if current.status == RUNNING:
+                current.update(**_cut_short(error))
         raise
 
 

@@ -17,6 +17,8 @@ from tools import (
     list_directory,
     read_file,
     run_shell_command,
+    shell_input,
+    shell_process,
     submit,
     todo_write,
     write_file,
@@ -62,6 +64,8 @@ def default_tools() -> tuple[ToolSpec, ...]:
         glob.TOOL,
         list_directory.TOOL,
         run_shell_command.TOOL,
+        shell_process.TOOL,
+        shell_input.TOOL,
         todo_write.TOOL,
         submit.TOOL,
     )

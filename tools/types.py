@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from sandboxes.background import Background
 from sandboxes.base import Sandbox
 from tools.schema import function_schema
 
@@ -36,13 +37,24 @@ class Observation:
 
 @dataclass
 class ToolContext:
-    """What a tool may touch. One per session; ``todos`` lives as long as it does."""
+    """What a tool may touch. One per session; ``todos`` lives as long as it does.
+
+    A command that prints nothing for ``silence_s`` is left running.
+    """
 
     sandbox: Sandbox
     command_timeout_s: float = 120.0
+    silence_s: float | None = 60.0
     should_stop: Callable[[], bool] | None = None
     on_output: Callable[[str], None] | None = None
     todos: list[dict[str, str]] = field(default_factory=list)
+    background: list[Background] = field(default_factory=list, repr=False)
+
+    def processes(self) -> Background:
+        """The processes that the session started in the background."""
+        if not self.background:
+            self.background.append(Background(self.sandbox))
+        return self.background[0]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TASK_CHARACTERS = 60
 BLOCK_LINES = 20
+HEADER = ("created", "parent", "repo", "model", "sandbox", "thinking", "seed", "check")
+LINE_CHARACTERS = 200
 
 
 class Output(StrEnum):
@@ -70,12 +72,20 @@ def show(
             _step(record)
         elif record["type"] == "check":
             write_out(f"\ncheck {record['when']}: exit code {record['exit_code']}\n")
+        elif "compacted" in record:
+            account = record["compacted"]
+            write_out(
+                f"\ncontext compacted from {account['before']:,} to {account['after']:,} tokens"
+                f"{' (before: session ' + account['kept'] + ')' if account['kept'] else ''}\n"
+            )
         elif record["type"] == "rewind":
             write_out(
                 f"\nback to step {record['to']} ({record['why']}): later steps above are void\n"
             )
         elif record["type"] == "resume":
             write_out(f"\nresumed {record['time']} with {visible(str(record['model']))}\n")
+        elif record["type"] == "words":
+            write_out(f"\nthe user said:\n{_block(record['messages'][-1]['content'])}")
         elif record["type"] == "end" and record.get("patch"):
             write_out(f"\npatch:\n{visible(record['patch'])}")
 
@@ -95,7 +105,9 @@ def rm(
 def _header(session: SavedSession) -> None:
     data = session.data
     write_out(f"session {session.id}: {session.status}\n")
-    for key in ("created", "repo", "model", "sandbox", "thinking", "seed", "check", "summary"):
+    if data.get("attempts"):
+        write_out(f"attempt:  {data['attempt']} of {data['attempts']}\n")
+    for key in (*HEADER, "summary"):
         if data.get(key) not in (None, ""):
             write_out(f"{key + ':':<10}{visible(str(data[key]))}\n")
     if task := data.get("task"):
@@ -111,14 +123,20 @@ def _step(record: dict[str, Any]) -> None:
     observations = iter(record["observations"])
     for call in message.get("tool_calls", ()):
         arguments = " ".join(f"{key}={value!r}" for key, value in call["arguments"].items())
-        write_out(f"  > {visible(call['name'])} {visible(arguments)}\n")
+        write_out(_cut(f"  > {visible(call['name'])} {visible(arguments)}") + "\n")
         if seen := next(observations, None):
             write_out(_block(seen["text"], indent="    "))
 
 
 def _block(text: str, *, indent: str = "  ") -> str:
     lines = visible(text).strip("\n").split("\n")
-    shown = [indent + line for line in lines[:BLOCK_LINES]]
+    shown = [_cut(indent + line) for line in lines[:BLOCK_LINES]]
     if len(lines) > BLOCK_LINES:
         shown.append(f"{indent}… {len(lines) - BLOCK_LINES} more lines")
     return "\n".join(shown) + "\n"
+
+
+def _cut(line: str) -> str:
+    """At most ``LINE_CHARACTERS`` of a line, which may be a whole file that has no other."""
+    more = len(line) - LINE_CHARACTERS
+    return line if more <= 0 else f"{line[:LINE_CHARACTERS]}… {more:,} more characters"

@@ -9,8 +9,9 @@ import pytest
 from agent.approval import Answer, Approvals, Request
 from agent.config import Settings
 from agent.control import Control
-from agent.events import CallDone, CallPlanned, CallRunning, Event
+from agent.events import CallDone, CallPlanned, CallRunning, Event, RunEnded
 from agent.report import status_of
+from agent.resume import resume
 from agent.solve import solve
 from agent.trajectory import read_records, session_ids
 from agent.types import SolveReport, Task
@@ -164,6 +165,57 @@ def test_an_edit_that_would_fail_is_not_asked_for(
     )
     assert person.requests == []
     assert "old_string" in texts(report)[0]
+
+
+def test_words_that_were_not_heard_any_more_are_heard_when_the_session_goes_on(
+    buggy_repo, script, scripted_model, store
+) -> None:
+    stop = Stop()
+    said = ["try again", None]
+    turns = (script.turn(script.call("run_shell_command", command="echo one")),)
+    turns += (script.turn(script.call("submit")),)
+    model = scripted_model(*turns)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, CallRunning):
+            stop.press()
+
+    report = solve(
+        Task("t", buggy_repo),
+        LOCAL,
+        model,
+        store=store,
+        listen=listen,
+        interrupted=stop,
+        # The interrupt is not taken back: it came again while the words were written.
+        control=Control(words=lambda: said.pop(0)),
+    )
+    assert status(report)[0] == "interrupted"
+    saved = store.find(report.session)
+    again = resume(saved, None, LOCAL, model)
+    assert status_of(again.result, again.check)[0] == "no_patch"
+    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    assert [message["content"][:9] for message in prompts[1]] == ["one\n[exit", "try again"]
+
+
+def test_what_goes_wrong_after_the_end_does_not_change_how_it_ended(
+    buggy_repo, script, scripted_model, store
+) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, RunEnded):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        solve(
+            Task("add subtracts", buggy_repo),
+            LOCAL,
+            scripted_model(*script.repair()),
+            store=store,
+            listen=listen,
+        )
+    (saved,) = store.sessions()
+    assert saved.status == "submitted"
+    assert saved.data["steps"] == 5
 
 
 class Stop:

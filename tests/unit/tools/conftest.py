@@ -32,6 +32,7 @@ class FolderShell:
         timeout_s: float,
         on_output: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        **_: Any,
     ) -> ExecResult:
         began = time.monotonic()
         process = subprocess.Popen(
@@ -65,6 +66,9 @@ class FolderShell:
             dropped_bytes=dropped,
         )
 
+    def running(self) -> None:
+        return None
+
     def close(self) -> None:
         pass
 
@@ -83,6 +87,9 @@ class FolderSandbox:
         return str(self._root)
 
     def shell(self) -> FolderShell:
+        return self._shell
+
+    def second_shell(self) -> FolderShell:
         return self._shell
 
     def resolve(self, path: str) -> Path:

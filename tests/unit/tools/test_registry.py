@@ -22,6 +22,8 @@ NAMES = (
     "glob",
     "list_directory",
     "run_shell_command",
+    "shell_process",
+    "shell_input",
     "todo_write",
     "submit",
 )
@@ -74,6 +76,8 @@ def test_the_parameters_are_those_of_the_design() -> None:
         "glob": ("pattern", "path"),
         "list_directory": ("path",),
         "run_shell_command": ("command", "timeout", "directory", "is_background"),
+        "shell_process": ("action", "id", "wait"),
+        "shell_input": ("input", "id", "wait", "end"),
         "todo_write": ("todos",),
         "submit": ("summary",),
     }
