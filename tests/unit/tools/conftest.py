@@ -136,6 +136,13 @@ class Bench:
         return (self.root / path).read_bytes()
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, for the index."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own-cache"))
+    return tmp_path / "own-cache"
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     root = tmp_path / "workspace"
