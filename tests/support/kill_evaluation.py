@@ -71,6 +71,11 @@ def left(folder: Path) -> dict[str, Any]:
     return {"results": results, "preds": json.loads((folder / "preds.json").read_text())}
 
 
+def done(folder: Path) -> int:
+    """How many attempts are over."""
+    return len(list(folder.glob("attempts/*/1/result.json")))
+
+
 def main() -> None:
     """Both runs."""
     torch.set_num_threads(1)
@@ -88,12 +93,15 @@ def main() -> None:
 
     chance = random.Random(SEED)
     killed = 0
-    for _ in range(KILLS):
-        number = child(options("broken"), model)
-        time.sleep(chance.uniform(0.0, 0.2) * whole_s)
-        os.kill(number, signal.SIGKILL)
-        killed += os.WIFSIGNALED(os.waitpid(number, 0)[1])
-    there = len(list((work / "broken" / "attempts").glob("*/1/result.json")))
+    for number in range(KILLS):
+        process = child(options("broken"), model)
+        until = time.monotonic() + chance.uniform(0.0, 0.2) * whole_s
+        # At the latest before so much is done that the last kill would find nothing to kill.
+        while time.monotonic() < until and done(work / "broken") <= number:
+            time.sleep(0.002)
+        os.kill(process, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(process, 0)[1])
+    there = done(work / "broken")
     code = os.waitstatus_to_exitcode(os.waitpid(child(options("broken"), model), 0)[1])
     found = {
         "whole": left(work / "whole"),
