@@ -1,0 +1,84 @@
+"""What a session that stays open between turns writes beside ``agent.trajectory``'s records.
+
+``pulled``  ``paths`` that the user changed and that were carried into the copy
+``check``   with ``when`` "asked": the user ran the check
+
+Its ``session.json`` has ``began``: the checkpoint of the files when it began. ``baseline`` moves:
+it is what the user's own files were at the end of the last turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.config import Settings
+from agent.errors import AgentError
+from agent.history import live_records
+from agent.loading import LoadedModel
+from agent.running import run_limits, sampling_of
+from agent.store import SavedSession, Store
+from agent.version import version
+from sandboxes.workspace import Workspace
+
+IDLE = "idle"
+"""The status of a session in which nobody has said anything yet."""
+
+
+def register(
+    store: Store,
+    name: str,
+    repo: Path,
+    settings: Settings,
+    model: LoadedModel,
+    workspace: Workspace,
+) -> SavedSession:
+    """Make the session's folder. Raises ``StoreError``."""
+    engine = model.engine
+    return store.create(
+        name,
+        task="",
+        repo=str(repo.resolve()),
+        check=settings.check,
+        model=engine.name,
+        fingerprint=engine.fingerprint,
+        tokenizer=model.chat.tokenizer_fingerprint,
+        version=version(),
+        sandbox=settings.sandbox,
+        image=settings.image,
+        network=settings.network,
+        thinking=settings.thinking,
+        seed=settings.seed,
+        sampling=dataclasses.asdict(sampling_of(settings, engine.generation)),
+        limits=dataclasses.asdict(run_limits(settings)),
+        settings=settings.model_dump(),
+        baseline=workspace.baseline,
+        began=workspace.baseline,
+        head=workspace.head,
+        allowed_from=0,
+    )
+
+
+def first_tree(saved: SavedSession) -> str:
+    """The checkpoint of the session's first files."""
+    return str(saved.data.get("began") or saved.data["baseline"])
+
+
+def forget_if_unused(store: Store, path: Path) -> None:
+    """Remove a session in which nobody said anything."""
+    with suppress(AgentError, OSError):
+        if not store.find(path.name).data.get("task"):
+            store.remove(path.name)
+
+
+def pulled_after(records: Iterable[Mapping[str, Any]], step: int) -> set[str]:
+    """The paths that the user changed after live step ``step``."""
+    seen, paths = 0, set()
+    for record in live_records(records):
+        seen += record["type"] == "step"
+        if record["type"] == "pulled" and seen >= step:
+            paths.update(record["paths"])
+    return paths
