@@ -26,7 +26,7 @@ from agent.conversation import Conversation
 from agent.errors import ConfigError
 from agent.events import CheckDone, CommandOutput, Listener, nobody
 from agent.history import History, history_of, records_of
-from agent.liverecord import IDLE, first_tree, forget_if_unused, pulled_after, register
+from agent.liverecord import IDLE, first_tree, forget_if_unused, pulled_after, register, turn_starts
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
 from agent.mirror import Mirror, OnDisk, UserFiles
@@ -104,6 +104,7 @@ class LiveSession:
         self._stack = stack
         self._budget = Budget(run_limits(settings), model.engine.context_length)
         self._unheard: tuple[Message, ...] = ()
+        self._told_check = saved.data.get("check")
         self._snapshots: dict[int, Snapshot] = {}
         self._sandbox: Sandbox
         self._workspace: Workspace
@@ -140,7 +141,7 @@ class LiveSession:
         with live._or_closed():
             live._furnish(workspace, sandbox, model.engine.session(seed=settings.seed))
             live._trajectory.write("session", **saved.data)
-            live.saved = saved.update(status=IDLE)
+            live.saved = saved.update(status=IDLE, root=sandbox.root)
         return live
 
     @classmethod
@@ -183,8 +184,8 @@ class LiveSession:
                     "rewind", to=len(history.steps), why="not completed", time=now()
                 )
             live._adopt(history)
-            if saved.status == RUNNING:
-                live.saved = saved.update(status="interrupted")
+            status = "interrupted" if saved.status == RUNNING else saved.status
+            live.saved = saved.update(status=status, root=sandbox.root)
         return live
 
     @property
@@ -211,6 +212,10 @@ class LiveSession:
     def used(self) -> int:
         """How many tokens the context holds."""
         return self._conversation.tokens
+
+    def turns(self) -> list[int]:
+        """How many steps there were when each of the user's turns began."""
+        return turn_starts(records_of(self.saved))
 
     def touch(self, paths: Sequence[str]) -> None:
         """The user speaks of these files: also an editor's unsaved text of them is looked at."""
@@ -386,12 +391,14 @@ class LiveSession:
 
     def _news(self, text: str) -> list[Message]:
         """What the model is told: what it was not told yet, and the user's words."""
-        said = Message("user", later_text(text, None))
+        check = self.saved.data.get("check")
+        said = Message("user", later_text(text, check if check != self._told_check else None))
+        self._told_check = check
         if self._unheard:
             return [*self._unheard, said]
         if not self.steps:
             return first_messages(
-                Task(text, self.repo, None),
+                Task(text, self.repo, check),
                 root=self._sandbox.root,
                 network=self.settings.network,
                 system=WITH_A_PERSON,

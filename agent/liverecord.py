@@ -82,3 +82,13 @@ def pulled_after(records: Iterable[Mapping[str, Any]], step: int) -> set[str]:
         if record["type"] == "pulled" and seen >= step:
             paths.update(record["paths"])
     return paths
+
+
+def turn_starts(records: Iterable[Mapping[str, Any]]) -> list[int]:
+    """How many steps there were when each of the user's turns began that has steps."""
+    seen, starts = 0, {0}
+    for record in live_records(records):
+        if record["type"] == "resume" and record.get("messages"):
+            starts.add(seen)
+        seen += record["type"] == "step"
+    return sorted(start for start in starts if start < seen)

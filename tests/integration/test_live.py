@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from agent.config import Settings
-from agent.control import Control
 from agent.errors import ConfigError
 from agent.history import history_of
 from agent.live import LiveSession, Surroundings
@@ -81,8 +78,9 @@ def test_agent_resume_goes_on_with_it_too(scene) -> None:
     live.say("add subtracts")
     live.close()
     saved = scene.store.find(live.id)
-    notices = []
-    report = resume(saved, "and now?", stored_settings(saved, {}), scene.model, listen=notices.append)
+    report = resume(
+        saved, "and now?", stored_settings(saved, {}), scene.model, listen=notices.append
+    )
     assert report.patch == ""  # the user's files have the change already
     assert len(report.result.steps) > 5
 
