@@ -78,9 +78,8 @@ def test_agent_resume_goes_on_with_it_too(scene) -> None:
     live.say("add subtracts")
     live.close()
     saved = scene.store.find(live.id)
-    report = resume(
-        saved, "and now?", stored_settings(saved, {}), scene.model, listen=notices.append
-    )
+    settings = stored_settings(saved, {})
+    report = resume(saved, "and now?", settings, scene.model)
     assert report.patch == ""  # the user's files have the change already
     assert len(report.result.steps) > 5
 
