@@ -6,11 +6,13 @@ import logging
 import os
 import sys
 import warnings
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 
 from agent.commands import acp, doctor, model, resume, sandbox, sessions, solve
+from agent.commands.printing import Output, print_error
 from agent.failure import DEBUG, tell
 from agent.output import visible, write_err, write_out
 from agent.version import version
@@ -60,8 +62,11 @@ def call(arguments: list[str]) -> int:
     except _UsageError as error:
         format_message = getattr(error, "format_message", error.__str__)
         message = " ".join(str(format_message()).split())
+        exit_code = int(getattr(error, "exit_code", 2))
         write_err(f"error: {visible(message)} (see agent --help)\n")
-        return int(getattr(error, "exit_code", 2))
+        if (output := _wanted_output(arguments)) is not None:
+            print_error(visible(message), exit_code, {"model": None, "sandbox": None}, output)
+        return exit_code
     except typer.Abort:
         return tell(KeyboardInterrupt()).exit_code
     except BrokenPipeError:
@@ -69,6 +74,16 @@ def call(arguments: list[str]) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         return tell(error).exit_code
+
+
+def _wanted_output(arguments: list[str]) -> Output | None:
+    """The JSON output that a command line asks for which could not be read as a whole."""
+    if arguments[:1] not in (["solve"], ["resume"], ["fork"]):
+        return None
+    joined = [word.removeprefix("--output=") for word in arguments if word.startswith("--output=")]
+    apart = [after for word, after in pairwise(arguments) if word == "--output"]
+    named = [word for word in (*joined, *apart) if word in (Output.JSON, Output.STREAM_JSON)]
+    return Output(named[-1]) if named else None
 
 
 def quieten() -> None:

@@ -1,5 +1,7 @@
 """Settings: flags over ``AGENT_*`` variables over ``.agent.toml`` over the user's own file.
 
+Of the repository, the file in the folder to work on comes before the one at its top.
+
 A repository is not trusted, so its ``.agent.toml`` may only say how to work on it
 (``REPOSITORY_KEYS``). What decides who is trusted with what (the sandbox, its network and size, the
 model) is the user's: a flag, a variable, or ``$XDG_CONFIG_HOME/tenuto/config.toml``. A key that is
@@ -16,12 +18,15 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import ConfigError
+from sandboxes.errors import WorkspaceError
+from sandboxes.repository import find_repository
 
 PREFIX = "AGENT_"
 REPOSITORY_FILE = ".agent.toml"
@@ -41,8 +46,12 @@ REPOSITORY_KEYS = frozenset(
     }
 )
 
+TABLES = frozenset({"rules", "hooks", "mcp"})
+"""Tables of the files that ``agent.policy`` reads."""
+
 Thinking = Literal["preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
+Approve = Literal["never", "edits", "commands", "all"]
 
 
 class Settings(BaseModel):
@@ -58,6 +67,7 @@ class Settings(BaseModel):
     ignored_files: bool = False
     keep_state: bool = True
     network: bool = False
+    kv_memory: int | None = Field(default=None, ge=1)
     memory_mb: int = Field(default=4096, ge=64)
     cpus: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     check: str | None = Field(default=None, min_length=1)
@@ -70,7 +80,10 @@ class Settings(BaseModel):
     command_timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     check_timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    warm_cache_mb: int = Field(default=4096, ge=0)
     temperature: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
+    approve: Approve = "never"
+    mcp_from_repo: bool = False
 
 
 def user_file() -> Path:
@@ -78,6 +91,18 @@ def user_file() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME", "")
     root = Path(base) if base.startswith("/") else Path.home() / ".config"
     return root / "tenuto" / "config.toml"
+
+
+def repository_files(repo: Path | None) -> list[Path]:
+    """Where ``.agent.toml`` may lie: in the folder that was given, then at the repository's top."""
+    if repo is None:
+        return []
+    folders = [repo]
+    with suppress(WorkspaceError):
+        folders.append(find_repository(repo).top)
+    if folders[-1] == repo.resolve():
+        del folders[1:]
+    return [folder / REPOSITORY_FILE for folder in folders]
 
 
 def load_settings(flags: Mapping[str, Any], repo: Path | None = None) -> Settings:
@@ -90,9 +115,8 @@ def load_settings(flags: Mapping[str, Any], repo: Path | None = None) -> Setting
         ("the command line", {key: value for key, value in flags.items() if value is not None}),
         ("the environment", _environment(os.environ)),
     ]
-    if repo is not None:
-        layers.append((str(repo / REPOSITORY_FILE), _repository(repo / REPOSITORY_FILE)))
-    layers.append((str(own_file), _read_toml(own_file)))
+    layers += [(str(path), _repository(path)) for path in repository_files(repo)]
+    layers.append((str(own_file), _settings_in(own_file)))
     for name, values in layers:
         for key in values:
             if key not in Settings.model_fields:
@@ -132,7 +156,7 @@ def _environment(variables: Mapping[str, str]) -> dict[str, Any]:
 
 def _repository(path: Path) -> dict[str, Any]:
     """What the repository's own file says, if it is allowed to say it."""
-    values = _read_toml(path, trusted=False)
+    values = _settings_in(path, trusted=False)
     for key in values:
         if key in Settings.model_fields and key not in REPOSITORY_KEYS:
             raise ConfigError(
@@ -142,8 +166,17 @@ def _repository(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_toml(path: Path, *, trusted: bool = True) -> dict[str, Any]:
-    """The file's top-level keys; empty if there is no file."""
+def _settings_in(path: Path, *, trusted: bool = True) -> dict[str, Any]:
+    """The file's keys without the tables that are no settings."""
+    values = read_toml(path, trusted=trusted)
+    return {key: value for key, value in values.items() if key not in TABLES}
+
+
+def read_toml(path: Path, *, trusted: bool = True) -> dict[str, Any]:
+    """The file's top-level keys; empty if there is no file. Raises ``ConfigError``.
+
+    Where the file is not the user's own (``trusted`` is False) it must be a plain file.
+    """
     # An untrusted path may be a link to anywhere or a pipe that never ends: open without following
     # and without waiting, then look at what was opened.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if trusted else os.O_NOFOLLOW)

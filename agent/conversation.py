@@ -63,6 +63,13 @@ class Conversation:
         """How many tokens the session holds."""
         return self.session.length
 
+    def adopt(self, session: Session) -> None:
+        """Go on with ``session``, in which nothing was said yet; the one before is closed."""
+        if session is not self.session:
+            self.session.close()
+        self.session = session
+        self._closed, self._open_thinking, self._unfinished = None, False, ()
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The ids that ``messages`` add to what the session holds, up to the next turn's start."""
         if self._closed is None:
@@ -96,12 +103,13 @@ class Conversation:
     def hear(self, ids: Sequence[int], mark: Callable[[], None] | None = None) -> bool:
         """Prefill ``ids``; False if it was halted. Then, and if it raises, nothing has changed.
 
-        ``mark`` is called when all but the next turn's start is there (``ChatFormat.turn_cut``).
+        ``mark`` is called when all but the next turn's start is there (``ChatFormat.turn_cut``),
+        if that is anything.
         Raises ``ContextFull`` if they do not fit.
         """
         cut = self._chat.turn_cut(ids) if mark else 0
         try:
-            if mark is not None and cut:
+            if mark is not None and cut + self.tokens:
                 self.session.extend(ids[:cut], on_progress=self._prefilled)
                 mark()
             self.session.extend(ids[cut:], on_progress=self._prefilled)

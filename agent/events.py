@@ -115,6 +115,14 @@ class RunEnded:
     check: CheckReport | None
 
 
+@dataclass(frozen=True)
+class FromAttempt:
+    """What happened in attempt ``number`` (from 1) of several that run at the same time."""
+
+    number: int
+    event: Event
+
+
 Event = (
     RunStarted
     | Notice
@@ -129,6 +137,7 @@ Event = (
     | StepDone
     | CheckDone
     | RunEnded
+    | FromAttempt
 )
 Listener = Callable[[Event], None]
 

@@ -86,7 +86,7 @@ def history_of(records: Sequence[Mapping[str, Any]], steps: int | None = None) -
     pending: tuple[Message, ...] = ()
     tokenizer, mode, thinking = "", "preserve", "preserve"
     for record in live:
-        if record["type"] in ("session", "resume"):
+        if record["type"] in ("session", "resume", "words"):
             tokenizer = record.get("tokenizer", tokenizer)
             mode = record.get("thinking", mode)
             pending = tuple(map(message_from_json, record.get("messages", ())))

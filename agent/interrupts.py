@@ -1,33 +1,40 @@
 """Ctrl-C and its kin as a question that the loop asks, not as an exception out of nowhere.
 
 The first signal is remembered, so that decoding and the running command stop at their next look and
-the session is saved. A second one raises ``KeyboardInterrupt`` at once.
+the session is saved. A second one changes nothing but says so at a terminal: saving goes on. Only
+the third raises ``KeyboardInterrupt`` at once, and costs the step under way.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RAISES_AT = 3
+_SAVING = b"\r\nsaving the session; once more ends at once and loses the step under way\r\n"
 
 
 class Interrupts:
     """While entered, catches ``SIGNALS``. Calling it says whether one came.
 
-    Only for the main thread, as Python's signal handlers are.
+    Only for the main thread, as Python's signal handlers are. ``count`` is how many came, and
+    ``by_person`` whether all of them were Ctrl-C.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self.count = 0
+        self.by_person = True
         self._immediate = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
-        return self._asked
+        return self.count > 0
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
@@ -55,7 +62,17 @@ class Interrupts:
         finally:
             self._immediate = False
 
+    def take_back(self) -> None:
+        """Forget what came: the person wants to go on."""
+        self.count = 0
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self._asked = self._asked, True
-        if again or self._immediate:
+        self.count += 1
+        self.by_person = self.by_person and number == signal.SIGINT
+        if self._immediate or self.count >= RAISES_AT:
             raise KeyboardInterrupt
+        if self.count == RAISES_AT - 1:
+            # Not through sys.stderr, which the main program may be writing to just now.
+            with suppress(OSError, ValueError, AttributeError):
+                if os.isatty(descriptor := sys.stderr.fileno()):
+                    os.write(descriptor, _SAVING)

@@ -11,6 +11,7 @@ from model.chat import ChatFormat
 from model.engine import Engine
 from model.tokenizer import Tokenizer
 from model.weights import parameter_count
+from sandboxes.paths import state_dir
 
 SMALL_MODEL = 50_000_000
 """Parameters below which one thread decodes fastest."""
@@ -24,12 +25,22 @@ class LoadedModel:
     chat: ChatFormat
 
 
-def load_model(name: str) -> LoadedModel:
-    """Load a checkpoint by directory, hub name, or ``embedded``. Raises ``CheckpointError``."""
+def load_model(name: str, kv_memory: int | None = None) -> LoadedModel:
+    """Load a checkpoint by directory, hub name, or ``embedded``.
+
+    ``kv_memory`` is how many MiB the state of all sessions may take (None: half of what is free).
+    Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
+    """
     directory = hub.resolve(name)
     tokenizer = Tokenizer.load(directory)
     chat = ChatFormat.load(directory, tokenizer)
-    engine = Engine.load(directory, name=name, vocab_limit=tokenizer.vocab_size)
+    engine = Engine.load(
+        directory,
+        name=name,
+        vocab_limit=tokenizer.vocab_size,
+        kv_memory=None if kv_memory is None else kv_memory << 20,
+        swap=state_dir() / "parked",
+    )
     if parameter_count(engine.config) < SMALL_MODEL:
         # Waking a second thread for matrices of this size costs more than it brings.
         torch.set_num_threads(1)

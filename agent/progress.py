@@ -18,9 +18,11 @@ from agent.events import (
     CheckDone,
     ContentDelta,
     Event,
+    FromAttempt,
     Listener,
     Notice,
     Prefilled,
+    RunEnded,
     RunStarted,
     StepDone,
     ThinkingDelta,
@@ -70,6 +72,26 @@ class Progress:
             self._line(_step_line(event.step), "dim")
         elif isinstance(event, CheckDone):
             self._checked(event.when, event.run)
+        elif isinstance(event, FromAttempt):
+            self._from_attempt(f"[{event.number}] ", event.event)
+
+    def _from_attempt(self, mark: str, event: Event) -> None:
+        """A line for each thing that happens in one of several attempts; their words would mix."""
+        if isinstance(event, RunStarted):
+            self._line(f"{mark}session {event.session}", "bold")
+        elif isinstance(event, Notice):
+            self._line(mark + event.text, "yellow")
+        elif isinstance(event, CallPlanned):
+            self._line(f"{mark}▸ {event.call.name} {_arguments(event.call.arguments)}", "cyan")
+        elif isinstance(event, CallDone) and not event.observation.ok:
+            self._line(f"{mark}  {_short(event.observation.text.split(chr(10))[0])}", "red")
+        elif isinstance(event, StepDone):
+            self._line(mark + _step_line(event.step), "dim")
+        elif isinstance(event, CheckDone):
+            verdict = "passes" if event.run.passed else "fails"
+            self._line(f"{mark}check: {verdict}", "green" if event.run.passed else "red")
+        elif isinstance(event, RunEnded):
+            self._line(f"{mark}{event.status}", "bold")
 
     def _started(self, event: RunStarted) -> None:
         attempt = f", attempt {event.attempt} of {event.attempts}" if event.attempts > 1 else ""

@@ -10,15 +10,20 @@ Statuses and exit codes:
 4    ``limit_NAME``     a limit was reached (steps, tokens, wall_time, context, malformed_calls,
                         repeated_calls)
 130  ``interrupted``    the user stopped the run; the session is saved
+
+An attempt that was stopped because another one passed the check has status ``cancelled``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from agent.types import (
     Answered,
+    Attempt,
     CheckReport,
     CheckRun,
     Failed,
@@ -39,7 +44,7 @@ def status_of(result: RunResult, check: CheckReport | None) -> tuple[str, int]:
     """The status and the exit code of a run."""
     outcome = result.outcome
     if isinstance(outcome, Interrupted):
-        return "interrupted", EXIT_INTERRUPTED
+        return "cancelled" if outcome.why else "interrupted", EXIT_INTERRUPTED
     if isinstance(outcome, Failed):
         return "failed", EXIT_ERROR
     if isinstance(outcome, LimitReached):
@@ -64,7 +69,7 @@ def summary_of(result: RunResult) -> str:
         return _LIMITS[outcome.limit]
     if isinstance(outcome, Failed):
         return outcome.reason
-    return "interrupted; the session is saved"
+    return f"{outcome.why or 'interrupted'}; the session is saved"
 
 
 _LIMITS = {
@@ -73,7 +78,8 @@ _LIMITS = {
     "wall_time": "the limit on time was reached (--max-wall-time)",
     "context": "the model's context is full",
     "malformed_calls": "the model stopped making usable tool calls",
-    "repeated_calls": "the model repeated the same call without end",
+    "repeated_calls": "the model repeated the same calls without end",
+    "no_change": "nothing changed for too many steps",
 }
 
 
@@ -91,6 +97,7 @@ def as_json(report: SolveReport) -> dict[str, Any]:
         "check": None if report.check is None else check_as_json(report.check),
         "model": report.model,
         "sandbox": report.sandbox,
+        "attempts": [dataclasses.asdict(attempt) for attempt in report.attempts],
     }
 
 
@@ -125,6 +132,7 @@ def error_as_json(
         "check": None,
         "model": model,
         "sandbox": sandbox,
+        "attempts": [],
     }
 
 
@@ -139,6 +147,19 @@ def usage_line(usage: Usage, steps: int) -> str:
         f"({usage.repeated_tokens:,} prefilled twice); "
         f"{steps} {'step' if steps == 1 else 'steps'}; "
         f"decode {speed:,.0f} tok/s; {usage.wall_s:.1f} s"
+    )
+
+
+def attempts_line(attempts: Sequence[Attempt], chosen: str) -> str:
+    """How several attempts ended, and what they had in common."""
+    ends = Counter(attempt.status for attempt in attempts)
+    number = next((a.number for a in attempts if a.session == chosen), 0)
+    shared = sum(attempt.usage.shared_tokens for attempt in attempts)
+    paid = sum(a.usage.prefilled_tokens + a.usage.generated_tokens for a in attempts)
+    told = ", ".join(f"{count} {status}" for status, count in ends.items())
+    return (
+        f"attempt {number} of {len(attempts)} chosen ({told}); together {paid:,} tokens run, "
+        f"{shared:,} shared"
     )
 
 

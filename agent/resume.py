@@ -23,6 +23,7 @@ from agent.guard import guard_after
 from agent.history import History, history_of, records_of
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
+from agent.memory import first_notes
 from agent.prompt import first_messages, later_text
 from agent.running import (
     Question,
@@ -47,7 +48,7 @@ from sandboxes.workspace import Workspace
 from tools.registry import Registry
 from tools.types import ToolContext
 
-UNFINISHED = (RUNNING, KILLED, "interrupted", "failed")
+UNFINISHED = (RUNNING, KILLED, "interrupted", "cancelled", "compacted", "failed")
 ENDED = ("submitted", "answered", "no_patch", "check_failed")
 SHOWN = 5
 
@@ -209,7 +210,9 @@ class Resumption:
         """The files after the last live step, and a word if the user's have changed since."""
         data = self.saved.data
         origin = Origin(self.saved.files, str(data["baseline"]), str(data["head"]))
-        workspace = Workspace.reopen(repo, origin, history.tree or origin.baseline)
+        workspace = Workspace.reopen(
+            repo, origin, history.tree or origin.baseline, ignored=self.settings.ignored_files
+        )
         stack.callback(workspace.close)
         if changed := workspace.changed_since(origin):
             more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
@@ -229,7 +232,9 @@ class Resumption:
         if self.message is None and history.pending:
             return list(history.pending)
         if not history.steps:
-            first = first_messages(task, root=root, network=self.settings.network)
+            first = first_messages(
+                task, root=root, network=self.settings.network, notes=first_notes(task.repo)
+            )
             if self.message is not None:
                 first.append(Message("user", later_text(self.message, None)))
             return first

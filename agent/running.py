@@ -18,10 +18,12 @@ from agent.context import Budget, RunLimits
 from agent.control import Control
 from agent.conversation import Conversation
 from agent.events import CheckDone, CommandOutput, Listener, Notice, RunEnded
+from agent.hooks import Hooks
 from agent.loading import LoadedModel
 from agent.loop import Loop
+from agent.memory import Memory
 from agent.states import keep_point
-from agent.store import SavedSession
+from agent.store import RUNNING, SavedSession
 from agent.trajectory import TrajectoryWriter
 from agent.types import (
     CheckReport,
@@ -49,7 +51,9 @@ Work = Callable[[Loop], RunResult]
 class Run:
     """What one run works with. ``saved`` is claimed by this process.
 
-    ``check_before`` is what the check gave before the model began, where that is known.
+    ``check_before`` is what the check gave before the model began, where that is known. ``wins``
+    is asked once the run has a good patch: whether this one is to be applied. ``why_stopped`` says
+    what else than the user interrupted the run, "" if nothing did.
     """
 
     task: Task
@@ -63,6 +67,8 @@ class Run:
     control: Control = field(default_factory=Control)
     check_before: CheckRun | None = None
     checks_first: bool = True
+    wins: Question = lambda: True
+    why_stopped: Callable[[], str] = lambda: ""
 
     def go(
         self,
@@ -72,12 +78,15 @@ class Run:
         trajectory: TrajectoryWriter,
         work: Work,
     ) -> SolveReport:
-        """From the first check to the report. ``work`` is given the loop and runs it."""
+        """From the first check to the report. ``work`` is given the loop and runs it.
+
+        ``session``, or the one that took its place, is closed then.
+        """
         result, check = self._work(sandbox, session, trajectory, work)
+        if isinstance(result.outcome, Interrupted) and (why := self.why_stopped()):
+            result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch, why))
         result, applied = self._applied(workspace, result, check)
-        self._finish(trajectory, result, check)
-        name = self.model.engine.name
-        return SolveReport(self.saved.id, result, check, name, self.settings.sandbox, applied)
+        return self.end(trajectory, result, check, applied)
 
     def _work(
         self,
@@ -90,7 +99,7 @@ class Run:
         settings, task = self.settings, self.task
         before = self.check_before
         if before is None and self.checks_first:
-            before = self._check("before", sandbox, trajectory)
+            before = self.check("before", sandbox, trajectory)
         budget = Budget(run_limits(settings), self.model.engine.context_length)
 
         def halt() -> bool:
@@ -102,17 +111,12 @@ class Run:
                 command_timeout_s=settings.command_timeout,
                 should_stop=halt,
                 on_output=lambda text: self.listen(CommandOutput(text)),
+                task=task.text,
+                count_tokens=self.model.chat.count_tokens,
             )
         )
-        conversation = Conversation(
-            session,
-            self.model.chat,
-            registry.schemas(),
-            self.sampling,
-            thinking=settings.thinking != "off",
-            listen=self.listen,
-            halt=halt,
-        )
+        conversation = self.conversation(session, registry, halt)
+        kept = settings.keep_state
         loop = Loop(
             conversation,
             registry,
@@ -121,24 +125,47 @@ class Run:
             trajectory,
             interrupted=self.interrupted,
             listen=self.listen,
-            save=(lambda: session.save(self.saved.path)) if settings.keep_state else lambda: None,
-            mark=(lambda: keep_point(self.saved, session)) if settings.keep_state else None,
-            overseers=self.control.overseers(),
+            save=(lambda: conversation.session.save(self.saved.path)) if kept else lambda: None,
+            mark=(lambda: keep_point(self.saved, conversation.session)) if kept else None,
+            overseers=(
+                self._hooks(halt),
+                self.control.approvals,
+                Memory(sandbox, lambda: loop.steps),
+            ),
         )
-        result = work(loop)
-        while isinstance(result.outcome, Interrupted) and (words := self.control.words()):
-            result = loop.say(words)
+        try:
+            result = work(loop)
+            while isinstance(result.outcome, Interrupted) and (words := self.control.words()):
+                result = loop.say(words)
+        finally:
+            conversation.session.close()
         if task.check is None:
             return result, None
         after = None
         if result.outcome.patch and not isinstance(result.outcome, Failed | Interrupted):
-            after = self._check("after", sandbox, trajectory)
+            after = self.check("after", sandbox, trajectory)
             if self.interrupted() and (after is None or after.exit_code is None):
                 # The check was not answered, so the patch did not fail it.
                 result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
         return result, CheckReport(task.check, before, after)
 
-    def _check(self, when: str, sandbox: Sandbox, trajectory: TrajectoryWriter) -> CheckRun | None:
+    def _hooks(self, halt: Question = lambda: False) -> Hooks:
+        """The user's hooks, for this session."""
+        return Hooks(self.control.hooks, self.task.repo, self.saved.id, self.listen, halt)
+
+    def conversation(self, session: Session, registry: Registry, halt: Question) -> Conversation:
+        """``session`` spoken to as the settings say."""
+        return Conversation(
+            session,
+            self.model.chat,
+            registry.schemas(),
+            self.sampling,
+            thinking=self.settings.thinking != "off",
+            listen=self.listen,
+            halt=halt,
+        )
+
+    def check(self, when: str, sandbox: Sandbox, trajectory: TrajectoryWriter) -> CheckRun | None:
         """Run the task's check, if it has one and there is time, and record what it gave."""
         if self.task.check is None or self.interrupted():
             return None
@@ -152,7 +179,7 @@ class Run:
         except SandboxError as error:
             self.listen(Notice(f"the check could not run: {error}"))
             return None
-        trajectory.write("check", when=when, **reporting.check_run_as_json(run))
+        record_check(trajectory, when, run)
         self.listen(CheckDone(when, run))
         return run
 
@@ -160,7 +187,7 @@ class Run:
         self, workspace: Workspace, result: RunResult, check: CheckReport | None
     ) -> tuple[RunResult, bool]:
         """Put a good patch into the user's tree if asked; one that does not fit fails the run."""
-        if not self.apply or reporting.status_of(result, check)[1] != 0:
+        if reporting.status_of(result, check)[1] != 0 or not self.wins() or not self.apply:
             return result, False
         try:
             workspace.apply_to(self.task.repo, result.outcome.patch)
@@ -169,10 +196,14 @@ class Run:
             return dataclasses.replace(result, outcome=failed), False
         return result, True
 
-    def _finish(
-        self, trajectory: TrajectoryWriter, result: RunResult, check: CheckReport | None
-    ) -> None:
-        """Write down how it ended. A full disk costs the record, not the run."""
+    def end(
+        self,
+        trajectory: TrajectoryWriter,
+        result: RunResult,
+        check: CheckReport | None,
+        applied: bool = False,
+    ) -> SolveReport:
+        """Write down how it ended and tell it. A full disk costs the record, not the run."""
         saved = self.saved
         status, exit_status = reporting.status_of(result, check)
         end = {
@@ -188,16 +219,26 @@ class Run:
         except OSError as error:
             self.listen(Notice(f"session {saved.id} is saved only in part: {error}"))
         self.listen(RunEnded(saved.id, status, exit_status, check))
+        self._hooks().end({**end, "patch": result.outcome.patch})
+        name = self.model.engine.name
+        return SolveReport(saved.id, result, check, name, self.settings.sandbox, applied)
+
+
+def record_check(trajectory: TrajectoryWriter, when: str, run: CheckRun) -> None:
+    """Write down what the check gave."""
+    trajectory.write("check", when=when, **reporting.check_run_as_json(run))
 
 
 @contextmanager
 def marks_its_end(saved: SavedSession) -> Iterator[None]:
-    """If the block raises, ``session.json`` says so."""
+    """If the block raises before the run's end is written down, ``session.json`` says so."""
     try:
         yield
     except BaseException as error:
         with suppress(OSError):
-            saved.update(**_cut_short(error))
+            current = saved.reread()
+            if current.status == RUNNING:
+                current.update(**_cut_short(error))
         raise
 
 

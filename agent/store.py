@@ -104,6 +104,10 @@ class SavedSession:
         """Open the trajectory for appending."""
         return TrajectoryWriter(self.trajectory)
 
+    def reread(self) -> SavedSession:
+        """The session as it is on disk now."""
+        return _read(self.path)
+
     def update(self, **fields: Any) -> SavedSession:
         """Replace ``session.json`` by one with ``fields`` changed. Raises ``OSError``."""
         data = {**self.data, **fields, "updated": now()}

@@ -8,6 +8,8 @@
 ``step``         index, message, usage, ended
 ``end``          session, status, exit_status
 ``result``       last and once: the keys of ``--output json``
+
+With several attempts at once, each object but the last also has its ``attempt``, from 1.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from agent.events import (
     CallPlanned,
     CheckDone,
     Event,
+    FromAttempt,
     Notice,
     RunEnded,
     RunStarted,
@@ -54,5 +57,8 @@ def event_as_json(event: Event) -> dict[str, Any] | None:
         case RunEnded():
             fields = {"status": event.status, "exit_status": event.exit_status}
             return {"event": "end", "session": event.session} | fields
+        case FromAttempt(number, inner):
+            line = event_as_json(inner)
+            return None if line is None else line | {"attempt": number}
         case _:
             return None

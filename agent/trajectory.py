@@ -12,6 +12,7 @@ Records, by their ``type``:
 ``step``     the fields of ``agent.types.Step``
 ``resume``   a process went on with the session: ``time``, ``version``, ``model``, ``thinking``,
              and ``messages`` if it was told any
+``words``    the user spoke after an interrupt: ``messages`` are what the model is told next
 ``rewind``   ``to`` (a number of steps) and ``why``: what came after it is abandoned from here on
 ``check``    ``when`` (before, after), ``exit_code``, ``output``, ``duration_s``
 ``end``      ``status``, ``exit_status``, ``usage``, ``patch``
@@ -78,6 +79,10 @@ class TrajectoryWriter:
         fields = {key: value for key, value in cut.items() if value is not None}
         written = [message_to_json(message) for message in messages]
         self.write("prompt", messages=written, ids=list(ids), **fields)
+
+    def words(self, messages: Sequence[Message]) -> None:
+        """What a user said after an interrupt, with all that the model is told next."""
+        self.write("words", messages=[message_to_json(message) for message in messages])
 
     def step(self, step: Step) -> None:
         """A finished turn."""

@@ -11,7 +11,9 @@ from model.messages import Message
 from model.session import Usage
 from tools.types import Observation
 
-LimitName = Literal["steps", "tokens", "wall_time", "context", "malformed_calls", "repeated_calls"]
+LimitName = Literal[
+    "steps", "tokens", "wall_time", "context", "malformed_calls", "repeated_calls", "no_change"
+]
 TurnEnd = Literal["stop", "length", "interrupted"]
 
 
@@ -83,9 +85,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The user stopped the run; the session is saved."""
+    """The user stopped the run, or for ``why`` somebody else did; the session is saved."""
 
     patch: str = ""
+    why: str = ""
 
 
 Outcome = Submitted | Answered | LimitReached | Failed | Interrupted
@@ -129,10 +132,29 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One of several attempts at a task: how it ended, and what it cost.
+
+    ``logprob`` is the mean log-probability of what was sampled, 0.0 if nothing was. ``session`` is
+    "" and ``error`` says why if the attempt could not begin.
+    """
+
+    number: int
+    session: str
+    status: str
+    passed: bool
+    steps: int
+    logprob: float
+    usage: Usage
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class SolveReport:
     """What ``agent solve`` found out: the run's result, its check, and where it is kept.
 
-    ``applied`` says that the patch is now in the user's own tree.
+    ``applied`` says that the patch is now in the user's own tree. ``attempts`` are all there were
+    if several were asked for; the rest is then that of the one that was chosen.
     """
 
     session: str
@@ -141,6 +163,7 @@ class SolveReport:
     model: str
     sandbox: str
     applied: bool = False
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def patch(self) -> str:

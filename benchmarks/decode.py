@@ -1,6 +1,6 @@
 """How fast does a small model decode and prefill on this CPU? Random weights, one thread.
 
-    python benchmarks/decode.py [--threads N] [--context TOKENS]
+    python benchmarks/decode.py [--threads N] [--context TOKENS] [--torch]
 
 The model has the shape of the embedded one: about 5 million parameters in 8 layers. Both wall
 and processor time are printed: on a busy machine only the latter says something of the code.
@@ -17,12 +17,13 @@ import torch
 from model.config import ModelConfig
 from model.engine import Engine
 from model.hybrid import HybridModel, HybridNetwork
+from model.native import NativeModel
 from model.sampling import SamplingParams
 from model.weights import parameter_count, tensor_shapes
 
 
-def small_engine() -> Engine:
-    """An engine over about 5 million random weights."""
+def small_engine(*, native: bool) -> Engine:
+    """An engine over about 5 million random weights, on the compiled path or on torch."""
     config = replace(
         ModelConfig.tiny(vocab_size=4096, context_length=1 << 16),
         hidden_size=192,
@@ -45,7 +46,8 @@ def small_engine() -> Engine:
     }
     with torch.inference_mode():
         model = HybridModel.build(config, tensors, torch.float32)
-    network = HybridNetwork(model, fingerprint="benchmark")
+    compiled = NativeModel(model) if native else None
+    network = HybridNetwork(model, fingerprint="benchmark", compiled=compiled)
     return Engine(network, config, name="random", generation=SamplingParams())
 
 
@@ -54,9 +56,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--context", type=int, default=2048)
+    parser.add_argument("--torch", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    engine = small_engine()
+    engine = small_engine(native=not options.torch)
     session = engine.session()
     ids = torch.randint(4096, (options.context,)).tolist()
     session.extend(ids[:64])
@@ -76,7 +79,8 @@ def main() -> None:
     busy_rates.sort()
     print(
         f"{parameter_count(engine.config) / 1e6:.1f}M parameters, {options.threads} thread(s),"
-        f" context {options.context}: prefill {prefill:.0f} tokens/s,"
+        f" context {options.context}, {'torch' if options.torch else 'compiled'}:"
+        f" prefill {prefill:.0f} tokens/s,"
         f" decode {rates[2]:.0f} tokens/s (median of 5, {rates[0]:.0f} to {rates[-1]:.0f}),"
         f" {busy_rates[2]:.0f} tokens per processor second"
     )

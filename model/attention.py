@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from kernels.attention import attention, paged_attention
-from kernels.linear import linear
+from kernels.linear import Weight, linear
 from kernels.rope import rope
 from model.config import ModelConfig
 from model.layers import Norm, Rotation, Take
@@ -24,21 +23,21 @@ class Attention:
     """
 
     config: ModelConfig
-    in_proj: Tensor
+    in_proj: Weight
     q_norm: Norm
     k_norm: Norm
-    o_proj: Tensor
+    o_proj: Weight
 
     @classmethod
-    def build(cls, config: ModelConfig, take: Take, dtype: torch.dtype) -> Attention:
-        """From the checkpoint's tensors of one layer; matrices are cast to ``dtype``."""
-        parts = [take(f"self_attn.{part}_proj.weight") for part in ("q", "k", "v")]
+    def build(cls, config: ModelConfig, take: Take) -> Attention:
+        """From the checkpoint's tensors of one layer."""
+        parts = [f"self_attn.{part}_proj.weight" for part in ("q", "k", "v")]
         return cls(
             config,
-            in_proj=torch.cat(parts).to(dtype),
-            q_norm=Norm(take("self_attn.q_norm.weight").float(), config.rms_norm_eps),
-            k_norm=Norm(take("self_attn.k_norm.weight").float(), config.rms_norm_eps),
-            o_proj=take("self_attn.o_proj.weight").to(dtype),
+            in_proj=take.matrix(*parts),
+            q_norm=Norm(take.floats("self_attn.q_norm.weight"), config.rms_norm_eps),
+            k_norm=Norm(take.floats("self_attn.k_norm.weight"), config.rms_norm_eps),
+            o_proj=take.matrix("self_attn.o_proj.weight"),
         )
 
     def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.causal_conv1d import causal_conv1d
 from kernels.gated_delta_rule import gated_delta_rule
-from kernels.linear import linear
+from kernels.linear import Weight, linear
 from kernels.rms_norm import gated_rms_norm
 from model.config import ModelConfig
 from model.layers import Rotation, Take
@@ -28,25 +27,26 @@ class DeltaNet:
     """
 
     config: ModelConfig
-    in_proj: Tensor
+    in_proj: Weight
     conv: Tensor
     decay_rate: Tensor
     dt_bias: Tensor
     norm: Tensor
-    out_proj: Tensor
+    out_proj: Weight
 
     @classmethod
-    def build(cls, config: ModelConfig, take: Take, dtype: torch.dtype) -> DeltaNet:
-        """From the checkpoint's tensors of one layer; matrices are cast to ``dtype``."""
-        parts = [take(f"linear_attn.in_proj_{part}.weight") for part in ("qkv", "z", "b", "a")]
+    def build(cls, config: ModelConfig, take: Take) -> DeltaNet:
+        """From the checkpoint's tensors of one layer."""
+        qkv, z, b, a = (f"linear_attn.in_proj_{part}.weight" for part in ("qkv", "z", "b", "a"))
         return cls(
             config,
-            in_proj=torch.cat(parts).to(dtype),
-            conv=take("linear_attn.conv1d.weight").squeeze(1).T.to(dtype).contiguous(),
-            decay_rate=-take("linear_attn.A_log").float().exp(),
-            dt_bias=take("linear_attn.dt_bias").float(),
-            norm=take("linear_attn.norm.weight").float(),
-            out_proj=take("linear_attn.out_proj.weight").to(dtype),
+            # The gates' inputs are few rows that all else hangs on: never quantised.
+            in_proj=take.matrix(qkv, z, plain=(b, a)),
+            conv=take("linear_attn.conv1d.weight").squeeze(1).T.to(take.dtype).contiguous(),
+            decay_rate=-take.floats("linear_attn.A_log").exp(),
+            dt_bias=take.floats("linear_attn.dt_bias"),
+            norm=take.floats("linear_attn.norm.weight"),
+            out_proj=take.matrix("linear_attn.out_proj.weight"),
         )
 
     def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from kernels.linear import QuantizedWeight, plain
 from model.config import ModelConfig
 from model.errors import CheckpointError, MemoryFull
 from model.hybrid import HybridModel, HybridNetwork
 from model.memory import Memory, default_limit
+from model.native import NativeModel, why_not
 from model.network import Network
+from model.quantize import Quantize, quantized_weights
 from model.sampling import SamplingParams, read_generation_config
 from model.scheduler import Scheduler
 from model.session import Session
@@ -45,6 +50,8 @@ class Engine:
         vocab_limit: int | None = None,
         kv_memory: int | None = None,
         swap: Path | None = None,
+        quantize: Quantize = "none",
+        native: bool = True,
     ) -> Engine:
         """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
@@ -53,7 +60,9 @@ class Engine:
         many ids the tokenizer knows; the padding beyond them is then never sampled.
         ``kv_memory`` is how many bytes the state of all sessions may take together, by default half
         of what is free once the weights are loaded; what exceeds it is parked in the folder
-        ``swap`` (by default that for temporary files).
+        ``swap`` (by default that for temporary files). ``quantize`` rounds the matrices to int8 or
+        int4 by groups (see ``model.quantize``). On a CPU the compiled path runs the model where it
+        can and ``native`` does not forbid it; ``Engine.path`` says what does.
         """
         config = ModelConfig.load(directory)
         if vocab_limit is not None and vocab_limit > config.vocab_size:
@@ -64,18 +73,27 @@ class Engine:
         generation = read_generation_config(directory)
         tensors = load_tensors(directory, config)
         if dtype is None:
-            small = device == "cpu" and parameter_count(config) < _SMALL
-            dtype = torch.float32 if small else config.dtype
+            few = device == "cpu" and parameter_count(config) < _SMALL
+            dtype = torch.float32 if few else config.dtype
         identity = fingerprint(config, tensors, dtype)
         with torch.inference_mode():
             moved = {key: tensor.to(device) for key, tensor in tensors.items()}
-            model = HybridModel.build(config, moved, dtype)
+            reason = why_not(config, dtype, device) if native else "it was not asked for"
+            small: dict[str, Tensor | QuantizedWeight] = {}
+            if quantize != "none":
+                small |= quantized_weights(directory, config, tensors, quantize, identity)
+                identity = hashlib.sha256(f"{identity} {quantize}".encode()).hexdigest()
+                if reason is not None:
+                    # torch has no products in this form: the same values, without the saving.
+                    small = {name: plain(w, dtype).to(device) for name, w in small.items()}
+            model = HybridModel.build(config, moved, dtype, small)
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         network = HybridNetwork(
             model,
             fingerprint=identity,
             vocab_limit=vocab_limit,
             memory=Memory(limit, swap=swap),
+            compiled=NativeModel(model) if reason is None else None,
         )
         # A pass reads one slot and writes another.
         least = 2 * network.layout.slot_bytes + network.layout.page_bytes

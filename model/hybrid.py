@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.linear import linear
+from kernels.linear import QuantizedWeight, Weight, linear
 from kernels.rope import frequencies, tables
 from model.attention import Attention
 from model.cache import HybridState, Layout
 from model.config import ModelConfig
 from model.deltanet import DeltaNet
-from model.layers import Block, FeedForward, Norm, Rotation
+from model.layers import Block, FeedForward, Norm, Rotation, Take
 from model.memory import Memory
 from model.network import State, Work
 from model.passes import LayerMemory, Pass
 
 PREFILL_CHUNK = 512
+
+
+def head_name(config: ModelConfig) -> str:
+    """The tensor that the logits come from."""
+    return "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class MtpHead:
 
     embedding_norm: Norm
     hidden_norm: Norm
-    project: Tensor
+    project: Weight
     block: Block
     norm: Norm
 
@@ -52,34 +58,40 @@ class HybridModel:
     embedding: Tensor
     blocks: tuple[Block, ...]
     norm: Norm
-    head: Tensor
+    head: Weight
     mtp: MtpHead | None
     speed: Tensor
     axis: Tensor
 
     @classmethod
     def build(
-        cls, config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype
+        cls,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        dtype: torch.dtype,
+        quantized: Mapping[str, Tensor | QuantizedWeight] | None = None,
     ) -> HybridModel:
         """From tensors under the names of ``weights.tensor_shapes``; MTP tensors may be absent.
 
-        Matrices are cast to ``dtype``; norms and decay parameters are kept in float32.
+        Matrices are cast to ``dtype`` or come from ``quantized`` (see ``quantize.groups``); norms
+        and decay parameters are kept in float32.
         """
+        source = Take(tensors, dtype, quantized or {})
 
         def norm(name: str) -> Norm:
-            return Norm(tensors[name].float(), config.rms_norm_eps)
+            return Norm(source.floats(name), config.rms_norm_eps)
 
         def block(prefix: str, kind: str) -> Block:
-            def take(name: str) -> Tensor:
-                return tensors[prefix + name]
-
+            take = source.under(prefix)
             build = Attention.build if kind == "full_attention" else DeltaNet.build
-            gate_up = torch.cat([take("mlp.gate_proj.weight"), take("mlp.up_proj.weight")])
             return Block(
                 norm(prefix + "input_layernorm.weight"),
-                build(config, take, dtype),
+                build(config, take),
                 norm(prefix + "post_attention_layernorm.weight"),
-                FeedForward(gate_up.to(dtype), take("mlp.down_proj.weight").to(dtype)),
+                FeedForward(
+                    take.matrix("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+                    take.matrix("mlp.down_proj.weight"),
+                ),
             )
 
         embedding = tensors["embed_tokens.weight"].to(dtype)
@@ -88,7 +100,7 @@ class HybridModel:
             mtp = MtpHead(
                 norm("mtp.pre_fc_norm_embedding.weight"),
                 norm("mtp.pre_fc_norm_hidden.weight"),
-                tensors["mtp.fc.weight"].to(dtype),
+                source.matrix("mtp.fc.weight"),
                 block("mtp.layers.0.", "full_attention"),
                 norm("mtp.norm.weight"),
             )
@@ -98,7 +110,7 @@ class HybridModel:
             embedding,
             tuple(block(f"layers.{i}.", kind) for i, kind in enumerate(config.layer_types)),
             norm("norm.weight"),
-            embedding if config.tie_word_embeddings else tensors["lm_head.weight"].to(dtype),
+            source.matrix(head_name(config)),
             mtp,
             speed.to(embedding.device),
             axis.to(embedding.device),
@@ -148,11 +160,24 @@ class HybridModel:
         return self.mtp(hidden, F.embedding(following, self.embedding), rotation)
 
 
+class Compiled(Protocol):
+    """A ``HybridModel`` that something faster runs (``native.NativeModel``)."""
+
+    def hidden(self, ids: Tensor, running: Pass) -> Tensor:
+        """As ``HybridModel.hidden``, in a pass."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``."""
+        ...
+
+
 class HybridNetwork:
     """A ``HybridModel`` as sessions' network; inference only.
 
     The head runs for the last position only; ``vocab_limit`` leaves out the padding rows at the end
-    of the vocabulary. States take their room from ``memory`` (None: without limit).
+    of the vocabulary. States take their room from ``memory`` (None: without limit). With
+    ``compiled`` that runs instead of torch.
     """
 
     prefill_chunk = PREFILL_CHUNK
@@ -164,13 +189,14 @@ class HybridNetwork:
         fingerprint: str,
         vocab_limit: int | None = None,
         memory: Memory | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
         self.model = model
+        self.compiled = compiled
         self.fingerprint = fingerprint
         self.vocab_size = min(vocab_limit or model.config.vocab_size, model.config.vocab_size)
         self.context_length = model.config.context_length
         self.layout = Layout.of(model.config, model.embedding, memory)
-        self._head = model.head[: self.vocab_size]
 
     def new_state(self) -> HybridState:
         """The state before the first token."""
@@ -183,10 +209,11 @@ class HybridNetwork:
         with torch.inference_mode(), self.layout.memory.passing():
             running = Pass(self.layout, kinds, states, time)
             ids = torch.tensor([list(piece.ids) for piece in work], device=self.layout.device)
-            hidden = self.model.hidden(ids, running)[:, -1]
+            runner = self.compiled or self.model
+            hidden = runner.hidden(ids, running)[:, -1]
             if not any(piece.logits for piece in work):
                 return [(None, state) for state in running.states()]
-            logits = linear(hidden, self._head).float()
+            logits = runner.logits(hidden)[:, : self.vocab_size].float()
             return list(zip(logits, running.states(), strict=True))
 
     def load_state(

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from kernels.linear import linear
+from kernels.linear import QuantizedWeight, Weight, linear, stack
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
 from model.passes import LayerMemory
 
-Take = Callable[[str], Tensor]
-"""Fetches a tensor of one layer by the name it has in the checkpoint."""
+
+@dataclass(frozen=True)
+class Take:
+    """Fetches the weights of one layer by the names they have in the checkpoint.
+
+    Matrices are cast to ``dtype``, except those that ``quantized`` holds, under the name of the
+    first of those that were joined in it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    dtype: torch.dtype
+    quantized: Mapping[str, Tensor | QuantizedWeight] = field(default_factory=dict)
+    prefix: str = ""
+
+    def under(self, prefix: str) -> Take:
+        """The same for names that begin with ``prefix``."""
+        return replace(self, prefix=self.prefix + prefix)
+
+    def __call__(self, name: str) -> Tensor:
+        """The tensor as it is stored."""
+        return self.tensors[self.prefix + name]
+
+    def floats(self, name: str) -> Tensor:
+        """The tensor in float32."""
+        return self(name).float()
+
+    def matrix(self, *names: str, plain: tuple[str, ...] = ()) -> Weight:
+        """The matrices ``names``, then ``plain`` (never quantised), one below the other."""
+        joined = self.quantized.get(self.prefix + names[0])
+        parts: list[Tensor | QuantizedWeight] = []
+        if joined is not None:
+            parts.append(joined)
+            names = ()
+        parts += [self(name).to(self.dtype) for name in (*names, *plain)]
+        return stack(parts)
 
 
 @dataclass(frozen=True)
@@ -50,8 +84,8 @@ class Norm:
 class FeedForward:
     """SwiGLU feed-forward. ``gate_up`` ``[2 * intermediate, hidden]`` is both projections."""
 
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Weight
+    down: Weight
 
     def __call__(self, x: Tensor) -> Tensor:
         return linear(swiglu(linear(x, self.gate_up)), self.down)

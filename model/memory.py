@@ -68,7 +68,8 @@ class Memory:
         self.parked_bytes = 0
         self._swap = Swap(swap)
         self._used = 0
-        self._clock = 1
+        self._clock = 0
+        self._passes: list[int] = []
         self._lock = threading.RLock()
         self._blocks: weakref.WeakSet[Block] = weakref.WeakSet()
         self._gone: deque[tuple[int, Parked | None]] = deque()
@@ -82,14 +83,16 @@ class Memory:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """While it lasts, no block that is used in it is parked. One at a time."""
+        """While it lasts, no block that is used from now on is parked. Threads may overlap."""
         with self._lock:
             self._clock += 1
+            began = self._clock
+            self._passes.append(began)
         try:
             yield
         finally:
             with self._lock:
-                self._clock += 1
+                self._passes.remove(began)
 
     def take(self, make: Callable[[], Tensors], size: int) -> Block:
         """A new block of the tensors that ``make`` allocates, ``size`` bytes in all.
@@ -99,7 +102,7 @@ class Memory:
         with self._lock:
             self._room(size)
             block = Block(self, make())
-            block.used_at = self._clock
+            self._touch(block)
             self._used += block.size
             self._blocks.add(block)
             return block
@@ -108,12 +111,20 @@ class Memory:
         """Park those of ``blocks`` that no pass is using. Raises ``MemoryFull`` (disk full)."""
         with self._lock:
             for block in blocks:
-                if not block.parked and block.used_at < self._clock:
+                if not block.parked and self._idle(block):
                     self._park(block)
+
+    def _touch(self, block: Block) -> None:
+        self._clock += 1
+        block.used_at = self._clock
+
+    def _idle(self, block: Block) -> bool:
+        """Whether no pass under way can be using it."""
+        return block.used_at < min(self._passes, default=block.used_at + 1)
 
     def _bring(self, block: Block) -> Tensors:
         with self._lock:
-            block.used_at = self._clock
+            self._touch(block)
             if block._tensors is None:
                 assert block._parked is not None
                 self._room(block.size)
@@ -137,7 +148,7 @@ class Memory:
         self._settle()
         if self.limit is None or self._used + size <= self.limit:
             return
-        idle = [b for b in self._blocks if not b.parked and b.used_at < self._clock]
+        idle = [b for b in self._blocks if not b.parked and self._idle(b)]
         for block in sorted(idle, key=lambda b: b.used_at):
             self._park(block)
             if self._used + size <= self.limit:

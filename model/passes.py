@@ -8,6 +8,7 @@ complete when the last layer has run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -84,8 +85,10 @@ LayerMemory = DeltaMemory | AttentionMemory
 class Pass:
     """One pass of ``time`` tokens over each of ``states``; ``time`` is 1 if there are several.
 
-    ``layers`` is the memory of each layer in turn, ``starts`` where each sequence goes on. Run it
-    inside ``layout.memory.passing()``. Raises ``MemoryFull`` if room for the new states is lacking.
+    ``layers`` is the memory of each layer in turn, ``starts`` where each sequence goes on,
+    ``sources`` and ``targets`` the tensors of each sequence's slot to read (None: zeros) and to
+    write, ``pages`` those of its pages. Run it inside ``layout.memory.passing()``. Raises
+    ``MemoryFull`` if room for the new states is lacking.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class Pass:
     ) -> None:
         assert time == 1 or len(states) == 1, "only single tokens run in one pass"
         self.starts = [state.length for state in states]
-        sources = [None if s.slot is None else s.slot.tensors for s in states]
+        self._kinds = kinds
+        self._time = time
+        self.sources = [None if s.slot is None else s.slot.tensors for s in states]
         slots = [layout.new_slot() for _ in states]
         tables = [_grown(layout, state, time) for state in states]
         self._after = tuple(
@@ -102,23 +107,29 @@ class Pass:
         )
         # Held here until the pass is over: what is read must not be parked or freed meanwhile.
         self._before = tuple(states)
-        pages = [[page.data for page in table] for table in tables]
-        read = [None if source is None else _layers(source) for source in sources]
-        written = [_layers(slot.tensors) for slot in slots]
-        self.layers: list[LayerMemory] = []
+        self.targets = [slot.tensors for slot in slots]
+        self.pages = [[page.data for page in table] for table in tables]
+
+    @cached_property
+    def layers(self) -> list[LayerMemory]:
+        """The memory of each layer."""
+        read = [None if source is None else _layers(source) for source in self.sources]
+        written = [_layers(target) for target in self.targets]
+        layers: list[LayerMemory] = []
         deltas = attentions = 0
-        for kind in kinds:
+        for kind in self._kinds:
             if kind == "full_attention":
-                self.layers.append(AttentionMemory(attentions, pages, self.starts, time))
+                layers.append(AttentionMemory(attentions, self.pages, self.starts, self._time))
                 attentions += 1
             else:
-                self.layers.append(
+                layers.append(
                     DeltaMemory(
                         [None if source is None else source[deltas] for source in read],
                         [target[deltas] for target in written],
                     )
                 )
                 deltas += 1
+        return layers
 
     def states(self) -> tuple[HybridState, ...]:
         """The states after the pass; complete once every layer has run."""

@@ -5,6 +5,7 @@ A workspace is a folder ``ID`` under ``parent``, beside ``ID.owner`` with the st
 - ``tree``       what the sandbox sees and may change in every way, with a ``.git`` for the model
 - ``store.git``  our own record of it: the baseline and the checkpoints
 - ``git-home``   git's settings for everything run here
+- ``outputs``    long outputs of commands, which the sandbox may read
 
 The ``.git`` in ``tree`` is never used on the host once a sandbox has run, since its settings could
 make git run programs. The user's repository is only read, except by ``apply_to``.
@@ -61,6 +62,11 @@ class Workspace:
         self.path = folder / "tree"
         self.repo = repository.folder
 
+    @property
+    def outputs(self) -> Path:
+        """A folder for long outputs of commands, beside the copy."""
+        return self._folder / "outputs"
+
     @classmethod
     def create(
         cls,
@@ -88,12 +94,21 @@ class Workspace:
         return workspace
 
     @classmethod
-    def reopen(cls, repo: Path, origin: Origin, tree: str, *, parent: Path | None = None) -> Self:
+    def reopen(
+        cls,
+        repo: Path,
+        origin: Origin,
+        tree: str,
+        *,
+        parent: Path | None = None,
+        ignored: bool = False,
+    ) -> Self:
         """A new copy whose files are those of ``tree``, a checkpoint in a record that was kept.
 
-        The user's files are not read: what changed in ``repo`` since makes no difference, and
-        ``diff`` stays relative to where the session began. The model's own commits are not kept;
-        its ``.git`` shows the history of ``repo`` up to ``origin.head`` if that is still there.
+        The user's files are not read (but for the ignored ones if ``ignored`` asks for them): what
+        changed in ``repo`` since makes no difference, and ``diff`` stays relative to where the
+        session began. The model's own commits are not kept; its ``.git`` shows the history of
+        ``repo`` up to ``origin.head`` if that is still there.
 
         Raises ``WorkspaceError``; nothing is left behind then, and the record stays.
         """
@@ -103,6 +118,8 @@ class Workspace:
             store = _store(git, origin.record, folder, repository, MAX_FILE_BYTES)
             workspace = cls(folder, repository, git, store)
             workspace._refill(origin, tree)
+            if ignored:
+                workspace._copy_ignored(MAX_FILE_BYTES)
         return workspace
 
     def keep_record(self, place: Path) -> Origin:
@@ -216,8 +233,11 @@ class Workspace:
         self._commit_baseline()
         self._baseline = self._store.first(copied)
         if ignored:
-            names = self._less_our_own(self._repository.list_ignored(self._git))
-            copy_files(self._repository.folder, self.path, names, [], max_file_bytes)
+            self._copy_ignored(max_file_bytes)
+
+    def _copy_ignored(self, max_file_bytes: int) -> None:
+        names = self._less_our_own(self._repository.list_ignored(self._git))
+        copy_files(self._repository.folder, self.path, names, [], max_file_bytes)
 
     def _refill(self, origin: Origin, tree: str) -> None:
         if not self._store.has_tree(origin.baseline) or not self._store.has_tree(tree):
@@ -313,6 +333,8 @@ def _fresh_folder(repo: Path, parent: Path | None) -> Iterator[tuple[Path, Repos
         private_dir(place)
         stamp_path(folder).write_text(str(Owner.of_this_process()))
         folder.mkdir(mode=0o700)
+        (folder / "outputs").mkdir()
+        (folder / "outputs").chmod(0o755)  # whoever commands run as may read it
         yield folder, repository
     except OSError as error:
         remove_workspace(folder)

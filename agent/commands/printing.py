@@ -41,7 +41,7 @@ def listener(output: Output) -> Listener:
 
 def finish(report: SolveReport, repo: Path, output: Output, *, apply: bool) -> int:
     """Apply the patch if asked, print the result, return the exit code."""
-    from agent.report import as_json, check_line, usage_line
+    from agent.report import as_json, attempts_line, check_line, usage_line
 
     data = as_json(report)
     if output is Output.JSON:
@@ -53,6 +53,8 @@ def finish(report: SolveReport, repo: Path, output: Output, *, apply: bool) -> i
     lines = [f"{data['status']}: {data['summary']}" if data["summary"] else data["status"]]
     if report.check is not None:
         lines.append(check_line(report.check))
+    if report.attempts:
+        lines.append(attempts_line(report.attempts, report.session))
     if apply and report.patch:
         lines.append(f"applied to {repo}" if report.applied else "not applied")
     lines += [usage_line(report.result.usage, len(report.result.steps))]

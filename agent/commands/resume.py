@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.commands.controlling import Approve, Interactive, McpFromRepo, controlled
 from agent.commands.printing import Output, finish, listener, print_error
 from agent.errors import ConfigError
 from agent.failure import tell
@@ -49,6 +51,10 @@ MaxTokens = Annotated[
 MaxTurnTokens = Annotated[
     int | None, typer.Option("--max-turn-tokens", help="Tokens of one turn at most.")
 ]
+KvMemory = Annotated[
+    int | None,
+    typer.Option("--kv-memory", metavar="MIB", help="Memory for the model's state."),
+]
 MaxWallTime = Annotated[float | None, typer.Option("--max-wall-time", help="Seconds at most.")]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Draw other random numbers from here on.")
@@ -73,10 +79,14 @@ def resume(
     max_tokens: MaxTokens = None,
     max_turn_tokens: MaxTurnTokens = None,
     max_wall_time: MaxWallTime = None,
+    kv_memory: KvMemory = None,
     seed: Seed = None,
     temperature: Temperature = None,
     apply: Apply = False,
     output: Format = Output.TEXT,
+    approve: Approve = None,
+    interactive: Interactive = None,
+    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Go on with a session, in a fresh sandbox with the files of its last complete step.
 
@@ -93,9 +103,23 @@ def resume(
         "max_tokens": max_tokens,
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
+        "kv_memory": kv_memory,
         "temperature": temperature,
+        "approve": approve,
+        "mcp_from_repo": mcp_from_repo,
     }
-    raise typer.Exit(run(name, message, flags, check=check, seed=seed, apply=apply, output=output))
+    raise typer.Exit(
+        run(
+            name,
+            message,
+            flags,
+            check=check,
+            seed=seed,
+            apply=apply,
+            output=output,
+            interactive=interactive,
+        )
+    )
 
 
 def fork(
@@ -111,10 +135,14 @@ def fork(
     max_tokens: MaxTokens = None,
     max_turn_tokens: MaxTurnTokens = None,
     max_wall_time: MaxWallTime = None,
+    kv_memory: KvMemory = None,
     seed: Seed = None,
     temperature: Temperature = None,
     apply: Apply = False,
     output: Format = Output.TEXT,
+    approve: Approve = None,
+    interactive: Interactive = None,
+    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Make a new session with the conversation, state and files of another.
 
@@ -130,17 +158,26 @@ def fork(
         "max_tokens": max_tokens,
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
+        "kv_memory": kv_memory,
         "temperature": temperature,
+        "approve": approve,
+        "mcp_from_repo": mcp_from_repo,
     }
-    if message is None and (check, seed, apply, *flags.values()) != (
-        None,
-        None,
-        False,
-        *[None] * 10,
-    ):
+    given = (check, seed, apply or None, interactive, *flags.values())
+    if message is None and any(value is not None for value in given):
         raise ConfigError("without a message nothing runs: give these flags to agent resume")
     raise typer.Exit(
-        run(name, message, flags, check=check, seed=seed, apply=apply, output=output, copy=True)
+        run(
+            name,
+            message,
+            flags,
+            check=check,
+            seed=seed,
+            apply=apply,
+            output=output,
+            interactive=interactive,
+            copy=True,
+        )
     )
 
 
@@ -178,6 +215,7 @@ def run(
     seed: int | None = None,
     apply: bool = False,
     output: Output = Output.TEXT,
+    interactive: bool | None = None,
     copy: bool = False,
     model: LoadedModel | None = None,
 ) -> int:
@@ -188,7 +226,7 @@ def run(
     """
     names: dict[str, str | None] = {"model": flags.get("model"), "sandbox": flags.get("sandbox")}
     try:
-        with Interrupts() as interrupts:
+        with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
                 # torch comes in with these.
                 from agent import resume as resuming
@@ -211,8 +249,12 @@ def run(
                 # Refused before the model is loaded, where that can be known.
                 with saved.claim():
                     pass
+                repo = Path(str(saved.data["repo"]))
+                control = stack.enter_context(
+                    controlled(settings, repo, interrupts, listen, interactive=interactive)
+                )
                 settings = solving.prepare(settings, store=store, listen=listen)
-                model = model or solving.load_model(settings.model)
+                model = model or solving.load_model(settings.model, settings.kv_memory)
             report = resuming.resume(
                 saved,
                 message and message.encode("utf-8", "replace").decode("utf-8"),
@@ -223,8 +265,9 @@ def run(
                 listen=listen,
                 interrupted=interrupts,
                 apply=apply,
+                control=control,
             )
-            return finish(report, Path(str(saved.data["repo"])), output, apply=apply)
+            return finish(report, repo, output, apply=apply)
     except (Exception, KeyboardInterrupt) as error:
         failure = tell(error)
         if output is not Output.TEXT:

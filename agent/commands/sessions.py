@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TASK_CHARACTERS = 60
 BLOCK_LINES = 20
+LINE_CHARACTERS = 200
 
 
 class Output(StrEnum):
@@ -76,6 +77,8 @@ def show(
             )
         elif record["type"] == "resume":
             write_out(f"\nresumed {record['time']} with {visible(str(record['model']))}\n")
+        elif record["type"] == "words":
+            write_out(f"\nthe user said:\n{_block(record['messages'][-1]['content'])}")
         elif record["type"] == "end" and record.get("patch"):
             write_out(f"\npatch:\n{visible(record['patch'])}")
 
@@ -111,14 +114,20 @@ def _step(record: dict[str, Any]) -> None:
     observations = iter(record["observations"])
     for call in message.get("tool_calls", ()):
         arguments = " ".join(f"{key}={value!r}" for key, value in call["arguments"].items())
-        write_out(f"  > {visible(call['name'])} {visible(arguments)}\n")
+        write_out(_cut(f"  > {visible(call['name'])} {visible(arguments)}") + "\n")
         if seen := next(observations, None):
             write_out(_block(seen["text"], indent="    "))
 
 
 def _block(text: str, *, indent: str = "  ") -> str:
     lines = visible(text).strip("\n").split("\n")
-    shown = [indent + line for line in lines[:BLOCK_LINES]]
+    shown = [_cut(indent + line) for line in lines[:BLOCK_LINES]]
     if len(lines) > BLOCK_LINES:
         shown.append(f"{indent}… {len(lines) - BLOCK_LINES} more lines")
     return "\n".join(shown) + "\n"
+
+
+def _cut(line: str) -> str:
+    """At most ``LINE_CHARACTERS`` of a line, which may be a whole file that has no other."""
+    more = len(line) - LINE_CHARACTERS
+    return line if more <= 0 else f"{line[:LINE_CHARACTERS]}… {more:,} more characters"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.commands.controlling import Approve, Interactive, McpFromRepo, controlled
 from agent.commands.printing import Output, finish, listener, print_error
 from agent.config import load_settings
 from agent.errors import ConfigError
@@ -64,6 +66,12 @@ def solve(
     max_wall_time: Annotated[
         float | None, typer.Option(help="Seconds at most, from the first turn.")
     ] = None,
+    kv_memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB", help="Memory for the model's state; default: half of what is free."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
     temperature: Annotated[
         float | None, typer.Option(help="0 is greedy; default: the checkpoint's.")
@@ -72,6 +80,9 @@ def solve(
         bool, typer.Option("--apply", help="Apply the patch to the repository if it is good.")
     ] = False,
     output: Annotated[Output, typer.Option(help="How to print the result.")] = Output.TEXT,
+    approve: Approve = None,
+    interactive: Interactive = None,
+    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Repair or change a git repository.
 
@@ -91,10 +102,13 @@ def solve(
         "max_tokens": max_tokens,
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
+        "kv_memory": kv_memory,
         "seed": seed,
         "temperature": temperature,
+        "approve": approve,
+        "mcp_from_repo": mcp_from_repo,
     }
-    raise typer.Exit(run(task, repo, flags, output=output, apply=apply))
+    raise typer.Exit(run(task, repo, flags, output=output, apply=apply, interactive=interactive))
 
 
 def run(
@@ -104,6 +118,7 @@ def run(
     *,
     output: Output = Output.TEXT,
     apply: bool = False,
+    interactive: bool | None = None,
     model: LoadedModel | None = None,
 ) -> int:
     """The command once its flags are read; returns the exit code. Without ``model`` it loads one.
@@ -113,7 +128,7 @@ def run(
     """
     names: dict[str, str | None] = {"model": flags.get("model"), "sandbox": flags.get("sandbox")}
     try:
-        with Interrupts() as interrupts:
+        with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
                 task = _task_text(task)
                 if not repo.is_dir():
@@ -126,8 +141,11 @@ def run(
                 from agent.types import Task
 
                 listen = listener(output)
+                control = stack.enter_context(
+                    controlled(settings, repo, interrupts, listen, interactive=interactive)
+                )
                 settings = solving.prepare(settings, listen=listen)
-                model = model or solving.load_model(settings.model)
+                model = model or solving.load_model(settings.model, settings.kv_memory)
             report = solving.solve(
                 Task(task, repo, settings.check),
                 settings,
@@ -135,6 +153,7 @@ def run(
                 listen=listen,
                 interrupted=interrupts,
                 apply=apply,
+                control=control,
             )
             return finish(report, repo, output, apply=apply)
     except (Exception, KeyboardInterrupt) as error:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.linear.formats import QuantizedWeight, StackedWeight, Weight, dequantize
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """``x [..., inputs]`` times ``weight [outputs, inputs]`` transposed; there are no biases."""
+
+def linear(x: Tensor, weight: Weight) -> Tensor:
+    """``x [..., inputs]`` times ``weight [outputs, inputs]`` transposed; there are no biases.
+
+    The definition for every form of a weight. A quantised one is turned into a plain tensor at
+    each call, which is exact and slow.
+    """
+    if isinstance(weight, StackedWeight):
+        return torch.cat([linear(x, part) for part in weight.parts], dim=-1)
+    if isinstance(weight, QuantizedWeight):
+        return F.linear(x.float(), dequantize(weight)).to(x.dtype)
     return F.linear(x, weight)

@@ -31,11 +31,9 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """State, configuration and caches of the test's own; returns the state's parent."""
     for name in [name for name in os.environ if name.startswith("AGENT_")]:
         monkeypatch.delenv(name)
-    for name in ("state", "config", "hf"):
-        monkeypatch.setenv(
-            {"state": "XDG_STATE_HOME", "config": "XDG_CONFIG_HOME", "hf": "HF_HOME"}[name],
-            str(tmp_path / "own" / name),
-        )
+    for name in ("state", "config", "cache"):
+        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / "own" / name))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "own" / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     return tmp_path / "own" / "state"

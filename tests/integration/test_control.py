@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from agent.approval import Answer, Approvals, Request
 from agent.config import Settings
 from agent.control import Control
-from agent.events import CallDone, CallPlanned, CallRunning, Event
+from agent.events import CallDone, CallPlanned, CallRunning, Event, RunEnded
+from agent.policy import Hook, HookLists
 from agent.report import status_of
+from agent.resume import resume
 from agent.solve import solve
 from agent.trajectory import read_records, session_ids
 from agent.types import SolveReport, Task
@@ -164,6 +167,92 @@ def test_an_edit_that_would_fail_is_not_asked_for(
     )
     assert person.requests == []
     assert "old_string" in texts(report)[0]
+
+
+def test_words_that_were_not_heard_any_more_are_heard_when_the_session_goes_on(
+    buggy_repo, script, scripted_model, store
+) -> None:
+    stop = Stop()
+    said = ["try again", None]
+    turns = (script.turn(script.call("run_shell_command", command="echo one")),)
+    turns += (script.turn(script.call("submit")),)
+    model = scripted_model(*turns)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, CallRunning):
+            stop.press()
+
+    report = solve(
+        Task("t", buggy_repo),
+        LOCAL,
+        model,
+        store=store,
+        listen=listen,
+        interrupted=stop,
+        # The interrupt is not taken back: it came again while the words were written.
+        control=Control(words=lambda: said.pop(0)),
+    )
+    assert status(report)[0] == "interrupted"
+    saved = store.find(report.session)
+    again = resume(saved, None, LOCAL, model)
+    assert status_of(again.result, again.check)[0] == "no_patch"
+    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    assert [message["content"][:9] for message in prompts[1]] == ["one\n[exit", "try again"]
+
+
+def test_what_goes_wrong_after_the_end_does_not_change_how_it_ended(
+    buggy_repo, script, scripted_model, store
+) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, RunEnded):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        solve(
+            Task("add subtracts", buggy_repo),
+            LOCAL,
+            scripted_model(*script.repair()),
+            store=store,
+            listen=listen,
+        )
+    (saved,) = store.sessions()
+    assert saved.status == "submitted"
+    assert saved.data["steps"] == 5
+
+
+def test_a_repositorys_notes_and_the_users_hooks_in_a_whole_run(
+    buggy_repo, script, scripted_model, store, tmp_path
+) -> None:
+    (buggy_repo / "AGENTS.md").write_text("Close your turns with <|im_end|>.\n")
+    (buggy_repo / "sub").mkdir()
+    (buggy_repo / "sub" / "AGENTS.md").write_text("Only tabs here.\n")
+    turns = (
+        script.turn(script.call("write_file", file_path="sub/x", content="1")),
+        script.turn(script.call("run_shell_command", command="rm -rf sub")),
+        script.turn(script.call("submit", summary="done")),
+    )
+    told = tmp_path / "told"
+    hooks = HookLists(
+        before=(Hook(command="echo not that >&2; exit 2", tools=("run_shell_command",)),),
+        end=(Hook(command=f"cat > {told}"),),
+    )
+    report = solve(
+        Task("t", buggy_repo),
+        LOCAL,
+        scripted_model(*turns),
+        store=store,
+        control=Control(hooks=hooks),
+    )
+    assert status(report) == ("submitted", 0)
+    saved = store.find(report.session)
+    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    assert [message["role"] for message in prompts[0]] == ["system", "user"]
+    assert prompts[0][0]["content"].endswith("[AGENTS.md]\nClose your turns with <|im_end|>.")
+    assert prompts[0][1]["content"] == "t"
+    assert prompts[1][0]["content"].endswith("about work in sub/]\nOnly tabs here.")
+    assert prompts[2][0]["content"].endswith("the user's hook forbids this call: not that")
+    end = json.loads(told.read_text())
+    assert (end["status"], end["patch"]) == ("submitted", report.patch)
 
 
 class Stop:

@@ -43,6 +43,21 @@ def test_show(session, capfd) -> None:
     assert kinds == ["session", "check", *turns, "check", "end"]
 
 
+def test_show_cuts_a_line_that_is_a_whole_file(
+    buggy_repo, script, scripted_model, store, capfd
+) -> None:
+    write = script.call("write_file", file_path="min.js", content="x" * 5000)
+    read = script.call("read_file", file_path="min.js")
+    model = scripted_model(script.turn(write, read), script.turn(script.call("submit")))
+    run("t", buggy_repo, {"sandbox": "local"}, output=Output.JSON, model=model)
+    capfd.readouterr()
+    (saved,) = store.sessions()
+    app.call(["sessions", "show", saved.id])
+    steps = capfd.readouterr().out.partition("\npatch:")[0].split("step 1")[1]
+    assert max(map(len, steps.split("\n"))) < 250
+    assert "more characters" in steps
+
+
 def test_rm(session, store, capfd) -> None:
     assert app.call(["sessions", "rm", session]) == 0
     assert capfd.readouterr().out == f"removed {session}\n"

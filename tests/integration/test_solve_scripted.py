@@ -306,7 +306,7 @@ def test_an_interrupt_of_the_last_check_is_no_failed_check(
 
     report = solve(
         Task("x", buggy_repo, check="grep -q 'a - b' calc.py || sleep 1000"),
-        local(temperature=0.5, n=2),
+        local(temperature=0.5),
         scripted_model(*turns),
         store=store,
         listen=listen,
@@ -428,18 +428,6 @@ def test_a_patch_that_no_longer_fits_fails_and_changes_nothing(
     assert "+    return a + b" in report.patch
     assert (buggy_repo / "calc.py").read_text() == "rewritten\n"
     assert store.find(report.session).status == "failed"
-
-
-def test_attempts_end_with_the_first_that_passes(buggy_repo, script, scripted_model, store) -> None:
-    task = Task("x", buggy_repo, check=script.CHECK)
-    report = solve(task, local(n=3), scripted_model(*script.repair()), store=store)
-    assert status(report) == ("submitted", 0)
-    assert len(store.sessions()) == 1
-
-    failing = Task("x", buggy_repo, check="false")
-    report = solve(failing, local(n=3, seed=7), scripted_model(*script.repair()), store=store)
-    assert status(report) == ("check_failed", 3)
-    assert [session.data["seed"] for session in store.sessions()[1:]] == [7, 8, 9]
 
 
 def test_the_check_sees_neither_the_models_shell_nor_leaves_files(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,24 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "event"),
+    [
+        (("solve", "x", "--output=json", "--nope"), {}),
+        (("solve", "x", "--max-steps", "many", "--output", "stream-json"), {"event": "result"}),
+        (("resume", "--output=json"), {}),
+    ],
+)
+def test_a_json_output_has_its_object_also_for_wrong_usage(
+    call: Callable[..., Outcome], arguments: tuple[str, ...], event: dict[str, str]
+) -> None:
+    code, out, err = call(*arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    data = json.loads(out)
+    assert {"status": "error", "exit_status": 2, **event}.items() <= data.items()
+    assert data["summary"] in err
 
 
 def test_a_value_out_of_range_is_code_2(call: Callable[..., Outcome], tmp_path: Path) -> None:

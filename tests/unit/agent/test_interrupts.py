@@ -1,4 +1,4 @@
-"""The first signal asks, the second insists, and the old handlers come back."""
+"""The first signal asks, the third insists, and the old handlers come back."""
 
 from __future__ import annotations
 
@@ -10,13 +10,25 @@ from agent.interrupts import SIGNALS, Interrupts
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_remembered_and_the_second_raises(number: signal.Signals) -> None:
+def test_two_signals_are_remembered_and_the_third_raises(number: signal.Signals) -> None:
     with Interrupts() as asked:
         assert not asked()
-        signal.raise_signal(number)
-        assert asked()
+        for count in (1, 2):
+            signal.raise_signal(number)
+            assert asked()
+            assert asked.count == count
+        assert asked.by_person is (number == signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
+
+
+def test_what_was_taken_back_counts_no_more() -> None:
+    with Interrupts() as asked:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+            assert asked()
+            asked.take_back()
+            assert not asked()
 
 
 def test_where_nothing_can_be_lost_the_first_signal_raises() -> None:

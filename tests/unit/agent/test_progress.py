@@ -16,8 +16,10 @@ from agent.events import (
     CheckDone,
     ContentDelta,
     Event,
+    FromAttempt,
     Notice,
     Prefilled,
+    RunEnded,
     RunStarted,
     StepDone,
     ThinkingDelta,
@@ -62,6 +64,34 @@ def test_a_step_reads_from_top_to_bottom() -> None:
         "  Edited a.py: 1 replacement.",
         "step 1: 20 prefilled, 10 generated, 30 in context",
         "check after: passes",
+    ]
+
+
+def test_attempts_at_once_have_whole_lines_with_their_number() -> None:
+    call = ToolCall("edit", {"file_path": "a.py"})
+    step = Step(0, Message("assistant"), (), Usage(30, 20, 10))
+    text = shown(
+        FromAttempt(1, RunStarted("one", "embedded", "docker", 1, 2)),
+        FromAttempt(2, RunStarted("two", "embedded", "docker", 2, 2)),
+        FromAttempt(1, ThinkingDelta("I th")),
+        FromAttempt(2, ContentDelta("So")),
+        FromAttempt(2, CallPlanned(call)),
+        FromAttempt(1, CallDone(call, Observation("fine"))),
+        FromAttempt(2, CallDone(call, Observation("No such file.\nMore.", ok=False))),
+        FromAttempt(1, StepDone(step)),
+        FromAttempt(2, CheckDone("after", CheckRun(0, "much\n", 0.1))),
+        FromAttempt(2, RunEnded("two", "submitted", 0, None)),
+        FromAttempt(1, RunEnded("one", "cancelled", 130, None)),
+    )
+    assert text.splitlines() == [
+        "[1] session one",
+        "[2] session two",
+        "[2] ▸ edit file_path=a.py",
+        "[2]   No such file.",
+        "[1] step 1: 20 prefilled, 10 generated, 30 in context",
+        "[2] check: passes",
+        "[2] submitted",
+        "[1] cancelled",
     ]
 
 

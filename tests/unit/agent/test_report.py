@@ -43,6 +43,7 @@ KEYS = [
     "check",
     "model",
     "sandbox",
+    "attempts",
 ]
 
 

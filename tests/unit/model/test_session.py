@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from model.cache import HybridState
 from model.engine import Engine
-from model.errors import ContextFull, SessionClosed
+from model.errors import ContextFull, MemoryFull, SessionClosed
+from model.hybrid import HybridNetwork
 from model.sampling import SamplingParams
 from model.session import Session, TokenEvent, Usage
 
@@ -308,3 +312,90 @@ def test_grad_mode_of_the_caller_does_not_matter(session: Session) -> None:
         first = say(session, 3)
     with torch.inference_mode():
         assert say(twin, 3) == first
+
+
+def test_a_parked_session_goes_on_as_if_it_had_not_been(tiny_engine: Engine) -> None:
+    session = tiny_engine.session(seed=5)
+    session.extend(range(700))
+    twin = session.fork()
+    expected = say(twin, 6)
+    network = tiny_engine.network
+    assert isinstance(network, HybridNetwork)
+    memory = network.layout.memory
+    twin.close()
+    before = memory.used
+    session.park()
+    assert memory.used < before
+    assert memory.parked_bytes > 0
+    assert say(session, 6) == expected
+    assert memory.parked_bytes == 0
+
+
+def test_parking_takes_nothing_from_a_fork_that_works_on(tiny_engine: Engine) -> None:
+    session = tiny_engine.session(seed=5)
+    session.extend(range(700))
+    twin = session.fork()
+    say(twin, 2)
+    session.park()
+    state = twin.snapshot().state
+    assert isinstance(state, HybridState)
+    assert not any(page.block.parked for page in state.pages)
+    expected = say(twin.fork(), 3)
+    assert say(twin, 3) == expected
+
+
+def test_a_fork_waits_for_the_token_under_way(session: Session) -> None:
+    """Another thread forks all the time; each fork goes on from a whole token."""
+    expected = say(session.fork(), 60)
+    forks: list[Session] = []
+    done = threading.Event()
+
+    def fork() -> None:
+        while not done.is_set():
+            forks.append(session.fork())
+            done.wait(0.002)
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    assert say(session, 60) == expected
+    done.set()
+    thread.join()
+    assert forks
+    for twin in forks[:: max(1, len(forks) // 10)]:
+        said = twin.length - len(PROMPT)
+        assert say(twin, 60 - said) == expected[said:]
+
+
+def test_the_budget_ends_a_call_and_not_the_session(tiny_checkpoint: Path) -> None:
+    engine = Engine.load(tiny_checkpoint, name="tiny", kv_memory=300_000)
+    session = engine.session(seed=5)
+    session.extend(PROMPT)
+    expected = say(session.fork(), 5)
+    before = session.ids, session.usage
+    with pytest.raises(MemoryFull, match="--kv-memory"):
+        session.extend([1] * 2000)
+    assert (session.ids, session.usage) == before
+    assert say(session, 5) == expected
+
+
+def test_a_budget_for_not_even_one_session(tiny_checkpoint: Path) -> None:
+    with pytest.raises(MemoryFull, match=r"one session of tiny needs at least .* MiB"):
+        Engine.load(tiny_checkpoint, name="tiny", kv_memory=1000)
+
+
+def test_more_sessions_than_fit_take_turns(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    engine = Engine.load(tiny_checkpoint, name="tiny", kv_memory=400_000, swap=tmp_path)
+    roomy = Engine.load(tiny_checkpoint, name="tiny")
+    sessions, expected = [], []
+    for number in range(8):
+        for each, into in ((engine, sessions), (roomy, expected)):
+            into.append(each.session(seed=number))
+            into[-1].extend(range(number, 300))
+    for _ in range(2):
+        for ours, theirs in zip(sessions, expected, strict=True):
+            assert say(ours, 2) == say(theirs, 2)
+    network = engine.network
+    assert isinstance(network, HybridNetwork)
+    assert network.layout.memory.used <= 400_000
+    assert network.layout.memory.parked_bytes > 0
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,108 @@
+"""The beginning of a session: its first prompt, from a stored beginning where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agent.conversation import Conversation
+from agent.loading import LoadedModel
+from agent.loop import Loop, Opening
+from agent.states import common
+from agent.types import RunResult
+from agent.warm import MIN_TOKENS, WarmCache
+from model.errors import ModelError
+from model.messages import Message
+from model.session import Session
+from model.usage import Usage
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How first prompts are run: in the same pieces whether or not a state is stored."""
+
+    model: LoadedModel
+    warm: WarmCache
+    seed: int
+
+    def run(self, loop: Loop, messages: Sequence[Message]) -> RunResult:
+        """A whole run from ``messages``, the system message and the user's."""
+        loop.before = Usage()
+        return loop.run(messages, user_turn=True, opening=self.enter(loop.conversation, messages))
+
+    def enter(
+        self,
+        conversation: Conversation,
+        messages: Sequence[Message],
+        reached: Callable[[Session], None] = lambda session: None,
+    ) -> Opening | None:
+        """Give ``conversation`` a session with the part of ``messages`` that tasks have in common.
+
+        Returns the rest. ``reached`` is told the session as it begins and at each cut. None if it
+        was halted, or the prompt does not fit: the conversation is then new, and whoever runs the
+        messages finds out why.
+        """
+        ids = conversation.encode(messages)
+        cuts = self.cuts(conversation, messages, ids)
+        if len(ids) >= self.model.engine.context_length:
+            cuts = []
+        conversation.adopt(self.warm.start(ids, cuts, seed=self.seed))
+        reached(conversation.session)
+        for number, cut in enumerate(cuts):
+            if cut <= conversation.tokens:
+                continue
+            try:
+                heard = conversation.hear(ids[conversation.tokens : cut])
+            except ModelError:
+                heard = False
+            if not heard:
+                conversation.adopt(self.model.engine.session(seed=self.seed))
+                return None
+            self.warm.keep(conversation.session, cuts[: number + 1])
+            reached(conversation.session)
+        return Opening(ids[conversation.tokens :], ids)
+
+    def cuts(
+        self, conversation: Conversation, messages: Sequence[Message], ids: Sequence[int]
+    ) -> list[int]:
+        """Where in ``ids`` the parts end that other tasks will have too, in order.
+
+        They are found by rendering the same system message before another user's words.
+        """
+        if len(messages) < 2 or messages[0].role != "system":
+            return []
+        other = conversation.encode([messages[0], Message("user", "?")])
+        cut = common(ids, other)
+        # The words of the two may begin with the same tokens; a turn's start is the same always.
+        cut = self.model.chat.turn_cut(ids[:cut])
+        return [cut] if cut >= MIN_TOKENS else []
+
+
+@dataclass
+class Trunk:
+    """The common beginning of several attempts: states of one session, by length."""
+
+    ids: list[int]
+    states: dict[int, Session]
+
+    def add(self, session: Session) -> None:
+        """Keep ``session`` as it is now."""
+        self.states[session.length] = session.fork()
+
+    def branch(self, ids: Sequence[int], *, seed: int, first: bool) -> Session:
+        """A session with the longest kept beginning of ``ids``.
+
+        The ``first`` branch has paid for it; for the others it is shared.
+        """
+        known = common(self.ids, ids)
+        at = max(length for length in self.states if length <= known)
+        base = self.states[at]
+        branch = base.fork(seed=seed)
+        if not first:
+            branch.carry(Usage(shared_tokens=at) - base.usage)
+        return branch
+
+    def close(self) -> None:
+        """Let go of the states."""
+        for session in self.states.values():
+            session.close()

@@ -1,0 +1,73 @@
+"""Engines over random, seeded weights in the shapes that the benchmarks measure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.engine import Engine
+from model.hybrid import HybridModel, HybridNetwork
+from model.memory import Memory
+from model.sampling import SamplingParams
+from model.weights import tensor_shapes
+
+CONFIGS = Path(__file__).resolve().parents[1] / "tests" / "golden" / "configs"
+
+
+def shape(name: str, context_length: int = 1 << 18) -> ModelConfig:
+    """``small`` (5 million parameters, as the embedded model), or a published configuration in
+    ``tests/golden/configs``, such as ``qwen3_5_0.8b``."""
+    if name != "small":
+        config = json.loads((CONFIGS / f"{name}.config.json").read_text())
+        return replace(ModelConfig.from_dict(config), context_length=context_length)
+    return replace(
+        ModelConfig.tiny(vocab_size=4096, context_length=context_length),
+        hidden_size=192,
+        intermediate_size=448,
+        layer_types=(("linear_attention",) * 3 + ("full_attention",)) * 2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=32,
+        linear_value_head_dim=64,
+        rotary_dim=16,
+        mrope_section=(3, 3, 2),
+    )
+
+
+def random_tensors(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
+    """Weights under the checkpoint's names: rows of unit scale, moderate decays, no MTP layer."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, size in tensor_shapes(config).items():
+        if name.startswith("mtp."):
+            continue
+        if name.endswith("A_log"):
+            tensors[name] = torch.empty(size).uniform_(0.003, 0.3, generator=generator).log()
+        else:
+            spread = size[-1] ** -0.5 if len(size) > 1 else 0.2
+            tensor = torch.empty(size, dtype=dtype).normal_(std=spread, generator=generator)
+            tensors[name] = tensor
+    return tensors
+
+
+def random_engine(
+    name: str,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    context_length: int = 1 << 18,
+    memory: Memory | None = None,
+) -> Engine:
+    """An engine over ``random_tensors`` of ``shape(name)``."""
+    config = shape(name, context_length)
+    with torch.inference_mode():
+        model = HybridModel.build(config, random_tensors(config, dtype), dtype)
+    network = HybridNetwork(model, fingerprint=f"random-{name}-{dtype}", memory=memory)
+    return Engine(network, config, name=name, generation=SamplingParams())

@@ -1,0 +1,191 @@
+"""The forms in which a weight matrix is held, beside a plain tensor ``[outputs, inputs]``.
+
+Quantised weights lie in blocks of 16 outputs, the way the compiled path multiplies them: for each
+four inputs in turn, four neighbours of each of the 16 outputs. An int8 weight is stored plus 128;
+int4 weights plus 8, two groups of four in one run of bytes, the earlier one in the low half. Each
+``group`` inputs of an output share one scale in bfloat16: weight = integer * scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.backend import KernelError
+from kernels.native import native
+
+BLOCK = 16
+GROUPS = (128, 64, 32)
+"""Sizes of a group that are tried in turn."""
+
+_CLIPS = (1.0, 0.94, 0.88, 0.82, 0.76)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeight:
+    """``[outputs, inputs]`` in ``bits`` 8 or 4.
+
+    ``data`` is uint8 ``[blocks, inputs * bits / 8 * 16]``, ``scales`` bfloat16 ``[blocks, groups,
+    16]``; the outputs of the last block beyond ``outputs`` are zero.
+    """
+
+    bits: int
+    group: int
+    outputs: int
+    inputs: int
+    data: Tensor
+    scales: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the matrix."""
+        return torch.Size((self.outputs, self.inputs))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, scales included."""
+        return self.data.nbytes + self.scales.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class StackedWeight:
+    """Several weights with the same inputs, one below the other, none of them copied."""
+
+    parts: tuple[Tensor | QuantizedWeight, ...]
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the whole matrix."""
+        return torch.Size((sum(p.shape[0] for p in self.parts), self.parts[0].shape[1]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(part.nbytes for part in self.parts)
+
+
+Weight = Tensor | QuantizedWeight | StackedWeight
+
+
+def stack(parts: Sequence[Tensor | QuantizedWeight], *, copy_below: int = 1 << 20) -> Weight:
+    """One weight from several: small ones on the CPU, and all elsewhere, are copied into one."""
+    if len(parts) == 1:
+        return parts[0]
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if len(tensors) == len(parts):
+        small = sum(part.numel() for part in tensors) < copy_below
+        if small or tensors[0].device.type != "cpu":
+            return torch.cat(tensors)
+    return StackedWeight(tuple(parts))
+
+
+def group_for(inputs: int) -> int:
+    """The largest of ``GROUPS`` that divides ``inputs``. Raises ``KernelError``."""
+    for group in GROUPS:
+        if inputs % group == 0:
+            return group
+    raise KernelError(
+        f"a matrix with {inputs} inputs cannot be quantised: no group of {GROUPS} divides it; "
+        "use quantize none"
+    )
+
+
+def quantize(weight: Tensor, bits: int, group: int | None = None) -> QuantizedWeight:
+    """``weight [outputs, inputs]`` rounded to ``bits`` 8 or 4, by groups of ``group`` inputs.
+
+    int8 takes the largest magnitude of a group as 127. int4 takes the largest one as -8 (a scale
+    may be negative), or a clipped range where that lowers the squared error. Raises
+    ``KernelError`` if the group does not divide the inputs.
+    """
+    outputs, inputs = weight.shape
+    group = group_for(inputs) if group is None else group
+    if bits not in (4, 8):
+        raise KernelError(f"weights of {bits} bits are not supported; use 8 or 4")
+    if group % 16 or inputs % group:
+        raise KernelError(
+            f"groups of {group} do not divide {inputs} inputs into multiples of 16; "
+            f"use one of {GROUPS} that does"
+        )
+    blocks = -(-outputs // BLOCK)
+    data = torch.empty(blocks, inputs * BLOCK * bits // 8, dtype=torch.uint8)
+    scales = torch.empty(blocks, inputs // group, BLOCK, dtype=torch.bfloat16)
+    library = native()
+    if library is not None and weight.dtype in (torch.bfloat16, torch.float32):
+        source = weight.detach().cpu().contiguous()
+        threads = torch.get_num_threads()
+        scratch = torch.empty(threads, inputs)
+        library.call.tenuto_quantize(
+            source.data_ptr(),
+            source.dtype == torch.bfloat16,
+            outputs,
+            inputs,
+            group,
+            bits,
+            data.data_ptr(),
+            scales.data_ptr(),
+            scratch.data_ptr(),
+            threads,
+        )
+    else:
+        _quantize_reference(weight, bits, group, data, scales)
+    return QuantizedWeight(bits, group, outputs, inputs, data, scales)
+
+
+def _quantize_reference(
+    weight: Tensor, bits: int, group: int, data: Tensor, scales: Tensor
+) -> None:
+    outputs, inputs = weight.shape
+    padded = torch.zeros(data.shape[0] * BLOCK, inputs)
+    padded[:outputs] = weight.detach().float()
+    grouped = padded.reshape(-1, inputs // group, group)
+    top = grouped.gather(-1, grouped.abs().argmax(-1, keepdim=True))
+    if bits == 8:
+        scale = (top.abs() / 127).bfloat16().float()
+    else:
+        scale = torch.zeros_like(top)
+        least = torch.full_like(top, math.inf)
+        for clip in _CLIPS:
+            tried = (top / -8 * clip).bfloat16().float()
+            error = (grouped - _rounded(grouped, tried, bits) * tried).square().sum(-1, True)
+            better = (error < least) & (tried != 0)
+            scale, least = torch.where(better, tried, scale), torch.where(better, error, least)
+    integers = _rounded(grouped, scale, bits).to(torch.int16).reshape(-1, BLOCK, inputs)
+    # [blocks, 16, inputs / 4, 4] -> [blocks, inputs / 4, 16, 4]
+    runs = integers.reshape(-1, BLOCK, inputs // 4, 4).transpose(1, 2)
+    joined = (runs[:, 0::2] + 8) | ((runs[:, 1::2] + 8) << 4)
+    packed = runs + 128 if bits == 8 else joined
+    data.copy_(packed.to(torch.uint8).reshape(data.shape))
+    scales.copy_(scale.reshape(-1, BLOCK, inputs // group).transpose(1, 2))
+
+
+def _rounded(values: Tensor, scale: Tensor, bits: int) -> Tensor:
+    by = torch.where(scale != 0, 1 / scale, torch.zeros_like(scale))
+    low, high = (-127, 127) if bits == 8 else (-8, 7)
+    return (values * by).round().clamp(low, high)
+
+
+def dequantize(weight: QuantizedWeight) -> Tensor:
+    """The matrix ``[outputs, inputs]`` in float32."""
+    blocks, inputs = weight.data.shape[0], weight.inputs
+    runs = weight.data.reshape(blocks, -1, BLOCK, 4).to(torch.int16)
+    if weight.bits == 8:
+        integers = runs - 128
+    else:
+        integers = torch.stack([(runs & 15) - 8, (runs >> 4) - 8], dim=2)
+        integers = integers.reshape(blocks, -1, BLOCK, 4)
+    rows = integers.transpose(1, 2).reshape(blocks * BLOCK, inputs // weight.group, weight.group)
+    scales = weight.scales.float().transpose(1, 2).reshape(blocks * BLOCK, -1, 1)
+    return (rows * scales).reshape(blocks * BLOCK, inputs)[: weight.outputs]
+
+
+def plain(weight: Weight, dtype: torch.dtype) -> Tensor:
+    """Any weight as one plain tensor."""
+    if isinstance(weight, StackedWeight):
+        return torch.cat([plain(part, dtype) for part in weight.parts])
+    if isinstance(weight, QuantizedWeight):
+        return dequantize(weight).to(dtype)
+    return weight.to(dtype)

@@ -1,0 +1,224 @@
+// Causal grouped-query attention over pages of keys and values.
+#pragma once
+#include "delta.h"
+
+constexpr int64_t PAGE = 256;   // positions a page, and a block of the softmax
+constexpr int64_t SPAN = 2048;  // positions packed at once for many queries
+constexpr int64_t QUERIES = 48; // queries a unit of work
+
+// Keys and values of one sequence and layer: position p of KV head j has its key at
+// page[p / PAGE] + keys + (j*PAGE + p % PAGE) * dim elements, its value at `values` instead.
+struct Cache {
+    char* const* pages;
+    int64_t keys, values; // bytes from the start of a page
+    int64_t dim, kv_heads, heads;
+    bool bf16;
+};
+INLINE char* key_at(const Cache& c, int64_t head, int64_t position) {
+    return c.pages[position / PAGE] + c.keys +
+           (head * PAGE + position % PAGE) * c.dim * (c.bf16 ? 2 : 4);
+}
+INLINE char* value_at(const Cache& c, int64_t head, int64_t position) {
+    return key_at(c, head, position) - c.keys + c.values;
+}
+
+// One block of positions for the queries of one KV head that stand at the same place.
+// q [group] rows of `dim`, scaled, in the dtype of the cache. Partial result: [group][dim + 2].
+template <class S, int G>
+static inline void attend_block(const Cache& c, int64_t head, int64_t first, int64_t count,
+                                const int32_t* q, float* out) {
+    int64_t words = c.bf16 ? c.dim / 2 : c.dim;
+    float p[G][PAGE];
+    const char *keys = key_at(c, head, first), *values = value_at(c, head, first);
+    for (int64_t i = 0; i < count; ++i) {
+        F16 acc[G];
+        for (int g = 0; g < G; ++g) acc[g] = zero();
+        const int32_t* key = (const int32_t*)keys + i * words;
+        for (int64_t k = 0; k < words; k += 16) {
+            I16 w = loadi(key + k);
+            for (int g = 0; g < G; ++g) acc[g] = S::step(acc[g], w, loadi(q + g * words + k));
+        }
+        for (int g = 0; g < G; ++g) p[g][i] = sum(acc[g]);
+    }
+    for (int g = 0; g < G; ++g) {
+        float most = p[g][0];
+        for (int64_t i = 1; i < count; ++i) most = p[g][i] > most ? p[g][i] : most;
+        for (int64_t i = count; i & 15; ++i) p[g][i] = -INFINITY;
+        F16 total = zero(), top = set1(most);
+        for (int64_t i = 0; i < count; i += 16) {
+            F16 e = exp(load(p[g] + i) - top);
+            store(p[g] + i, e);
+            if (i + 16 <= count) total = total + e;
+        }
+        float l = sum(total);
+        for (int64_t i = count & ~15; i < count; ++i) l += p[g][i];
+        out[g * (c.dim + 2) + c.dim] = most;
+        out[g * (c.dim + 2) + c.dim + 1] = l;
+    }
+    for (int64_t d = 0; d < c.dim; d += 16) {
+        F16 acc[G];
+        for (int g = 0; g < G; ++g) acc[g] = zero();
+        for (int64_t i = 0; i < count; ++i) {
+            F16 v = load_as(values, i * c.dim + d, c.bf16);
+            for (int g = 0; g < G; ++g) acc[g] = fma(set1(p[g][i]), v, acc[g]);
+        }
+        for (int g = 0; g < G; ++g) store(out + g * (c.dim + 2) + d, acc[g]);
+    }
+}
+template <class S>
+static void attend_group(const Cache& c, int64_t head, int64_t first, int64_t count,
+                         const int32_t* q, float* out) {
+    int64_t words = c.bf16 ? c.dim / 2 : c.dim, left = c.heads / c.kv_heads;
+#define ONE(G) { attend_block<S, G>(c, head, first, count, q, out); \
+                 q += G * words; out += G * (c.dim + 2); left -= G; }
+    while (left > 0) {
+        if (left >= 6) ONE(6) else if (left >= 4) ONE(4) else if (left >= 2) ONE(2) else ONE(1)
+    }
+#undef ONE
+}
+
+// Joins the partial results of one query and head, `step` floats apart, in their order.
+INLINE void join_blocks(const float* part, int64_t blocks, int64_t step, int64_t dim, float* out) {
+    float most = -INFINITY;
+    for (int64_t b = 0; b < blocks; ++b)
+        most = part[b * step + dim] > most ? part[b * step + dim] : most;
+    float total = 0;
+    for (int64_t d = 0; d < dim; d += 16) store(out + d, zero());
+    for (int64_t b = 0; b < blocks; ++b) {
+        const float* from = part + b * step;
+        float e = expf(from[dim] - most);
+        total += e * from[dim + 1];
+        for (int64_t d = 0; d < dim; d += 16)
+            store(out + d, fma(load(from + d), set1(e), load(out + d)));
+    }
+    F16 by = set1(1.0f / total);
+    for (int64_t d = 0; d < dim; d += 16) store(out + d, load(out + d) * by);
+}
+
+// ---- many queries of one sequence: keys and values are packed for tiles, a span at a time ----
+
+// Packed keys of a page: [256/16][dim words][16]; values: [dim/16][256 positions as words][16].
+static int64_t packed_bytes(const Cache& c) {
+    return SPAN * c.dim * (c.bf16 ? 2 : 4) * 2 * c.kv_heads;
+}
+static void pack_page(const Cache& c, int64_t head, int64_t first, int64_t count, char* keys,
+                      char* values) {
+    int64_t words = c.bf16 ? c.dim / 2 : c.dim, size = c.bf16 ? 2 : 4;
+    for (int64_t b = 0; b < PAGE; b += 16) {
+        int64_t rows = least(16, count - b);
+        if (rows <= 0)
+            memset(keys + b * words * 4, 0, words * 64);
+        else
+            turn((const int32_t*)key_at(c, head, first + b), words, rows, words,
+                 (int32_t*)keys + b * words);
+    }
+    const char* from = value_at(c, head, first);
+    for (int64_t d = 0; d < c.dim; d += 16) {
+        char* to = values + d * PAGE * size;
+        for (int64_t i = 0; i < PAGE; i += c.bf16 ? 2 : 1) {
+            if (!c.bf16) {
+                F16 v = i < count ? load((const float*)from + i * c.dim + d) : zero();
+                memcpy(to + i * 64, &v, 64);
+                continue;
+            }
+            uint16_t pair[32];
+            const uint16_t* v = (const uint16_t*)from + i * c.dim + d;
+            for (int j = 0; j < 16; ++j) {
+                pair[2 * j] = i < count ? v[j] : 0;
+                pair[2 * j + 1] = i + 1 < count ? v[c.dim + j] : 0;
+            }
+            memcpy(to + i * 32, pair, 64);
+        }
+    }
+}
+
+// Queries `rows` of one head, at positions `at`, at + 1, ... over the packed pages of one span.
+// q rows lie `q_ld` words apart; out rows `ld` floats apart hold the running sum, most and total
+// the running softmax (`heads` apart).
+template <class S>
+static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t rows, int64_t at,
+                        int64_t first, int64_t end, const char* keys, const char* values,
+                        float* out, int64_t ld, float* most, float* total, float* scratch) {
+    int64_t words = c.bf16 ? c.dim / 2 : c.dim, size = c.bf16 ? 2 : 4;
+    float* s = scratch;
+    char* p = (char*)(scratch + QUERIES * PAGE);
+    float factor[QUERIES];
+    for (int64_t b = first; b < end && b < at + rows; b += PAGE) {
+        int64_t count = least(PAGE, at + rows - b), padded = (count + 31) & ~31;
+        const char* kb = keys + (b - first) * words * 4;
+        const char* vb = values + (b - first) * c.dim * size;
+        multiply<S>(q, q_ld, 1, rows, words, kb, words * 64, 64, s, PAGE, padded, false);
+        for (int64_t r = 0; r < rows; ++r) {
+            int64_t seen = least(count, at + r + 1 - b);
+            float* row = s + r * PAGE;
+            float old = most[r * c.heads], top = old;
+            for (int64_t i = seen > 0 ? seen : 0; i < padded; ++i) row[i] = -INFINITY;
+            F16 m = set1(old);
+            for (int64_t i = 0; i < padded; i += 16) m = max(m, load(row + i));
+            top = largest(m);
+            factor[r] = old == top ? 1.0f : expf(old - top);
+            F16 sum_e = zero();
+            for (int64_t i = 0; i < padded; i += 16) {
+                F16 e = exp(load(row + i) - set1(top));
+                if (i + 16 > seen) {
+                    float t[16];
+                    store(t, e);
+                    for (int64_t x = 0; x < 16; ++x) t[x] = i + x < seen ? t[x] : 0;
+                    e = load(t);
+                }
+                sum_e = sum_e + e;
+                if (c.bf16) store_bf16((uint16_t*)p + r * PAGE + i, e);
+                else store((float*)p + r * PAGE + i, e);
+            }
+            most[r * c.heads] = top;
+            total[r * c.heads] = total[r * c.heads] * factor[r] + sum(sum_e);
+            if (factor[r] != 1.0f)
+                for (int64_t d = 0; d < c.dim; d += 16)
+                    store(out + r * ld + d, load(out + r * ld + d) * set1(factor[r]));
+        }
+        multiply<S>((const int32_t*)p, c.bf16 ? PAGE / 2 : PAGE, 1, rows,
+                    c.bf16 ? padded / 2 : padded, vb, PAGE * size * 16, 64, out, ld, c.dim, true);
+    }
+}
+static int64_t span_floats() { return QUERIES * PAGE * 2 + 64; }
+
+// out [time] rows, `ld` apart, head h at h*dim: the attention of `time` queries whose first stands
+// at position `start`. q [time][heads][dim] in the dtype of the cache. most, total: [time][heads].
+template <class S>
+static void attend_many(const Cache& c, const char* q, int64_t time, int64_t start, float* out,
+                        int64_t ld, float* most, float* total, char* packed, float* scratch,
+                        int threads) {
+    int64_t size = c.bf16 ? 2 : 4, words = c.dim * size / 4, group = c.heads / c.kv_heads;
+    int64_t length = start + time, tiles = ceil_div(time, QUERIES);
+    int64_t half = SPAN * c.dim * size;
+    for (int64_t t = 0; t < time; ++t) {
+        for (int64_t i = 0; i < c.heads; ++i) {
+            most[t * c.heads + i] = -INFINITY;
+            total[t * c.heads + i] = 0;
+        }
+        memset(out + t * ld, 0, c.heads * c.dim * 4);
+    }
+    for (int64_t first = 0; first < length; first += SPAN) {
+        int64_t end = least(length, first + SPAN), pages = ceil_div(end - first, PAGE);
+        parallel(pages * c.kv_heads, threads, [&](int64_t i, int) {
+            int64_t head = i / pages, b = i % pages * PAGE;
+            char* to = packed + head * 2 * half + b * c.dim * size;
+            pack_page(c, head, first + b, least(PAGE, end - first - b), to, to + half);
+        });
+        parallel(tiles * c.heads, threads, [&](int64_t i, int thread) {
+            // The last tiles see the most positions: they go first.
+            int64_t head = i % c.heads, t = (tiles - 1 - i / c.heads) * QUERIES;
+            const char* keys = packed + head / group * 2 * half;
+            attend_span<S>(c, (const int32_t*)(q + (t * c.heads + head) * c.dim * size),
+                           c.heads * words, least(QUERIES, time - t), start + t, first, end, keys,
+                           keys + half, out + t * ld + head * c.dim, ld, most + t * c.heads + head,
+                           total + t * c.heads + head, scratch + thread * span_floats());
+        });
+    }
+    for (int64_t t = 0; t < time; ++t)
+        for (int64_t i = 0; i < c.heads; ++i) {
+            F16 by = set1(1.0f / total[t * c.heads + i]);
+            float* row = out + t * ld + i * c.dim;
+            for (int64_t d = 0; d < c.dim; d += 16) store(row + d, load(row + d) * by);
+        }
+}

@@ -1,0 +1,78 @@
+// What Python calls. Compiled once for each level of instructions (see kernels/native/build.py);
+// every function is free of state and may run in several threads at once.
+#include "forward.h"
+#include "quantize.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// The best level this processor runs: 3 AVX-512 with VNNI and BF16, 2 AVX-512 with VNNI, 1 AVX2, 0 any.
+EXPORT int64_t tenuto_level() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool wide = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vnni");
+    if (wide && __builtin_cpu_supports("avx512bf16")) return 3;
+    if (wide) return 2;
+    if (avx2) return 1;
+#endif
+    return 0;
+}
+
+EXPORT int64_t tenuto_product_scratch(const Matrix* m, int64_t rows, int64_t threads) {
+    return prepared_bytes(m->inputs, rows) + panel_bytes(m->inputs) * threads + 64;
+}
+// out[rows][outputs] = x[rows][inputs] times the matrix.
+EXPORT void tenuto_product(const Matrix* m, const float* x, int64_t rows, float* out, int64_t exact,
+                           char* scratch, int64_t threads) {
+    scratch = (char*)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    Prepared p = room(*m, rows, scratch);
+    for (int64_t r = 0; r < rows; ++r) prepare_row(p, r, x + r * m->inputs);
+    product(*m, rows_of(p, rows), out, outputs(*m), false, exact, scratch + prepared_bytes(m->inputs, rows),
+            (int)threads);
+}
+
+EXPORT int64_t tenuto_forward_scratch(const Model* m, const Batch* b) { return forward_scratch(*m, *b); }
+EXPORT void tenuto_forward(const Model* m, const Batch* b) { forward(*m, *b); }
+
+// The gated delta rule; arrays as in kernels.gated_delta_rule, float32 and contiguous.
+EXPORT int64_t tenuto_delta_scratch(int64_t key_dim, int64_t value_dim, int64_t threads) {
+    return delta_floats(key_dim, value_dim) * 4 * threads + 64;
+}
+EXPORT void tenuto_delta(const float* q, const float* k, const float* v, const float* decay,
+                         const float* beta, const float* before, float* after, float* out,
+                         int64_t batch, int64_t time, int64_t key_heads, int64_t value_heads,
+                         int64_t key_dim, int64_t value_dim, int64_t steps, char* scratch,
+                         int64_t threads) {
+    float* local = (float*)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    int64_t group = value_heads / key_heads, state = key_dim * value_dim;
+    parallel(batch * value_heads, (int)threads, [&](int64_t i, int thread) {
+        int64_t b = i / value_heads, h = i % value_heads, row = b * time;
+        const float* vh = v + (row * value_heads + h) * value_dim;
+        const float* qh = q + (row * key_heads + h / group) * key_dim;
+        const float* kh = k + (row * key_heads + h / group) * key_dim;
+        Head head = {qh, kh, vh, key_heads * key_dim, value_heads * value_dim, decay + row * value_heads + h,
+                     beta + row * value_heads + h, value_heads, time, key_dim, value_dim,
+                     before ? before + i * state : nullptr, after + i * state,
+                     out + (row * value_heads + h) * value_dim, value_heads * value_dim};
+        delta_rule(head, steps != 0, local + thread * delta_floats(key_dim, value_dim));
+    });
+}
+
+// A weight [rows][inputs], bfloat16 or float32, into blocks and scales. `rows` of a last block may
+// be fewer than 16. `scratch` holds a row of floats for each thread.
+EXPORT void tenuto_quantize(const void* weight, int64_t bf16, int64_t rows, int64_t inputs,
+                            int64_t group, int64_t bits, uint8_t* data, uint16_t* scales,
+                            float* scratch, int64_t threads) {
+    parallel(ceil_div(rows, 16), (int)threads, [&](int64_t b, int thread) {
+        float* buffer = scratch + thread * inputs;
+        auto row = [&](int64_t i) {
+            for (int64_t k = 0; k < inputs; k += 16)
+                store(buffer + k, load_as(weight, (b * 16 + i) * inputs + k, bf16 != 0));
+            return (const float*)buffer;
+        };
+        quantize_block(row, least(16, rows - b * 16), inputs, group, (int)bits,
+                       data + b * inputs * 2 * bits, scales + b * inputs / group * 16);
+    });
+}

@@ -1,0 +1,192 @@
+// Sixteen lanes at a time, whatever the machine has: one AVX-512 register, two AVX or four SSE ones.
+// Everything above this file is written once and compiled for each level of instructions.
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;
+#elif defined(__AVX2__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+constexpr int PARTS = 16 / WIDTH;
+
+typedef float vf __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t vi __attribute__((vector_size(4 * WIDTH)));
+struct F16 { vf v[PARTS]; };
+struct I16 { vi v[PARTS]; };
+#define EACH for (int h = 0; h < PARTS; ++h)
+
+INLINE F16 zero() { F16 r; EACH r.v[h] = vf{}; return r; }
+INLINE F16 set1(float x) { F16 r; EACH r.v[h] = x - vf{}; return r; }
+INLINE I16 set1i(int32_t x) { I16 r; EACH r.v[h] = x - vi{}; return r; }
+INLINE F16 load(const float* p) { F16 r; memcpy(&r, p, 64); return r; }
+INLINE I16 loadi(const void* p) { I16 r; memcpy(&r, p, 64); return r; }
+INLINE void store(float* p, F16 x) { memcpy(p, &x, 64); }
+INLINE F16 operator+(F16 a, F16 b) { EACH a.v[h] += b.v[h]; return a; }
+INLINE F16 operator-(F16 a, F16 b) { EACH a.v[h] -= b.v[h]; return a; }
+INLINE F16 operator*(F16 a, F16 b) { EACH a.v[h] *= b.v[h]; return a; }
+INLINE F16 operator/(F16 a, F16 b) { EACH a.v[h] /= b.v[h]; return a; }
+INLINE F16 fma(F16 a, F16 b, F16 c) { EACH c.v[h] = a.v[h] * b.v[h] + c.v[h]; return c; }
+INLINE F16 to_float(I16 x) { F16 r; EACH r.v[h] = __builtin_convertvector(x.v[h], vf); return r; }
+INLINE I16 mask(I16 x, int32_t m) { EACH x.v[h] &= m; return x; }
+INLINE I16 shift(I16 x, int n) { EACH x.v[h] = (vi)((x.v[h] >> n)); return x; }
+INLINE F16 max(F16 a, F16 b) { EACH a.v[h] = b.v[h] > a.v[h] ? b.v[h] : a.v[h]; return a; }
+INLINE F16 absolute(F16 x) { EACH x.v[h] = (vf)((vi)x.v[h] & 0x7fffffff); return x; }
+
+// Sums in one fixed order.
+INLINE float sum(F16 x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x.v[0]);
+#else
+    vf s = x.v[0];
+    for (int h = 1; h < PARTS; ++h) s += x.v[h];
+    float r = 0;
+    for (int i = 0; i < WIDTH; ++i) r += s[i];
+    return r;
+#endif
+}
+INLINE float largest(F16 x) {
+    float r = x.v[0][0];
+    EACH for (int i = 0; i < WIDTH; ++i) r = x.v[h][i] > r ? x.v[h][i] : r;
+    return r;
+}
+
+// exp by range reduction and the polynomial of Cephes' expf; NaN stays NaN.
+INLINE F16 exp(F16 x) {
+    EACH {
+        vf a = x.v[h];
+        a = a < -87.0f ? -87.0f - vf{} : a;
+        a = a > 88.0f ? 88.0f - vf{} : a;
+        vf t = a * 1.44269504088896341f + 12582912.0f;
+        vi n = (vi)t - 0x4b400000;
+        vf f = t - 12582912.0f;
+        vf r = a - f * 0.693359375f;
+        r = r + f * 2.12194440e-4f;
+        vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+        p = p * r + 8.3334519073e-3f;
+        p = p * r + 4.1665795894e-2f;
+        p = p * r + 1.6666665459e-1f;
+        p = p * r + 5.0000001201e-1f;
+        p = p * r * r + r + 1.0f;
+        x.v[h] = p * (vf)((n + 127) << 23);
+    }
+    return x;
+}
+INLINE F16 sigmoid(F16 x) { return set1(1) / (set1(1) + exp(zero() - x)); }
+INLINE F16 silu(F16 x) { return x * sigmoid(x); }
+
+// bfloat16: two neighbours in a 32-bit word, the earlier one in the low half.
+INLINE uint16_t to_bf16(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)((u >> 16) | 64);
+    return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+INLINE float from_bf16(uint16_t x) {
+    uint32_t u = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+INLINE F16 load_bf16(const uint16_t* p) {
+#if defined(__AVX512F__)
+    __m512i w = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+    F16 r;
+    r.v[0] = (vf)_mm512_slli_epi32(w, 16);
+    return r;
+#else
+    float t[16];
+    for (int i = 0; i < 16; ++i) t[i] = from_bf16(p[i]);
+    return load(t);
+#endif
+}
+INLINE void store_bf16(uint16_t* p, F16 x) {
+#if defined(__AVX512BF16__)
+    __m256bh r = _mm512_cvtneps_pbh((__m512)x.v[0]);
+    memcpy(p, &r, 32);
+#else
+    float t[16];
+    store(t, x);
+    for (int i = 0; i < 16; ++i) p[i] = to_bf16(t[i]);
+#endif
+}
+
+// acc + the products of two pairs of bfloat16 in each lane.
+INLINE F16 dot2(F16 acc, I16 w, I16 a) {
+#if defined(__AVX512BF16__)
+    acc.v[0] = (vf)_mm512_dpbf16_ps((__m512)acc.v[0], (__m512bh)w.v[0], (__m512bh)a.v[0]);
+#else
+    EACH {
+        acc.v[h] = (vf)(w.v[h] << 16) * (vf)(a.v[h] << 16) + acc.v[h];
+        acc.v[h] = (vf)(w.v[h] & (int32_t)0xffff0000) * (vf)(a.v[h] & (int32_t)0xffff0000) + acc.v[h];
+    }
+#endif
+    return acc;
+}
+
+// acc + the products of four unsigned bytes of w with four signed bytes of a in each lane; exact.
+INLINE I16 dot4(I16 acc, I16 w, I16 a) {
+#if defined(__AVX512VNNI__)
+    acc.v[0] = (vi)_mm512_dpbusd_epi32((__m512i)acc.v[0], (__m512i)w.v[0], (__m512i)a.v[0]);
+#elif defined(__AVX2__)
+    EACH {
+        __m256i u = (__m256i)w.v[h], s = (__m256i)a.v[h];
+        __m256i even = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(255)),
+                                         _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
+        __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
+        acc.v[h] += (vi)even + (vi)odd;
+    }
+#elif defined(__SSE2__)
+    EACH {
+        __m128i u = (__m128i)w.v[h], s = (__m128i)a.v[h];
+        __m128i even = _mm_madd_epi16(_mm_and_si128(u, _mm_set1_epi16(255)),
+                                      _mm_srai_epi16(_mm_slli_epi16(s, 8), 8));
+        __m128i odd = _mm_madd_epi16(_mm_srli_epi16(u, 8), _mm_srai_epi16(s, 8));
+        acc.v[h] += (vi)even + (vi)odd;
+    }
+#else
+    uint8_t u[64];
+    int8_t s[64];
+    memcpy(u, &w, 64);
+    memcpy(s, &a, 64);
+    for (int i = 0; i < 16; ++i) {
+        int32_t t = 0;
+        for (int j = 0; j < 4; ++j) t += u[4 * i + j] * s[4 * i + j];
+        acc.v[i / WIDTH][i % WIDTH] += t;
+    }
+#endif
+    return acc;
+}
+
+INLINE int32_t word(const void* p) { int32_t w; memcpy(&w, p, 4); return w; }
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// body(i, thread) for i in 0..count, in pieces that idle threads take; which thread takes what
+// never changes a result, because no sum crosses from one i to another.
+template <class Body>
+static inline void parallel(int64_t count, int threads, const Body& body) {
+    if (threads > count) threads = (int)count;
+#if defined(_OPENMP)
+    if (threads > 1) {
+        int64_t piece = count / (threads * 8);
+        if (piece < 1) piece = 1;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, piece)
+        for (int64_t i = 0; i < count; ++i) body(i, omp_get_thread_num());
+        return;
+    }
+#endif
+    for (int64_t i = 0; i < count; ++i) body(i, 0);
+}
