@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from agent import report as reporting
+from agent.begin import Beginning
 from agent.check import run_check
 from agent.config import Settings
 from agent.context import Budget
@@ -26,24 +27,35 @@ from agent.conversation import Conversation
 from agent.errors import ConfigError
 from agent.events import CheckDone, CommandOutput, Listener, nobody
 from agent.history import History, history_of, records_of
-from agent.liverecord import IDLE, first_tree, forget_if_unused, pulled_after, register, turn_starts
+from agent.hooks import Hooks
+from agent.liverecord import (
+    IDLE,
+    begun,
+    ending,
+    first_tree,
+    forget_if_unused,
+    pulled_after,
+    register,
+    turn_starts,
+    write_told,
+)
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
+from agent.memory import Memory, first_notes
 from agent.mirror import Mirror, OnDisk, UserFiles
 from agent.prompt import WITH_A_PERSON, first_messages, later_text
 from agent.resume import Resumption, recall
 from agent.running import open_box, run_limits, sampling_of
 from agent.states import catch_up, foreign, keep_point, nearest
 from agent.store import RUNNING, SavedSession, Store, new_session_id, now
-from agent.trajectory import TrajectoryWriter, message_to_json
+from agent.trajectory import TrajectoryWriter
 from agent.types import CheckRun, Failed, LimitReached, RunResult, Step, Task
-from agent.version import version
+from agent.warm import WarmCache
 from model.messages import Message
 from model.session import Session, Snapshot, Usage
 from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError
 from sandboxes.exchange import Exchange
-from sandboxes.paths import Owner
 from sandboxes.rebuild import Origin
 from sandboxes.workspace import Workspace
 from tools.registry import Registry, default_tools
@@ -130,7 +142,7 @@ class LiveSession:
         """
         name = name or new_session_id()
         with ExitStack() as stack:
-            workspace = Workspace.create(repo)
+            workspace = Workspace.create(repo, ignored=settings.ignored_files)
             stack.callback(workspace.close)
             sandbox = stack.enter_context(open_box(settings, workspace, name))
             saved = register(store, name, repo, settings, model, workspace)
@@ -168,7 +180,12 @@ class LiveSession:
             data = saved.data
             origin = Origin(saved.files, str(data["baseline"]), str(data["head"]))
             repo = Path(str(data["repo"]))
-            workspace = Workspace.reopen(repo, origin, history.tree or first_tree(saved))
+            workspace = Workspace.reopen(
+                repo,
+                origin,
+                history.tree or first_tree(saved),
+                ignored=settings.ignored_files,
+            )
             stack.callback(workspace.close)
             sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
             if "tokenizer" in foreign(saved, history, model):
@@ -318,6 +335,7 @@ class LiveSession:
             command_timeout_s=self.settings.command_timeout,
             should_stop=self._halt,
             on_output=lambda text: around.listen(CommandOutput(text)),
+            count_tokens=self.model.chat.count_tokens,
         )
         self._registry = Registry(context, (*default_tools(), *around.tools))
         self._conversation = self._new_conversation(session)
@@ -333,6 +351,13 @@ class LiveSession:
             listen=self._around.listen,
             halt=self._halt,
         )
+
+    def _hooks(self) -> Hooks:
+        around = self._around
+        return Hooks(around.control.hooks, self.repo, self.id, around.listen, self._halt)
+
+    def _save(self) -> None:
+        self._conversation.session.save(self.saved.path)
 
     def _halt(self) -> bool:
         return self._around.halted.is_set() or self._budget.out_of_time()
@@ -353,7 +378,9 @@ class LiveSession:
         if self.steps and pulled:
             text = f"{text.strip()}\n\n{CHANGED.format(paths=', '.join(pulled[:NAMED]))}"
         news = self._news(text)
-        self._begin_record(news, text)
+        self._told(news)
+        named = {} if self.saved.data.get("task") else {"task": text.strip()}
+        self.saved = begun(self.saved, self.settings, self.model, len(self.steps), **named)
         opening = self._opening(news)
         first = len(self.steps)
         loop = Loop(
@@ -364,15 +391,24 @@ class LiveSession:
             self._trajectory,
             interrupted=self._around.halted.is_set,
             listen=self._around.listen,
-            save=lambda: self._conversation.session.save(self.saved.path),
+            save=self._save,
             mark=lambda: keep_point(self.saved, self._conversation.session),
             steps=self.steps,
             allowed_from=first,
-            overseers=(self._mirror, *self._around.control.overseers()),
+            overseers=(
+                self._hooks(),
+                self._mirror,
+                self._around.control.approvals,
+                Memory(self._sandbox, lambda: loop.steps),
+            ),
             answers_end=True,
         )
         try:
-            result = loop.run(news, user_turn=True, opening=opening)
+            if first:
+                result = loop.run(news, user_turn=True, opening=opening)
+            else:
+                warm = WarmCache(self.model.engine, self.settings.warm_cache_mb)
+                result = Beginning(self.model, warm, self.settings.seed).run(loop, news)
         finally:
             self.steps = loop.steps
         self._unheard = self._left_unheard(loop, result, first)
@@ -386,7 +422,7 @@ class LiveSession:
         if not full or len(loop.steps) > first:
             return tuple(loop.unheard)
         # The user's own message does not fit. It would fit no better before another one.
-        self._write_resume(())
+        self._told(())
         return ()
 
     def _news(self, text: str) -> list[Message]:
@@ -402,38 +438,15 @@ class LiveSession:
                 root=self._sandbox.root,
                 network=self.settings.network,
                 system=WITH_A_PERSON,
+                notes=first_notes(self.repo),
             )
         last = self.steps[-1]
         answers = answer_texts(last.message, last.observations)
         return [*(Message("tool", answer) for answer in answers), said]
 
-    def _begin_record(self, news: Sequence[Message], text: str) -> None:
-        """Write down what the user said before the model hears it."""
-        engine = self.model.engine
-        self._write_resume(news)
-        fields: dict[str, Any] = {} if self.saved.data.get("task") else {"task": text.strip()}
-        self.saved = self.saved.update(
-            status=RUNNING,
-            owner=str(Owner.of_this_process()),
-            model=engine.name,
-            fingerprint=engine.fingerprint,
-            version=version(),
-            settings=self.settings.model_dump(),
-            allowed_from=len(self.steps),
-            **fields,
-        )
-
-    def _write_resume(self, news: Sequence[Message]) -> None:
-        engine = self.model.engine
-        self._trajectory.write(
-            "resume",
-            time=now(),
-            version=version(),
-            model=engine.name,
-            fingerprint=engine.fingerprint,
-            thinking=self.settings.thinking,
-            messages=[message_to_json(message) for message in news],
-        )
+    def _told(self, news: Sequence[Message]) -> None:
+        """Write down what the model is about to hear, before it does."""
+        write_told(self._trajectory, news, self.settings, self.model)
 
     def _opening(self, news: Sequence[Message]) -> Opening | None:
         """The encoded prompt where it is not simply appended: old reasoning dropped, other ids."""
@@ -456,14 +469,7 @@ class LiveSession:
 
     def _finish(self, result: RunResult) -> str:
         """Write down how the turn ended; returns its status."""
-        status, exit_status = reporting.status_of(result, None)
-        end: Mapping[str, Any] = {
-            "status": status,
-            "exit_status": exit_status,
-            "summary": reporting.summary_of(result),
-            "steps": len(self.steps),
-            "usage": result.usage.as_dict(),
-        }
+        end = ending(result, len(self.steps))
         self._trajectory.write("end", **end, patch=result.outcome.patch)
         if not self.broken:
             self._workspace.rebase(self._mirror.base)
@@ -472,7 +478,8 @@ class LiveSession:
             for old in sorted(self._snapshots)[:-SNAPSHOTS]:
                 del self._snapshots[old]
         self.saved = self.saved.update(**end)
-        return status
+        self._hooks().end({**end, "patch": result.outcome.patch})
+        return str(end["status"])
 
     def _restore(self, step: int, target: History) -> int:
         """Bring the model's state back to the end of ``step``; returns the tokens prefilled."""

@@ -10,18 +10,23 @@ it is what the user's own files were at the end of the last turn.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agent import report as reporting
 from agent.config import Settings
 from agent.errors import AgentError
 from agent.history import live_records
 from agent.loading import LoadedModel
 from agent.running import run_limits, sampling_of
-from agent.store import SavedSession, Store
+from agent.store import RUNNING, SavedSession, Store, now
+from agent.trajectory import TrajectoryWriter, message_to_json
+from agent.types import RunResult
 from agent.version import version
+from model.messages import Message
+from sandboxes.paths import Owner
 from sandboxes.workspace import Workspace
 
 IDLE = "idle"
@@ -92,3 +97,49 @@ def turn_starts(records: Iterable[Mapping[str, Any]]) -> list[int]:
             starts.add(seen)
         seen += record["type"] == "step"
     return sorted(start for start in starts if start < seen)
+
+
+def write_told(
+    trajectory: TrajectoryWriter,
+    news: Sequence[Message],
+    settings: Settings,
+    model: LoadedModel,
+) -> None:
+    """What the model is about to hear; with none, that it will not hear what was written before."""
+    trajectory.write(
+        "resume",
+        time=now(),
+        version=version(),
+        model=model.engine.name,
+        fingerprint=model.engine.fingerprint,
+        thinking=settings.thinking,
+        messages=[message_to_json(message) for message in news],
+    )
+
+
+def begun(
+    saved: SavedSession, settings: Settings, model: LoadedModel, steps: int, **fields: Any
+) -> SavedSession:
+    """``session.json`` of a session in which a turn runs after ``steps`` steps."""
+    return saved.update(
+        status=RUNNING,
+        owner=str(Owner.of_this_process()),
+        model=model.engine.name,
+        fingerprint=model.engine.fingerprint,
+        version=version(),
+        settings=settings.model_dump(),
+        allowed_from=steps,
+        **fields,
+    )
+
+
+def ending(result: RunResult, steps: int) -> dict[str, Any]:
+    """How a turn ended, as the record has it."""
+    status, exit_status = reporting.status_of(result, None)
+    return {
+        "status": status,
+        "exit_status": exit_status,
+        "summary": reporting.summary_of(result),
+        "steps": steps,
+        "usage": result.usage.as_dict(),
+    }

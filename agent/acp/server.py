@@ -354,10 +354,18 @@ class Server:
     ) -> EditorSession:
         from agent.acp.outbox import Outbox
         from agent.acp.session import EditorSession
+        from agent.policy import load_policy
 
         send = partial(self._tell, session_id)
         session = EditorSession(
-            session_id, folder, settings, mode or self._mode, hub, self._ask, Outbox(send)
+            session_id,
+            folder,
+            settings,
+            mode or self._mode,
+            load_policy(folder),
+            hub,
+            self._ask,
+            Outbox(send),
         )
         self._sessions[session_id] = session
         return session

@@ -34,6 +34,7 @@ from agent.control import Control
 from agent.errors import ConfigError
 from agent.history import records_of
 from agent.live import LiveSession, Surroundings, Turn
+from agent.policy import Policy
 from agent.store import SavedSession
 from agent.types import Failed, Interrupted, LimitReached
 
@@ -61,6 +62,7 @@ class EditorSession:
         folder: Path,
         settings: Settings,
         mode: Mode,
+        policy: Policy,
         hub: Hub,
         request: Callable[[str, Any], Any],
         outbox: Outbox,
@@ -81,10 +83,10 @@ class EditorSession:
         self._opening: asyncio.Future[LiveSession] | None = None
         self._updates = Updates(outbox.put, terminals=hub.abilities.terminals)
         approver = Permission(session_id, self.ask_client, self._updates)
-        self._approvals = Approvals(mode=ASKED[mode], approver=approver)
+        self._approvals = Approvals(mode=ASKED[mode], approver=approver, rules=policy.rules)
         self._around = Surroundings(
             listen=self._updates,
-            control=Control(self._approvals),
+            control=Control(self._approvals, hooks=policy.hooks),
             files=lambda exchange: EditorFiles(
                 exchange,
                 session_id,
