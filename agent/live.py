@@ -10,10 +10,9 @@ call. The user's files follow the copy call by call (``agent.mirror``).
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -22,10 +21,9 @@ from agent.begin import Beginning
 from agent.check import run_check
 from agent.config import Settings
 from agent.context import Budget
-from agent.control import Control
 from agent.conversation import Conversation
 from agent.errors import ConfigError
-from agent.events import CheckDone, CommandOutput, Listener, nobody
+from agent.events import CheckDone, CommandOutput
 from agent.history import History, history_of, records_of
 from agent.hooks import Hooks
 from agent.liverecord import (
@@ -42,12 +40,13 @@ from agent.liverecord import (
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
 from agent.memory import Memory, first_notes
-from agent.mirror import Mirror, OnDisk, UserFiles
+from agent.mirror import Mirror
 from agent.prompt import WITH_A_PERSON, first_messages, later_text
 from agent.resume import Resumption, recall
 from agent.running import open_box, run_limits, sampling_of
 from agent.states import catch_up, foreign, keep_point, nearest
 from agent.store import RUNNING, SavedSession, Store, new_session_id, now
+from agent.surroundings import Surroundings
 from agent.trajectory import TrajectoryWriter
 from agent.types import CheckRun, Failed, LimitReached, RunResult, Step, Task
 from agent.warm import WarmCache
@@ -55,31 +54,14 @@ from model.messages import Message
 from model.session import Session, Snapshot, Usage
 from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError
-from sandboxes.exchange import Exchange
 from sandboxes.rebuild import Origin
 from sandboxes.workspace import Workspace
 from tools.registry import Registry, default_tools
-from tools.types import ToolContext, ToolSpec
+from tools.types import ToolContext
 
 CHANGED = "(Changed by the user meanwhile: {paths})"
 SNAPSHOTS = 8
 NAMED = 20
-
-
-@dataclass
-class Surroundings:
-    """What a front end gives a session.
-
-    ``files`` makes the user's files from an exchange; ``tools`` are further tools, which stay open
-    as long as the session. While ``halted`` is set nothing goes on: whoever begins a turn clears
-    it, any thread may set it.
-    """
-
-    listen: Listener = nobody
-    control: Control = field(default_factory=Control)
-    files: Callable[[Exchange], UserFiles] = OnDisk
-    tools: Sequence[ToolSpec] = ()
-    halted: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)

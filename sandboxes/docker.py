@@ -169,6 +169,12 @@ class DockerSandbox(CommonSandbox):
         self._keeper = Keeper(stream)
         self._keeper.lives(1)
 
+    def _volumes(self) -> list[str]:
+        """The places that the image wants volumes at, but for those that are mounted anyway."""
+        settings = self._client.api.inspect_image(self.image)["Config"] or {}
+        taken = {self.root, OUTPUTS, HOME, "/tmp"}
+        return [place for place in settings.get("Volumes") or () if place not in taken]
+
     def _path(self) -> dict[str, str]:
         """``PATH``, if it is to be another one than the image's."""
         if self._search_path is None:
@@ -194,6 +200,8 @@ class DockerSandbox(CommonSandbox):
                 ),
             ],
             tmpfs={
+                # What the image declares as volumes would else be on the disk, without a limit.
+                **dict.fromkeys(self._volumes(), f"{tmpfs},mode=1777"),
                 "/tmp": f"{tmpfs},mode=1777",
                 HOME: f"{tmpfs},mode=0700,uid={uid},gid={gid}",
             },

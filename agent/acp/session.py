@@ -33,9 +33,10 @@ from agent.config import Settings, check_settings
 from agent.control import Control
 from agent.errors import ConfigError
 from agent.history import records_of
-from agent.live import LiveSession, Surroundings, Turn
+from agent.live import LiveSession, Turn
 from agent.policy import Policy
 from agent.store import SavedSession
+from agent.surroundings import Surroundings
 from agent.types import Failed, Interrupted, LimitReached
 
 _log = logging.getLogger(__name__)

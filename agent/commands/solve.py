@@ -72,6 +72,13 @@ def solve(
             metavar="MIB", help="Memory for the model's state; default: half of what is free."
         ),
     ] = None,
+    compact: Annotated[
+        bool | None,
+        typer.Option("--compact/--no-compact", help="Whether a full context is compacted."),
+    ] = None,
+    compact_at: Annotated[
+        float | None, typer.Option(help="How full, as a part of the context length.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
     temperature: Annotated[
         float | None, typer.Option(help="0 is greedy; default: the checkpoint's.")
@@ -103,6 +110,8 @@ def solve(
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
+        "compact": compact,
+        "compact_at": compact_at,
         "seed": seed,
         "temperature": temperature,
         "approve": approve,

@@ -7,8 +7,9 @@ import pytest
 from agent.config import Settings
 from agent.errors import ConfigError
 from agent.history import history_of
-from agent.live import LiveSession, Surroundings
+from agent.live import LiveSession
 from agent.resume import resume, stored_settings
+from agent.surroundings import Surroundings
 from agent.trajectory import read_records
 from agent.types import Answered, Interrupted, Submitted
 
