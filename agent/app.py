@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.commands import doctor, model, resume, sandbox, sessions, solve
+from agent.commands import acp, doctor, model, resume, sandbox, sessions, solve
 from agent.commands.printing import Output, print_error
 from agent.failure import DEBUG, tell
 from agent.output import visible, write_err, write_out
@@ -33,6 +33,7 @@ app.command(name="resume")(resume.resume)
 app.command(name="fork")(resume.fork)
 app.command(name="rewind")(resume.rewind)
 app.command(name="doctor")(doctor.doctor)
+app.command(name="acp")(acp.acp)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(model.app, name="model")
 app.add_typer(sandbox.app, name="sandbox")
