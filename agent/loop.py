@@ -14,7 +14,7 @@ from agent import prompt
 from agent.context import Budget
 from agent.conversation import Conversation, Turn
 from agent.events import CallDone, CallPlanned, CallRunning, Listener, StepDone, nobody
-from agent.guard import Guard
+from agent.guard import ALTERNATING, Guard
 from agent.oversight import Overseer, refusal, reviewed
 from agent.trajectory import TrajectoryWriter
 from agent.types import (
@@ -178,15 +178,18 @@ class Loop:
                 seen = Observation(call.error, ok=False)
             else:
                 self.guard.call(call)
-                if self.guard.identical_ends:
+                if self.guard.repeats_end:
                     break
                 self.listen(CallPlanned(call))
                 refused = refusal(self.overseers, call, self.registry)
                 if self.interrupted():
                     break
                 seen = refused or self._run(call)
+                self.guard.result(seen)
                 if self.guard.identical_corrects:
-                    seen = _with_note(seen, prompt.REPEATED)
+                    seen = seen.with_note(prompt.REPEATED)
+                elif self.guard.alternating_corrects:
+                    seen = seen.with_note(ALTERNATING)
             self.listen(CallDone(call, seen))
             observations.append(seen)
             if seen.submitted:
@@ -210,6 +213,7 @@ class Loop:
         killed, and is taken back when the session goes on.
         """
         tree = self.workspace.checkpoint()
+        self.guard.tree(tree)
         step = Step(
             index=len(self.steps),
             message=turn.message,
@@ -234,8 +238,10 @@ class Loop:
         words = turn.message.content.strip()
         if self.answers_end and turn.ended == "stop" and words and not calls:
             return Answered("", words)
-        if self.guard.identical_ends:
+        if self.guard.repeats_end:
             return LimitReached("repeated_calls", "")
+        if self.guard.unchanged_ends:
+            return LimitReached("no_change", "")
         if self.guard.malformed_ends:
             return LimitReached("malformed_calls", "")
         return None
@@ -251,6 +257,8 @@ class Loop:
             notes.append(prompt.NO_CALL)
         if self.guard.malformed_corrects:
             notes.append(prompt.MALFORMED)
+        if self.guard.unchanged_corrects:
+            notes.append(prompt.UNCHANGED)
         note = "\n\n".join(notes)
         texts = answer_texts(turn.message, observations)
         if not texts:
@@ -273,7 +281,3 @@ def answer_texts(message: Message, observations: Sequence[Observation]) -> list[
     """What each call of ``message`` gave, also those that the run's end left out."""
     missing = len(message.tool_calls) - len(observations)
     return [seen.text for seen in observations] + [prompt.NOT_RUN] * missing
-
-
-def _with_note(seen: Observation, note: str) -> Observation:
-    return dataclasses.replace(seen, text=f"{seen.text}\n\n{note}")

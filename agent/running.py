@@ -18,8 +18,10 @@ from agent.context import Budget, RunLimits
 from agent.control import Control
 from agent.conversation import Conversation
 from agent.events import CheckDone, CommandOutput, Listener, Notice, RunEnded
+from agent.hooks import Hooks
 from agent.loading import LoadedModel
 from agent.loop import Loop
+from agent.memory import Memory
 from agent.states import keep_point
 from agent.store import RUNNING, SavedSession
 from agent.trajectory import TrajectoryWriter
@@ -109,6 +111,8 @@ class Run:
                 command_timeout_s=settings.command_timeout,
                 should_stop=halt,
                 on_output=lambda text: self.listen(CommandOutput(text)),
+                task=task.text,
+                count_tokens=self.model.chat.count_tokens,
             )
         )
         conversation = self.conversation(session, registry, halt)
@@ -123,7 +127,11 @@ class Run:
             listen=self.listen,
             save=(lambda: conversation.session.save(self.saved.path)) if kept else lambda: None,
             mark=(lambda: keep_point(self.saved, conversation.session)) if kept else None,
-            overseers=self.control.overseers(),
+            overseers=(
+                self._hooks(halt),
+                self.control.approvals,
+                Memory(sandbox, lambda: loop.steps),
+            ),
         )
         try:
             result = work(loop)
@@ -140,6 +148,10 @@ class Run:
                 # The check was not answered, so the patch did not fail it.
                 result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
         return result, CheckReport(task.check, before, after)
+
+    def _hooks(self, halt: Question = lambda: False) -> Hooks:
+        """The user's hooks, for this session."""
+        return Hooks(self.control.hooks, self.task.repo, self.saved.id, self.listen, halt)
 
     def conversation(self, session: Session, registry: Registry, halt: Question) -> Conversation:
         """``session`` spoken to as the settings say."""
@@ -207,6 +219,7 @@ class Run:
         except OSError as error:
             self.listen(Notice(f"session {saved.id} is saved only in part: {error}"))
         self.listen(RunEnded(saved.id, status, exit_status, check))
+        self._hooks().end({**end, "patch": result.outcome.patch})
         name = self.model.engine.name
         return SolveReport(saved.id, result, check, name, self.settings.sandbox, applied)
 

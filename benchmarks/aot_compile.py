@@ -72,14 +72,18 @@ class Compiled:
 
 
 @contextmanager
-def recorded() -> Iterator[list[Launch]]:
-    """Within it a launch of any Triton kernel is noted in the list instead of made."""
+def recorded(arch: int) -> Iterator[list[Launch]]:
+    """Within it a launch of any Triton kernel is noted in the list instead of made, and host code
+    that asks the device's capability is told ``arch``."""
     launches: list[Launch] = []
 
     def note(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
         launches.append(Launch(self, tuple(grid), arguments, options))
 
-    with mock.patch.object(JITFunction, "run", note):
+    with (
+        mock.patch.object(JITFunction, "run", note),
+        mock.patch("kernels.backend.capability", return_value=arch),
+    ):
         yield launches
 
 

@@ -57,6 +57,8 @@ def addresses(rows: Sequence[Sequence[Tensor]], width: int | None = None) -> Ten
     device = next((tensor.device for row in rows for tensor in row), torch.device("cpu"))
     if device.type == "meta":
         return torch.empty(len(rows), width, dtype=torch.int64, device=device)
+    if any(t.data_ptr() % 16 for row in rows for t in row) and device.type == "cuda":
+        raise KernelError("a tensor in a table of addresses does not begin at a multiple of 16")
     numbers = [[t.data_ptr() for t in row] + [0] * (width - len(row)) for row in rows]
     return torch.tensor(numbers, dtype=torch.int64).reshape(len(rows), width).to(device)
 
@@ -64,3 +66,12 @@ def addresses(rows: Sequence[Sequence[Tensor]], width: int | None = None) -> Ten
 def power_of_two(size: int, least: int = 1) -> int:
     """The smallest power of two that is at least ``size`` and ``least``."""
     return max(least, 1 << max(0, size - 1).bit_length())
+
+
+def capability(device: torch.device) -> int:
+    """The compute capability of a CUDA device times ten: 80 is an A100, 90 an H100. 80 for others,
+    which run anything that the kernels' host code would launch there."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return 10 * major + minor
+    return 80

@@ -40,10 +40,15 @@ class ExecResult:
     place says so, and ``dropped_bytes`` says how much.
 
     ``exit_code`` is None exactly when the command did not end by itself: ``timed_out`` (everything
-    it started was killed; also when ``should_stop`` ended it) or ``shell_died`` (the shell was
-    killed, or replaced by ``exec``; the next command gets a new one in the workspace root).
-    ``exit N`` and ``set -e`` end a command with that exit code. They and a time-out cost the shell
-    its functions and its variables that are not exported; the folder and the exported ones stay.
+    it started was killed; also when ``should_stop`` ended it), ``shell_died`` (the shell was
+    killed, or replaced by ``exec``; the next command gets a new one in the workspace root), or
+    ``running`` (it goes on; ``Shell.wait`` gives the rest). ``cause`` says why the sandbox itself
+    ended it, if it did. ``duration_s`` counts from the command's start. ``exit N`` and ``set -e``
+    end a command with that exit code. They and a time-out cost the shell its functions and its
+    variables that are not exported; the folder and the exported ones stay.
+
+    ``saved`` is the path inside the sandbox of a file with all of the command's output so far, if
+    that was asked for and is long; ``saved_lost`` is how many bytes at its end did not fit.
     """
 
     output: str
@@ -52,6 +57,19 @@ class ExecResult:
     timed_out: bool = False
     shell_died: bool = False
     dropped_bytes: int = 0
+    running: bool = False
+    saved: str | None = None
+    saved_lost: int = 0
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command that was left running in the shell."""
+
+    command: str
+    elapsed_s: float
+    silent_s: float
 
 
 class Shell(Protocol):
@@ -62,15 +80,46 @@ class Shell(Protocol):
         command: str,
         *,
         timeout_s: float,
+        silence_s: float | None = None,
+        save_over: int | None = None,
         on_output: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> ExecResult:
-        """Run ``command`` and wait for it, at most ``timeout_s`` seconds.
+        """Run ``command`` and wait for it, at most ``timeout_s`` seconds; then it is killed.
 
-        ``on_output`` sees the output as it arrives. ``should_stop`` is asked a few times a second;
-        once it says True the command's process group is killed and ``exit_code`` is None.
-        Raises ``SandboxGone`` if the sandbox itself is no more.
+        With ``silence_s`` a command that prints nothing for so long is left ``running``. With
+        ``save_over`` more than so many bytes of output are kept in a file. ``on_output`` sees the
+        output as it arrives. ``should_stop`` is asked a few times a second; once it says True the
+        command's processes are killed and ``exit_code`` is None.
+
+        Raises ``SandboxGone`` if the sandbox itself is no more, and ``ShellBusy`` while an earlier
+        command runs.
         """
+        ...
+
+    def running(self) -> Running | None:
+        """The command that was left running, if there is one."""
+        ...
+
+    def wait(
+        self,
+        *,
+        timeout_s: float,
+        on_output: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> ExecResult:
+        """Wait for the running command, at most ``timeout_s`` seconds; then it goes on running.
+
+        ``output`` is what came since the last result. Raises ``ValueError`` if none is running.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Send SIGINT to what the running command started, if one is running."""
+        ...
+
+    def stop(self) -> ExecResult:
+        """Kill what the running command started. Raises ``ValueError`` if none is running."""
         ...
 
     def close(self) -> None:
@@ -101,6 +150,17 @@ class Sandbox(Protocol):
 
     def shell(self) -> Shell:
         """The session's shell, started at first use and again after it died."""
+        ...
+
+    def second_shell(self) -> Shell:
+        """Another shell, in the workspace root, for what is not the model's own command."""
+        ...
+
+    def renew(self) -> None:
+        """End all that runs, and give the next command an empty home and scratch folder.
+
+        Only the workspace stays. Raises ``SandboxError``.
+        """
         ...
 
     def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:

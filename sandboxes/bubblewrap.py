@@ -16,17 +16,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sandboxes.base import Limits
+from sandboxes.bash import shell_command
 from sandboxes.cgroup import Cgroup
+from sandboxes.common import OUTPUTS, CommonSandbox
 from sandboxes.environment import sandbox_environment
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.files import SafeTree
 from sandboxes.keeper import KEEPER, Keeper
 from sandboxes.processes import WRITE_TIMEOUT_S, PipeStream
-from sandboxes.shell import BashShell, Stream, shell_command
+from sandboxes.shell import Stream
 from sandboxes.workspace import Workspace
 
 ROOT = "/workspace"
@@ -42,11 +42,10 @@ _PASSWD = f"root:x:0:0::/:/bin/false\nagent:x:{UID}:{GID}::{HOME}:/bin/bash\n"
 _GROUP = f"root:x:0:\nagent:x:{GID}:\n"
 
 
-class BubblewrapSandbox:
+class BubblewrapSandbox(CommonSandbox):
     """The ``Sandbox`` in a bubblewrap (see ``base.py``)."""
 
     kind = "bubblewrap"
-    root = ROOT
 
     def __init__(self, workspace: Workspace, *, limits: Limits | None = None) -> None:
         """Raises ``SandboxUnavailable`` if bwrap is not there or may not make namespaces."""
@@ -54,14 +53,42 @@ class BubblewrapSandbox:
             raise SandboxUnavailable(
                 "bubblewrap is not installed; install it (Debian: apt-get install bubblewrap)"
             )
-        self.workspace = workspace
-        self._limits = limits or Limits()
-        self._files = SafeTree(workspace.path, root=ROOT)
-        self._closed = False
-        self._cgroup = Cgroup.create(self._limits)
+        super().__init__(workspace, limits, SafeTree(workspace.path, root=ROOT))
         # The kernel kills the sandbox when the thread that started it ends, so that is one of ours.
         self._starter = ThreadPoolExecutor(max_workers=1)
-        self._pipes = _SharedPipes()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begin()
+        self._ready(OUTPUTS)
+
+    def start_shell(self, command: list[str], slot: int) -> Stream:
+        """See ``shell.ShellHost``."""
+        if self._closed:
+            raise SandboxGone("the sandbox is closed")
+        pipes = self._pipes[slot]
+        pipes.clear()
+        self._keeper.start_shell(command[-1], slot)
+        return pipes
+
+    def shell_lives(self, pid: int) -> bool:
+        """See ``shell.ShellHost``."""
+        return self._keeper.lives(pid)
+
+    def kill_shell(self, pid: int) -> None:
+        """See ``shell.ShellHost``."""
+        self._keeper.kill(pid)
+
+    def _stop_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        self._keeper.stop_command(pid, since_s, spared)
+
+    def _interrupt_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        self._keeper.interrupt_command(pid, since_s, spared)
+
+    def _kill_all(self) -> None:
+        self._keeper.kill_all()
+
+    def _begin(self) -> None:
+        self._cgroup = Cgroup.create(self._limits)
+        self._pipes = (_SharedPipes(), _SharedPipes())
         try:
             self._process = self._starter.submit(self._launch).result()
             self._keeper = Keeper(PipeStream(self._process))
@@ -69,75 +96,19 @@ class BubblewrapSandbox:
         except BaseException:
             self._end()
             raise
-        self._shell = BashShell(self, output_bytes=self._limits.output_bytes)
 
-    def shell(self) -> BashShell:
-        """See ``base.Sandbox``."""
-        return self._shell
-
-    def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        """See ``base.Sandbox``."""
-        return self._files.read_bytes(path, max_bytes=max_bytes)
-
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """See ``base.Sandbox``."""
-        self._files.write_bytes(path, data)
-
-    def resolve(self, path: str) -> Path:
-        """See ``base.Sandbox``."""
-        return self._files.resolve(path)
-
-    def relative(self, path: str) -> str:
-        """See ``base.Sandbox``."""
-        return self._files.relative(path)
-
-    def close(self) -> None:
-        """See ``base.Sandbox``."""
-        if self._closed:
-            return
-        self._closed = True
-        self._shell.let_go()
-        self._end()
-        self.workspace.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def start_shell(self, command: list[str]) -> Stream:
-        """See ``shell.ShellHost``."""
-        if self._closed:
-            raise SandboxGone("the sandbox is closed")
-        self._pipes.clear()
-        self._keeper.start_shell(command[-1])
-        return self._pipes
-
-    def shell_lives(self, pid: int) -> bool:
-        """See ``shell.ShellHost``."""
-        return self._keeper.lives(pid)
-
-    def stop_command(self, pid: int, since_s: float) -> None:
-        """See ``shell.ShellHost``."""
-        self._keeper.stop_command(pid, since_s)
-
-    def kill_shell(self, pid: int) -> None:
-        """See ``shell.ShellHost``."""
-        self._keeper.kill(pid)
+    def _begin_anew(self) -> None:
+        self._keeper.lives(1)
+        self._stop()
+        self._begin()
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        commands, output = self._pipes.inner
+        inner_ends = [end for pipes in self._pipes for end in pipes.inner]
         keeper = ["bash", "--noprofile", "--norc", "-c", KEEPER, "bash", *shell_command("")[:-1]]
         # The limits are set inside: there the count of processes is that of the sandbox alone.
         limits = f"ulimit -c 0; ulimit -f {self._limits.disk_mb * 1024}; "
         limits += f"ulimit -d {self._limits.memory_mb * 1024}; ulimit -u {self._limits.pids}; "
-        inner = ["bash", "-c", limits + f'exec "$@" 5<&{commands} 6>&{output}', "bash", *keeper]
+        inner = ["bash", "-c", limits + f'exec "$@" {_inherited(inner_ends)}', "bash", *keeper]
         return subprocess.Popen(
             self._cgroup.entering([*self._bwrap(), "--", *inner]),
             env={"PATH": os.environ.get("PATH", PATH)},
@@ -145,7 +116,7 @@ class BubblewrapSandbox:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
-            pass_fds=(commands, output),
+            pass_fds=inner_ends,
             start_new_session=True,
         )
 
@@ -170,7 +141,9 @@ class BubblewrapSandbox:
             command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
         for name in ("passwd", "group"):
             command += ["--ro-bind", str(etc / name), f"/etc/{name}"]
-        command += ["--proc", "/proc", "--dev", "/dev", *tmpfs, "/tmp", *tmpfs, HOME]
+        command += ["--proc", "/proc", "--dev", "/dev", *tmpfs, "/dev/shm"]
+        command += ["--remount-ro", "/dev", *tmpfs, "/tmp", *tmpfs, HOME]
+        command += ["--ro-bind", str(self.workspace.outputs), OUTPUTS]
         command += ["--bind", str(self.workspace.path), ROOT, "--chdir", ROOT]
         command += ["--remount-ro", "/"]
         for key, value in {"PATH": _inner_path(), **sandbox_environment(HOME)}.items():
@@ -190,8 +163,8 @@ class BubblewrapSandbox:
                 ) from error
             raise
 
-    def _end(self) -> None:
-        process: subprocess.Popen[bytes] | None = getattr(self, "_process", None)
+    def _stop(self) -> None:
+        process, self._process = self._process, None
         if process is not None:
             # Its death is that of process 1 inside, and the kernel ends all the others with that.
             with suppress(OSError):
@@ -200,9 +173,13 @@ class BubblewrapSandbox:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
-        self._starter.shutdown(wait=False)
-        self._pipes.end()
+        for pipes in self._pipes:
+            pipes.end()
         self._cgroup.remove()
+
+    def _end(self) -> None:
+        self._stop()
+        self._starter.shutdown(wait=False)
 
 
 class _SharedPipes:
@@ -251,6 +228,12 @@ class _SharedPipes:
         for fd in {self._take, self._commands, self._output, self._put, self.inner[0]}:
             with suppress(OSError):
                 os.close(fd)
+
+
+def _inherited(ends: list[int]) -> str:
+    """The redirections that give the keeper both shells' pipes (see ``keeper.py``)."""
+    commands, output, second_commands, second_output = ends
+    return f"5<&{commands} 6>&{output} 7<&{second_commands} 8>&{second_output}"
 
 
 def _inner_path() -> str:

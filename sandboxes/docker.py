@@ -15,9 +15,7 @@ import socket
 import struct
 import time
 from contextlib import suppress
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import docker
 import docker.errors
@@ -25,6 +23,7 @@ import docker.types
 import requests.exceptions
 
 from sandboxes.base import Limits
+from sandboxes.common import OUTPUTS, CommonSandbox
 from sandboxes.engine import connect, engine_trouble
 from sandboxes.environment import sandbox_environment
 from sandboxes.errors import ImageMissing, SandboxGone, SandboxUnavailable
@@ -32,7 +31,7 @@ from sandboxes.files import SafeTree
 from sandboxes.image import BASE_TAG, has_image
 from sandboxes.keeper import KEEPER, Keeper
 from sandboxes.paths import Owner
-from sandboxes.shell import BashShell, Stream
+from sandboxes.shell import Stream
 from sandboxes.workspace import Workspace
 
 ROOT = "/workspace"
@@ -47,7 +46,7 @@ WRITE_TIMEOUT_S = 10.0
 _SDK_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
 
 
-class DockerSandbox:
+class DockerSandbox(CommonSandbox):
     """The ``Sandbox`` in a container (see ``base.py``)."""
 
     kind = "docker"
@@ -67,71 +66,24 @@ class DockerSandbox:
         ``root`` is where the workspace lies in it; ``search_path`` goes before the image's
         ``PATH``. Raises ``SandboxUnavailable`` (no engine, or it refuses) and ``ImageMissing``.
         """
-        self.workspace = workspace
+        super().__init__(workspace, limits, SafeTree(workspace.path, root=root))
         self.image = image or BASE_TAG
-        self.root = root
         self._search_path = search_path
-        self._limits = limits or Limits()
-        self._closed = False
+        self._name = name
         self._container = ""
         self._keeper: Keeper | None = None
         self._client = connect()
         try:
             user = self._settle_user()
-            self._files = SafeTree(
-                workspace.path, root=root, owner=user if os.geteuid() == 0 else None
-            )
+            self._files.owner = user if os.geteuid() == 0 else None
             self._user = f"{user[0]}:{user[1]}"
-            self._start(name)
         except _SDK_ERRORS as error:
-            self._remove()
-            raise self._start_trouble(error) from error
-        except BaseException:
-            self._remove()
-            raise
-        self._shell = BashShell(self, output_bytes=self._limits.output_bytes)
+            self._end()
+            raise engine_trouble(error) from error
+        self._begin()
+        self._ready(OUTPUTS)
 
-    def shell(self) -> BashShell:
-        """See ``base.Sandbox``."""
-        return self._shell
-
-    def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        """See ``base.Sandbox``."""
-        return self._files.read_bytes(path, max_bytes=max_bytes)
-
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """See ``base.Sandbox``."""
-        self._files.write_bytes(path, data)
-
-    def resolve(self, path: str) -> Path:
-        """See ``base.Sandbox``."""
-        return self._files.resolve(path)
-
-    def relative(self, path: str) -> str:
-        """See ``base.Sandbox``."""
-        return self._files.relative(path)
-
-    def close(self) -> None:
-        """See ``base.Sandbox``."""
-        if self._closed:
-            return
-        self._closed = True
-        self._shell.let_go()
-        self._remove()
-        self.workspace.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def start_shell(self, command: list[str]) -> Stream:
+    def start_shell(self, command: list[str], slot: int) -> Stream:
         """See ``shell.ShellHost``."""
         self._guard().lives(1)
         try:
@@ -146,13 +98,33 @@ class DockerSandbox:
         """See ``shell.ShellHost``."""
         return self._guard().lives(pid)
 
-    def stop_command(self, pid: int, since_s: float) -> None:
-        """See ``shell.ShellHost``."""
-        self._guard().stop_command(pid, since_s)
-
     def kill_shell(self, pid: int) -> None:
         """See ``shell.ShellHost``."""
         self._guard().kill(pid)
+
+    def _stop_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        self._guard().stop_command(pid, since_s, spared)
+
+    def _interrupt_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        self._guard().interrupt_command(pid, since_s, spared)
+
+    def _kill_all(self) -> None:
+        self._guard().kill_all()
+
+    def _begin_anew(self) -> None:
+        self._guard().lives(1)
+        self._remove()
+        self._begin()
+
+    def _begin(self) -> None:
+        try:
+            self._start(self._name)
+        except _SDK_ERRORS as error:
+            self._end()
+            raise self._start_trouble(error) from error
+        except BaseException:
+            self._end()
+            raise
 
     def _guard(self) -> Keeper:
         if self._keeper is None:
@@ -215,7 +187,12 @@ class DockerSandbox:
             auto_remove=True,
             network_mode="bridge" if limits.network else "none",
             read_only=True,
-            mounts=[docker.types.Mount(self.root, str(self.workspace.path), type="bind")],
+            mounts=[
+                docker.types.Mount(self.root, str(self.workspace.path), type="bind"),
+                docker.types.Mount(
+                    OUTPUTS, str(self.workspace.outputs), type="bind", read_only=True
+                ),
+            ],
             tmpfs={
                 "/tmp": f"{tmpfs},mode=1777",
                 HOME: f"{tmpfs},mode=0700,uid={uid},gid={gid}",
@@ -246,11 +223,16 @@ class DockerSandbox:
         return engine_trouble(error)
 
     def _remove(self) -> None:
-        if self._keeper is not None:
-            self._keeper.close()
-        if self._container:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.close()
+        container, self._container = self._container, ""
+        if container:
             with suppress(*_SDK_ERRORS):
-                self._client.api.remove_container(self._container, force=True, v=True)
+                self._client.api.remove_container(container, force=True, v=True)
+
+    def _end(self) -> None:
+        self._remove()
         with suppress(*_SDK_ERRORS):
             self._client.close()
 

@@ -4,6 +4,7 @@ SandboxError
 ├── SandboxUnavailable   the engine or program is not installed, not running, or refuses us
 ├── ImageMissing         the image is not there and cannot be had
 ├── SandboxGone          the container or process died under us
+├── ShellBusy            the shell still runs a command that was left running
 ├── WorkspaceError       the repository cannot be cloned, diffed, or applied to
 └── PathEscape           a path that leaves the workspace
 
@@ -27,6 +28,10 @@ class ImageMissing(SandboxError):
 
 class SandboxGone(SandboxError):
     """The sandbox died under us (killed, out of memory, engine stopped)."""
+
+
+class ShellBusy(SandboxError):
+    """A command was left running in the shell, which takes no other one meanwhile."""
 
 
 class WorkspaceError(SandboxError):

@@ -11,12 +11,12 @@ import os
 import secrets
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sandboxes.base import Limits
+from sandboxes.common import CommonSandbox
 from sandboxes.environment import sandbox_environment
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.files import SafeTree, remove_tree
@@ -33,7 +33,7 @@ from sandboxes.processes import (
     send,
     started_since,
 )
-from sandboxes.shell import BashShell, Stream
+from sandboxes.shell import Stream
 from sandboxes.workspace import Workspace
 
 # Every process of a sandbox inherits these, also one that left its session and its parent.
@@ -41,72 +41,27 @@ SESSION_VARIABLE = "TENUTO_SESSION"
 OWNER_VARIABLE = "TENUTO_OWNER"
 
 
-class LocalSandbox:
+class LocalSandbox(CommonSandbox):
     """The ``Sandbox`` without isolation (see ``base.py``)."""
 
     kind = "local"
 
     def __init__(self, workspace: Workspace, *, limits: Limits | None = None) -> None:
         """Raises ``SandboxUnavailable`` if there is no bash."""
-        self.workspace = workspace
-        self.root = str(workspace.path)
-        self._limits = limits or Limits()
+        super().__init__(workspace, limits, SafeTree(workspace.path, root=str(workspace.path)))
         self._mark = secrets.token_hex(8)
         self._home = workspace.path.with_name("home")
-        self._home.mkdir(mode=0o700, exist_ok=True)
-        self._files = SafeTree(workspace.path, root=self.root)
-        self._closed = False
-        self._shell = BashShell(self, output_bytes=self._limits.output_bytes)
+        self._scratch = workspace.path.with_name("scratch")
+        self._make_home()
+        self._ready(str(workspace.outputs))
 
-    def shell(self) -> BashShell:
-        """See ``base.Sandbox``."""
-        return self._shell
-
-    def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        """See ``base.Sandbox``."""
-        return self._files.read_bytes(path, max_bytes=max_bytes)
-
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """See ``base.Sandbox``."""
-        self._files.write_bytes(path, data)
-
-    def resolve(self, path: str) -> Path:
-        """See ``base.Sandbox``."""
-        return self._files.resolve(path)
-
-    def relative(self, path: str) -> str:
-        """See ``base.Sandbox``."""
-        return self._files.relative(path)
-
-    def close(self) -> None:
-        """See ``base.Sandbox``."""
-        if self._closed:
-            return
-        self._closed = True
-        # Killed first: then closing the shell need not wait for it.
-        with suppress(OSError):
-            kill_until_none(self._living)
-        self._shell.let_go()
-        remove_tree(self._home)
-        self.workspace.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def start_shell(self, command: list[str]) -> Stream:
+    def start_shell(self, command: list[str], slot: int) -> Stream:
         """See ``shell.ShellHost``."""
         if self._closed:
             raise SandboxGone("the sandbox is closed")
         environment = sandbox_environment(str(self._home)) | {
             "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            "TMPDIR": str(self._scratch),
             SESSION_VARIABLE: self._mark,
             OWNER_VARIABLE: str(Owner.of_this_process()),
         }
@@ -117,21 +72,48 @@ class LocalSandbox:
         found = read_process(pid)
         return found is not None and not found.zombie
 
-    def stop_command(self, pid: int, since_s: float) -> None:
-        """See ``shell.ShellHost``."""
-        ticks = now_ticks() - int(since_s * TICKS_PER_S) - SLACK_TICKS
-        send([pid], signal.SIGUSR1)
-
-        def find() -> list[int]:
-            table = process_table()
-            return started_since(table, self._members(table, pid), ticks, pid)
-
-        kill_until_none(find)
-
     def kill_shell(self, pid: int) -> None:
         """See ``shell.ShellHost``."""
         if pid in self._members(process_table(), pid):
             send([pid], signal.SIGKILL)
+
+    def _stop_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        send([pid], signal.SIGUSR1)
+        kill_until_none(self._finder(pid, since_s, spared))
+
+    def _interrupt_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        send(self._finder(pid, since_s, spared)(), signal.SIGINT)
+
+    def _finder(self, pid: int, since_s: float, spared: list[int]) -> Callable[[], list[int]]:
+        ticks = now_ticks() - int(since_s * TICKS_PER_S) - SLACK_TICKS
+
+        def find() -> list[int]:
+            table = process_table()
+            return started_since(table, self._members(table, pid), ticks, pid, spared)
+
+        return find
+
+    def _kill_all(self) -> None:
+        kill_until_none(self._living)
+
+    def _begin_anew(self) -> None:
+        self._kill_all()
+        self._remove_home()
+        self._make_home()
+
+    def _end(self) -> None:
+        # Killed first: then closing the shell need not wait for it.
+        with suppress(OSError):
+            self._kill_all()
+        self._remove_home()
+
+    def _remove_home(self) -> None:
+        for folder in (self._home, self._scratch):
+            remove_tree(folder)
+
+    def _make_home(self) -> None:
+        for folder in (self._home, self._scratch):
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def _living(self) -> list[int]:
         table = process_table()

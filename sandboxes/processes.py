@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,11 +104,16 @@ def now_ticks() -> int:
 
 
 def started_since(
-    table: Mapping[int, Process], members: Iterable[int], ticks: int, shell: int
+    table: Mapping[int, Process],
+    members: Iterable[int],
+    ticks: int,
+    shell: int,
+    spared: Collection[int] = (),
 ) -> list[int]:
     """The members started at or after ``ticks``, less what older members but the shell started.
 
-    So a server that an earlier command left running keeps the workers it starts later.
+    The ``spared``, and what they started, are left out too. So a server that an earlier command
+    left running keeps the workers it starts later.
     """
     inside = set(members)
 
@@ -116,7 +121,7 @@ def started_since(
         seen = set()
         parent = table.get(process.parent)
         while parent is not None and parent.pid in inside and parent.pid not in seen:
-            if parent.pid != shell and parent.start < ticks:
+            if parent.pid != shell and (parent.start < ticks or parent.pid in spared):
                 return True
             seen.add(parent.pid)
             parent = table.get(parent.parent)
@@ -126,6 +131,7 @@ def started_since(
         pid
         for pid in inside
         if pid != shell
+        and pid not in spared
         and (process := table.get(pid)) is not None
         and not process.zombie
         and process.start >= ticks

@@ -1,6 +1,6 @@
-"""One bash kept open, driven over a byte stream: the same protocol for every sandbox.
+"""One bash kept open, spoken to over two pipes.
 
-The host sends a random nonce and a command, each ended by NUL. Bash evals the command with its
+Bash reads pairs of a random nonce and a command, each ended by NUL. Bash evals the command with its
 stdin at /dev/null and both outputs on the stream, then prints the nonce and the exit code between
 two control characters. The nonce is new for each command, so no output can end one by accident.
 Both go through one pipe, so the marker comes after all that the command itself wrote.
@@ -11,18 +11,18 @@ exported variables, with which the next one starts.
 
 from __future__ import annotations
 
-import codecs
 import re
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from sandboxes.base import ExecResult
-from sandboxes.errors import SandboxGone
+from sandboxes.base import ExecResult, Running
+from sandboxes.bash import shell_command
+from sandboxes.errors import SandboxGone, ShellBusy
+from sandboxes.output import Output, Outputs, Whole
 
 POLL_S = 0.1
 ALIVE_EVERY_S = 0.2
@@ -32,39 +32,6 @@ _STATE_BYTES = 1 << 20
 _MARKER = re.compile(rb"\036[0-9a-f]+:(\d+):(x?)\036")
 # More than any marker has: two control characters, a nonce, a pid or code, two colons, an x.
 _MARKER_BYTES = 64
-
-# fd 60 brings the commands and is closed for them; fd 61 is the stream that they write to.
-# A signal that is trapped while a command runs is handled before the next command of its list
-# starts, so after USR1 and the death of what runs nothing more of the list is done.
-_SETUP = r"""
-exec 60<&0 61>&1 2>&1 </dev/null
-__tenuto_nonce=$2
-__tenuto_end() {
-  local code=$?
-  trap - EXIT USR1
-  {
-    builtin printf '\036%s:%s:x\036%s\0' "$__tenuto_nonce" "$code" "$PWD"
-    builtin declare -px
-    builtin printf '\036%s:end\036' "$__tenuto_nonce"
-  } >&61 2>/dev/null
-}
-trap __tenuto_end EXIT
-trap 'exit 143' USR1
-builtin printf '\036%s:%s:\036' "$2" "$BASHPID"
-"""
-# All on one line, so that bash counts the lines of a command from 1 in its messages.
-_LOOP = (
-    'builtin eval "$1"; set --; '
-    "while IFS= builtin read -r -d '' -u 60 __tenuto_nonce && "
-    "IFS= builtin read -r -d '' -u 60 __tenuto_command; do "
-    'builtin eval "$__tenuto_command" </dev/null 1>&61 2>&1 60<&-; '
-    'builtin printf \'\\036%s:%s:\\036\' "$__tenuto_nonce" "$?" >&61; done; trap - EXIT'
-)
-
-
-def shell_command(nonce: str) -> list[str]:
-    """The command line that starts a shell; it greets with ``nonce``, the last argument."""
-    return ["bash", "--noprofile", "--norc", "-c", _LOOP, "bash", _SETUP, nonce]
 
 
 class Stream(Protocol):
@@ -86,8 +53,11 @@ class Stream(Protocol):
 class ShellHost(Protocol):
     """What a sandbox does for its shell. ``pid`` is the shell's own idea of its process id."""
 
-    def start_shell(self, command: list[str]) -> Stream:
-        """Start ``command`` in the workspace root. Raises ``SandboxGone``."""
+    def start_shell(self, command: list[str], slot: int) -> Stream:
+        """Start ``command`` in the workspace root. Raises ``SandboxGone``.
+
+        A sandbox has one shell in each slot at a time.
+        """
         ...
 
     def shell_lives(self, pid: int) -> bool:
@@ -99,6 +69,14 @@ class ShellHost(Protocol):
 
         What a process from before that time started is spared. Raises ``SandboxGone``.
         """
+        ...
+
+    def interrupt_command(self, pid: int, since_s: float) -> None:
+        """Send SIGINT to what ``stop_command`` would kill. Raises ``SandboxGone``."""
+        ...
+
+    def trouble(self) -> str:
+        """Why the sandbox itself killed what ran, told once; else nothing."""
         ...
 
     def kill_shell(self, pid: int) -> None:
@@ -122,60 +100,102 @@ class _End:
     left: bytes | None = None
 
 
+@dataclass
+class _Job:
+    """The command that a shell runs, from its start to its end."""
+
+    live: _Live
+    command: str
+    nonce: str
+    began: float
+    heard: float
+    whole: Whole | None
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """How long to wait for a command. ``kills`` says what becomes of it at ``deadline``."""
+
+    deadline: float
+    kills: bool
+    silence_s: float | None
+    should_stop: Callable[[], bool] | None
+
+
 class BashShell:
     """The ``Shell`` of every sandbox (see ``base.py``), over a ``ShellHost``."""
 
-    def __init__(self, host: ShellHost, *, output_bytes: int) -> None:
+    def __init__(
+        self, host: ShellHost, *, output_bytes: int, outputs: Outputs | None = None, slot: int = 0
+    ) -> None:
         self._host = host
         self._output_bytes = output_bytes
+        self._outputs = outputs
+        self._slot = slot
         self._live: _Live | None = None
+        self._job: _Job | None = None
         self._carried: bytes | None = None
+
+    @property
+    def pid(self) -> int:
+        """The shell's own idea of its process id; 0 if there is no shell."""
+        return self._live.pid if self._live is not None else 0
 
     def run(
         self,
         command: str,
         *,
         timeout_s: float,
+        silence_s: float | None = None,
+        save_over: int | None = None,
         on_output: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> ExecResult:
         """See ``base.Shell.run``."""
+        if self._job is not None:
+            raise ShellBusy("an earlier command still runs in the shell; wait for it or stop it")
         live = self._ready()
-        output = _Output(self._output_bytes, on_output)
-        nonce = secrets.token_hex(8)
         began = time.monotonic()
-        end: _End | None = None
-        died = stopped = False
-        try:
-            text = command.replace("\0", "").encode("utf-8", "surrogateescape")
-            live.stream.write(nonce.encode() + b"\0" + text + b"\0")
-            end, stopped = self._follow(live, nonce, output, began + timeout_s, should_stop)
-            if stopped:
-                end = self._stop(live, nonce, output, began)
-            died = end is None
-        except OSError:
-            died = True
-        except BaseException:
-            # Interrupted: nothing may go on running behind the caller's back.
-            self._abandon(live, began)
-            raise
-        if stopped or died or (end is not None and end.left is not None):
-            self._carried = end.left if end else None
-            self._drop(live)
-        output.finish()
-        return ExecResult(
-            output=output.text(),
-            exit_code=None if stopped or end is None else end.code,
-            duration_s=time.monotonic() - began,
-            timed_out=stopped,
-            shell_died=died and not stopped,
-            dropped_bytes=output.dropped,
-        )
+        saves = save_over is not None and self._outputs is not None
+        whole = self._outputs.start(save_over) if saves else None  # type: ignore[union-attr,arg-type]
+        job = _Job(live, command, secrets.token_hex(8), began, began, whole)
+        self._job = job
+        patience = _Patience(began + timeout_s, True, silence_s, should_stop)
+        text = command.replace("\0", "").encode("utf-8", "surrogateescape")
+        return self._go_on(job, patience, on_output, job.nonce.encode() + b"\0" + text + b"\0")
+
+    def running(self) -> Running | None:
+        """See ``base.Shell.running``."""
+        if (job := self._job) is None:
+            return None
+        now = time.monotonic()
+        return Running(job.command, now - job.began, now - job.heard)
+
+    def wait(
+        self,
+        *,
+        timeout_s: float,
+        on_output: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> ExecResult:
+        """See ``base.Shell.wait``."""
+        patience = _Patience(time.monotonic() + timeout_s, False, None, should_stop)
+        return self._go_on(self._current(), patience, on_output)
+
+    def interrupt(self) -> None:
+        """See ``base.Shell.interrupt``."""
+        if (job := self._job) is not None:
+            self._host.interrupt_command(job.live.pid, time.monotonic() - job.began)
+
+    def stop(self) -> ExecResult:
+        """See ``base.Shell.stop``."""
+        return self._go_on(self._current(), _Patience(0.0, True, None, None), None)
 
     def close(self) -> None:
         """See ``base.Shell.close``. A later ``run`` starts a new shell, if the sandbox is open."""
         live = self._live
         self._carried = None
+        self._end_job()
         if live is not None:
             with suppress(SandboxGone, OSError):
                 self._host.stop_command(live.pid, time.monotonic() - live.started)
@@ -185,8 +205,66 @@ class BashShell:
     def let_go(self) -> None:
         """Forget the shell, which ends or has ended with its sandbox."""
         live, self._live = self._live, None
+        self._carried = None
+        self._end_job()
         if live is not None:
             live.stream.close()
+
+    def _current(self) -> _Job:
+        if self._job is None:
+            raise ValueError("no command is running in the shell")
+        return self._job
+
+    def _end_job(self) -> None:
+        job, self._job = self._job, None
+        if job is not None and job.whole is not None:
+            job.whole.close()
+
+    def _go_on(
+        self,
+        job: _Job,
+        patience: _Patience,
+        on_output: Callable[[str], None] | None,
+        send: bytes = b"",
+    ) -> ExecResult:
+        """Follow ``job`` to its end or to that of our patience, and say what it gave since."""
+        live = job.live
+        output = Output(self._output_bytes, on_output, job.whole)
+        end: _End | None = None
+        how = "died"
+        try:
+            if send:
+                live.stream.write(send)
+            end, how = self._follow(job, output, patience)
+            if how == "stop":
+                end = self._stop(live, job.nonce, output, job.began)
+        except OSError:
+            pass
+        except BaseException:
+            # Interrupted: nothing may go on running behind the caller's back.
+            self._end_job()
+            self._abandon(live, job.began)
+            raise
+        output.finish()
+        cause = ""
+        if how != "running":
+            self._end_job()
+            cause = self._host.trouble() if how == "died" else ""
+            if how != "ended" or (end is not None and end.left is not None):
+                self._carried = end.left if end else None
+                self._drop(live)
+        return ExecResult(
+            output=output.text(),
+            exit_code=end.code if how == "ended" and end is not None else None,
+            duration_s=time.monotonic() - job.began,
+            timed_out=how == "stop",
+            shell_died=how == "died",
+            dropped_bytes=output.dropped,
+            running=how == "running",
+            saved=job.whole.path if job.whole else None,
+            saved_lost=job.whole.lost if job.whole else 0,
+            cause=cause,
+        )
 
     def _ready(self) -> _Live:
         """The live shell with nothing left to read, or a new one if it ended meanwhile."""
@@ -198,10 +276,10 @@ class BashShell:
 
     def _start(self) -> _Live:
         nonce = secrets.token_hex(8)
-        stream = self._host.start_shell(shell_command(nonce))
+        stream = self._host.start_shell(shell_command(nonce), self._slot)
         live = _Live(stream, 0, time.monotonic())
         try:
-            output = _Output(4096, None)
+            output = Output(4096)
             deadline = time.monotonic() + START_TIMEOUT_S
             end = self._until_marker(live, nonce, output, deadline)
             if end is None:
@@ -225,41 +303,40 @@ class BashShell:
         nonce = secrets.token_hex(8)
         script = b"{ " + exports + b"\ncd -- " + quoted + b"; } 2>/dev/null"
         live.stream.write(nonce.encode() + b"\0" + script + b"\0")
-        self._until_marker(live, nonce, _Output(0, None), time.monotonic() + START_TIMEOUT_S)
+        self._until_marker(live, nonce, Output(0), time.monotonic() + START_TIMEOUT_S)
 
-    def _follow(
-        self,
-        live: _Live,
-        nonce: str,
-        output: _Output,
-        deadline: float,
-        should_stop: Callable[[], bool] | None,
-    ) -> tuple[_End | None, bool]:
-        """Read until the command ends, the shell is gone (None), or it is to stop (True)."""
+    def _follow(self, job: _Job, output: Output, patience: _Patience) -> tuple[_End | None, str]:
+        """Read until the command ``ended`` or ``died``, is to ``stop``, or is left ``running``."""
+        live = job.live
         asked = checked = time.monotonic()
         while True:
             now = time.monotonic()
-            if should_stop is not None and now - asked >= POLL_S:
+            if patience.should_stop is not None and now - asked >= POLL_S:
                 asked = now
-                if should_stop():
-                    return None, True
-            if now >= deadline:
-                return None, True
-            data = live.stream.read(min(POLL_S, deadline - now))
+                if patience.should_stop():
+                    return None, "stop"
+            left = patience.deadline - now
+            data = live.stream.read(min(POLL_S, max(left, 0.0)))
             if data == b"":
                 output.add(live.pending)
-                return None, False
+                return None, "died"
             if data:
-                if (end := self._take(live, nonce, output, data)) is not None:
-                    return end, False
+                job.heard = now
+                if (end := self._take(live, job.nonce, output, data)) is not None:
+                    return end, "ended"
             elif now - checked >= ALIVE_EVERY_S:
                 checked = now
                 if not self._host.shell_lives(live.pid):
                     # Its last words may still be on the way.
-                    return self._until_marker(live, nonce, output, now + POLL_S), False
+                    end = self._until_marker(live, job.nonce, output, now + POLL_S)
+                    return end, "ended" if end is not None else "died"
+            if left <= 0:
+                return None, "stop" if patience.kills else "running"
+            if patience.silence_s is not None and now - job.heard >= patience.silence_s:
+                return None, "running"
 
     def _until_marker(
-        self, live: _Live, nonce: str, output: _Output, deadline: float
+        self, live: _Live, nonce: str, output: Output, deadline: float
     ) -> _End | None:
         while (left := deadline - time.monotonic()) > 0:
             data = live.stream.read(min(POLL_S, left))
@@ -271,7 +348,7 @@ class BashShell:
         live.pending = b""
         return None
 
-    def _take(self, live: _Live, nonce: str, output: _Output, data: bytes) -> _End | None:
+    def _take(self, live: _Live, nonce: str, output: Output, data: bytes) -> _End | None:
         """Pass on output up to the marker; keep what may be the start of one for the next time."""
         start = b"\036" + nonce.encode() + b":"
         live.pending += data
@@ -299,7 +376,7 @@ class BashShell:
             return None
         return _End(int(found[1]), left if ended else b"")
 
-    def _stop(self, live: _Live, nonce: str, output: _Output, began: float) -> _End | None:
+    def _stop(self, live: _Live, nonce: str, output: Output, began: float) -> _End | None:
         """Kill what the command started and make the shell end."""
         deadline = time.monotonic() + GRACE_S
         end: _End | None = None
@@ -323,54 +400,6 @@ class BashShell:
             self._host.kill_shell(live.pid)
         finally:
             live.stream.close()
-
-
-class _Output:
-    """The first and the last half of what came, the rest counted."""
-
-    def __init__(self, limit: int, on_output: Callable[[str], None] | None) -> None:
-        self._head_limit = limit // 2
-        self._tail_limit = limit - self._head_limit
-        self._head = bytearray()
-        self._tail: deque[bytes] = deque()
-        self._tail_size = 0
-        self._on_output = on_output
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.dropped = 0
-
-    def add(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._on_output is not None and (text := self._decoder.decode(data)):
-            self._on_output(text)
-        room = self._head_limit - len(self._head)
-        if room > 0:
-            self._head += data[:room]
-            data = data[room:]
-        if not data:
-            return
-        self._tail.append(data)
-        self._tail_size += len(data)
-        while self._tail_size - len(self._tail[0]) >= self._tail_limit:
-            gone = len(self._tail.popleft())
-            self._tail_size -= gone
-            self.dropped += gone
-        extra = self._tail_size - self._tail_limit
-        if extra > 0:
-            self._tail[0] = self._tail[0][extra:]
-            self._tail_size -= extra
-            self.dropped += extra
-
-    def finish(self) -> None:
-        if self._on_output is not None and (text := self._decoder.decode(b"", True)):
-            self._on_output(text)
-
-    def text(self) -> str:
-        head, tail = bytes(self._head), b"".join(self._tail)
-        if not self.dropped:
-            return (head + tail).decode("utf-8", "replace")
-        note = f"\n[... {self.dropped} bytes left out ...]\n"
-        return head.decode("utf-8", "replace") + note + tail.decode("utf-8", "replace")
 
 
 def _possible_start(text: bytes, start: bytes) -> int:

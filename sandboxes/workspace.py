@@ -5,6 +5,7 @@ A workspace is a folder ``ID`` under ``parent``, beside ``ID.owner`` with the st
 - ``tree``       what the sandbox sees and may change in every way, with a ``.git`` for the model
 - ``store.git``  our own record of it: the baseline and the checkpoints
 - ``git-home``   git's settings for everything run here
+- ``outputs``    long outputs of commands, which the sandbox may read
 
 The ``.git`` in ``tree`` is never used on the host once a sandbox has run, since its settings could
 make git run programs. The user's repository is only read, except by ``apply_to``.
@@ -59,6 +60,11 @@ class Workspace:
         self._not_copied: tuple[str, ...] = ()
         self.path = folder / "tree"
         self.repo = repository.folder
+
+    @property
+    def outputs(self) -> Path:
+        """A folder for long outputs of commands, beside the copy."""
+        return self._folder / "outputs"
 
     @classmethod
     def create(
@@ -318,6 +324,8 @@ def _fresh_folder(repo: Path, parent: Path | None) -> Iterator[tuple[Path, Repos
         private_dir(place)
         stamp_path(folder).write_text(str(Owner.of_this_process()))
         folder.mkdir(mode=0o700)
+        (folder / "outputs").mkdir()
+        (folder / "outputs").chmod(0o755)  # whoever commands run as may read it
         yield folder, repository
     except OSError as error:
         remove_workspace(folder)

@@ -64,7 +64,7 @@ def run(context: ToolContext, parameters: GrepSearchParameters) -> Observation:
 
 
 def _shell(context: ToolContext, command: str) -> ExecResult:
-    return context.sandbox.shell().run(
+    return context.sandbox.second_shell().run(
         command, timeout_s=_TIMEOUT_S, should_stop=context.should_stop
     )
 

@@ -6,17 +6,16 @@ import shlex
 
 from pydantic import Field, field_validator
 
-from sandboxes.base import ExecResult
+from sandboxes.background import Process
+from sandboxes.base import Shell
+from tools.command_report import MAX_CHARACTERS, observe, shown_output
 from tools.errors import ToolFailure
 from tools.paths import locate_directory
 from tools.schema import Parameters
-from tools.truncate import clean_output, cut_middle
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_TIMEOUT_S = 600.0
-MAX_CHARACTERS = 30_000
-_DURATION_SHOWN_FROM_S = 10.0
-_START_TIMEOUT_S = 20.0
+SHOWN_COMMAND = 80
 
 
 class RunShellCommandParameters(Parameters):
@@ -30,7 +29,8 @@ class RunShellCommandParameters(Parameters):
         default=None, description="Run in this directory of the repository, for this command only."
     )
     is_background: bool = Field(
-        default=False, description="Start it and return at once (servers, watchers)."
+        default=False,
+        description="Start it and return at once (servers, watchers, programs that want input).",
     )
 
     @field_validator("timeout")
@@ -48,20 +48,25 @@ def run(context: ToolContext, parameters: RunShellCommandParameters) -> Observat
         raise ToolFailure("The command is empty: give a bash command.")
     if "\0" in command:
         raise ToolFailure("The command has a null character in it, which bash cannot take.")
+    shell = context.sandbox.shell()
+    before = _ended_meanwhile(context, shell)
     if parameters.is_background:
-        return _start(context, command, parameters.directory)
+        return _after(before, _start(context, command, parameters.directory))
     if parameters.directory is not None:
         # A subshell, so that the session's own directory stays; eval, so that whatever the
         # command holds (comments, here-documents, a stray parenthesis) stays inside it.
         command = f"( {_enter(context, parameters.directory)} && eval {shlex.quote(command)} )"
     timeout_s = parameters.timeout or min(context.command_timeout_s, MAX_TIMEOUT_S)
-    result = context.sandbox.shell().run(
+    result = shell.run(
         command,
         timeout_s=timeout_s,
+        # Who gives a time-out says how long the command may well be silent.
+        silence_s=context.silence_s if parameters.timeout is None else None,
+        save_over=MAX_CHARACTERS,
         on_output=context.on_output,
         should_stop=context.should_stop,
     )
-    return _report(context, result, timeout_s)
+    return _after(before, observe(result, context.sandbox.root, timeout_s))
 
 
 def _enter(context: ToolContext, directory: str) -> str:
@@ -69,48 +74,50 @@ def _enter(context: ToolContext, directory: str) -> str:
     return f"cd -- {shlex.quote(context.sandbox.root + '/' + place.real)}"
 
 
-def _report(context: ToolContext, result: ExecResult, timeout_s: float) -> Observation:
-    output, cut = cut_middle(
-        clean_output(result.output), MAX_CHARACTERS, already_dropped=result.dropped_bytes
+def _ended_meanwhile(context: ToolContext, shell: Shell) -> str:
+    """What is to be said first of a command that was left running and has ended.
+
+    Raises ``ToolFailure`` if it still runs: the shell takes no other one until then.
+    """
+    if (running := shell.running()) is None:
+        return ""
+    result = shell.wait(timeout_s=0)
+    shown = shorten(running.command)
+    if not result.running:
+        said = observe(result, context.sandbox.root, float("inf")).text
+        return f"The command left running, `{shown}`, has ended:\n{said}\n\n"
+    printed, _ = shown_output(result)
+    news = f" It printed since:\n{printed}" if printed else ""
+    raise ToolFailure(
+        f"The shell is busy: `{shown}` has been running for {running.elapsed_s:.0f} s. Wait for it "
+        "with shell_process (action read), or interrupt or stop it there; next time start what "
+        f"runs on with is_background.{news}"
     )
-    body = output.rstrip("\n")
-    ending = f"[{_ending(context, result, timeout_s)}]"
-    text = f"{body}\n{ending}" if body else ending
-    return Observation(text, ok=result.exit_code == 0, truncated=cut)
 
 
-def _ending(context: ToolContext, result: ExecResult, timeout_s: float) -> str:
-    if result.timed_out and result.duration_s >= timeout_s:
-        return f"timed out after {timeout_s:g} s; its processes were killed"
-    if result.shell_died:
-        return (
-            f"the shell ended; a new one starts in {context.sandbox.root}, "
-            "without the variables set before"
-        )
-    if result.exit_code is None:
-        return "stopped; its processes were killed"
-    if result.duration_s >= _DURATION_SHOWN_FROM_S:
-        return f"exit code {result.exit_code}, took {result.duration_s:.0f} s"
-    return f"exit code {result.exit_code}"
+def _after(before: str, seen: Observation) -> Observation:
+    return Observation(before + seen.text, seen.ok, seen.truncated) if before else seen
 
 
 def _start(context: ToolContext, command: str, directory: str | None) -> Observation:
-    """Start ``command`` detached from the shell's input and output; say its pid and its file."""
-    enter = f"{_enter(context, directory)} && " if directory is not None else ""
-    start = (
-        'log=$(mktemp "${TMPDIR:-/tmp}/background.XXXXXX") || exit; '
-        f"{enter}{{ nohup bash -c {shlex.quote(command)} "
-        '</dev/null >"$log" 2>&1 & printf "%s %s" "$!" "$log"; }'
-    )
-    result = context.sandbox.shell().run(f"( {start} )", timeout_s=_START_TIMEOUT_S)
-    pid, _, log = result.output.strip().partition(" ")
-    if result.exit_code != 0 or not pid.isdigit():
-        output, _ = cut_middle(clean_output(result.output).rstrip("\n"), MAX_CHARACTERS)
+    """Start ``command`` beside the shell; say its id and where its output goes."""
+    enter = f"{_enter(context, directory)} || exit\n" if directory is not None else ""
+    started = context.processes().start(command, enter)
+    if not isinstance(started, Process):
+        output, _ = shown_output(started)
         raise ToolFailure(f"The command could not be started in the background.\n{output}".rstrip())
     return Observation(
-        f"Started in the background: pid {pid}, output in {log}. "
-        f"Look with `cat {log}`, end it with `kill {pid}`."
+        f"Started in the background: pid {started.id}, output in {started.log}. "
+        "Read it, wait for it, interrupt or stop it with shell_process; give it input with "
+        "shell_input."
     )
+
+
+def shorten(command: str) -> str:
+    """The command's first line, cut if it is long."""
+    line = command.strip().split("\n", 1)[0]
+    more = line != command.strip() or len(line) > SHOWN_COMMAND
+    return line[:SHOWN_COMMAND] + (" ..." if more else "")
 
 
 TOOL = ToolSpec(
@@ -119,7 +126,8 @@ TOOL = ToolSpec(
         "Run a bash command in the repository and get its output (stdout and stderr together) "
         "and its exit code. All commands share one shell: directory and variables last. "
         "There is no terminal and no one to answer questions, so use non-interactive flags. "
-        "A command that takes longer than its timeout is killed."
+        "A command that takes longer than its timeout is killed. Without a timeout given, one that "
+        "prints nothing for a minute is left running: go on with shell_process."
     ),
     parameters=RunShellCommandParameters,
     run=run,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from kernels.backend import Backend, require_triton
+from kernels.gated_delta_rule import reference
 from kernels.gated_delta_rule.reference import CHUNK, chunked, recurrent
 
-__all__ = ["CHUNK", "chunked", "gated_delta_rule", "recurrent"]
+__all__ = ["CHUNK", "chunked", "gated_delta_rule", "gated_delta_rule_at", "recurrent"]
 
 
 def gated_delta_rule(
@@ -16,6 +20,8 @@ def gated_delta_rule(
     log_decay: Tensor,
     beta: Tensor,
     state: Tensor | None = None,
+    *,
+    backend: Backend = "torch",
 ) -> tuple[Tensor, Tensor]:
     """Run the rule over a sequence; single tokens step by step, longer inputs in chunks.
 
@@ -30,7 +36,36 @@ def gated_delta_rule(
 
     Returns:
         The output ``[batch, time, value_heads, value_dim]`` in the dtype of ``value``, and the
-        state after the last token in float32. No input is changed; both are differentiable.
+        state after the last token in float32. No input is changed; both are differentiable, but
+        not with ``backend="triton"``, which always works in chunks (``kernels.delta_step`` is for
+        single tokens).
     """
+    if backend == "triton":
+        require_triton("gated_delta_rule", query, key, value, log_decay, beta)
+        from kernels.gated_delta_rule import triton
+
+        return triton.gated_delta_rule(query, key, value, log_decay, beta, state)
     rule = recurrent if query.shape[1] == 1 else chunked
     return rule(query, key, value, log_decay, beta, state)
+
+
+def gated_delta_rule_at(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_decay: Tensor,
+    beta: Tensor,
+    state: Tensor | None,
+    positions: Sequence[int],
+    *,
+    backend: Backend = "torch",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rule, and the states at ``positions``: see ``reference.gated_delta_rule_at``."""
+    if backend == "triton":
+        require_triton("gated_delta_rule", query, key, value, log_decay, beta)
+        from kernels.gated_delta_rule import triton
+
+        run = triton.gated_delta_rule_at
+    else:
+        run = reference.gated_delta_rule_at
+    return run(query, key, value, log_decay, beta, state, positions)

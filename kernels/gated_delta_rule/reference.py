@@ -11,9 +11,13 @@ matrix products. Both work in float32 whatever the inputs are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kernels.backend import KernelError
 
 CHUNK = 64
 _EPS = 1e-6
@@ -130,3 +134,42 @@ def chunked(
     else:
         out = value.float()
     return out.to(value.dtype), s.reshape(batch, value_heads, key_dim, value_dim)
+
+
+def check_positions(positions: Sequence[int], time: int) -> None:
+    """Raise ``KernelError`` unless these are rising multiples of ``CHUNK`` up to ``time``."""
+    last = 0
+    for position in positions:
+        if position <= last or position > time or position % CHUNK:
+            raise KernelError(
+                f"gated_delta_rule: states can be had at rising multiples of {CHUNK} up to {time},"
+                f" not at {list(positions)}"
+            )
+        last = position
+
+
+def gated_delta_rule_at(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_decay: Tensor,
+    beta: Tensor,
+    state: Tensor | None,
+    positions: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``chunked``, and the states after some of the tokens.
+
+    ``positions`` count the tokens of this input: rising multiples of ``CHUNK`` up to ``time``. The
+    third result holds the state after each, ``[positions, batch, value_heads, key_dim, value_dim]``
+    in float32.
+    """
+    check_positions(positions, key.shape[1])
+    outputs, kept, start = [], [], 0
+    for end in (*positions, key.shape[1]):
+        q, k, v, g, b = (x[:, start:end] for x in (query, key, value, log_decay, beta))
+        out, state = chunked(q, k, v, g, b, state)
+        outputs.append(out)
+        kept.append(state)
+        start = end
+    states = torch.stack(kept)
+    return torch.cat(outputs, dim=1), states[-1], states[:-1]

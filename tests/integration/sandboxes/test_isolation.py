@@ -157,7 +157,7 @@ def test_the_container_is_made_as_promised(
     found = [
         c
         for c in docker_engine.containers.list(filters={"label": "tenuto.session=test"})
-        if c.attrs["Mounts"][0]["Source"] == str(sandbox.workspace.path)
+        if str(sandbox.workspace.path) in [mount["Source"] for mount in c.attrs["Mounts"]]
     ]
     assert len(found) == 1
     host, config = found[0].attrs["HostConfig"], found[0].attrs["Config"]
@@ -172,7 +172,11 @@ def test_the_container_is_made_as_promised(
     assert (host["PidsLimit"], host["NanoCpus"], host["AutoRemove"]) == (64, 10**9, True)
     assert set(host["Tmpfs"]) == {"/tmp", "/home/agent"}
     assert config["User"] != "0:0" or os.geteuid() != 0
-    assert len(found[0].attrs["Mounts"]) == 1
+    mounts = {m["Destination"]: (m["RW"], m["Source"]) for m in found[0].attrs["Mounts"]}
+    assert mounts == {
+        "/workspace": (True, str(sandbox.workspace.path)),
+        "/outputs": (False, str(sandbox.workspace.outputs)),
+    }
 
 
 @pytest.mark.docker
@@ -192,7 +196,7 @@ def test_a_container_that_dies_is_sandbox_gone(
     container = next(
         c
         for c in docker_engine.containers.list(filters={"label": "tenuto.session=test"})
-        if c.attrs["Mounts"][0]["Source"] == str(sandbox.workspace.path)
+        if str(sandbox.workspace.path) in [mount["Source"] for mount in c.attrs["Mounts"]]
     )
 
     def end(text: str) -> None:

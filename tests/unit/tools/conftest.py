@@ -32,6 +32,7 @@ class FolderShell:
         timeout_s: float,
         on_output: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        **_: Any,
     ) -> ExecResult:
         began = time.monotonic()
         process = subprocess.Popen(
@@ -65,6 +66,9 @@ class FolderShell:
             dropped_bytes=dropped,
         )
 
+    def running(self) -> None:
+        return None
+
     def close(self) -> None:
         pass
 
@@ -83,6 +87,9 @@ class FolderSandbox:
         return str(self._root)
 
     def shell(self) -> FolderShell:
+        return self._shell
+
+    def second_shell(self) -> FolderShell:
         return self._shell
 
     def resolve(self, path: str) -> Path:
@@ -127,6 +134,13 @@ class Bench:
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, for the index."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own-cache"))
+    return tmp_path / "own-cache"
 
 
 @pytest.fixture

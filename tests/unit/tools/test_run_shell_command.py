@@ -26,6 +26,9 @@ class CannedShell:
         self.asked.append((command, timeout_s))
         return self.result
 
+    def running(self) -> None:
+        return None
+
 
 class CannedSandbox:
     root = "/workspace"

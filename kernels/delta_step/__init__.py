@@ -1,0 +1,36 @@
+"""A DeltaNet layer's step: all it does between its projections, for a few tokens a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kernels.backend import Backend, require_triton
+from kernels.delta_step import reference
+from kernels.delta_step.reference import Memory
+
+__all__ = ["Memory", "delta_step"]
+
+
+def delta_step(
+    projected: Tensor,
+    conv: Tensor,
+    decay_rate: Tensor,
+    dt_bias: Tensor,
+    norm: Tensor,
+    eps: float,
+    sources: Sequence[Memory | None],
+    targets: Sequence[Memory],
+    *,
+    backend: Backend = "torch",
+) -> Tensor:
+    """See ``reference.delta_step``."""
+    if backend == "triton":
+        require_triton("delta_step", projected, conv, decay_rate, dt_bias, norm)
+        from kernels.delta_step import triton
+
+        run = triton.delta_step
+    else:
+        run = reference.delta_step
+    return run(projected, conv, decay_rate, dt_bias, norm, eps, sources, targets)
