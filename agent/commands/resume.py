@@ -59,6 +59,14 @@ KvMemory = Annotated[
     int | None,
     typer.Option("--kv-memory", metavar="MIB", help="Memory for the model's state."),
 ]
+Compact = Annotated[
+    bool | None,
+    typer.Option("--compact/--no-compact", help="Whether a full context is compacted."),
+]
+CompactAt = Annotated[
+    float | None,
+    typer.Option("--compact-at", help="How full, as a part of the context length."),
+]
 MaxWallTime = Annotated[float | None, typer.Option("--max-wall-time", help="Seconds at most.")]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Draw other random numbers from here on.")
@@ -85,6 +93,8 @@ def resume(
     max_wall_time: MaxWallTime = None,
     kv_memory: KvMemory = None,
     quantize: QuantizeMode = None,
+    compact: Compact = None,
+    compact_at: CompactAt = None,
     seed: Seed = None,
     temperature: Temperature = None,
     apply: Apply = False,
@@ -110,6 +120,8 @@ def resume(
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
         "quantize": quantize,
+        "compact": compact,
+        "compact_at": compact_at,
         "temperature": temperature,
         "approve": approve,
         "mcp_from_repo": mcp_from_repo,
@@ -143,6 +155,8 @@ def fork(
     max_wall_time: MaxWallTime = None,
     kv_memory: KvMemory = None,
     quantize: QuantizeMode = None,
+    compact: Compact = None,
+    compact_at: CompactAt = None,
     seed: Seed = None,
     temperature: Temperature = None,
     apply: Apply = False,
@@ -167,6 +181,8 @@ def fork(
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
         "quantize": quantize,
+        "compact": compact,
+        "compact_at": compact_at,
         "temperature": temperature,
         "approve": approve,
         "mcp_from_repo": mcp_from_repo,

@@ -75,6 +75,13 @@ def solve(
     quantize: Annotated[
         str | None, typer.Option(metavar="none|int8|int4", help="Round the model's weights.")
     ] = None,
+    compact: Annotated[
+        bool | None,
+        typer.Option("--compact/--no-compact", help="Whether a full context is compacted."),
+    ] = None,
+    compact_at: Annotated[
+        float | None, typer.Option(help="How full, as a part of the context length.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
     temperature: Annotated[
         float | None, typer.Option(help="0 is greedy; default: the checkpoint's.")
@@ -107,6 +114,8 @@ def solve(
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
         "quantize": quantize,
+        "compact": compact,
+        "compact_at": compact_at,
         "seed": seed,
         "temperature": temperature,
         "approve": approve,
