@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent import report as reporting
+from agent.begin import Beginning
 from agent.check import run_check
+from agent.compaction import Compactor, keeper
 from agent.config import Settings
 from agent.context import Budget, RunLimits
 from agent.control import Control
@@ -34,6 +36,7 @@ from agent.types import (
     SolveReport,
     Task,
 )
+from agent.warm import WarmCache
 from model.sampling import SamplingParams
 from model.session import Session
 from sandboxes.base import Limits, Sandbox
@@ -132,6 +135,7 @@ class Run:
                 self.control.approvals,
                 Memory(sandbox, lambda: loop.steps),
             ),
+            compact=self._compactor(),
         )
         try:
             result = work(loop)
@@ -148,6 +152,15 @@ class Run:
                 # The check was not answered, so the patch did not fail it.
                 result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
         return result, CheckReport(task.check, before, after)
+
+    def _compactor(self) -> Compactor | None:
+        settings, saved = self.settings, self.saved
+        if not settings.compact:
+            return None
+        warm = WarmCache(self.model.engine, settings.warm_cache_mb)
+        beginning = Beginning(self.model, warm, int(saved.data.get("seed", settings.seed)))
+        keep = (lambda: keeper(saved)) if settings.keep_state else lambda: ""
+        return Compactor(saved, beginning, settings.compact_at, self.listen, keep)
 
     def _hooks(self, halt: Question = lambda: False) -> Hooks:
         """The user's hooks, for this session."""
@@ -175,6 +188,7 @@ class Run:
                 sandbox,
                 timeout_s=self.settings.check_timeout,
                 should_stop=self.interrupted,
+                anew=when == "after",
             )
         except SandboxError as error:
             self.listen(Notice(f"the check could not run: {error}"))
@@ -244,7 +258,12 @@ def marks_its_end(saved: SavedSession) -> Iterator[None]:
 
 def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
     """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
-    limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
+    limits = Limits(
+        memory_mb=settings.memory_mb,
+        cpus=settings.cpus,
+        network=settings.network,
+        writable=settings.writable,
+    )
     return open_sandbox(
         settings.sandbox,
         workspace,
