@@ -22,6 +22,7 @@ from agent.begin import Beginning, Trunk
 from agent.events import Event, FromAttempt, Listener, RunStarted
 from agent.failure import explain
 from agent.loop import Loop, Opening
+from agent.memory import first_notes
 from agent.prompt import first_messages
 from agent.running import Question, Run, marks_its_end, open_box
 from agent.store import RUNNING, SavedSession, Store
@@ -187,9 +188,9 @@ class BestOf:
             return self._go(number, run, workspace, sandbox, trajectory, trunk)
 
     def _messages(self, sandbox: Sandbox) -> Sequence[Message]:
-        return first_messages(
-            self.first.task, root=sandbox.root, network=self.first.settings.network
-        )
+        task, network = self.first.task, self.first.settings.network
+        notes = first_notes(task.repo)
+        return first_messages(task, root=sandbox.root, network=network, notes=notes)
 
     def _together(self, works: Sequence[Callable[[], SolveReport]]) -> None:
         """Run ``works`` in threads and wait for all, whatever happens meanwhile."""

@@ -42,8 +42,9 @@ class Beginning:
         was halted, or the prompt does not fit: the conversation is then new, and whoever runs the
         messages finds out why.
         """
-        ids = conversation.encode(messages)
-        cuts = self.cuts(conversation, messages, ids)
+        fresh = conversation.fresh()
+        ids = fresh.encode(messages)
+        cuts = self.cuts(fresh, messages, ids)
         if len(ids) >= self.model.engine.context_length:
             cuts = []
         conversation.adopt(self.warm.start(ids, cuts, seed=self.seed))
@@ -63,7 +64,7 @@ class Beginning:
         return Opening(ids[conversation.tokens :], ids)
 
     def cuts(
-        self, conversation: Conversation, messages: Sequence[Message], ids: Sequence[int]
+        self, fresh: Conversation, messages: Sequence[Message], ids: Sequence[int]
     ) -> list[int]:
         """Where in ``ids`` the parts end that other tasks will have too, in order.
 
@@ -71,7 +72,7 @@ class Beginning:
         """
         if len(messages) < 2 or messages[0].role != "system":
             return []
-        other = conversation.encode([messages[0], Message("user", "?")])
+        other = fresh.encode([messages[0], Message("user", "?")])
         cut = common(ids, other)
         # The words of the two may begin with the same tokens; a turn's start is the same always.
         cut = self.model.chat.turn_cut(ids[:cut])

@@ -47,10 +47,11 @@ class Budget:
         most = self.limits.max_wall_time_s
         return most is not None and self.elapsed_s >= most
 
-    def reached(self, steps: int, tokens: int) -> LimitName | None:
+    def reached(self, steps: int, tokens: int, gone: int = 0) -> LimitName | None:
         """The limit that forbids another turn after ``steps`` turns and ``tokens`` tokens.
 
-        A turn needs room for one sampled token, so ``tokens`` includes the next prompt.
+        A turn needs room for one sampled token, so ``tokens`` includes the next prompt. ``gone``
+        tokens of the session are in its context no longer.
         """
         if steps >= self.limits.max_steps:
             return "steps"
@@ -58,13 +59,16 @@ class Budget:
             return "wall_time"
         if tokens >= self.context_length:
             return "context"
-        if self.limits.max_tokens is not None and tokens >= self.limits.max_tokens:
+        if self.limits.max_tokens is not None and tokens + gone >= self.limits.max_tokens:
             return "tokens"
         return None
 
-    def turn_allowance(self, tokens: int) -> int:
-        """How many tokens the next turn may sample when the session holds ``tokens``."""
+    def turn_allowance(self, tokens: int, gone: int = 0) -> int:
+        """How many tokens the next turn may sample when the session holds ``tokens``.
+
+        ``gone`` is as for ``reached``.
+        """
         room = self.context_length - tokens
         if self.limits.max_tokens is not None:
-            room = min(room, self.limits.max_tokens - tokens)
+            room = min(room, self.limits.max_tokens - tokens - gone)
         return max(0, min(room, self.limits.max_turn_tokens))

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.approval import Approvals
-from agent.oversight import Overseer
+from agent.policy import HookLists
+from tools.mcp.spec import McpServer
 
 
 @dataclass
@@ -15,11 +16,10 @@ class Control:
 
     ``words`` is asked once a run was interrupted: the user's words to the model, with which it goes
     on at once, or None for the end. Whoever gives words must also take the interrupt back.
+    ``hooks`` are commands of the user's, ``servers`` the MCP servers whose tools the model gets.
     """
 
     approvals: Approvals = field(default_factory=Approvals)
     words: Callable[[], str | None] = lambda: None
-
-    def overseers(self) -> tuple[Overseer, ...]:
-        """Those who watch over the calls, in the order in which they are asked."""
-        return (self.approvals,)
+    hooks: HookLists = field(default_factory=HookLists)
+    servers: tuple[McpServer, ...] = ()

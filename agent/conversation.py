@@ -17,6 +17,7 @@ from model.messages import Message
 from model.parser import CallStarted, ContentText, ThinkingText, TurnEvent
 from model.sampling import SamplingParams
 from model.session import Session
+from model.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,42 @@ class Conversation:
         return self._chat.begin(
             messages, self._tools, self._thinking, preserve_thinking=preserve_thinking
         )
+
+    def fresh(self) -> Conversation:
+        """One about which nothing is known yet, with the same session; only to encode with."""
+        return Conversation(
+            self.session, self._chat, self._tools, self._sampling, thinking=self._thinking
+        )
+
+    def lengthened(self, ids: Sequence[int], message: Message) -> list[int]:
+        """A prompt's ``ids`` with ``message`` of the user's put before the next turn's start."""
+        more = self._chat.append(True, [message], self._thinking)
+        cut = self._chat.turn_cut(ids) - 1
+        return [*ids[:cut], *more[more.index(ids[cut]) :]]
+
+    def aside(self, messages: Sequence[Message], max_tokens: int) -> tuple[str, Usage]:
+        """What the model would say to ``messages``, without reasoning, and what all has cost then.
+
+        The session stays as it is. Raises ``ContextFull`` if there is no room for the question.
+        """
+        closed, open_thinking = bool(self._closed), self._open_thinking
+        ids = self._chat.append(closed, messages, False, open_thinking=open_thinking)
+        fork = self.session.fork()
+        try:
+            fork.extend(ids, on_progress=self._prefilled)
+            parser = self._chat.parser(self._tools, False)
+            for token in fork.generate(
+                self._sampling,
+                max_tokens=max_tokens,
+                stop_ids=self._chat.stop_ids,
+                should_stop=self._halt,
+            ):
+                parser.push(token.id)
+            return parser.finish().content, fork.usage
+        except _Halted:
+            return "", fork.usage
+        finally:
+            fork.close()
 
     def recall(self, turn_ids: Sequence[int], *, thinking: bool, go_on: bool = False) -> None:
         """Take the session to end with the turn ``turn_ids``, sampled earlier with ``thinking``.

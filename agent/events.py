@@ -98,6 +98,21 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class Compacted:
+    """The context was given up for an account of it: from ``before`` tokens to ``after``.
+
+    Both include the prompt of the next turn.
+    ``kept`` is the session that holds what was before, "" if it could not be kept.
+    ``by_model`` says whether the model wrote the account, or the list of steps stands for it.
+    """
+
+    before: int
+    after: int
+    kept: str
+    by_model: bool
+
+
+@dataclass(frozen=True)
 class CheckDone:
     """The check has run: ``before`` the model began, or after its patch."""
 
@@ -135,6 +150,7 @@ Event = (
     | CommandOutput
     | CallDone
     | StepDone
+    | Compacted
     | CheckDone
     | RunEnded
     | FromAttempt

@@ -28,6 +28,8 @@ class History:
     of its last turn, which may be several steps if it was stopped. ``usage`` adds up all steps
     ever taken, abandoned ones too. ``loose`` says that records follow the last live step which no
     step completed. ``check`` is the check as it was before the model began.
+    ``system`` are the system messages it began with, ``asked`` what else it was told as a user, and
+    ``since_compaction`` how many steps were taken since the context was last given up.
     ``pending`` are messages that a user sent and no step answered; ``tokenizer`` is what the ids
     belong to, "" if the record does not say, and ``thinking`` how the last turn was generated.
     """
@@ -43,6 +45,9 @@ class History:
     pending: tuple[Message, ...] = ()
     tokenizer: str = ""
     thinking: str = "preserve"
+    system: tuple[Message, ...] = ()
+    asked: tuple[str, ...] = ()
+    since_compaction: int = 0
 
     @property
     def tree(self) -> str:
@@ -85,6 +90,9 @@ def history_of(records: Sequence[Mapping[str, Any]], steps: int | None = None) -
     check = None
     pending: tuple[Message, ...] = ()
     tokenizer, mode, thinking = "", "preserve", "preserve"
+    system: tuple[Message, ...] = ()
+    asked: list[str] = []
+    since = 0
     for record in live:
         if record["type"] in ("session", "resume", "words"):
             tokenizer = record.get("tokenizer", tokenizer)
@@ -102,13 +110,20 @@ def history_of(records: Sequence[Mapping[str, Any]], steps: int | None = None) -
                 messages.pop()
             else:
                 ids = ids[: prompt.get("at", len(ids))] + tuple(prompt["ids"])
-                messages += map(message_from_json, prompt["messages"])
+                told = [message_from_json(message) for message in prompt["messages"]]
+                if "compacted" in prompt:
+                    messages, since = [], 0
+                else:
+                    asked += (message.content for message in told if message.role == "user")
+                system = system or tuple(m for m in told if m.role == "system")
+                messages += told
                 turn = ()
                 tokenizer = prompt.get("tokenizer", tokenizer)
             ids += step.token_ids
             turn += step.token_ids
             messages.append(step.message)
             taken.append(step)
+            since += 1
             prompt, pending, thinking = None, (), mode
     spent = Usage()
     for record in records:
@@ -126,6 +141,9 @@ def history_of(records: Sequence[Mapping[str, Any]], steps: int | None = None) -
         pending=pending,
         tokenizer=tokenizer,
         thinking=thinking,
+        system=system,
+        asked=tuple(asked),
+        since_compaction=since,
     )
 
 

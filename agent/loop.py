@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent import prompt
 from agent.context import Budget
 from agent.conversation import Conversation, Turn
 from agent.events import CallDone, CallPlanned, CallRunning, Listener, StepDone, nobody
-from agent.guard import Guard
+from agent.guard import ALTERNATING, Guard
 from agent.oversight import Overseer, refusal, reviewed
 from agent.trajectory import TrajectoryWriter
 from agent.types import (
@@ -41,13 +42,16 @@ class Opening:
     """A prompt that is encoded already: ``ids`` are run, ``written`` go into the record.
 
     With ``at`` they replace the session's ids from there on, and ``tokenizer`` is the fingerprint
-    of what they belong to.
+    of what they belong to. ``compacted`` says in the record that they took the place of a full
+    context, ``messages`` what they spell then.
     """
 
     ids: Sequence[int]
     written: Sequence[int]
     at: int | None = None
     tokenizer: str | None = None
+    compacted: Mapping[str, Any] | None = None
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass
@@ -58,6 +62,7 @@ class Loop:
     for the end or the budget is out of time, so that a long turn or command stops then. With
     ``answers_end`` a turn that has words and no call ends the run: somebody reads it. ``before``
     are the counters at the beginning of the next step, if a part of its prompt has run already.
+    ``compact`` is asked before each turn for a prompt that takes the place of a full context.
     """
 
     conversation: Conversation
@@ -76,6 +81,8 @@ class Loop:
     before: Usage | None = None
     overseers: Sequence[Overseer] = ()
     unheard: Sequence[Message] = ()
+    opening: Opening | None = None
+    compact: Callable[[Loop, Sequence[Message], int], Opening | None] | None = None
     answers_end: bool = False
 
     def go_on(self) -> RunResult:
@@ -93,13 +100,18 @@ class Loop:
 
     def say(self, words: str) -> RunResult:
         """Go on after an interrupt with ``words`` of the user, and what was to be told before."""
-        told = list(self.unheard)
+        told, said = list(self.unheard), Message("user", words)
         self.guard = Guard()
+        if (opening := self.opening) is not None:
+            longer = self.conversation.lengthened
+            opening = dataclasses.replace(
+                opening, ids=longer(opening.ids, said), written=longer(opening.written, said)
+            )
         if self.steps and (last := self.steps[-1]).ended == "interrupted":
             told = [Message("tool", t) for t in answer_texts(last.message, last.observations)]
-        told.append(Message("user", words))
+        told.append(said)
         self.trajectory.words(told)
-        return self.run(told, user_turn=True)
+        return self.run(told, user_turn=True, opening=opening)
 
     def run(
         self,
@@ -114,11 +126,13 @@ class Loop:
         user wrote, and ``mark`` is called just before the model's answer begins. ``opening``
         replaces their encoding.
         """
-        news = messages
+        news, self.opening = messages, opening
         mark = self.mark if user_turn else None
         try:
             while True:
-                ids = self._encode(news, opening)
+                ids = self._encode(news)
+                if news is not None and (anew := self._compacted(news, len(ids))):
+                    news, ids, self.opening, mark = anew.messages, anew.ids, anew, self.mark
                 if end := self._forbidden(len(ids)):
                     self.unheard = news or ()
                     break
@@ -126,10 +140,9 @@ class Loop:
                 if news is not None:
                     if not self.conversation.hear(ids, mark):
                         continue
-                    told = opening or Opening(ids, ids)
-                    self.trajectory.prompt(news, told.written, at=told.at, tokenizer=told.tokenizer)
-                    mark = opening = None
-                turn = self.conversation.speak(self.budget.turn_allowance(self.conversation.tokens))
+                    self._write_prompt(news, self.opening or Opening(ids, ids))
+                    mark = self.opening = None
+                turn = self.conversation.speak(self._allowance())
                 observations = self._act(turn)
                 self._keep(turn, observations, before)
                 if end := self._ended(turn, observations):
@@ -152,17 +165,31 @@ class Loop:
         self.counted_s = now
         return self.conversation.session.usage
 
-    def _encode(self, news: Sequence[Message] | None, opening: Opening | None) -> Sequence[int]:
-        if opening is not None:
-            return opening.ids
+    def _encode(self, news: Sequence[Message] | None) -> Sequence[int]:
+        if self.opening is not None:
+            return self.opening.ids
         return [] if news is None else self.conversation.encode(news)
+
+    def _compacted(self, news: Sequence[Message], new_tokens: int) -> Opening | None:
+        return self.compact(self, news, new_tokens) if self.compact is not None else None
+
+    def _write_prompt(self, news: Sequence[Message], told: Opening) -> None:
+        self.trajectory.prompt(
+            news, told.written, at=told.at, tokenizer=told.tokenizer, compacted=told.compacted
+        )
+
+    def _allowance(self) -> int:
+        """How many tokens the next turn may have."""
+        session = self.conversation.session
+        return self.budget.turn_allowance(session.length, session.usage.compacted_tokens)
 
     def _forbidden(self, new_tokens: int) -> Outcome | None:
         """What forbids the next turn, if anything."""
         if self.interrupted():
             return Interrupted()
         taken = len(self.steps) - self.allowed_from
-        limit = self.budget.reached(taken, self.conversation.tokens + new_tokens)
+        gone = self.conversation.session.usage.compacted_tokens
+        limit = self.budget.reached(taken, self.conversation.tokens + new_tokens, gone)
         return LimitReached(limit, "") if limit else None
 
     def _act(self, turn: Turn) -> tuple[Observation, ...]:
@@ -178,15 +205,18 @@ class Loop:
                 seen = Observation(call.error, ok=False)
             else:
                 self.guard.call(call)
-                if self.guard.identical_ends:
+                if self.guard.repeats_end:
                     break
                 self.listen(CallPlanned(call))
                 refused = refusal(self.overseers, call, self.registry)
                 if self.interrupted():
                     break
                 seen = refused or self._run(call)
+                self.guard.result(seen)
                 if self.guard.identical_corrects:
-                    seen = _with_note(seen, prompt.REPEATED)
+                    seen = seen.with_note(prompt.REPEATED)
+                elif self.guard.alternating_corrects:
+                    seen = seen.with_note(ALTERNATING)
             self.listen(CallDone(call, seen))
             observations.append(seen)
             if seen.submitted:
@@ -210,6 +240,7 @@ class Loop:
         killed, and is taken back when the session goes on.
         """
         tree = self.workspace.checkpoint()
+        self.guard.tree(tree)
         step = Step(
             index=len(self.steps),
             message=turn.message,
@@ -234,8 +265,10 @@ class Loop:
         words = turn.message.content.strip()
         if self.answers_end and turn.ended == "stop" and words and not calls:
             return Answered("", words)
-        if self.guard.identical_ends:
+        if self.guard.repeats_end:
             return LimitReached("repeated_calls", "")
+        if self.guard.unchanged_ends:
+            return LimitReached("no_change", "")
         if self.guard.malformed_ends:
             return LimitReached("malformed_calls", "")
         return None
@@ -251,6 +284,8 @@ class Loop:
             notes.append(prompt.NO_CALL)
         if self.guard.malformed_corrects:
             notes.append(prompt.MALFORMED)
+        if self.guard.unchanged_corrects:
+            notes.append(prompt.UNCHANGED)
         note = "\n\n".join(notes)
         texts = answer_texts(turn.message, observations)
         if not texts:
@@ -273,7 +308,3 @@ def answer_texts(message: Message, observations: Sequence[Observation]) -> list[
     """What each call of ``message`` gave, also those that the run's end left out."""
     missing = len(message.tool_calls) - len(observations)
     return [seen.text for seen in observations] + [prompt.NOT_RUN] * missing
-
-
-def _with_note(seen: Observation, note: str) -> Observation:
-    return dataclasses.replace(seen, text=f"{seen.text}\n\n{note}")

@@ -16,6 +16,7 @@ from agent.events import (
     CallDone,
     CallPlanned,
     CheckDone,
+    Compacted,
     ContentDelta,
     Event,
     FromAttempt,
@@ -72,6 +73,8 @@ class Progress:
             self._line(_step_line(event.step), "dim")
         elif isinstance(event, CheckDone):
             self._checked(event.when, event.run)
+        elif isinstance(event, Compacted):
+            self._line(_compacted_line(event), "yellow")
         elif isinstance(event, FromAttempt):
             self._from_attempt(f"[{event.number}] ", event.event)
 
@@ -90,6 +93,8 @@ class Progress:
         elif isinstance(event, CheckDone):
             verdict = "passes" if event.run.passed else "fails"
             self._line(f"{mark}check: {verdict}", "green" if event.run.passed else "red")
+        elif isinstance(event, Compacted):
+            self._line(mark + _compacted_line(event), "yellow")
         elif isinstance(event, RunEnded):
             self._line(f"{mark}{event.status}", "bold")
 
@@ -143,6 +148,11 @@ def _step_line(step: Step) -> str:
         f"step {step.index + 1}: {usage.prefilled_tokens:,} prefilled, "
         f"{usage.generated_tokens:,} generated, {usage.context_tokens:,} in context"
     )
+
+
+def _compacted_line(event: Compacted) -> str:
+    kept = f"; session {event.kept} keeps the old one" if event.kept else ""
+    return f"context compacted from {event.before:,} to {event.after:,} tokens{kept}"
 
 
 def _short(text: str) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from agent.guard import IDENTICAL_IN_A_ROW, MALFORMED_IN_A_ROW
+from agent.guard import (
+    IDENTICAL_IN_A_ROW,
+    MALFORMED_IN_A_ROW,
+    UNCHANGED_END,
+    UNCHANGED_STEPS,
+)
 from agent.types import Task
 from model.messages import Message
 
@@ -57,6 +62,11 @@ MALFORMED = (
     "</tool_call>"
 )
 
+UNCHANGED = (
+    f"No file has changed in {UNCHANGED_STEPS} steps. Make the change that the task needs, or call "
+    f"submit if it is done; after {UNCHANGED_END} such steps the session ends."
+)
+
 REPEATED = (
     f"You have made this same call {IDENTICAL_IN_A_ROW} times in a row; one more ends the session. "
     "Its result will not change. Do something else."
@@ -64,16 +74,17 @@ REPEATED = (
 
 
 def first_messages(
-    task: Task, *, root: str, network: bool = False, system: str = SYSTEM
+    task: Task, *, root: str, network: bool = False, system: str = SYSTEM, notes: str = ""
 ) -> list[Message]:
     """The system message and the task.
 
     The user's message is the task's text and, if there is one, its check, and nothing else: the
-    embedded model was trained on exactly this. ``system`` is ``SYSTEM`` or ``WITH_A_PERSON``.
+    embedded model was trained on exactly this. ``system`` is ``SYSTEM`` or ``WITH_A_PERSON``;
+    ``notes`` are what the repository says to agents (``memory.first_notes``) and come after it.
     """
     reach = "Commands can reach the network." if network else "Commands have no network access."
     return [
-        Message("system", system.format(root=root, network=reach)),
+        Message("system", f"{system.format(root=root, network=reach)}\n\n{notes}".rstrip()),
         Message("user", user_text(task)),
     ]
 

@@ -78,7 +78,8 @@ _LIMITS = {
     "wall_time": "the limit on time was reached (--max-wall-time)",
     "context": "the model's context is full",
     "malformed_calls": "the model stopped making usable tool calls",
-    "repeated_calls": "the model repeated the same call without end",
+    "repeated_calls": "the model repeated the same calls without end",
+    "no_change": "nothing changed for too many steps",
 }
 
 

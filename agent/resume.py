@@ -23,6 +23,7 @@ from agent.guard import guard_after
 from agent.history import History, history_of, records_of
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
+from agent.memory import first_notes
 from agent.prompt import first_messages, later_text
 from agent.running import (
     Question,
@@ -231,7 +232,9 @@ class Resumption:
         if self.message is None and history.pending:
             return list(history.pending)
         if not history.steps:
-            first = first_messages(task, root=root, network=self.settings.network)
+            first = first_messages(
+                task, root=root, network=self.settings.network, notes=first_notes(task.repo)
+            )
             if self.message is not None:
                 first.append(Message("user", later_text(self.message, None)))
             return first

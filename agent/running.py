@@ -12,14 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent import report as reporting
+from agent.begin import Beginning
 from agent.check import run_check
+from agent.compaction import Compactor, keeper
 from agent.config import Settings
 from agent.context import Budget, RunLimits
 from agent.control import Control
 from agent.conversation import Conversation
 from agent.events import CheckDone, CommandOutput, Listener, Notice, RunEnded
+from agent.hooks import Hooks
 from agent.loading import LoadedModel
 from agent.loop import Loop
+from agent.memory import Memory
 from agent.states import keep_point
 from agent.store import RUNNING, SavedSession
 from agent.trajectory import TrajectoryWriter
@@ -32,6 +36,7 @@ from agent.types import (
     SolveReport,
     Task,
 )
+from agent.warm import WarmCache
 from model.sampling import SamplingParams
 from model.session import Session
 from sandboxes.base import Limits, Sandbox
@@ -109,6 +114,8 @@ class Run:
                 command_timeout_s=settings.command_timeout,
                 should_stop=halt,
                 on_output=lambda text: self.listen(CommandOutput(text)),
+                task=task.text,
+                count_tokens=self.model.chat.count_tokens,
             )
         )
         conversation = self.conversation(session, registry, halt)
@@ -123,7 +130,12 @@ class Run:
             listen=self.listen,
             save=(lambda: conversation.session.save(self.saved.path)) if kept else lambda: None,
             mark=(lambda: keep_point(self.saved, conversation.session)) if kept else None,
-            overseers=self.control.overseers(),
+            overseers=(
+                self._hooks(halt),
+                self.control.approvals,
+                Memory(sandbox, lambda: loop.steps),
+            ),
+            compact=self._compactor(),
         )
         try:
             result = work(loop)
@@ -140,6 +152,19 @@ class Run:
                 # The check was not answered, so the patch did not fail it.
                 result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
         return result, CheckReport(task.check, before, after)
+
+    def _compactor(self) -> Compactor | None:
+        settings, saved = self.settings, self.saved
+        if not settings.compact:
+            return None
+        warm = WarmCache(self.model.engine, settings.warm_cache_mb)
+        beginning = Beginning(self.model, warm, int(saved.data.get("seed", settings.seed)))
+        keep = (lambda: keeper(saved)) if settings.keep_state else lambda: ""
+        return Compactor(saved, beginning, settings.compact_at, self.listen, keep)
+
+    def _hooks(self, halt: Question = lambda: False) -> Hooks:
+        """The user's hooks, for this session."""
+        return Hooks(self.control.hooks, self.task.repo, self.saved.id, self.listen, halt)
 
     def conversation(self, session: Session, registry: Registry, halt: Question) -> Conversation:
         """``session`` spoken to as the settings say."""
@@ -163,6 +188,7 @@ class Run:
                 sandbox,
                 timeout_s=self.settings.check_timeout,
                 should_stop=self.interrupted,
+                anew=when == "after",
             )
         except SandboxError as error:
             self.listen(Notice(f"the check could not run: {error}"))
@@ -207,6 +233,7 @@ class Run:
         except OSError as error:
             self.listen(Notice(f"session {saved.id} is saved only in part: {error}"))
         self.listen(RunEnded(saved.id, status, exit_status, check))
+        self._hooks().end({**end, "patch": result.outcome.patch})
         name = self.model.engine.name
         return SolveReport(saved.id, result, check, name, self.settings.sandbox, applied)
 
@@ -231,7 +258,12 @@ def marks_its_end(saved: SavedSession) -> Iterator[None]:
 
 def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
     """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
-    limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
+    limits = Limits(
+        memory_mb=settings.memory_mb,
+        cpus=settings.cpus,
+        network=settings.network,
+        writable=settings.writable,
+    )
     return open_sandbox(
         settings.sandbox,
         workspace,

@@ -15,6 +15,7 @@ from agent.control import Control
 from agent.errors import ConfigError
 from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel, load_model
+from agent.memory import first_notes
 from agent.prompt import first_messages
 from agent.running import (
     Question,
@@ -118,7 +119,9 @@ def solve(
             best = BestOf(run, beginning, store, Race(interrupted), listen)
             return best.go(workspace, sandbox, trajectory)
         listen(started)
-        first = first_messages(task, root=sandbox.root, network=settings.network)
+        first = first_messages(
+            task, root=sandbox.root, network=settings.network, notes=first_notes(task.repo)
+        )
         begin: Work = lambda loop: beginning.run(loop, first)  # noqa: E731
         return run.go(workspace, sandbox, model.engine.session(), trajectory, begin)
 

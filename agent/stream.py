@@ -2,6 +2,7 @@
 
 ``start``        session, model, sandbox, attempt, attempts
 ``notice``       text
+``compact``      before, after, kept, by_model
 ``check``        when, exit_code, output, duration_s
 ``call``         name, arguments
 ``observation``  name, text, ok, truncated
@@ -21,6 +22,7 @@ from agent.events import (
     CallDone,
     CallPlanned,
     CheckDone,
+    Compacted,
     Event,
     FromAttempt,
     Notice,
@@ -39,6 +41,8 @@ def event_as_json(event: Event) -> dict[str, Any] | None:
             return {"event": "start"} | dataclasses.asdict(event)
         case Notice(text):
             return {"event": "notice", "text": text}
+        case Compacted():
+            return {"event": "compact"} | dataclasses.asdict(event)
         case CheckDone(when, run):
             return {"event": "check", "when": when} | check_run_as_json(run)
         case CallPlanned(call):

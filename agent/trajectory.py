@@ -8,7 +8,9 @@ Records, by their ``type``:
 ``session``  format, id, time, and what the session was started with
 ``prompt``   ``messages`` and ``ids``: the tokens prefilled before the next step;
              ``at`` if the session's ids were first cut to that length, and
-             then ``tokenizer``, the fingerprint of what they belong to since
+             then ``tokenizer``, the fingerprint of what they belong to since;
+             ``compacted`` if they took the place of a full context: ``before`` and
+             ``after`` in tokens, ``kept`` (a session) and ``summary``
 ``step``     the fields of ``agent.types.Step``
 ``resume``   a process went on with the session: ``time``, ``version``, ``model``, ``thinking``,
              and ``messages`` if it was told any
@@ -70,12 +72,13 @@ class TrajectoryWriter:
         *,
         at: int | None = None,
         tokenizer: str | None = None,
+        compacted: Mapping[str, Any] | None = None,
     ) -> None:
         """The tokens that were just prefilled, and the messages they spell.
 
         ``at`` is the length to which the session was cut before that.
         """
-        cut = {"at": at, "tokenizer": tokenizer}
+        cut = {"at": at, "tokenizer": tokenizer, "compacted": compacted}
         fields = {key: value for key, value in cut.items() if value is not None}
         written = [message_to_json(message) for message in messages]
         self.write("prompt", messages=written, ids=list(ids), **fields)

@@ -11,7 +11,9 @@ from model.messages import Message
 from model.session import Usage
 from tools.types import Observation
 
-LimitName = Literal["steps", "tokens", "wall_time", "context", "malformed_calls", "repeated_calls"]
+LimitName = Literal[
+    "steps", "tokens", "wall_time", "context", "malformed_calls", "repeated_calls", "no_change"
+]
 TurnEnd = Literal["stop", "length", "interrupted"]
 
 

@@ -141,6 +141,10 @@ class ChatFormat:
         start = self._tokenizer.special(_TURN_START)
         return next((at + 1 for at in reversed(range(len(ids))) if ids[at] == start), 0)
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens ``text`` from outside has."""
+        return len(self._tokenizer.encode_text(text))
+
     @property
     def tokenizer_fingerprint(self) -> str:
         """Equal for two checkpoints whose token ids mean the same."""

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandboxes.folders import Folders
+from sandboxes.folders import MAX_DEPTH, Folders
 from sandboxes.hostgit import names_git
 
 
@@ -25,6 +25,9 @@ def copy_files(
     large_ok = set(tracked)
     with Folders(source) as folders:
         for path in sorted({*tracked, *untracked}):
+            if path.count("/") > MAX_DEPTH:
+                left_out.append(path)
+                continue
             found = folders.stat(path)
             if found is None:
                 continue

@@ -6,13 +6,19 @@ import errno
 import os
 import secrets
 import stat
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+MAX_DEPTH = 200
+"""How many folders deep a path may be: each is held open while it is used."""
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_WRITE_END = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Folders:
@@ -75,6 +81,18 @@ class Folders:
                     break
                 self._names.pop()
 
+    def unlink(self, path: str) -> None:
+        """Remove the file, link or pipe if it is there. Who waits at a pipe gets its end."""
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            folder, name = self._enter(path)
+            end = None
+            if stat.S_ISFIFO(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                with suppress(OSError):  # nobody waits
+                    end = os.open(name, _WRITE_END, dir_fd=folder)
+            os.unlink(name, dir_fd=folder)
+            if end is not None:
+                os.close(end)
+
     def put(self, path: str, mode: str, content: bytes) -> None:
         """Write ``content`` as a file of git mode ``mode``, in place of whatever is there."""
         folder, name = self._enter(path, make=True)
@@ -85,13 +103,13 @@ class Folders:
             else:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
-                    os.fchmod(file.fileno(), 0o755 if mode == "100755" else 0o644)
+                    os.fchmod(file.fileno(), self._bits(name, folder, mode))
                     file.write(content)
             self._own(temporary, folder)
             try:
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except IsADirectoryError:
-                _remove_folder(name, folder)
+                remove_folder(name, folder)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -114,8 +132,20 @@ class Folders:
             if os.fstat(fd).st_uid == 0:
                 os.fchown(fd, uid, gid)
 
+    def _bits(self, name: str, folder: int, mode: str) -> int:
+        """The permission bits for git's ``mode``: those of the file that is there, if they fit."""
+        plain = 0o755 if mode == "100755" else 0o644
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        except OSError:
+            return plain
+        fits = stat.S_ISREG(found) and bool(found & 0o100) == (mode == "100755")
+        return stat.S_IMODE(found) & 0o777 if fits else plain
+
     def _enter(self, path: str, *, make: bool = False) -> tuple[int, str]:
         *parents, name = path.split("/")
+        if len(parents) > MAX_DEPTH:
+            raise OSError(errno.ENAMETOOLONG, "more folders than can be held open", path)
         shared = 0
         while (
             shared < len(self._names)
@@ -148,14 +178,20 @@ class Folders:
             os.chown(name, *self._owner, dir_fd=folder, follow_symlinks=False)
 
 
-def _remove_folder(name: str, parent: int) -> None:
-    folder = os.open(name, _FOLDER, dir_fd=parent)
-    try:
-        for entry in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
-            try:
-                os.unlink(entry, dir_fd=folder)
-            except IsADirectoryError:
-                _remove_folder(entry, folder)
-    finally:
-        os.close(folder)
-    os.rmdir(name, dir_fd=parent)
+def remove_folder(name: str, parent: int) -> None:
+    """Remove the folder ``name`` of the open folder ``parent``, however deep it is.
+
+    ``rm`` follows no link and holds few folders open. Raises ``OSError`` if it is still there.
+    """
+    aside = f".tenuto-{secrets.token_hex(8)}"
+    os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+    command = ["rm", "-rf", "--one-file-system", "--", aside]
+    subprocess.run(
+        command,
+        cwd=f"/proc/self/fd/{parent}",
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    with suppress(FileNotFoundError):
+        os.rmdir(aside, dir_fd=parent)

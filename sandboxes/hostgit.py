@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import resource
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sandboxes.errors import WorkspaceError
 
 GIT_TIMEOUT_S = 300.0
+SLOW_S = 1.0
 
 _SETTINGS = {
     "advice.detachedHead": "false",
@@ -77,30 +82,52 @@ class HostGit:
         stdin: bytes = b"",
         config: Sequence[str] = (),
         timeout_s: float = GIT_TIMEOUT_S,
+        memory_bytes: int | None = None,
+        when_slow: Callable[[], None] | None = None,
     ) -> bytes:
-        """What git printed. Raises ``WorkspaceError`` with git's last line if it fails."""
+        """What git printed. Raises ``WorkspaceError`` with git's last line if it fails.
+
+        ``memory_bytes`` bounds its address space. ``when_slow`` is called once a second while it
+        runs, and may clear away what it waits for.
+        """
         command = self.command(arguments, git_dir=git_dir, work_tree=work_tree, config=config)
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 command,
                 cwd=cwd,
                 env=self.environment(),
-                input=stdin,
-                capture_output=True,
-                timeout=timeout_s,
-                check=False,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 # Ctrl-C in a terminal goes to all of its foreground; it is ours to answer.
                 start_new_session=True,
             )
         except FileNotFoundError as error:
             raise git_missing() from error
-        except subprocess.TimeoutExpired as error:
-            raise WorkspaceError(
-                f"git {arguments[0]} in {cwd} did not end within {timeout_s:.0f} s"
-            ) from error
-        if done.returncode != 0:
-            raise failure(arguments[0], done.stderr)
-        return done.stdout
+        with process:
+            try:
+                if memory_bytes is not None:
+                    with suppress(ProcessLookupError):
+                        limits = (memory_bytes, memory_bytes)
+                        resource.prlimit(process.pid, resource.RLIMIT_AS, limits)
+                out, said = _talk(process, stdin, timeout_s, when_slow)
+            except subprocess.TimeoutExpired as error:
+                raise WorkspaceError(
+                    f"git {arguments[0]} in {cwd} did not end within {timeout_s:.0f} s"
+                ) from error
+            finally:
+                process.kill()
+        if process.returncode != 0:
+            raise failure(arguments[0], said)
+        return out
+
+    def version(self) -> tuple[int, int, int]:
+        """Git's version; zeros if it cannot be told."""
+        found = re.search(rb"(\d+)\.(\d+)(?:\.(\d+))?", self.run(["version"], cwd=self._home))
+        if found is None:
+            return (0, 0, 0)
+        major, minor, patch = (int(part or 0) for part in found.groups())
+        return (major, minor, patch)
 
     def command(
         self,
@@ -147,6 +174,46 @@ class HostGit:
             "GIT_COMMITTER_EMAIL": "tenuto@localhost",
         }
 
+    @contextmanager
+    def blobs(self, git_dir: Path) -> Iterator[Callable[[str], bytes]]:
+        """A function that gives the content of a blob of ``git_dir``, over one process for all.
+
+        It raises ``WorkspaceError`` for what is not there.
+        """
+        process = subprocess.Popen(
+            self.command(["cat-file", "--batch"], git_dir=git_dir),
+            cwd=git_dir,
+            env=self.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        asked, given = process.stdin, process.stdout
+        assert asked is not None and given is not None
+
+        def read(blob: str) -> bytes:
+            try:
+                asked.write(blob.encode() + b"\n")
+                asked.flush()
+                head = given.readline().split()
+                if len(head) != 3:
+                    raise WorkspaceError(f"the object {blob} is not in the record")
+                content = given.read(int(head[2]))
+                given.read(1)
+            except BrokenPipeError:
+                raise WorkspaceError("git cat-file ended early; is the record damaged?") from None
+            return content
+
+        try:
+            yield read
+        finally:
+            process.kill()
+            for pipe in (asked, given):
+                with suppress(OSError):
+                    pipe.close()
+            process.wait()
+
     def excludes_file(self, rules: str) -> Path:
         """A file with the ignore rules ``rules``, to be named as ``core.excludesFile``."""
         path = self._home / "excludes"
@@ -160,6 +227,27 @@ class HostGit:
         info.mkdir(exist_ok=True)
         (info / "attributes").write_text(RAW_ATTRIBUTES + ("* -diff\n" if binary else ""))
         return git_dir
+
+
+def _talk(
+    process: subprocess.Popen[bytes],
+    stdin: bytes,
+    timeout_s: float,
+    when_slow: Callable[[], None] | None,
+) -> tuple[bytes, bytes]:
+    """What the process printed. Raises ``subprocess.TimeoutExpired``."""
+    deadline = time.monotonic() + timeout_s
+    given: bytes | None = stdin
+    while True:
+        left = deadline - time.monotonic()
+        turn = left if when_slow is None else min(left, SLOW_S)
+        try:
+            return process.communicate(given, timeout=max(0.0, turn))
+        except subprocess.TimeoutExpired:
+            if when_slow is None or time.monotonic() >= deadline:
+                raise
+            given = None
+            when_slow()
 
 
 def names_git(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from sandboxes.local import leftover_processes
 from sandboxes.paths import Owner, workspaces_dir
 from sandboxes.processes import send
 from sandboxes.workspace import remove_workspace
+
+EMPTY_STAMP_S = 60.0
 
 
 def prune(*, parent: Path | None = None) -> list[str]:
@@ -71,9 +74,13 @@ def _workspaces(parent: Path) -> list[str]:
     for stamp in parent.glob("*.owner"):
         folder = stamp.with_suffix("")
         try:
-            owner = Owner.parse(stamp.read_text())
-        except OSError:
+            text = stamp.read_text()
+            age_s = time.time() - stamp.stat().st_mtime
+        except (OSError, ValueError):
             continue
-        if owner is not None and owner.is_gone() and remove_workspace(folder):
+        owner = Owner.parse(text)
+        # A stamp is written in one go, so an empty one is what a full disk or a crash left.
+        gone = owner.is_gone() if owner is not None else not text and age_s > EMPTY_STAMP_S
+        if gone and remove_workspace(folder):
             removed.append(f"workspace {folder.name}")
     return removed

@@ -27,8 +27,29 @@ class Repository:
     excludes: str
     head: str = ""
 
+    def is_partial(self, git: HostGit) -> bool:
+        """Whether git would fetch objects that this repository lacks from where it says.
+
+        A repository names there what git runs for that. Newer ones of git can be told not to
+        (``GIT_NO_LAZY_FETCH``); with an older one such a repository is refused.
+
+        Raises ``WorkspaceError``.
+        """
+        keys = r"^(extensions\.partialclone|remote\..*\.promisor)$"
+        try:
+            git.run(["config", "--includes", "--get-regexp", keys], cwd=self.folder)
+        except WorkspaceError:  # no such key
+            return False
+        if not keeps_from_fetching(git.version()):
+            raise WorkspaceError(
+                f"{self.folder} is a partial clone, from which this git could run programs; "
+                "update git to 2.39.4 or later, or give a full clone"
+            )
+        return True
+
     def list_files(self, git: HostGit) -> tuple[list[str], list[str]]:
         """Tracked files, and untracked ones that are not ignored, from ``folder``."""
+        self.is_partial(git)
         listing = ["ls-files", "-z", "--full-name"]
         tracked = self._listed(git, [*listing, "--cached"])
         others = self._listed(git, [*listing, "--others", "--exclude-standard"])
@@ -100,6 +121,18 @@ def find_repository(path: Path) -> Repository:
             excludes=_excludes(repo),
             head=head,
         )
+
+
+# The first release of each line that heeds GIT_NO_LAZY_FETCH (CVE-2024-32004 and 32465).
+_NO_LAZY_FETCH = {39: 4, 40: 2, 41: 1, 42: 2, 43: 4, 44: 1}
+
+
+def keeps_from_fetching(version: tuple[int, int, int]) -> bool:
+    """Whether git of this version heeds ``GIT_NO_LAZY_FETCH``."""
+    major, minor, patch = version
+    if major != 2 or minor > max(_NO_LAZY_FETCH):
+        return major > 2 or minor > max(_NO_LAZY_FETCH)
+    return minor in _NO_LAZY_FETCH and patch >= _NO_LAZY_FETCH[minor]
 
 
 def _head(repo: Any) -> str:

@@ -13,19 +13,21 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sandboxes.errors import WorkspaceError
-from sandboxes.folders import Folders
+from sandboxes.folders import MAX_DEPTH, Folders, remove_folder
 from sandboxes.hostgit import HostGit, failure, from_os_error, names_git
 
 _CHUNK = 1 << 20
 _REF = "refs/heads/work"
 _PASSES = 3
+IGNORE_FILE_BYTES = 10 * 1024**2
+LISTING_BYTES = 2 * 1024**3
 # A file changed less than this before it was read may change again under the same timestamp.
 _SETTLED_NS = 1_000_000_000
 
@@ -43,6 +45,19 @@ class _Seen:
     @classmethod
     def of(cls, found: os.stat_result) -> _Seen:
         return cls(found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a tree: its git mode and its blob; both "" where there is none."""
+
+    mode: str
+    blob: str
+
+    @classmethod
+    def of(cls, mode: str, blob: str) -> Entry:
+        """From the columns of ``git diff-tree --raw``, where zeros stand for nothing."""
+        return cls("", "") if set(mode) == {"0"} else cls(mode, blob)
 
 
 @dataclass(frozen=True)
@@ -124,6 +139,28 @@ class Store:
         if self.snapshot() != tree:
             raise WorkspaceError("rolling back failed: a process in the sandbox keeps writing")
 
+    def remove_others(self) -> None:
+        """Remove what the last snapshot has not, ``.git`` at the top aside."""
+        kept = set(self._stored)
+        folders = {""} | {str(parent) for path in kept for parent in PurePosixPath(path).parents}
+        folders.discard(".")
+        top = os.open(self._top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for here, inner, files, fd in os.fwalk(".", dir_fd=top):
+                prefix = "" if here == "." else here.removeprefix("./") + "/"
+                for name in list(inner):
+                    if prefix + name in folders:
+                        continue
+                    inner.remove(name)
+                    if prefix + name in kept or prefix + name == ".git":
+                        continue  # a link to a folder, or git's own
+                    remove_folder(name, fd)
+                for name in files:
+                    if prefix + name not in kept:
+                        os.unlink(name, dir_fd=fd)
+        finally:
+            os.close(top)
+
     def has_tree(self, tree: str) -> bool:
         """Whether ``tree`` is the id of a stored tree."""
         try:
@@ -131,6 +168,29 @@ class Store:
         except WorkspaceError:
             return False
         return kind.strip() == b"tree"
+
+    def changes(self, base: str, tree: str) -> dict[str, tuple[Entry, Entry]]:
+        """What is otherwise in ``tree`` than in ``base``, by path: the entries in both."""
+        raw = self._run(["diff-tree", "-r", "-z", "--raw", "--no-renames", base, tree])
+        fields = os.fsdecode(raw).split("\0")
+        found = {}
+        for header, path in zip(fields[0:-1:2], fields[1::2], strict=False):
+            old_mode, new_mode, old, new, _ = header.lstrip(":").split(" ")
+            inner = path.removeprefix(self._prefix)
+            found[inner] = (Entry.of(old_mode, old), Entry.of(new_mode, new))
+        return found
+
+    def entry(self, tree: str, path: str) -> Entry:
+        """What ``tree`` has at ``path``."""
+        listed = os.fsdecode(self._run(["ls-tree", "-z", tree, self._prefix + path]))
+        if not listed:
+            return Entry("", "")
+        mode, kind, blob = listed.split("\t", 1)[0].split(" ")
+        return Entry(mode, blob) if kind == "blob" else Entry("", "")
+
+    def blob(self, name: str) -> bytes:
+        """The content of a stored file."""
+        return self._run(["cat-file", "blob", name])
 
     def _run(self, arguments: list[str], *, git_dir: Path | None = None) -> bytes:
         return self._git.run(arguments, cwd=self._git_dir, git_dir=git_dir or self._git_dir)
@@ -148,16 +208,29 @@ class Store:
         return set(self._others(self._top, "", depth=0))
 
     def _others(self, folder: Path, prefix: str, *, depth: int) -> Iterator[str]:
-        arguments = ["ls-files", "-z", "--others", "--exclude-standard"]
-        listed = self._git.run(
-            arguments, cwd=folder, git_dir=self._git_dir, work_tree=folder, timeout_s=60
-        )
+        try:
+            listed = self._ask_git(folder)
+        except WorkspaceError:
+            defuse_ignore_files(self._top)
+            listed = self._ask_git(folder)
         for name in os.fsdecode(listed).split("\0"):
             if name.endswith("/"):  # a repository inside: git does not look into it, we do
                 if depth < 8 and not (folder / name).is_symlink():
                     yield from self._others(folder / name, prefix + name, depth=depth + 1)
             elif name:
                 yield prefix + name
+
+    def _ask_git(self, folder: Path) -> bytes:
+        """The files that no rule covers. Git reads each ``.gitignore`` whole, whatever it is."""
+        return self._git.run(
+            ["ls-files", "-z", "--others", "--exclude-standard"],
+            cwd=folder,
+            git_dir=self._git_dir,
+            work_tree=folder,
+            timeout_s=60,
+            memory_bytes=LISTING_BYTES,
+            when_slow=lambda: defuse_ignore_files(self._top),
+        )
 
     def _store(self, paths: Iterable[str]) -> str:
         began = time.time_ns()
@@ -166,6 +239,9 @@ class Store:
         left_out = []
         with Folders(self._top) as folders:
             for path in sorted(paths):
+                if path.count("/") > MAX_DEPTH:
+                    left_out.append(path)
+                    continue
                 found = folders.stat(path)
                 if found is None or not (
                     stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
@@ -300,9 +376,11 @@ class Store:
     def _utf8_patch(self, base: str, tree: str) -> str:
         texts: list[str] = []
         binaries: list[str] = []
-        for old, new, _, names in self._raw(base, tree, self._renames(base, tree)):
-            plain = self._is_utf8(old) and self._is_utf8(new)
-            (texts if plain else binaries).extend(names)
+        changes = list(self._raw(base, tree, self._renames(base, tree)))
+        with self._git.blobs(self._git_dir) as read:
+            for old, new, _, names in changes:
+                plain = _is_utf8(old, read) and _is_utf8(new, read)
+                (texts if plain else binaries).extend(names)
         if _nested(texts + binaries):
             # A path given to git also means what is below it, so the two parts would overlap.
             return self._patch(base, tree, git_dir=self._all_binary()).decode()
@@ -312,15 +390,6 @@ class Store:
         if binaries:
             patch += self._patch(base, tree, "--", *binaries, git_dir=self._all_binary())
         return patch.decode()
-
-    def _is_utf8(self, blob: str) -> bool:
-        if set(blob) == {"0"}:
-            return True
-        try:
-            self._run(["cat-file", "blob", blob]).decode()
-        except UnicodeDecodeError:
-            return False
-        return True
 
     def _write_changes(self, now: str, tree: str) -> None:
         raw = self._run(["diff-tree", "-r", "-z", "--raw", "--no-renames", now, tree])
@@ -335,14 +404,46 @@ class Store:
             else:
                 written.append(_Change(mode, blob, inner))
         try:
-            with Folders(self._top) as folders:
+            with Folders(self._top) as folders, self._git.blobs(self._git_dir) as read:
                 for path in gone:
                     folders.remove(path)
                 for change in written:
-                    content = self._run(["cat-file", "blob", change.blob])
-                    folders.put(change.path, change.mode, content)
+                    folders.put(change.path, change.mode, read(change.blob))
         except OSError as error:
             raise from_os_error(error, "rolling back") from error
+
+
+def defuse_ignore_files(top: Path) -> None:
+    """Remove what is called ``.gitignore`` and would keep git waiting or fill its memory."""
+    with Folders(top) as folders:
+        for path in _ignore_files(top):
+            if (found := folders.stat(path)) is None or stat.S_ISLNK(found.st_mode):
+                continue
+            if not stat.S_ISREG(found.st_mode) or found.st_size > IGNORE_FILE_BYTES:
+                folders.unlink(path)
+
+
+def _ignore_files(top: Path) -> Iterator[str]:
+    """Every ``.gitignore`` that is no deeper than we look."""
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        with suppress(OSError), os.scandir(top / prefix) as entries:
+            for entry in entries:
+                if entry.name == ".gitignore":
+                    yield prefix + entry.name
+                elif entry.is_dir(follow_symlinks=False) and prefix.count("/") < MAX_DEPTH:
+                    waiting.append(f"{prefix}{entry.name}/")
+
+
+def _is_utf8(blob: str, read: Callable[[str], bytes]) -> bool:
+    if set(blob) == {"0"}:
+        return True
+    try:
+        read(blob).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _quoted(path: str) -> bytes:

@@ -24,6 +24,7 @@ from typing import Self
 
 from sandboxes.copying import copy_files
 from sandboxes.errors import WorkspaceError
+from sandboxes.exchange import Exchange
 from sandboxes.files import remove_tree
 from sandboxes.hostgit import RAW_ATTRIBUTES, HostGit, from_os_error
 from sandboxes.patching import apply_patch
@@ -58,6 +59,7 @@ class Workspace:
         self._baseline = ""
         self._head = repository.head
         self._not_copied: tuple[str, ...] = ()
+        self._with_ignored = False
         self.path = folder / "tree"
         self.repo = repository.folder
 
@@ -177,6 +179,28 @@ class Workspace:
             raise WorkspaceError(f"there is no checkpoint {checkpoint} in this workspace")
         self._store.restore(checkpoint)
 
+    def rebase(self, tree: str) -> None:
+        """Let ``diff`` be relative to ``tree``, a checkpoint: the user's files are like it now."""
+        self._baseline = tree
+
+    def exchange(self) -> Exchange:
+        """A way to carry single files between the copy and the user's folder."""
+        return Exchange(self._git, self._store, self._repository, self.path, self._folder)
+
+    def tidy(self) -> None:
+        """Remove what is in no checkpoint: ignored files that the session made, empty folders.
+
+        Then the files are those that the patch gives. Ignored files that were copied from the
+        user's folder stay, and so does all else in that case. Raises ``WorkspaceError``.
+        """
+        if self._with_ignored:
+            return
+        self._snapshot()
+        try:
+            self._store.remove_others()
+        except OSError as error:
+            raise from_os_error(error, "clearing ignored files away") from error
+
     def apply_to(self, repo: Path, patch: str) -> None:
         """Apply ``patch`` to the files of ``repo``, all of it or nothing. The index stays as it is.
 
@@ -227,6 +251,7 @@ class Workspace:
             self._copy_ignored(max_file_bytes)
 
     def _copy_ignored(self, max_file_bytes: int) -> None:
+        self._with_ignored = True
         names = self._less_our_own(self._repository.list_ignored(self._git))
         copy_files(self._repository.folder, self.path, names, [], max_file_bytes)
 
@@ -264,7 +289,8 @@ class Workspace:
         the sandbox reach the user's own. Without commits, or where git cannot send them (a
         partial or damaged repository), the copy starts without history.
         """
-        if self._repository.has_commits and not self._repository.prefix and self._head:
+        plain = not self._repository.prefix and not self._repository.is_partial(self._git)
+        if self._repository.has_commits and plain and self._head:
             depth = f"--depth={HISTORY_COMMITS}"
             flags = ("--no-local", "--no-checkout", "--single-branch", "--template=", depth)
             arguments = ["clone", "--quiet", *flags, "--", str(self.repo), str(self.path)]
@@ -279,12 +305,20 @@ class Workspace:
                 if "disk space" in str(error):
                     raise
                 remove_tree(self.path)
+            self._forget_origin()
         if not (self.path / ".git").is_dir():
             arguments = ["init", "--quiet", "--template=", str(self.path)]
             self._git.run(arguments, cwd=self._folder)
         info = self.path / ".git" / "info"
         info.mkdir(exist_ok=True)
         (info / "exclude").write_text(self._repository.excludes)
+
+    def _forget_origin(self) -> None:
+        """Take the place of the user's repository out of what git noted of the clone."""
+        git_dir = self.path / ".git"
+        remove_tree(git_dir / "logs")
+        for name in ("FETCH_HEAD", "ORIG_HEAD"):
+            (git_dir / name).unlink(missing_ok=True)
 
     def _commit_baseline(self) -> None:
         """Commit the user's uncommitted state in the copy, so that git diff shows the model's."""
@@ -322,7 +356,7 @@ def _fresh_folder(repo: Path, parent: Path | None) -> Iterator[tuple[Path, Repos
     folder = place / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     try:
         private_dir(place)
-        stamp_path(folder).write_text(str(Owner.of_this_process()))
+        write_stamp(folder)
         folder.mkdir(mode=0o700)
         (folder / "outputs").mkdir()
         (folder / "outputs").chmod(0o755)  # whoever commands run as may read it
@@ -347,6 +381,14 @@ def _store(
 def stamp_path(folder: Path) -> Path:
     """The file that names the owner of the workspace ``folder``."""
     return folder.with_name(folder.name + ".owner")
+
+
+def write_stamp(folder: Path) -> None:
+    """Say that this process owns the workspace ``folder``: all of the stamp or nothing."""
+    stamp = stamp_path(folder)
+    draft = stamp.with_name(f"{stamp.name}.new")
+    draft.write_text(str(Owner.of_this_process()))
+    draft.replace(stamp)
 
 
 def remove_workspace(folder: Path) -> bool:

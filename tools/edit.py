@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sandboxes.base import Sandbox
 from tools.errors import ToolFailure
 from tools.explain import explain_missing
-from tools.paths import Place, locate, locate_file, read, refuse_git, write
+from tools.paths import Place, locate, locate_file, read, refuse_git
 from tools.replace import NewlineMap, line_number, occurrences, replace_at
+from tools.saving import syntax_note, write_text
 from tools.schema import Parameters
 from tools.textfile import TextFile, count_lines, decode, describe_binary, format_size
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_BYTES = 10_000_000
-_LINES_NAMED = 10
+_LINES_NAMED = 100
 
 
 class EditParameters(Parameters):
@@ -36,8 +36,8 @@ def run(context: ToolContext, parameters: EditParameters) -> Observation:
     old = parameters.old_string.replace("\r\n", "\n")
     new = parameters.new_string.replace("\r\n", "\n")
     if not old and not place.host.exists():
-        return _create(sandbox, place, new)
-    file = _read(sandbox, parameters.file_path)
+        return _create(context, place, new)
+    place, file = _read(context, parameters.file_path)
     if old == new:
         raise ToolFailure(
             "Nothing was changed: old_string and new_string are the same. "
@@ -49,36 +49,37 @@ def run(context: ToolContext, parameters: EditParameters) -> Observation:
                 f"Nothing was changed: old_string is empty, but {place.shown} has text. "
                 "Give the text to replace, or use write_file to write the whole file."
             )
-        _write(sandbox, place, file, new)
-        return Observation(f"Edited {place.shown}: 1 replacement.")
-    return _replace(sandbox, place, file, old, new, replace_all=parameters.replace_all)
+        return _done(context, place, file, new, 1)
+    return _replace(context, place, file, old, new, replace_all=parameters.replace_all)
 
 
-def _read(sandbox: Sandbox, path: str) -> TextFile:
-    place, status = locate_file(sandbox, path)
+def _read(context: ToolContext, path: str) -> tuple[Place, TextFile]:
+    place, status = locate_file(context.sandbox, path)
     if status.st_size > MAX_BYTES:
         raise ToolFailure(
             f"{place.shown} is too large to edit ({format_size(status.st_size)}): "
             "change it with run_shell_command (sed or a script)."
         )
-    data = read(sandbox, place)
+    data = read(context.sandbox, place)
+    context.seen.refuse_if_changed(place.shown, place.real, data)
     file = decode(data)
     if file is None:
         raise ToolFailure(
             f"{place.shown} is a binary file ({format_size(len(data))}, {describe_binary(data)}): "
             "edit changes text files only."
         )
-    return file
+    return place, file
 
 
-def _create(sandbox: Sandbox, place: Place, text: str) -> Observation:
-    _write(sandbox, place, TextFile("", "utf-8", b""), text)
+def _create(context: ToolContext, place: Place, text: str) -> Observation:
+    write_text(context, place, TextFile("", "utf-8", b""), text)
     lines = count_lines(text)
-    return Observation(f"Created {place.shown} ({lines} {'line' if lines == 1 else 'lines'}).")
+    said = f"Created {place.shown} ({lines} {'line' if lines == 1 else 'lines'})."
+    return Observation(said + syntax_note(context, place, "", text))
 
 
 def _replace(
-    sandbox: Sandbox, place: Place, file: TextFile, old: str, new: str, *, replace_all: bool
+    context: ToolContext, place: Place, file: TextFile, old: str, new: str, *, replace_all: bool
 ) -> Observation:
     content = NewlineMap(file.text)
     found = occurrences(content.text, old, overlapping=not replace_all)
@@ -90,9 +91,16 @@ def _replace(
             f"at lines {_lines(content.text, found)}. Add the lines around the one you mean to "
             "old_string (and to new_string), or set replace_all to true."
         )
-    _write(sandbox, place, file, replace_at(content, found, old, new, file.newline))
-    plural = "replacement" if len(found) == 1 else "replacements"
-    return Observation(f"Edited {place.shown}: {len(found)} {plural}.")
+    text = replace_at(content, found, old, new, file.newline)
+    return _done(context, place, file, text, len(found))
+
+
+def _done(context: ToolContext, place: Place, file: TextFile, text: str, count: int) -> Observation:
+    """Write ``text`` and say how many replacements that were."""
+    write_text(context, place, file, text)
+    plural = "replacement" if count == 1 else "replacements"
+    said = f"Edited {place.shown}: {count} {plural}."
+    return Observation(said + syntax_note(context, place, file.text, text))
 
 
 def _lines(text: str, found: list[int]) -> str:
@@ -100,18 +108,6 @@ def _lines(text: str, found: list[int]) -> str:
     if len(found) > _LINES_NAMED:
         return f"{', '.join(numbers)} and {len(found) - _LINES_NAMED} more"
     return f"{', '.join(numbers[:-1])} and {numbers[-1]}"
-
-
-def _write(sandbox: Sandbox, place: Place, file: TextFile, text: str) -> None:
-    try:
-        data = file.encode(text)
-    except UnicodeEncodeError as error:
-        odd = error.object[error.start : error.end]
-        raise ToolFailure(
-            f"Nothing was changed: {place.shown} is encoded as {file.encoding}, which has no "
-            f"{odd[:20]!r}. Use characters that the file's encoding has."
-        ) from None
-    write(sandbox, place, data)
 
 
 TOOL = ToolSpec(

@@ -39,6 +39,7 @@ def run(context: ToolContext, parameters: ReadFileParameters) -> Observation:
             "look at parts of it with run_shell_command (head, tail, sed -n, grep)."
         )
     data = read(sandbox, place, max_bytes=MAX_BYTES)
+    context.seen.note(place.real, data)
     file = decode(data)
     if file is None:
         return _binary(len(data), head)

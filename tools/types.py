@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from sandboxes.background import Background
 from sandboxes.base import Sandbox
+from tools.code import CodeReader
 from tools.schema import function_schema
+from tools.seen import SeenFiles
+from tools.tokens import estimate_tokens
 
 ToolKind = Literal["read", "edit", "command", "external", "session"]
 """What a tool does, for whoever decides whether a call may run.
@@ -34,12 +37,20 @@ class Observation:
     truncated: bool = False
     submitted: bool = False
 
+    def with_note(self, note: str) -> Observation:
+        """The same with ``note`` after an empty line."""
+        return replace(self, text=f"{self.text}\n\n{note}")
+
 
 @dataclass
 class ToolContext:
-    """What a tool may touch. One per session; ``todos`` lives as long as it does.
+    """What a tool may touch. One per session; ``todos``, ``seen`` and ``code`` live as long.
 
     A command that prints nothing for ``silence_s`` is left running.
+
+    ``task`` is what the user asked for, by which a repository map is weighted, and
+    ``count_tokens`` is what its budget is counted with. ``seen`` knows the content of the files
+    that the model read or wrote; ``code`` parses source code and indexes the workspace.
     """
 
     sandbox: Sandbox
@@ -48,6 +59,10 @@ class ToolContext:
     should_stop: Callable[[], bool] | None = None
     on_output: Callable[[str], None] | None = None
     todos: list[dict[str, str]] = field(default_factory=list)
+    task: str = ""
+    count_tokens: Callable[[str], int] = estimate_tokens
+    seen: SeenFiles = field(default_factory=SeenFiles)
+    code: CodeReader = field(default_factory=CodeReader)
     background: list[Background] = field(default_factory=list, repr=False)
 
     def processes(self) -> Background:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sandboxes.base import Sandbox
 from tools.paths import Place, locate, refuse_git, write
+from tools.saving import syntax_note
 from tools.schema import Parameters
 from tools.textfile import TextFile, count_lines, decode
 from tools.types import Observation, ToolContext, ToolSpec
@@ -26,7 +26,7 @@ def run(context: ToolContext, parameters: WriteFileParameters) -> Observation:
     place = locate(context.sandbox, parameters.file_path)
     refuse_git(place)
     text = parameters.content
-    old = _old(context.sandbox, place)
+    old, before = _old(context, place)
     if old.text.count("\n") == old.text.count("\r\n") > 0:
         text = text.replace("\r\n", "\n").replace("\n", "\r\n")
     try:
@@ -34,18 +34,26 @@ def run(context: ToolContext, parameters: WriteFileParameters) -> Observation:
     except UnicodeEncodeError:
         data = _PLAIN.encode(text.encode("utf-8", "replace").decode("utf-8"))
     write(context.sandbox, place, data)
+    context.seen.note(place.real, data)
     lines = count_lines(text)
-    return Observation(f"Wrote {place.shown} ({lines} {'line' if lines == 1 else 'lines'}).")
+    said = f"Wrote {place.shown} ({lines} {'line' if lines == 1 else 'lines'})."
+    return Observation(said + syntax_note(context, place, before, text))
 
 
-def _old(sandbox: Sandbox, place: Place) -> TextFile:
-    """The file that is there, if it is a text file; else a plain UTF-8 one."""
+def _old(context: ToolContext, place: Place) -> tuple[TextFile, str]:
+    """What the file's form is, if it is a text file, else plain UTF-8; and the text it has.
+
+    Raises ``ToolFailure`` if it is not what the model last saw.
+    """
     try:
         if not place.host.is_file() or place.host.stat().st_size > _MAX_OLD_BYTES:
-            return _PLAIN
-        return decode(sandbox.read_bytes(place.real)) or _PLAIN
+            return _PLAIN, ""
+        data = context.sandbox.read_bytes(place.real)
     except OSError:
-        return _PLAIN
+        return _PLAIN, ""
+    context.seen.refuse_if_changed(place.shown, place.real, data)
+    file = decode(data)
+    return (file, file.text) if file is not None else (_PLAIN, "")
 
 
 TOOL = ToolSpec(

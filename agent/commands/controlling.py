@@ -83,7 +83,8 @@ def controlled(
         return said
 
     try:
-        yield Control(Approvals(settings.approve, terminal, policy.rules), words)
+        approvals = Approvals(settings.approve, terminal, policy.rules)
+        yield Control(approvals, words, policy.hooks, policy.servers)
     finally:
         if terminal is not None:
             terminal.close()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TASK_CHARACTERS = 60
 BLOCK_LINES = 20
+HEADER = ("created", "parent", "repo", "model", "sandbox", "thinking", "seed", "check")
 LINE_CHARACTERS = 200
 
 
@@ -71,6 +72,12 @@ def show(
             _step(record)
         elif record["type"] == "check":
             write_out(f"\ncheck {record['when']}: exit code {record['exit_code']}\n")
+        elif "compacted" in record:
+            account = record["compacted"]
+            write_out(
+                f"\ncontext compacted from {account['before']:,} to {account['after']:,} tokens"
+                f"{' (before: session ' + account['kept'] + ')' if account['kept'] else ''}\n"
+            )
         elif record["type"] == "rewind":
             write_out(
                 f"\nback to step {record['to']} ({record['why']}): later steps above are void\n"
@@ -98,7 +105,9 @@ def rm(
 def _header(session: SavedSession) -> None:
     data = session.data
     write_out(f"session {session.id}: {session.status}\n")
-    for key in ("created", "repo", "model", "sandbox", "thinking", "seed", "check", "summary"):
+    if data.get("attempts"):
+        write_out(f"attempt:  {data['attempt']} of {data['attempts']}\n")
+    for key in (*HEADER, "summary"):
         if data.get(key) not in (None, ""):
             write_out(f"{key + ':':<10}{visible(str(data[key]))}\n")
     if task := data.get("task"):

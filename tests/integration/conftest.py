@@ -93,13 +93,14 @@ def placed_model(tiny_checkpoint: Path, tiny_tokenizer: Tokenizer) -> Callable[.
     """``placed_model(*turns)``: as ``scripted_model``, over a network that knows its place."""
     chat = ChatFormat.load(tiny_checkpoint, tiny_tokenizer)
 
-    def make(*turns: str) -> LoadedModel:
+    def make(*turns: str, context_length: int = 1 << 20) -> LoadedModel:
         encode = tiny_tokenizer.encode_markup
         network = PlacedNetwork(
             [encode(turn + "<|im_end|>") for turn in turns],
             tiny_tokenizer.vocab_size,
             tuple(encode("<|im_start|>assistant")),
             tuple(encode("<|im_start|>assistant\n<think>\n")),
+            context_length,
         )
         config = ModelConfig.tiny(vocab_size=network.vocab_size, context_length=1 << 20)
         engine = Engine(network, config, name="placed", generation=SamplingParams())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from agent.approval import Answer, Approvals, Request
 from agent.config import Settings
 from agent.control import Control
 from agent.events import CallDone, CallPlanned, CallRunning, Event, RunEnded
+from agent.policy import Hook, HookLists
 from agent.report import status_of
 from agent.resume import resume
 from agent.solve import solve
@@ -216,6 +218,41 @@ def test_what_goes_wrong_after_the_end_does_not_change_how_it_ended(
     (saved,) = store.sessions()
     assert saved.status == "submitted"
     assert saved.data["steps"] == 5
+
+
+def test_a_repositorys_notes_and_the_users_hooks_in_a_whole_run(
+    buggy_repo, script, scripted_model, store, tmp_path
+) -> None:
+    (buggy_repo / "AGENTS.md").write_text("Close your turns with <|im_end|>.\n")
+    (buggy_repo / "sub").mkdir()
+    (buggy_repo / "sub" / "AGENTS.md").write_text("Only tabs here.\n")
+    turns = (
+        script.turn(script.call("write_file", file_path="sub/x", content="1")),
+        script.turn(script.call("run_shell_command", command="rm -rf sub")),
+        script.turn(script.call("submit", summary="done")),
+    )
+    told = tmp_path / "told"
+    hooks = HookLists(
+        before=(Hook(command="echo not that >&2; exit 2", tools=("run_shell_command",)),),
+        end=(Hook(command=f"cat > {told}"),),
+    )
+    report = solve(
+        Task("t", buggy_repo),
+        LOCAL,
+        scripted_model(*turns),
+        store=store,
+        control=Control(hooks=hooks),
+    )
+    assert status(report) == ("submitted", 0)
+    saved = store.find(report.session)
+    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    assert [message["role"] for message in prompts[0]] == ["system", "user"]
+    assert prompts[0][0]["content"].endswith("[AGENTS.md]\nClose your turns with <|im_end|>.")
+    assert prompts[0][1]["content"] == "t"
+    assert prompts[1][0]["content"].endswith("about work in sub/]\nOnly tabs here.")
+    assert prompts[2][0]["content"].endswith("the user's hook forbids this call: not that")
+    end = json.loads(told.read_text())
+    assert (end["status"], end["patch"]) == ("submitted", report.patch)
 
 
 class Stop:

@@ -12,16 +12,21 @@ import torch
 
 from agent.begin import Beginning
 from agent.config import Settings
+from agent.control import Control
 from agent.conversation import Conversation
+from agent.events import Event, Prefilled
+from agent.history import history_of
 from agent.loading import load_model
+from agent.report import status_of
 from agent.solve import solve
 from agent.store import Store
-from agent.trajectory import read_records
+from agent.trajectory import message_from_json, read_records
 from agent.types import Task
 from agent.warm import MIN_TOKENS, WarmCache, cache_dir
 from model.errors import StateError
 from model.messages import Message
 from model.session import Session
+from tools.registry import default_tools
 
 NOISE = {"sandbox": "bubblewrap", "max_steps": 2, "max_turn_tokens": 12, "temperature": 1.0}
 SYSTEM = Message("system", "You work on code. " * 150)
@@ -165,7 +170,10 @@ def test_processes_write_and_read_at_once(tiny_checkpoint, tmp_path) -> None:
     program = f"""
 from pathlib import Path
 from tests.integration.test_warm import SYSTEM, begun
+from agent.events import Event, Prefilled
+from agent.history import history_of
 from agent.loading import load_model
+from agent.report import status_of
 from agent.warm import WarmCache
 from model.messages import Message
 model = load_model({str(tiny_checkpoint)!r})
@@ -215,3 +223,36 @@ def test_the_second_solve_on_a_repository_starts_warm(model, buggy_repo, store: 
     records = list(read_records(store.find(warm.session).trajectory))
     prompt = next(record for record in records if record["type"] == "prompt")
     assert len(prompt["ids"]) == step.prefilled_tokens + step.shared_tokens
+
+
+def test_words_in_the_first_prefill_come_after_the_task(
+    buggy_repo, script, placed_model, store
+) -> None:
+    """Stopped between the stored beginning and the rest: the user's words go into the rest."""
+    asked: list[Event] = []
+    said = ["Look at calc.py."]
+
+    def words() -> str | None:
+        asked.clear()
+        return said.pop() if said else None
+
+    report = solve(
+        Task("add subtracts", buggy_repo),
+        Settings(sandbox="bubblewrap"),
+        placed_model(*script.repair()),
+        store=store,
+        listen=lambda e: asked.append(e) if isinstance(e, Prefilled) else None,
+        interrupted=lambda: bool(asked) and bool(said),
+        control=Control(words=words),
+    )
+    assert status_of(report.result, report.check) == ("submitted", 0)
+    assert said == []
+    records = list(read_records(store.find(report.session).trajectory))
+    prompt = next(record for record in records if record["type"] == "prompt")
+    messages = [message_from_json(message) for message in prompt["messages"]]
+    assert [message.content for message in messages[1:]] == ["add subtracts", "Look at calc.py."]
+    model = placed_model(*script.repair())
+    schemas = [tool.schema() for tool in default_tools()]
+    assert prompt["ids"] == model.chat.begin(messages, schemas, True)
+    assert report.result.usage.repeated_tokens == 0
+    assert report.result.usage.context_tokens == len(history_of(records).ids)

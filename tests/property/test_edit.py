@@ -42,6 +42,7 @@ class Editor:
         self._registry = Registry(ToolContext(sandbox))
 
     def __call__(self, before: bytes, old: str, new: str, **more: Any) -> tuple[Observation, bytes]:
+        self._registry.context.seen.clear()  # what comes now is another file
         self._file.write_bytes(before)
         arguments = {"file_path": "a.txt", "old_string": old, "new_string": new, **more}
         observation = self._registry.run("edit", arguments)

@@ -82,7 +82,7 @@ def test_an_interrupt_in_a_prefill_changes_nothing(make, tiny_checkpoint, tmp_pa
         listen=seen.append,
         interrupted=lambda: any(isinstance(event, Prefilled) for event in seen),
     )
-    result = loop.run([Message("system", "s"), Message("user", "word " * 1500)])
+    result = loop.run([Message("system", "s"), Message("user", "word " * 200)])
     assert isinstance(result.outcome, Interrupted)
     assert seen[0].done < seen[0].total
     assert len(seen) == 1

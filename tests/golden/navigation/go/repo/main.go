@@ -1,0 +1,7 @@
+package shop
+
+func run() int {
+	// MakeCart in a comment
+	cart := MakeCart(1, 2)
+	return cart.Total()
+}

@@ -1,0 +1,3 @@
+import { Cart, Row } from "./cart";
+
+export const App = () => <div><Cart items={[]} /><Row items={[]}></Row></div>;

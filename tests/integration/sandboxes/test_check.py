@@ -1,0 +1,53 @@
+"""The last check sees what the patch gives, whatever the model left elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.check import run_check
+from sandboxes.base import Sandbox
+from sandboxes.open import open_sandbox
+from sandboxes.workspace import Workspace
+
+LEAVE = r"""
+site=$(python3 -m site --user-site); mkdir -p "$site"
+echo 'print("SWAYED by home")' >"$site/usercustomize.py"
+echo 'SWAYED by bashrc' >~/.bash_profile
+echo SWAYED >"${TMPDIR:-/tmp}/answer"
+mkdir -p built; echo SWAYED >built/answer
+setsid sleep 1000.875 &
+echo right >answer.txt
+"""
+CHECK = r"""
+cat answer.txt; python3 -c pass; cat "${TMPDIR:-/tmp}/answer" built/answer ~/.bash_profile
+grep -lzx 1000.875 /proc/[0-9]*/cmdline; true
+"""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param("docker", marks=pytest.mark.docker), "bubblewrap", "local"]
+)
+def test_nothing_but_the_patch_sways_the_last_check(
+    kind: str,
+    git_repo: Callable[..., Path],
+    places: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    image = request.getfixturevalue("base_image") if kind == "docker" else None
+    repo = git_repo({"a.py": "x = 1\n", ".gitignore": "built/\n"})
+
+    def check(sandbox: Sandbox, *, anew: bool) -> str:
+        run = run_check(CHECK, sandbox, timeout_s=60, should_stop=lambda: False, anew=anew)
+        assert run.exit_code == 0
+        return run.output
+
+    with open_sandbox(kind, Workspace.create(repo, parent=places), image=image) as sandbox:
+        sandbox.shell().run(LEAVE, timeout_s=60)
+        assert "SWAYED by home" in check(sandbox, anew=False)
+        said = check(sandbox, anew=True)
+        assert said.startswith("right\n") and "SWAYED" not in said and "/proc" not in said
+        assert sandbox.shell().run("cat answer.txt", timeout_s=60).output == "right\n"
+        assert "+right" in sandbox.workspace.diff()

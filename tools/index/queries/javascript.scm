@@ -1,0 +1,35 @@
+; Definitions. The first pattern that names a place decides its kind.
+(class_declaration name: (_) @name) @definition.class
+(class name: (_) @name) @definition.class
+(method_definition name: [(property_identifier) (private_property_identifier)] @name) @definition.method
+(field_definition property: [(property_identifier) (private_property_identifier)] @name
+  value: [(arrow_function) (function_expression)]) @definition.method
+(function_declaration name: (identifier) @name) @definition.function
+(generator_function_declaration name: (identifier) @name) @definition.function
+(variable_declarator name: (identifier) @name
+  value: [(arrow_function) (function_expression) (generator_function)]) @definition.function
+(variable_declarator name: (identifier) @name value: (class)) @definition.class
+(assignment_expression
+  left: [(identifier) @name (member_expression property: (property_identifier) @name)]
+  right: [(arrow_function) (function_expression)]) @definition.function
+(pair key: (property_identifier) @name
+  value: [(arrow_function) (function_expression)]) @definition.method
+(program (lexical_declaration (variable_declarator name: (identifier) @name) @definition.variable))
+(program (variable_declaration (variable_declarator name: (identifier) @name) @definition.variable))
+(program (export_statement
+  (lexical_declaration (variable_declarator name: (identifier) @name) @definition.variable)))
+
+;; references
+[(identifier) (property_identifier) (private_property_identifier)
+ (shorthand_property_identifier)] @any
+(call_expression function: (identifier) @strong)
+(call_expression function: (member_expression property: (property_identifier) @strong))
+(new_expression constructor: (identifier) @strong)
+(new_expression constructor: (member_expression property: (property_identifier) @strong))
+(class_heritage (identifier) @strong)
+(class_heritage (member_expression property: (property_identifier) @strong))
+(import_specifier name: (identifier) @strong)
+(import_clause (identifier) @strong)
+(export_specifier name: (identifier) @strong)
+(jsx_opening_element name: (identifier) @strong)
+(jsx_self_closing_element name: (identifier) @strong)

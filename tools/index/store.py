@@ -1,0 +1,188 @@
+"""The tags of every file ever parsed on this machine, under the hash of its content.
+
+One SQLite file in the user's cache, which any number of processes may use at once. What is in it
+depends on nothing but the content, the grammar and the query, so it is never out of date and
+serves every copy of a repository. A damaged or unusable cache costs time, never an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tools.index.languages import Language
+from tools.index.record import Packed
+
+FORMAT = 1
+MAX_BYTES = 1_000_000_000
+_KEEP_DAYS = 60
+_BATCH = 500
+_COLUMNS = "outline, defined, names, weights, counts, lines"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tags (
+    key BLOB PRIMARY KEY, day INTEGER NOT NULL, outline BLOB NOT NULL, defined BLOB NOT NULL,
+    names BLOB NOT NULL, weights BLOB NOT NULL, counts BLOB NOT NULL, lines BLOB NOT NULL,
+    failed INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_day ON tags (day);
+"""
+
+
+def cache_path() -> Path:
+    """``$XDG_CACHE_HOME/tenuto/tags-N.sqlite``, N being the form of its records."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rules say that a relative path there is to be ignored.
+    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    return root / "tenuto" / f"tags-{FORMAT}.sqlite"
+
+
+class TagStore:
+    """Packed tags by key. Not for several threads at once; each takes its own."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """``path`` is made if need be; None or an unusable place keeps all in memory."""
+        self._connection = _connect(path)
+        self._prefixes: dict[str, bytes] = {}
+
+    def key(self, language: Language, query: str, content: bytes) -> bytes:
+        """The key of ``content`` read with this grammar and this query."""
+        if language.name not in self._prefixes:
+            words = f"{FORMAT}\0{language.name}\0{_version(language.module)}\0{query}"
+            self._prefixes[language.name] = hashlib.blake2b(words.encode()).digest()
+        return hashlib.blake2b(self._prefixes[language.name] + content, digest_size=20).digest()
+
+    def known(self, keys: Iterable[bytes]) -> dict[bytes, bool]:
+        """Which of ``keys`` are here, and whether they could be parsed."""
+        return {
+            key: not failed
+            for part in _batches(list(keys))
+            for key, failed in self._select("key, failed", part)
+        }
+
+    def names(self, keys: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
+        """Of each key that is here: itself, the names defined and mentioned, their weights."""
+        for part in _batches(list(keys)):
+            yield from self._select("key, defined, names, weights", part)
+
+    def get(self, key: bytes) -> Packed | None:
+        """All that is known under ``key``."""
+        rows = self._select(_COLUMNS, [key])
+        return Packed(*rows[0]) if rows else None
+
+    def outline(self, key: bytes) -> bytes | None:
+        """The definitions under ``key``, packed."""
+        rows = self._select("outline", [key])
+        return bytes(rows[0][0]) if rows else None
+
+    def put(self, items: Sequence[tuple[bytes, Packed | None]]) -> None:
+        """Keep ``items``; None says that a content cannot be parsed, so nobody tries again."""
+        today = _today()
+        empty = Packed(b"[]", b"", b"", b"", b"", b"")
+        rows = [(key, today, *vars(tags or empty).values(), tags is None) for key, tags in items]
+        statement = (
+            f"INSERT OR REPLACE INTO tags (key, day, {_COLUMNS}, failed)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        try:
+            with self._connection:
+                self._connection.executemany(statement, rows)
+        except sqlite3.Error:
+            # No room, or the file is damaged: go on without it.
+            self.close()
+            self._connection = _connect(None)
+            with self._connection:
+                self._connection.executemany(statement, rows)
+
+    def touch(self, keys: Iterable[bytes]) -> None:
+        """Note that ``keys`` were used today, and forget what nobody used for long."""
+        today = _today()
+        with suppress(sqlite3.Error), self._connection:
+            for part in _batches(list(keys)):
+                marks = ",".join("?" * len(part))
+                self._connection.execute(
+                    f"UPDATE tags SET day = ? WHERE day < ? AND key IN ({marks})",
+                    (today, today, *part),
+                )
+            self._connection.execute("DELETE FROM tags WHERE day < ?", (today - _KEEP_DAYS,))
+            self._shrink()
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        self._connection.close()
+
+    def _shrink(self) -> None:
+        """Drop the days longest ago while the file is over ``MAX_BYTES``."""
+        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        (size,) = self._connection.execute("PRAGMA page_size").fetchone()
+        if (pages - free) * size > MAX_BYTES:
+            self._connection.execute("DELETE FROM tags WHERE day = (SELECT min(day) FROM tags)")
+
+    def _select(self, columns: str, keys: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+        marks = ",".join("?" * len(keys))
+        try:
+            return self._connection.execute(
+                f"SELECT {columns} FROM tags WHERE key IN ({marks})", keys
+            ).fetchall()
+        except sqlite3.Error:
+            return []
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        for attempt in range(2):
+            try:
+                return _open(path)
+            except sqlite3.OperationalError:
+                break  # no place to write, or no such file system
+            except sqlite3.DatabaseError:
+                if attempt == 0:
+                    _remove(path)
+            except OSError:
+                break
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection.executescript(_SCHEMA)
+    return connection
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A power cut may lose the last records, which are then made again.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+        connection.execute(f"SELECT key, day, failed, {_COLUMNS} FROM tags LIMIT 1").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _remove(path: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            path.with_name(path.name + end).unlink()
+
+
+def _batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(keys), _BATCH):
+        yield keys[start : start + _BATCH]
+
+
+def _today() -> int:
+    return int(time.time() // 86_400)
+
+
+def _version(module: str) -> str:
+    try:
+        return version(module.replace("_", "-"))
+    except PackageNotFoundError:
+        return ""
