@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ from model.sampling import SamplingParams
 from model.session import Session
 from sandboxes.base import Limits, Sandbox
 from sandboxes.errors import SandboxError
+from sandboxes.mounts import environment_of, parse_mount
 from sandboxes.open import open_sandbox
 from sandboxes.workspace import Workspace
 from tools.registry import Registry
@@ -256,17 +258,28 @@ def marks_its_end(saved: SavedSession) -> Iterator[None]:
         raise
 
 
+def limits_of(settings: Settings) -> Limits:
+    """What the sandbox may use."""
+    return Limits(
+        memory_mb=settings.memory_mb,
+        cpus=settings.cpus,
+        disk_mb=settings.disk_mb,
+        network=settings.online,
+    )
+
+
 def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
     """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
-    limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
     return open_sandbox(
         settings.sandbox,
         workspace,
         image=settings.image,
-        limits=limits,
+        limits=limits_of(settings),
         name=name,
         root=settings.workdir,
         search_path=settings.search_path,
+        mounts=[parse_mount(mount) for mount in settings.mounts],
+        environment=environment_of(settings.pass_env, os.environ),
     )
 
 
