@@ -73,6 +73,7 @@ class Settings(BaseModel):
     workdir: str | None = Field(default=None, pattern=r"^/.+")
     search_path: str | None = Field(default=None, min_length=1)
     ignored_files: bool = False
+    writable: bool = False
     keep_state: bool = True
     dockerfile: str | None = Field(default=None, min_length=1)
     devcontainer: str | None = Field(default=None, min_length=1)

@@ -190,7 +190,8 @@ class Run:
                 sandbox,
                 timeout_s=self.settings.check_timeout,
                 should_stop=self.interrupted,
-                anew=when == "after",
+                # A writable container is a part of what was asked for.
+                anew=when == "after" and not self.settings.writable,
             )
         except SandboxError as error:
             self.listen(Notice(f"the check could not run: {error}"))
@@ -265,6 +266,7 @@ def limits_of(settings: Settings) -> Limits:
         cpus=settings.cpus,
         disk_mb=settings.disk_mb,
         network=settings.online,
+        writable=settings.writable,
     )
 
 

@@ -21,7 +21,11 @@ from sandboxes.workspace import Workspace
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sandbox may use. ``output_bytes`` is how much of one command's output is kept."""
+    """What a sandbox may use. ``output_bytes`` is how much of one command's output is kept.
+
+    ``writable`` is for Docker alone: commands run as root, with the engine's usual capabilities,
+    and may change the whole container, as tasks that install or configure something need it.
+    """
 
     memory_mb: int = 4096
     pids: int = 512
@@ -29,6 +33,7 @@ class Limits:
     disk_mb: int = 4096
     output_bytes: int = 1_000_000
     network: bool = False
+    writable: bool = False
 
 
 @dataclass(frozen=True)

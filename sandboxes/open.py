@@ -50,7 +50,7 @@ def open_sandbox(
                 mounts=mounts,
                 environment=environment,
             )
-        if root or search_path:
+        if root or search_path or limits.writable:
             raise SandboxUnavailable(
                 f"the sandbox {kind!r} has its own root and PATH; use docker for another one"
             )

@@ -48,6 +48,19 @@ class _Seen:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A file in a tree: its git mode and its blob; both "" where there is none."""
+
+    mode: str
+    blob: str
+
+    @classmethod
+    def of(cls, mode: str, blob: str) -> Entry:
+        """From the columns of ``git diff-tree --raw``, where zeros stand for nothing."""
+        return cls("", "") if set(mode) == {"0"} else cls(mode, blob)
+
+
+@dataclass(frozen=True)
 class _Change:
     mode: str
     blob: str
@@ -155,6 +168,29 @@ class Store:
         except WorkspaceError:
             return False
         return kind.strip() == b"tree"
+
+    def changes(self, base: str, tree: str) -> dict[str, tuple[Entry, Entry]]:
+        """What is otherwise in ``tree`` than in ``base``, by path: the entries in both."""
+        raw = self._run(["diff-tree", "-r", "-z", "--raw", "--no-renames", base, tree])
+        fields = os.fsdecode(raw).split("\0")
+        found = {}
+        for header, path in zip(fields[0:-1:2], fields[1::2], strict=False):
+            old_mode, new_mode, old, new, _ = header.lstrip(":").split(" ")
+            inner = path.removeprefix(self._prefix)
+            found[inner] = (Entry.of(old_mode, old), Entry.of(new_mode, new))
+        return found
+
+    def entry(self, tree: str, path: str) -> Entry:
+        """What ``tree`` has at ``path``."""
+        listed = os.fsdecode(self._run(["ls-tree", "-z", tree, self._prefix + path]))
+        if not listed:
+            return Entry("", "")
+        mode, kind, blob = listed.split("\t", 1)[0].split(" ")
+        return Entry(mode, blob) if kind == "blob" else Entry("", "")
+
+    def blob(self, name: str) -> bytes:
+        """The content of a stored file."""
+        return self._run(["cat-file", "blob", name])
 
     def _run(self, arguments: list[str], *, git_dir: Path | None = None) -> bytes:
         return self._git.run(arguments, cwd=self._git_dir, git_dir=git_dir or self._git_dir)

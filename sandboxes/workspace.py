@@ -24,6 +24,7 @@ from typing import Self
 
 from sandboxes.copying import copy_files
 from sandboxes.errors import WorkspaceError
+from sandboxes.exchange import Exchange
 from sandboxes.files import remove_tree
 from sandboxes.hostgit import RAW_ATTRIBUTES, HostGit, from_os_error
 from sandboxes.patching import apply_patch
@@ -177,6 +178,14 @@ class Workspace:
         if not self._store.has_tree(checkpoint):
             raise WorkspaceError(f"there is no checkpoint {checkpoint} in this workspace")
         self._store.restore(checkpoint)
+
+    def rebase(self, tree: str) -> None:
+        """Let ``diff`` be relative to ``tree``, a checkpoint: the user's files are like it now."""
+        self._baseline = tree
+
+    def exchange(self) -> Exchange:
+        """A way to carry single files between the copy and the user's folder."""
+        return Exchange(self._git, self._store, self._repository, self.path, self._folder)
 
     def tidy(self) -> None:
         """Remove what is in no checkpoint: ignored files that the session made, empty folders.

@@ -53,9 +53,7 @@ def solve(
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME[=VALUE]", help="A variable that commands get."
-        ),
+        typer.Option(metavar="NAME[=VALUE]", help="A variable that commands get."),
     ] = None,
     build: Annotated[
         bool,

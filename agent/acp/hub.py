@@ -1,0 +1,97 @@
+"""What the sessions of one process share: loaded models, the store, and the client's abilities."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.config import Settings, load_settings
+from agent.errors import AgentError
+from agent.liverecord import IDLE
+from agent.loading import LoadedModel, load_model
+from agent.resume import stored_settings
+from agent.solve import with_image
+from agent.store import SavedSession, Store
+from model import hub as checkpoints
+from sandboxes.paths import Owner
+from sandboxes.prune import prune
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What the client said it can do."""
+
+    reads: bool = False
+    writes: bool = False
+    terminals: bool = False
+
+
+@dataclass
+class Hub:
+    """Used from several threads. ``flags`` are the command line's, over all configuration."""
+
+    flags: Mapping[str, Any]
+    store: Store = field(default_factory=Store)
+    abilities: Abilities = field(default_factory=Abilities)
+    _models: dict[str, LoadedModel] = field(default_factory=dict)
+    _names: list[str] = field(default_factory=list)
+    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _prepared: bool = False
+
+    def prepare(self) -> None:
+        """Clear away what killed processes left, and load the model that is used by default."""
+        with self._lock("prepare"):
+            if self._prepared:
+                return
+            self._prepared = True
+            self.store.reap()
+            for saved in self.store.sessions():
+                owner = Owner.parse(str(saved.data.get("owner", "")))
+                if saved.status == IDLE and (owner is None or owner.is_gone()):
+                    with suppress(AgentError, OSError):
+                        self.store.remove(saved.id)
+            for line in dict.fromkeys(prune()):
+                _log.info("removed %s, left by a run that was killed", line)
+        try:
+            self.model(load_settings(self.flags).model)
+        except Exception as error:  # whoever opens a session hears of it
+            _log.warning("the model could not be loaded ahead: %s", error)
+
+    def settings(self, folder: Path) -> Settings:
+        """For a new session. Raises ``ConfigError``."""
+        return load_settings(self.flags, folder)
+
+    def stored(self, saved: SavedSession) -> Settings:
+        """For a saved session. Raises ``StoreError``, ``ConfigError``."""
+        return stored_settings(saved, self.flags)
+
+    def with_image(self, settings: Settings) -> Settings:
+        """``settings`` with the sandbox's image, built once if need be. Raises ``SandboxError``."""
+        with self._lock("image"):
+            return with_image(settings)
+
+    def model(self, name: str) -> LoadedModel:
+        """The checkpoint, loaded once. Raises ``ModelError``."""
+        with self._lock(f"model {name}"):
+            if name not in self._models:
+                self._models[name] = load_model(name)
+            return self._models[name]
+
+    def model_names(self) -> list[str]:
+        """The checkpoints on this machine."""
+        with self._lock("names"):
+            if not self._names:
+                self._names = [found.name for found in checkpoints.list_models()]
+            return self._names
+
+    def _lock(self, name: str) -> threading.Lock:
+        with self._guard:
+            return self._locks.setdefault(name, threading.Lock())

@@ -1,0 +1,323 @@
+"""One session of an editor: a thread of its own, and what the person chose for it.
+
+All that touches the live session runs on the session's thread, one thing after the other: opening
+it, turns, commands, closing. The event loop only starts these, waits, and asks the client things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from acp.exceptions import RequestError
+from acp.schema import CurrentModeUpdate, SessionInfoUpdate
+
+from agent.acp.calls import Places
+from agent.acp.content import Prompt
+from agent.acp.files import EditorFiles
+from agent.acp.hub import Hub
+from agent.acp.options import ASKED, Mode, mode_named
+from agent.acp.outbox import Outbox
+from agent.acp.permission import Permission
+from agent.acp.replay import replay
+from agent.acp.slash import Command, available, command_in, run_command
+from agent.acp.updates import Updates, message, usage
+from agent.approval import Approvals
+from agent.config import Settings, check_settings
+from agent.control import Control
+from agent.errors import ConfigError
+from agent.history import records_of
+from agent.live import LiveSession, Turn
+from agent.policy import Policy
+from agent.store import SavedSession
+from agent.surroundings import Surroundings
+from agent.types import Failed, Interrupted, LimitReached
+
+_log = logging.getLogger(__name__)
+
+ANSWER_WITHIN_S = 30.0
+TITLE_CHARACTERS = 80
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a prompt ended: the protocol's stop reason, and facts for ``_meta``."""
+
+    stop: str
+    facts: dict[str, Any]
+
+
+class EditorSession:
+    """Made on the event loop. ``request`` sends a request to the client and gives its result."""
+
+    def __init__(
+        self,
+        session_id: str,
+        folder: Path,
+        settings: Settings,
+        mode: Mode,
+        policy: Policy,
+        hub: Hub,
+        request: Callable[[str, Any], Any],
+        outbox: Outbox,
+    ) -> None:
+        self.id = session_id
+        self.folder = folder
+        self.settings = settings
+        self.mode = mode
+        self.outbox = outbox
+        self._hub = hub
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"session-{session_id}")
+        self._cancelled = asyncio.Event()
+        self._busy = False
+        self._closed = False
+        self._live: LiveSession | None = None
+        self._opening: asyncio.Future[LiveSession] | None = None
+        self._updates = Updates(outbox.put, terminals=hub.abilities.terminals)
+        approver = Permission(session_id, self.ask_client, self._updates)
+        self._approvals = Approvals(mode=ASKED[mode], approver=approver, rules=policy.rules)
+        self._around = Surroundings(
+            listen=self._updates,
+            control=Control(self._approvals, hooks=policy.hooks),
+            files=lambda exchange: EditorFiles(
+                exchange,
+                session_id,
+                self._ask_files,
+                reads=hub.abilities.reads,
+                writes=hub.abilities.writes,
+            ),
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a prompt is being answered."""
+        return self._busy
+
+    def start(self) -> None:
+        """Begin to open the sandbox and the model's state; the first prompt waits for it."""
+        failed = self._opening is not None and self._opening.done() and self._opening.exception()
+        if self._opening is None or failed:
+            self._opening = asyncio.ensure_future(self._on_thread(self._ready))
+            self._opening.add_done_callback(_seen)
+
+    async def prompt(self, prompt: Prompt) -> Ended:
+        """Answer one prompt. Raises ``RequestError`` if another one is being answered, and what
+        opening and commands raise."""
+        if self._busy or self._closed:
+            raise RequestError(-32600, "a turn is running in this session; cancel it or wait")
+        self._busy = True
+        self._cancelled.clear()
+        self._around.halted.clear()
+        try:
+            self._announce(prompt)
+            self.start()
+            assert self._opening is not None
+            if not await self._or_cancelled(self._opening):
+                return Ended("cancelled", {})
+            return await self._on_thread(self._answer, prompt)
+        finally:
+            await self.outbox.flush()
+            self._busy = False
+
+    def cancel(self) -> None:
+        """End the turn under way, if there is one."""
+        if self._busy:
+            self._around.halted.set()
+            self._cancelled.set()
+
+    async def close(self) -> None:
+        """End everything of the session; what was said is saved."""
+        if self._closed:
+            return
+        self._closed = True
+        self._around.halted.set()
+        self._cancelled.set()
+        await self._on_thread(self._shut)
+        self._thread.shutdown(wait=False)
+
+    async def replay(self, saved: SavedSession) -> None:
+        """Tell all of a saved session's conversation. Raises ``StoreError``."""
+        places = Places(self.folder, str(saved.data.get("root") or "/workspace"))
+        updates = await self._on_thread(lambda: list(replay(records_of(saved), places)))
+        for update in updates:
+            self.outbox.put(update)
+        await self.outbox.flush()
+
+    def greet(self) -> None:
+        """Tell the commands that may be typed."""
+        self.outbox.put(available())
+
+    def set_mode(self, name: str) -> None:
+        """What is asked for from now on, also in a running turn. Raises ``ConfigError``."""
+        self.mode = mode_named(name)
+        self._approvals.mode = ASKED[self.mode]
+        self.outbox.put(
+            CurrentModeUpdate(session_update="current_mode_update", current_mode_id=self.mode)
+        )
+
+    async def set_option(self, name: str, value: str) -> None:
+        """Change one option. Raises ``ConfigError``; ``RequestError`` while a turn runs."""
+        if name == "mode":
+            self.set_mode(value)
+            return
+        if name not in ("model", "thinking", "sandbox"):
+            raise ConfigError(f"there is no option {name!r}")
+        if self._busy:
+            raise RequestError(-32600, "a turn is running in this session; wait for its end")
+        changed = check_settings(
+            {**self.settings.model_dump(), name: value}, [("the editor", {name: value})]
+        )
+        self._busy = True
+        try:
+            await self._on_thread(self._reset, name, changed)
+        finally:
+            self._busy = False
+
+    async def fork(self) -> SavedSession:
+        """A saved copy of the session as it is now. Raises ``RequestError``, ``StoreError``."""
+        if self._busy:
+            raise RequestError(-32600, "a turn is running in this session; wait for its end")
+        return await self._on_thread(lambda: self._ready().fork(self._hub.store))
+
+    def ask_client(self, method: str, params: Any, within_s: float | None = None) -> Any:
+        """Ask the client from the session's thread, and wait. See ``permission.Ask``."""
+        waiting = asyncio.run_coroutine_threadsafe(self._asked(method, params), self._loop)
+        try:
+            return waiting.result(within_s)
+        except TimeoutError:
+            waiting.cancel()
+            raise
+
+    def _ask_files(self, method: str, params: Any) -> Any:
+        """The same for files, with errors of the operating system's kind alone."""
+        try:
+            return self.ask_client(method, params, ANSWER_WITHIN_S)
+        except TimeoutError as error:
+            raise OSError("the editor did not answer") from error
+
+    async def _asked(self, method: str, params: Any) -> Any:
+        await self.outbox.flush()
+        question = asyncio.ensure_future(self._request(method, params))
+        if not await self._or_cancelled(question):
+            question.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await question
+            raise InterruptedError("the turn was cancelled")
+        return question.result()
+
+    async def _or_cancelled(self, work: asyncio.Future[Any]) -> bool:
+        """Wait for ``work``; False if the turn was cancelled first. Raises what it raises."""
+        stop = asyncio.ensure_future(self._cancelled.wait())
+        try:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        if not work.done():
+            return False
+        work.result()
+        return True
+
+    async def _on_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        return await self._loop.run_in_executor(self._thread, work, *arguments)
+
+    def _announce(self, prompt: Prompt) -> None:
+        """The first update after a prompt, at once: the title if there is none yet."""
+        title = next(iter(prompt.text.splitlines()), "")[:TITLE_CHARACTERS]
+        if self._live is None or not self._live.saved.data.get("task"):
+            self.outbox.put(SessionInfoUpdate(session_update="session_info_update", title=title))
+        else:
+            self.outbox.put(usage(self._live.used, self._live.model.engine.context_length))
+
+    def _ready(self) -> LiveSession:
+        """The live session, opened or opened again if need be. On the session's thread."""
+        live = self._live
+        if live is not None and not live.broken:
+            return live
+        self._shut()
+        self._hub.prepare()
+        model = self._hub.model(self.settings.model)
+        settings = self._hub.with_image(self.settings)
+        store = self._hub.store
+        saved = next((s for s in store.sessions() if s.id == self.id), None)
+        if saved is None:
+            live = LiveSession.begin(
+                self.folder, settings, model, store=store, name=self.id, around=self._around
+            )
+        else:
+            live = LiveSession.open(saved, settings, model, around=self._around)
+        self._live = live
+        size = model.engine.context_length
+        places = Places(self.folder, live.root)
+        self._updates.enter(places, live.registry, len(live.steps), size)
+        return live
+
+    def _shut(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.close()
+
+    def _reset(self, name: str, settings: Settings) -> None:
+        """Go on with other settings. On the session's thread."""
+        if name == "model":
+            self._hub.model(settings.model)
+        live = self._live
+        if name == "thinking" and live is not None:
+            live.set_thinking(settings.thinking)
+        elif live is not None:
+            self._shut()
+        if name == "sandbox":
+            settings = settings.model_copy(update={"image": None})
+        self.settings = settings
+
+    def _answer(self, prompt: Prompt) -> Ended:
+        """The turn itself, on the session's thread."""
+        live = self._ready()
+        self._updates.begin(len(live.steps))
+        if (command := command_in(prompt.text)) is not None:
+            return self._obey(command, live)
+        live.touch(prompt.files)
+        turn = live.say(prompt.text)
+        self._updates.close()
+        outcome = turn.result.outcome
+        if isinstance(outcome, Failed) and not self._around.halted.is_set():
+            raise RequestError(-32603, outcome.reason)
+        return Ended(_stop_reason(turn), _facts(turn))
+
+    def _obey(self, command: Command, live: LiveSession) -> Ended:
+        def set_thinking(value: str) -> None:
+            live.set_thinking(value)
+            self.settings = live.settings
+
+        said = run_command(command, live, self._hub.store, live.turns, set_thinking)
+        self.outbox.put(message(said))
+        self.outbox.put(usage(live.used, live.model.engine.context_length))
+        return Ended("cancelled" if self._around.halted.is_set() else "end_turn", {})
+
+
+def _stop_reason(turn: Turn) -> str:
+    outcome = turn.result.outcome
+    if isinstance(outcome, Interrupted | Failed):
+        return "cancelled"
+    if isinstance(outcome, LimitReached):
+        return "max_tokens" if outcome.limit in ("tokens", "context") else "max_turn_requests"
+    return "end_turn"
+
+
+def _facts(turn: Turn) -> dict[str, Any]:
+    """What the turn cost, for who wants to see that nothing was prefilled twice."""
+    return {"status": turn.status, "usage": turn.usage.as_dict()}
+
+
+def _seen(work: asyncio.Future[Any]) -> None:
+    """Nobody may ever wait for it; then its error is not news."""
+    if not work.cancelled() and (error := work.exception()) is not None:
+        _log.warning("a session could not be opened: %s", error)

@@ -1,0 +1,98 @@
+"""The commands that a person types in place of a prompt. They answer; the model hears nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from acp.schema import (
+    AvailableCommand,
+    AvailableCommandInput,
+    AvailableCommandsUpdate,
+    UnstructuredCommandInput,
+)
+
+from agent.errors import ConfigError
+from agent.live import LiveSession
+from agent.store import Store
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command as typed: its name without the slash, and the rest of the line."""
+
+    name: str
+    rest: str
+
+
+_KNOWN: Mapping[str, tuple[str, str]] = {
+    "rewind": (
+        "Take back the last turn, or all after a step: conversation and files",
+        "nothing, or the number of the last step to keep",
+    ),
+    "fork": ("Make a second session that goes on from here", ""),
+    "thinking": ("How the model reasons from now on", "preserve, drop or off"),
+    "check": ("Run the check, and remember it if one is given", "nothing, or a command"),
+}
+
+
+def available() -> AvailableCommandsUpdate:
+    """The commands, as the editor offers them."""
+    return AvailableCommandsUpdate(
+        session_update="available_commands_update",
+        available_commands=[
+            AvailableCommand(
+                name=name,
+                description=text,
+                input=AvailableCommandInput(root=UnstructuredCommandInput(hint=hint))
+                if hint
+                else None,
+            )
+            for name, (text, hint) in _KNOWN.items()
+        ],
+    )
+
+
+def command_in(text: str) -> Command | None:
+    """The command that ``text`` is; None for anything else, an unknown one too."""
+    if not text.startswith("/"):
+        return None
+    name, _, rest = text[1:].partition(" ")
+    return Command(name.strip(), rest.strip()) if name.strip() in _KNOWN else None
+
+
+def run_command(
+    command: Command,
+    live: LiveSession,
+    store: Store,
+    turns: Callable[[], list[int]],
+    set_thinking: Callable[[str], None],
+) -> str:
+    """Do it and say what was done. ``turns`` are the steps at which the user's turns began.
+
+    Raises ``ConfigError``, ``StoreError``, ``SandboxError``.
+    """
+    match command.name:
+        case "rewind":
+            return _rewind(command.rest, live, turns())
+        case "fork":
+            return f"Forked: the new session is {live.fork(store).id}."
+        case "thinking":
+            set_thinking(command.rest)
+            return f"Thinking is now {command.rest}."
+        case _:
+            run = live.check(command.rest or None)
+            verdict = "The check passes." if run.passed else f"The check fails ({run.exit_code})."
+            return verdict if run.exit_code is not None else "The check did not end."
+
+
+def _rewind(rest: str, live: LiveSession, turns: list[int]) -> str:
+    if rest and not rest.isdigit():
+        raise ConfigError(f"/rewind takes the number of a step, not {rest!r}")
+    if not rest and not turns:
+        raise ConfigError("there is no turn to take back")
+    step = int(rest) if rest else turns[-1]
+    cost, kept = live.rewind(step)
+    paid = f"{cost:,} tokens prefilled" if cost else "nothing prefilled"
+    left = f" Not taken back, since you changed them: {', '.join(kept)}." if kept else ""
+    return f"Back at the end of step {step} ({paid}).{left}"
