@@ -59,6 +59,7 @@ TABLES = frozenset({"rules", "hooks", "mcp"})
 Thinking = Literal["preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
 NetworkMode = Literal["none", "bridge"]
+Quantize = Literal["none", "int8", "int4"]
 Approve = Literal["never", "edits", "commands", "all"]
 
 
@@ -84,6 +85,7 @@ class Settings(BaseModel):
     mounts: tuple[str, ...] = ()
     pass_env: tuple[str, ...] = ()
     kv_memory: int | None = Field(default=None, ge=1)
+    quantize: Quantize = "none"
     memory_mb: int = Field(default=4096, ge=64)
     disk_mb: int = Field(default=4096, ge=64)
     cpus: float = Field(default=2.0, gt=0, allow_inf_nan=False)
