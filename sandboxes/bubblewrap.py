@@ -151,7 +151,10 @@ class BubblewrapSandbox(CommonSandbox):
             command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
         for name in ("passwd", "group"):
             command += ["--ro-bind", str(etc / name), f"/etc/{name}"]
-        command += ["--proc", "/proc", "--dev", "/dev", *tmpfs, "/dev/shm"]
+        command += ["--proc", "/proc"]
+        for name in _kernel_files():
+            command += ["--ro-bind-try", name, name]
+        command += ["--dev", "/dev", *tmpfs, "/dev/shm"]
         command += ["--remount-ro", "/dev", *tmpfs, "/tmp", *tmpfs, HOME]
         command += ["--ro-bind", str(self.workspace.outputs), OUTPUTS]
         command += ["--bind", str(self.workspace.path), ROOT, "--chdir", ROOT]
@@ -242,6 +245,23 @@ class _SharedPipes:
         for fd in {self._take, self._commands, self._output, self._put, self.inner[0]}:
             with suppress(OSError):
                 os.close(fd)
+
+
+def _kernel_files() -> list[str]:
+    """What is in /proc beside processes and can be written by somebody.
+
+    Started by root, a sandbox has root's id in a namespace without rights, and the owner of these
+    is allowed in by id alone: the one for core dumps names a program that the kernel runs.
+    """
+    found = []
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdecimal() or entry.is_symlink():
+                continue
+            with suppress(OSError):
+                if entry.is_dir() or entry.stat().st_mode & 0o222:
+                    found.append(entry.path)
+    return sorted(found)
 
 
 def _inherited(ends: list[int]) -> str:

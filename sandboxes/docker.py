@@ -221,7 +221,7 @@ class DockerSandbox(CommonSandbox):
                 docker.types.Ulimit(name="core", soft=0, hard=0),
                 _fsize_limit(limits),
             ],
-            shm_size="256m",
+            shm_size=f"{max(16, min(256, limits.memory_mb // 4))}m",
             log_config=docker.types.LogConfig(type="none"),
         )
 
