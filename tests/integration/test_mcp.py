@@ -35,7 +35,7 @@ PROGRAM = ROOT / "tests" / "support" / "mcp_server.py"
 def over_stdio(name: str = "t", *arguments: str, **more: Any) -> McpServer:
     command = (sys.executable, str(PROGRAM), "stdio", *arguments)
     # A busy machine may take long to import the SDK.
-    return McpServer(name=name, command=command, folder=ROOT, start_timeout=120, **more)
+    return McpServer(name=name, command=command, folder=ROOT, start_timeout=60, **more)
 
 
 class Box:
@@ -152,14 +152,16 @@ def test_after_a_kill_no_server_is_left(tmp_path) -> None:
     """Not even a child of a server that has left its session."""
     code = (
         "import os, signal, sys\n"
-        "from tests.integration.test_mcp import Box, over_stdio\n"
-        "box = Box(over_stdio('t', sys.argv[1]))\n"
-        "assert box.run('t__add', a=1, b=2).text == '3'\n"
+        "from tools.mcp.servers import Servers\n"
+        "from tools.mcp.spec import McpServer\n"
+        "servers = Servers()\n"
+        "server = McpServer(name='t', command=tuple(sys.argv[1:]), start_timeout=60)\n"
+        "assert servers.start((server,)) == []\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     pids = tmp_path / "pids"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(pids)],
+        [sys.executable, "-c", code, *over_stdio("t", str(pids)).command],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
