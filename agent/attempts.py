@@ -108,7 +108,7 @@ class BestOf:
     def _trunk(self, sandbox: Sandbox) -> Trunk:
         """The first prompt, run up to where the model's answer begins, or as far as it goes."""
         engine = self.first.model.engine
-        registry = Registry(ToolContext(sandbox))
+        registry = Registry(ToolContext(sandbox), self.first.control.toolbox.tools(self.listen))
         conversation = self.first.conversation(engine.session(), registry, self.race.stopped)
         first = self._messages(sandbox)
         ids = conversation.encode(first)
@@ -188,7 +188,7 @@ class BestOf:
             return self._go(number, run, workspace, sandbox, trajectory, trunk)
 
     def _messages(self, sandbox: Sandbox) -> Sequence[Message]:
-        task, network = self.first.task, self.first.settings.network
+        task, network = self.first.task, self.first.settings.online
         notes = first_notes(task.repo)
         return first_messages(task, root=sandbox.root, network=network, notes=notes)
 
