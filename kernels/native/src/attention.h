@@ -163,7 +163,10 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
         int64_t count = least(PAGE, at + rows - b), padded = (count + 31) & ~31;
         const char* kb = keys + (b - first) * words * 4;
         const char* vb = values + (b - first) * c.dim * size;
-        multiply<S>(q, q_ld, 1, rows, words, kb, words * 64, 64, s, PAGE, padded, false);
+        // Columns outside: the panel of 32 stays in the nearest cache for all rows.
+        for (int64_t j = 0; j < padded; j += 32)
+            multiply<S>(q, q_ld, 1, rows, words, kb + j * words * 4, words * 64, 64, s + j, PAGE, 32,
+                        false);
         for (int64_t r = 0; r < rows; ++r) {
             int64_t seen = least(count, at + r + 1 - b);
             float* row = s + r * PAGE;
@@ -193,8 +196,10 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
                 for (int64_t d = 0; d < c.dim; d += 16)
                     store(out + r * ld + d, load(out + r * ld + d) * set1(factor[r]));
         }
-        multiply<S>((const int32_t*)p, c.bf16 ? PAGE / 2 : PAGE, 1, rows,
-                    c.bf16 ? padded / 2 : padded, vb, PAGE * size * 16, 64, out, ld, c.dim, true);
+        for (int64_t d = 0; d < c.dim; d += 32)
+            multiply<S>((const int32_t*)p, c.bf16 ? PAGE / 2 : PAGE, 1, rows,
+                        c.bf16 ? padded / 2 : padded, vb + d * PAGE * size, PAGE * size * 16, 64,
+                        out + d, ld, least(32, c.dim - d), true);
     }
 }
 static int64_t span_floats() { return QUERIES * PAGE * 2 + 64; }
