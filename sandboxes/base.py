@@ -175,11 +175,16 @@ class Sandbox(Protocol):
         """
         ...
 
-    def write_bytes(self, path: str, data: bytes) -> None:
+    def write_bytes(self, path: str, data: bytes, *, executable: bool | None = None) -> None:
         """Write the whole file, whole or not at all; keeps the mode of an existing file.
 
-        Missing parent folders are made. Raises ``IsADirectoryError``, ``PathEscape``.
+        ``executable`` sets or clears the permission to run it. Missing parent folders are made.
+        Raises ``IsADirectoryError``, ``PathEscape``.
         """
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove the file. Raises ``FileNotFoundError``, ``IsADirectoryError``, ``PathEscape``."""
         ...
 
     def resolve(self, path: str) -> Path:
