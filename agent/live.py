@@ -56,7 +56,7 @@ from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError
 from sandboxes.rebuild import Origin
 from sandboxes.workspace import Workspace
-from tools.registry import Registry, default_tools
+from tools.registry import Registry
 from tools.types import ToolContext
 
 CHANGED = "(Changed by the user meanwhile: {paths})"
@@ -319,7 +319,9 @@ class LiveSession:
             on_output=lambda text: around.listen(CommandOutput(text)),
             count_tokens=self.model.chat.count_tokens,
         )
-        self._registry = Registry(context, (*default_tools(), *around.tools))
+        self._registry = Registry(
+            context, (*around.control.toolbox.tools(around.listen), *around.tools)
+        )
         self._conversation = self._new_conversation(session)
         self._mirror = Mirror(workspace, around.files, pulled=self._note_pulled)
 
@@ -418,7 +420,7 @@ class LiveSession:
             return first_messages(
                 Task(text, self.repo, check),
                 root=self._sandbox.root,
-                network=self.settings.network,
+                network=self.settings.online,
                 system=WITH_A_PERSON,
                 notes=first_notes(self.repo),
             )
