@@ -155,7 +155,6 @@ class Server:
         settings = await asyncio.to_thread(hub.settings, folder)
         session = self._make(new_session_id(), folder, settings, hub)
         session.start()
-        session.greet()
         return NewSessionResponse(session_id=session.id, **await self._choices(session))
 
     async def load_session(
@@ -170,7 +169,6 @@ class Server:
         session, saved = await self._open(cwd, session_id, additional_directories)
         if saved is not None:
             await session.replay(saved)
-        session.greet()
         return LoadSessionResponse(**await self._choices(session))
 
     async def resume_session(
@@ -183,7 +181,6 @@ class Server:
     ) -> ResumeSessionResponse:
         """Go on with a session without telling its conversation."""
         session, _saved = await self._open(cwd, session_id, additional_directories)
-        session.greet()
         return ResumeSessionResponse(**await self._choices(session))
 
     async def fork_session(
@@ -200,7 +197,6 @@ class Server:
         hub = await self._ready()
         fork = self._make(copy.id, session.folder, hub.stored(copy), hub, session.mode)
         fork.start()
-        fork.greet()
         return ForkSessionResponse(session_id=fork.id, **await self._choices(fork))
 
     async def list_sessions(
@@ -388,6 +384,8 @@ class Server:
         from agent.acp.options import modes
 
         found = await self._options(session)
+        # After the answer: before it a client may not know the session yet.
+        asyncio.get_running_loop().call_soon(session.greet)
         return {"modes": modes(session.mode), "config_options": found}
 
 
