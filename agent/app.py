@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import warnings
+from importlib import metadata
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,6 +37,29 @@ app.command(name="acp")(acp.acp)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(model.app, name="model")
 app.add_typer(sandbox.app, name="sandbox")
+
+ADDED = "tenuto.commands"
+"""The entry points under which packages that stand above this one add commands."""
+
+
+def added_commands() -> dict[str, Any]:
+    """The commands that other packages of this distribution add: a group or a function, by name.
+
+    Only our own distribution is asked: what else is installed adds nothing. Empty in a plain clone
+    that was never installed.
+    """
+    try:
+        points = metadata.distribution("tenuto").entry_points.select(group=ADDED)
+    except metadata.PackageNotFoundError:
+        return {}
+    return {point.name: point.load() for point in points}
+
+
+for _name, _command in added_commands().items():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(name=_name)(_command)
 
 
 def _version(asked: bool) -> None:

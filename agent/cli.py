@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from agent.errors import AgentError, BrokenInstall
 
-SIBLINGS = ("model", "kernels", "tools", "sandboxes")
+SIBLINGS = ("model", "kernels", "tools", "sandboxes", "evals")
 
 
 def main() -> NoReturn:

@@ -51,6 +51,7 @@ TABLES = frozenset({"rules", "hooks", "mcp"})
 
 Thinking = Literal["preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
+Quantize = Literal["none", "int8", "int4"]
 Approve = Literal["never", "edits", "commands", "all"]
 
 
@@ -65,9 +66,11 @@ class Settings(BaseModel):
     workdir: str | None = Field(default=None, pattern=r"^/.+")
     search_path: str | None = Field(default=None, min_length=1)
     ignored_files: bool = False
+    writable: bool = False
     keep_state: bool = True
     network: bool = False
     kv_memory: int | None = Field(default=None, ge=1)
+    quantize: Quantize = "none"
     memory_mb: int = Field(default=4096, ge=64)
     cpus: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     check: str | None = Field(default=None, min_length=1)

@@ -18,6 +18,7 @@ import torch
 from agent.config import PREFIX, Settings
 from agent.describe import describe_model
 from agent.output import one_line
+from kernels.native import native
 from model.errors import ModelError
 from sandboxes.engine import connect
 from sandboxes.errors import SandboxError
@@ -46,6 +47,7 @@ def examine(settings: Settings) -> list[Finding]:
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", _python),
         ("torch", _torch),
+        ("cpu path", _cpu_path),
         ("model", lambda: _model(settings.model)),
         ("git", lambda: _program("git", ["git", "--version"], needed=True)),
         ("ripgrep", lambda: _program("ripgrep", ["rg", "--version"], needed=False)),
@@ -89,6 +91,14 @@ def _torch() -> Finding:
     if not works:
         return Finding("torch", "fail", f"{torch.__version__} computes wrongly", "install it again")
     return Finding("torch", "ok", f"{torch.__version__}, {device}")
+
+
+def _cpu_path() -> Finding:
+    library = native()
+    if library is None:
+        seen = "not built: torch serves, several times slower"
+        return Finding("cpu path", "warn", seen, "make setup, with a C++ compiler (g++)")
+    return Finding("cpu path", "ok", f"compiled for {library.level}, {library.path.parent}")
 
 
 def _model(name: str) -> Finding:

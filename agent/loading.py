@@ -9,6 +9,7 @@ import torch
 from model import hub
 from model.chat import ChatFormat
 from model.engine import Engine
+from model.quantize import Quantize
 from model.tokenizer import Tokenizer
 from model.weights import parameter_count
 from sandboxes.paths import state_dir
@@ -25,10 +26,11 @@ class LoadedModel:
     chat: ChatFormat
 
 
-def load_model(name: str, kv_memory: int | None = None) -> LoadedModel:
+def load_model(name: str, kv_memory: int | None = None, quantize: Quantize = "none") -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``.
 
-    ``kv_memory`` is how many MiB the state of all sessions may take (None: half of what is free).
+    ``kv_memory`` is how many MiB the state of all sessions may take (None: half of what is free),
+    ``quantize`` how the weights are rounded.
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     directory = hub.resolve(name)
@@ -40,6 +42,7 @@ def load_model(name: str, kv_memory: int | None = None) -> LoadedModel:
         vocab_limit=tokenizer.vocab_size,
         kv_memory=None if kv_memory is None else kv_memory << 20,
         swap=state_dir() / "parked",
+        quantize=quantize,
     )
     if parameter_count(engine.config) < SMALL_MODEL:
         # Waking a second thread for matrices of this size costs more than it brings.

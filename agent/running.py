@@ -258,7 +258,12 @@ def marks_its_end(saved: SavedSession) -> Iterator[None]:
 
 def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
     """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
-    limits = Limits(memory_mb=settings.memory_mb, cpus=settings.cpus, network=settings.network)
+    limits = Limits(
+        memory_mb=settings.memory_mb,
+        cpus=settings.cpus,
+        network=settings.network,
+        writable=settings.writable,
+    )
     return open_sandbox(
         settings.sandbox,
         workspace,

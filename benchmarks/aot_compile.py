@@ -87,6 +87,14 @@ def recorded(arch: int) -> Iterator[list[Launch]]:
         yield launches
 
 
+def key(launch: Launch) -> str:
+    """What tells apart two launches that need different machine code."""
+    parts = [launch.kernel.fn.__qualname__]
+    for argument in launch.arguments:
+        parts.append(str(getattr(argument, "dtype", argument)))
+    return " ".join([*parts, str(sorted((n, str(v)) for n, v in launch.options.items()))])
+
+
 def compile_launch(launch: Launch, arch: int) -> Compiled:
     """Compile for ``sm_{arch}`` as Triton's launcher would, and read the result."""
     target = GPUTarget("cuda", arch, 32)

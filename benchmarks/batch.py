@@ -81,10 +81,11 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--torch", action="store_true", help="not the compiled path")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    engine = random_engine(options.shape, DTYPES[options.dtype])
+    engine = random_engine(options.shape, DTYPES[options.dtype], native=not options.torch)
     sessions = prompts(engine, max(options.sessions), options.prompt)
 
     alone = [say(session.fork(), options.tokens) for session in sessions[:8]]
@@ -110,6 +111,7 @@ def main() -> None:
             f"batch_{options.shape}",
             {
                 **machine(),
+                "path": engine.path,
                 "dtype": options.dtype,
                 "threads": options.threads,
                 "prompt_tokens": options.prompt,

@@ -13,6 +13,7 @@ from model.config import ModelConfig
 from model.engine import Engine
 from model.hybrid import HybridModel, HybridNetwork
 from model.memory import Memory
+from model.native import NativeModel, why_not
 from model.sampling import SamplingParams
 from model.weights import tensor_shapes
 
@@ -64,10 +65,14 @@ def random_engine(
     *,
     context_length: int = 1 << 18,
     memory: Memory | None = None,
+    native: bool = True,
 ) -> Engine:
-    """An engine over ``random_tensors`` of ``shape(name)``."""
+    """An engine over ``random_tensors`` of ``shape(name)``, on the compiled path if it can."""
     config = shape(name, context_length)
     with torch.inference_mode():
         model = HybridModel.build(config, random_tensors(config, dtype), dtype)
-    network = HybridNetwork(model, fingerprint=f"random-{name}-{dtype}", memory=memory)
+    compiled = NativeModel(model) if native and why_not(config, dtype) is None else None
+    network = HybridNetwork(
+        model, fingerprint=f"random-{name}-{dtype}", memory=memory, compiled=compiled
+    )
     return Engine(network, config, name=name, generation=SamplingParams())

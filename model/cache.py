@@ -79,7 +79,7 @@ class Layout:
         def make() -> tuple[Tensor, ...]:
             return (torch.empty(self.page, dtype=self.dtype, device=self.device),)
 
-        return Page(self.memory.take(make, self.page_bytes))
+        return Page(self.memory.take(make, self.page_bytes, "page"))
 
     def new_slot(self) -> Block:
         """A slot whose content is undefined. Raises ``MemoryFull``."""
@@ -90,7 +90,7 @@ class Layout:
                 torch.empty(self.recurrent, dtype=torch.float32, device=self.device),
             )
 
-        return self.memory.take(make, self.slot_bytes)
+        return self.memory.take(make, self.slot_bytes, "slot")
 
 
 @dataclass(eq=False)

@@ -25,13 +25,19 @@ from model.errors import MemoryFull, StateError
 _SHARE = 0.5
 """The part of the memory that is free at the start that state may fill by default."""
 
+_SPARE = 2
+_WORTH_REUSE = 1 << 20
+"""Every step makes a slot and lets go of one. Fresh memory of a megabyte and more costs a page
+fault every 4 KiB, more than the step itself takes in a small model: the last few are used again."""
+
 Tensors = tuple[Tensor, ...]
 
 
 class Block:
     """Tensors that live and are parked together. Made by ``Memory.take``."""
 
-    def __init__(self, memory: Memory, tensors: Tensors) -> None:
+    def __init__(self, memory: Memory, tensors: Tensors, kind: str = "") -> None:
+        self._kind = kind
         self.size = sum(t.nbytes for t in tensors)
         self.used_at = 0
         self._memory = memory
@@ -53,7 +59,7 @@ class Block:
 
     def __del__(self) -> None:
         # Anything may be going on in any thread: only leave a note.
-        self._memory._gone.append((0 if self._tensors is None else self.size, self._parked))
+        self._memory._gone.append((self._kind, self._tensors, self._parked))
 
 
 class Memory:
@@ -72,7 +78,8 @@ class Memory:
         self._passes: list[int] = []
         self._lock = threading.RLock()
         self._blocks: weakref.WeakSet[Block] = weakref.WeakSet()
-        self._gone: deque[tuple[int, Parked | None]] = deque()
+        self._gone: deque[tuple[str, Tensors | None, Parked | None]] = deque()
+        self._spare: list[tuple[str, Tensors]] = []
 
     @property
     def used(self) -> int:
@@ -94,14 +101,16 @@ class Memory:
             with self._lock:
                 self._passes.remove(began)
 
-    def take(self, make: Callable[[], Tensors], size: int) -> Block:
+    def take(self, make: Callable[[], Tensors], size: int, kind: str = "") -> Block:
         """A new block of the tensors that ``make`` allocates, ``size`` bytes in all.
+
+        Blocks of one ``kind`` are alike: a new one may take over the tensors of one that is gone.
 
         Raises ``MemoryFull`` if nothing more can be parked to make room.
         """
         with self._lock:
             self._room(size)
-            block = Block(self, make())
+            block = Block(self, self._reused(kind) or make(), kind)
             self._touch(block)
             self._used += block.size
             self._blocks.add(block)
@@ -158,11 +167,23 @@ class Memory:
             "raise kv_memory (--kv-memory) or work on shorter or fewer sessions"
         )
 
+    def _reused(self, kind: str) -> Tensors | None:
+        """Spare tensors for a block of ``kind``."""
+        for index, (own, tensors) in enumerate(self._spare):
+            if own == kind:
+                del self._spare[index]
+                return tensors
+        return None
+
     def _settle(self) -> None:
         """Account for the blocks that are gone."""
         while self._gone:
-            size, parked = self._gone.popleft()
-            self._used -= size
+            kind, tensors, parked = self._gone.popleft()
+            if tensors is not None:
+                size = sum(t.nbytes for t in tensors)
+                self._used -= size
+                if kind and size >= _WORTH_REUSE:
+                    self._spare = [(kind, tensors), *self._spare[: _SPARE - 1]]
             if parked is not None:
                 self.parked_bytes -= parked.size
                 parked.drop()

@@ -21,7 +21,11 @@ from sandboxes.workspace import Workspace
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sandbox may use. ``output_bytes`` is how much of one command's output is kept."""
+    """What a sandbox may use. ``output_bytes`` is how much of one command's output is kept.
+
+    ``writable`` is for Docker alone: commands run as root, with the engine's usual capabilities,
+    and may change the whole container, as tasks that install or configure something need it.
+    """
 
     memory_mb: int = 4096
     pids: int = 512
@@ -29,6 +33,7 @@ class Limits:
     disk_mb: int = 4096
     output_bytes: int = 1_000_000
     network: bool = False
+    writable: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,11 +175,16 @@ class Sandbox(Protocol):
         """
         ...
 
-    def write_bytes(self, path: str, data: bytes) -> None:
+    def write_bytes(self, path: str, data: bytes, *, executable: bool | None = None) -> None:
         """Write the whole file, whole or not at all; keeps the mode of an existing file.
 
-        Missing parent folders are made. Raises ``IsADirectoryError``, ``PathEscape``.
+        ``executable`` sets or clears the permission to run it. Missing parent folders are made.
+        Raises ``IsADirectoryError``, ``PathEscape``.
         """
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove the file. Raises ``FileNotFoundError``, ``IsADirectoryError``, ``PathEscape``."""
         ...
 
     def resolve(self, path: str) -> Path:

@@ -62,9 +62,13 @@ class CommonSandbox(ABC):
         """See ``base.Sandbox``."""
         return self._files.read_bytes(path, max_bytes=max_bytes)
 
-    def write_bytes(self, path: str, data: bytes) -> None:
+    def write_bytes(self, path: str, data: bytes, *, executable: bool | None = None) -> None:
         """See ``base.Sandbox``."""
-        self._files.write_bytes(path, data)
+        self._files.write_bytes(path, data, executable=executable)
+
+    def remove(self, path: str) -> None:
+        """See ``base.Sandbox``."""
+        self._files.remove(path)
 
     def resolve(self, path: str) -> Path:
         """See ``base.Sandbox``."""

@@ -69,6 +69,7 @@ class DockerSandbox(CommonSandbox):
         super().__init__(workspace, limits, SafeTree(workspace.path, root=root))
         self.image = image or BASE_TAG
         self._search_path = search_path
+        self._home = "/root" if self._limits.writable else HOME
         self._name = name
         self._container = ""
         self._keeper: Keeper | None = None
@@ -135,6 +136,8 @@ class DockerSandbox(CommonSandbox):
         """Who commands run as: the owner of the workspace, and never root on the host."""
         info = self._client.info()
         self._cpus = int(info.get("NCPU", 1))
+        if self._limits.writable:
+            return (0, 0)
         if any("name=rootless" in option for option in info.get("SecurityOptions") or ()):
             return (0, 0)  # there, root inside is this user outside
         if os.geteuid() != 0:
@@ -153,7 +156,7 @@ class DockerSandbox(CommonSandbox):
             user=self._user,
             working_dir=self.root,
             stdin_open=True,
-            environment=sandbox_environment(HOME) | self._path(),
+            environment=sandbox_environment(self._home) | self._path(),
             # The proxies in the user's Docker configuration may have a password in them.
             use_config_proxy=self._limits.network,
             labels={SESSION_LABEL: name, OWNER_LABEL: str(Owner.of_this_process())},
@@ -187,25 +190,16 @@ class DockerSandbox(CommonSandbox):
     def _host_config(self) -> Any:
         limits = self._limits
         memory = f"{limits.memory_mb}m"
-        uid, gid = self._user.split(":")
-        tmpfs = f"rw,exec,nosuid,nodev,size={max(64, limits.memory_mb // 2)}m"
         return self._client.api.create_host_config(
             auto_remove=True,
             network_mode="bridge" if limits.network else "none",
-            read_only=True,
             mounts=[
                 docker.types.Mount(self.root, str(self.workspace.path), type="bind"),
                 docker.types.Mount(
                     OUTPUTS, str(self.workspace.outputs), type="bind", read_only=True
                 ),
             ],
-            tmpfs={
-                # What the image declares as volumes would else be on the disk, without a limit.
-                **dict.fromkeys(self._volumes(), f"{tmpfs},mode=1777"),
-                "/tmp": f"{tmpfs},mode=1777",
-                HOME: f"{tmpfs},mode=0700,uid={uid},gid={gid}",
-            },
-            cap_drop=["ALL"],
+            **({} if limits.writable else self._hardening()),
             security_opt=["no-new-privileges"],
             mem_limit=memory,
             memswap_limit=memory,
@@ -219,6 +213,21 @@ class DockerSandbox(CommonSandbox):
             log_config=docker.types.LogConfig(type="none"),
         )
 
+    def _hardening(self) -> dict[str, Any]:
+        """A root that cannot be written, no capabilities, and memory for what is temporary."""
+        uid, gid = self._user.split(":")
+        tmpfs = f"rw,exec,nosuid,nodev,size={max(64, self._limits.memory_mb // 2)}m"
+        return {
+            "read_only": True,
+            "tmpfs": {
+                # What the image declares as volumes would else be on the disk, without a limit.
+                **dict.fromkeys(self._volumes(), f"{tmpfs},mode=1777"),
+                "/tmp": f"{tmpfs},mode=1777",
+                HOME: f"{tmpfs},mode=0700,uid={uid},gid={gid}",
+            },
+            "cap_drop": ["ALL"],
+        }
+
     def _start_trouble(self, error: BaseException) -> Exception:
         text = str(getattr(error, "explanation", None) or error)
         if '"bash"' in text and "not found" in text:
@@ -230,6 +239,13 @@ class DockerSandbox(CommonSandbox):
             )
         return engine_trouble(error)
 
+    def _give_back(self) -> None:
+        """Make what root in the container left in the workspace ours, so that it can be removed."""
+        command = ["chown", "-R", f"{os.getuid()}:{os.getgid()}", self.root]
+        with suppress(*_SDK_ERRORS):
+            made = self._client.api.exec_create(self._container, command, user="0:0")
+            self._client.api.exec_start(made["Id"])
+
     def _remove(self) -> None:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
@@ -240,6 +256,8 @@ class DockerSandbox(CommonSandbox):
                 self._client.api.remove_container(container, force=True, v=True)
 
     def _end(self) -> None:
+        if self._limits.writable and self._container and os.geteuid() != 0:
+            self._give_back()
         self._remove()
         with suppress(*_SDK_ERRORS):
             self._client.close()

@@ -65,15 +65,27 @@ class SafeTree:
                     raise _not_regular(path)
                 return file.read(-1 if max_bytes is None else max_bytes)
 
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """Write the whole file or nothing; keeps an existing file's mode, makes missing folders."""
+    def write_bytes(self, path: str, data: bytes, *, executable: bool | None = None) -> None:
+        """Write the whole file or nothing; keeps an existing file's mode, makes missing folders.
+
+        ``executable`` sets or clears the permission to run it; None leaves it.
+        """
         with self._place(path) as place:
             mode = 0o644
             if not place.missing and (found := _lstat(place)) is not None:
                 _refuse_special(place, path)
                 mode = stat.S_IMODE(found.st_mode)
+            if executable is not None:
+                # Who may read it may run it.
+                mode = mode | (mode & 0o444) >> 2 if executable else mode & ~0o111
             with self._made(place) as folder:
                 self._replace(folder, place.name, data, mode)
+
+    def remove(self, path: str) -> None:
+        """Remove the file. Raises ``FileNotFoundError``, ``IsADirectoryError``, ``PathEscape``."""
+        with self._place(path) as place:
+            _refuse_special(place, path)
+            os.unlink(place.name, dir_fd=place.folder)
 
     def resolve(self, path: str) -> Path:
         """The host path of ``path`` with all links resolved. The file need not exist."""

@@ -43,7 +43,7 @@ def open_sandbox(
                 root=root or ROOT,
                 search_path=search_path,
             )
-        if root or search_path:
+        if root or search_path or limits.writable:
             raise SandboxUnavailable(
                 f"the sandbox {kind!r} has its own root and PATH; use docker for another one"
             )

@@ -24,12 +24,16 @@ _ELISION = re.compile(r"\s*(?:(?:#|//|--|/\*|<!--)\s*)?(?:\.\.\.|…)")
 _TYPOGRAPHY = str.maketrans("‘’‚‛“”„‟‐‑‒–—−", "''''\"\"\"\"------")
 
 
-def explain_missing(shown: str, text: str, old: str, new: str) -> str:
+def explain_missing(
+    shown: str, text: str, old: str, new: str, *, old_name: str = "old_string"
+) -> str:
     """Tell a model why ``old``, which is not in ``text``, was not found, and what to send instead.
 
-    ``text`` and both strings have LF line ends. ``shown`` is the file's path.
+    ``text`` and both strings have LF line ends. ``shown`` is the file's path, ``old_name`` what
+    the model knows ``old`` as.
     """
-    start = f"Nothing was changed: old_string is not in {shown}"
+    start = f"Nothing was changed: {old_name} is not in {shown}"
+    new_name = "new_string" if old_name == "old_string" else "the text after the change"
     if not text.strip():
         return f"{start}, which is {'empty' if not text else 'blank'}."
     if not old.strip():
@@ -39,13 +43,16 @@ def explain_missing(shown: str, text: str, old: str, new: str) -> str:
     if applied:
         places = _places(text, applied)
         return (
-            f"{start}, but new_string is, at {places}: this edit seems to be applied already. "
+            f"{start}, but {new_name} is, at {places}: this edit seems to be applied already. "
             "Go on with the next step; read the file if you are in doubt."
         )
     for explain in (_spaces, _written_out, _numbered, _typographic, _elided):
         found = explain(text, old)
         if found is not None:
             reason, span = found
+            if old_name != "old_string":
+                reason = reason.replace("old_string", old_name)
+                reason = reason[0].upper() + reason[1:]
             return (
                 f"{start}. {reason} Repeat the edit with the text that the file has, "
                 f"{span.named()}:\n{_block(lines, span)}"

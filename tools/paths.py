@@ -109,10 +109,13 @@ def read(sandbox: Sandbox, place: Place, *, max_bytes: int | None = None) -> byt
         raise ToolFailure(f"{place.shown} cannot be read: {reason}.") from None
 
 
-def write(sandbox: Sandbox, place: Place, data: bytes) -> None:
+def write(sandbox: Sandbox, place: Place, data: bytes, *, executable: bool | None = None) -> None:
     """Write the file at ``place``, or raise ``ToolFailure`` with the reason."""
     try:
-        sandbox.write_bytes(place.real, data)
+        if executable is None:
+            sandbox.write_bytes(place.real, data)
+        else:
+            sandbox.write_bytes(place.real, data, executable=executable)
     except IsADirectoryError:
         raise ToolFailure(f"{place.shown} is a directory: give the path of a file.") from None
     except (NotADirectoryError, FileExistsError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
+import os
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,14 +38,21 @@ class Paper:
 
     def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """See ``base.Sandbox``; a file that was written here is as it would be."""
-        data = self._written.get(self._sandbox.relative(path))
-        if data is None:
+        name = self._sandbox.relative(path)
+        if name not in self._written:
             return self._sandbox.read_bytes(path, max_bytes=max_bytes)
+        data = self._written[name]
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return data if max_bytes is None else data[:max_bytes]
 
-    def write_bytes(self, path: str, data: bytes) -> None:
+    def write_bytes(self, path: str, data: bytes, *, executable: bool | None = None) -> None:
         """Keep ``data``. Raises ``PathEscape`` as a real write would."""
         self._written[self._sandbox.relative(path)] = data
+
+    def remove(self, path: str) -> None:
+        """Keep that the file would go."""
+        self._written[self._sandbox.relative(path)] = None
 
     def changes(self) -> tuple[Change, ...]:
         """The files that would change, in the order in which they were written first."""

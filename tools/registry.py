@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from sandboxes.errors import PathEscape, SandboxError, SandboxGone
 from tools import (
+    apply_patch,
     edit,
     find_references,
     find_symbol,
@@ -45,6 +46,9 @@ _KNOWN_ELSEWHERE = {
     "str_replace": "edit",
     "str_replace_editor": "edit",
     "create": "write_file",
+    "patch": "apply_patch",
+    "applypatch": "apply_patch",
+    "multi_edit": "apply_patch",
     "ls": "list_directory",
     "list_dir": "list_directory",
     "grep": "grep_search",
@@ -72,6 +76,7 @@ def default_tools() -> tuple[ToolSpec, ...]:
         read_file.TOOL,
         edit.TOOL,
         write_file.TOOL,
+        apply_patch.TOOL,
         grep_search.TOOL,
         glob.TOOL,
         list_directory.TOOL,

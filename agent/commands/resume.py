@@ -51,6 +51,10 @@ MaxTokens = Annotated[
 MaxTurnTokens = Annotated[
     int | None, typer.Option("--max-turn-tokens", help="Tokens of one turn at most.")
 ]
+QuantizeMode = Annotated[
+    str | None,
+    typer.Option("--quantize", metavar="none|int8|int4", help="Round the model's weights."),
+]
 KvMemory = Annotated[
     int | None,
     typer.Option("--kv-memory", metavar="MIB", help="Memory for the model's state."),
@@ -88,6 +92,7 @@ def resume(
     max_turn_tokens: MaxTurnTokens = None,
     max_wall_time: MaxWallTime = None,
     kv_memory: KvMemory = None,
+    quantize: QuantizeMode = None,
     compact: Compact = None,
     compact_at: CompactAt = None,
     seed: Seed = None,
@@ -114,6 +119,7 @@ def resume(
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
+        "quantize": quantize,
         "compact": compact,
         "compact_at": compact_at,
         "temperature": temperature,
@@ -148,6 +154,7 @@ def fork(
     max_turn_tokens: MaxTurnTokens = None,
     max_wall_time: MaxWallTime = None,
     kv_memory: KvMemory = None,
+    quantize: QuantizeMode = None,
     compact: Compact = None,
     compact_at: CompactAt = None,
     seed: Seed = None,
@@ -173,6 +180,7 @@ def fork(
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
+        "quantize": quantize,
         "compact": compact,
         "compact_at": compact_at,
         "temperature": temperature,
@@ -216,7 +224,8 @@ def rewind(
     store = Store()
     store.reap()
     saved = store.find(name)
-    loaded = solving.load_model(stored_settings(saved, {"model": model}).model)
+    stored = stored_settings(saved, {"model": model})
+    loaded = solving.load_model(stored.model, stored.kv_memory, stored.quantize)
     cost = go_back(saved, to, loaded, listen=listener(Output.TEXT))
     paid = f"{cost:,} tokens prefilled" if cost else "nothing prefilled"
     write_out(f"session {saved.id} is at step {to} ({paid}); go on with agent resume {saved.id}\n")
@@ -270,7 +279,9 @@ def run(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = solving.prepare(settings, store=store, listen=listen)
-                model = model or solving.load_model(settings.model, settings.kv_memory)
+                model = model or solving.load_model(
+                    settings.model, settings.kv_memory, settings.quantize
+                )
             report = resuming.resume(
                 saved,
                 message and message.encode("utf-8", "replace").decode("utf-8"),

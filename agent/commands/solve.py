@@ -72,6 +72,9 @@ def solve(
             metavar="MIB", help="Memory for the model's state; default: half of what is free."
         ),
     ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(metavar="none|int8|int4", help="Round the model's weights.")
+    ] = None,
     compact: Annotated[
         bool | None,
         typer.Option("--compact/--no-compact", help="Whether a full context is compacted."),
@@ -110,6 +113,7 @@ def solve(
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
+        "quantize": quantize,
         "compact": compact,
         "compact_at": compact_at,
         "seed": seed,
@@ -154,7 +158,9 @@ def run(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = solving.prepare(settings, listen=listen)
-                model = model or solving.load_model(settings.model, settings.kv_memory)
+                model = model or solving.load_model(
+                    settings.model, settings.kv_memory, settings.quantize
+                )
             report = solving.solve(
                 Task(task, repo, settings.check),
                 settings,

@@ -1,1 +1,39 @@
-"""Task suites."""
+"""The suites by name, and those that a file of the user's defines."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from evals.errors import DatasetError
+from evals.suites.base import Suite
+from evals.suites.repair import Repair
+from evals.suites.swebench import SweBench
+from evals.suites.tasks import Tasks
+from evals.suites.terminal_bench import TerminalBench
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite for suite in (SweBench(), TerminalBench(), Repair(), Tasks())
+}
+
+
+def find_suite(name: str) -> Suite:
+    """The suite ``name``, or that in the Python file ``name``. Raises ``DatasetError``."""
+    if name in SUITES:
+        return SUITES[name]
+    path = Path(name)
+    if path.suffix != ".py":
+        raise DatasetError(f"there is no suite {name!r}; use {', '.join(SUITES)}, or a .py file")
+    if not path.is_file():
+        raise DatasetError(f"the suite {name} does not exist")
+    spec = importlib.util.spec_from_file_location(f"tenuto_suite_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DatasetError(f"the suite {name} cannot be loaded: {error}") from error
+    suite: Suite | None = getattr(module, "SUITE", None)
+    if suite is None:
+        raise DatasetError(f"the suite {name} defines no SUITE; see evals/suites/base.py")
+    return suite

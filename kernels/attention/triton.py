@@ -392,7 +392,7 @@ def paged_attention_at(
         ROWS=power_of_two(time * group, 16),
         BLOCK=block,
         SPLITS=SPLITS,
-        num_warps=4 if time * group <= 32 else 8,
+        num_warps=4 if time * group <= 16 else 8,
         num_stages=1 if wide else 2,
         **shape,
         **types,

@@ -95,10 +95,12 @@ def _prepare(
     token = chunk * CHUNK + row
     present = token < time
     inner = tl.arange(0, SLICE)
-    own_q = query + batch * query_batch + (head // GROUP) * DIM
-    own_k = key + batch * key_batch + (head // GROUP) * DIM
-    at_q = token[:, None].to(tl.int64) * query_token + inner[None, :]
-    at_k = token[:, None].to(tl.int64) * key_token + inner[None, :]
+    # Places are counted from the chunk's first token, where they fit 32 bits.
+    first = (chunk * CHUNK).to(tl.int64)
+    own_q = query + batch * query_batch + first * query_token + (head // GROUP) * DIM
+    own_k = key + batch * key_batch + first * key_token + (head // GROUP) * DIM
+    at_q = row[:, None] * query_token + inner[None, :]
+    at_k = row[:, None] * key_token + inner[None, :]
     between = tl.zeros([CHUNK, CHUNK], tl.float32)
     system = tl.zeros([CHUNK, CHUNK], tl.float32)
     q_squares = tl.zeros([CHUNK], tl.float32)
@@ -124,7 +126,9 @@ def _prepare(
     # Masked before exp: above the diagonal the difference is positive and could overflow.
     decay = tl.exp(tl.where(i >= j, c[:, None] - c[None, :], float("-inf"))) * k_scale[None, :]
     place = tl.program_id(1).to(tl.int64) * chunks + chunk
-    square = place * CHUNK * CHUNK + i * CHUNK + j
+    square = i * CHUNK + j
+    attend += place * (CHUNK * CHUNK)
+    solve += place * (2 * CHUNK * CHUNK)
     between = between * decay * q_scale[:, None]
     tl.store(attend + square, between.to(attend.dtype.element_ty))
     system = tl.where(i > j, system * decay * (b * k_scale)[:, None], 0.0)
@@ -150,8 +154,8 @@ def _prepare(
 
     high = inverse.to(solve.dtype.element_ty)
     low = (inverse - high.to(tl.float32)).to(solve.dtype.element_ty)
-    tl.store(solve + square + place * CHUNK * CHUNK, high)
-    tl.store(solve + square + (place + 1) * CHUNK * CHUNK, low)
+    tl.store(solve + square, high)
+    tl.store(solve + CHUNK * CHUNK + square, low)
 
 
 @triton.jit
@@ -197,30 +201,34 @@ def _scan(
     at_state = program * (KEY_DIM * VALUE_DIM) + in_state
     state = tl.load(initial + at_state) if INITIAL else tl.zeros([KEY_DIM, BLOCK], tl.float32)
 
-    own_q = query + sequence * query_batch + (head // GROUP) * KEY_DIM + across[None, :]
-    own_k = key + sequence * key_batch + (head // GROUP) * KEY_DIM + across[None, :]
-    own_v = value + sequence * value_batch + head * VALUE_DIM + slice_[None, :]
-    own_out = out + (sequence * time * HEADS + head) * VALUE_DIM + slice_[None, :]
+    own_q = query + sequence * query_batch + (head // GROUP) * KEY_DIM
+    own_k = key + sequence * key_batch + (head // GROUP) * KEY_DIM
+    own_v = value + sequence * value_batch + head * VALUE_DIM
+    own_out = out + (sequence * time * HEADS + head) * VALUE_DIM
+    # Within a chunk places fit 32 bits; the chunk's first token moves on.
+    at_q = row[:, None] * query_token + across[None, :]
+    at_k = row[:, None] * key_token + across[None, :]
+    at_v = row[:, None] * value_token + slice_[None, :]
+    at_out = row[:, None] * (HEADS * VALUE_DIM) + slice_[None, :]
+    square = row[:, None] * CHUNK + row[None, :]
     for chunk in range(chunks):
-        token = (chunk * CHUNK + row)[:, None].to(tl.int64)
-        present = token < time
+        present = (chunk * CHUNK + row)[:, None] < time
         place = program * chunks + chunk
-        square = place * CHUNK * CHUNK + row[:, None] * CHUNK + row[None, :]
         start = factors + place * (4 * CHUNK) + row
-        k = tl.load(own_k + token * key_token, mask=present, other=0.0)
-        v = tl.load(own_v + token * value_token, mask=present, other=0.0).to(tl.float32)
+        k = tl.load(own_k + at_k, mask=present, other=0.0)
+        v = tl.load(own_v + at_v, mask=present, other=0.0).to(tl.float32)
         written = tl.load(start)[:, None] * v
         written -= tl.load(start + CHUNK)[:, None] * _by_wide(k, state, SPLIT, NARROW)
-        high = tl.load(solve + square + place * CHUNK * CHUNK)
+        high = tl.load(solve + place * (2 * CHUNK * CHUNK) + square)
         d = _by_wide(high, written, SPLIT, NARROW)
         if SPLIT:
-            low = tl.load(solve + square + (place + 1) * CHUNK * CHUNK)
+            low = tl.load(solve + (2 * place + 1) * (CHUNK * CHUNK) + square)
             d = tl.dot(low.to(NARROW), written.to(tl.bfloat16).to(NARROW), d)
 
-        q = tl.load(own_q + token * query_token, mask=present, other=0.0)
+        q = tl.load(own_q + at_q, mask=present, other=0.0)
         o = tl.load(start + 2 * CHUNK)[:, None] * _by_wide(q, state, SPLIT, NARROW)
-        o += _by_wide(tl.load(attend + square), d, SPLIT, NARROW)
-        tl.store(own_out + token * (HEADS * VALUE_DIM), o.to(out.dtype.element_ty), mask=present)
+        o += _by_wide(tl.load(attend + place * (CHUNK * CHUNK) + square), d, SPLIT, NARROW)
+        tl.store(own_out + at_out, o.to(out.dtype.element_ty), mask=present)
 
         d *= tl.load(start + 3 * CHUNK)[:, None]
         state *= tl.load(keep + place)
@@ -231,6 +239,10 @@ def _scan(
                 # kept is [positions, batch * heads, key_dim, value_dim]; states = batch * heads.
                 base = (index.to(tl.int64) * states + program) * (KEY_DIM * VALUE_DIM)
                 tl.store(kept + base + in_state, state)
+        own_q += CHUNK * query_token.to(tl.int64)
+        own_k += CHUNK * key_token.to(tl.int64)
+        own_v += CHUNK * value_token.to(tl.int64)
+        own_out += CHUNK * HEADS * VALUE_DIM
     tl.store(final + at_state, state)
 
 

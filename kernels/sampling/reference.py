@@ -4,6 +4,8 @@ presence penalty, temperature, top-k, top-p (over what top-k left), min-p.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -51,3 +53,37 @@ def sample(
     # Rounding can carry the point onto the last edge, where only dropped ids follow.
     drawn = torch.searchsorted(edges, point, right=True).clamp(max=int(kept.count_nonzero()) - 1)
     return int(ids[drawn])
+
+
+def sample_batch(
+    logits: Tensor,
+    uniform: Tensor,
+    *,
+    temperature: Sequence[float],
+    top_k: Sequence[int],
+    top_p: Sequence[float],
+    min_p: Sequence[float],
+) -> Tensor:
+    """One id for each row of ``logits [batch, vocab]``: int64 ``[batch]`` on their device.
+
+    The filters are those of ``sample``, for each row its own; of two equal logits the smaller id
+    is the likelier. ``uniform [batch]`` holds the random numbers, from 0 to below 1.
+    """
+    ids = []
+    for row, own in enumerate(logits.float()):
+        count = min(top_k[row], own.shape[0]) if top_k[row] > 0 else own.shape[0]
+        best, order = own.sort(descending=True, stable=True)
+        best, order = best[:count], order[:count]
+        if temperature[row] == 0:
+            ids.append(order[0])
+            continue
+        kept = ((best - best[0]).double() / temperature[row]).softmax(0)
+        if top_p[row] < 1:
+            kept = kept.where(kept.cumsum(0) - kept < top_p[row], 0)
+        if min_p[row] > 0:
+            kept = kept.where(kept >= min_p[row] * kept[0], 0)
+        edges = kept.cumsum(0)
+        point = uniform[row].double() * edges[-1]
+        drawn = torch.searchsorted(edges, point, right=True)
+        ids.append(order[drawn.minimum(kept.count_nonzero() - 1)])
+    return torch.stack(ids) if ids else torch.empty(0, dtype=torch.int64, device=logits.device)

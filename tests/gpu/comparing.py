@@ -9,7 +9,7 @@ from torch import Tensor
 from kernels.backend import interpreting
 
 CALM = settings(
-    max_examples=8 if interpreting() else 60,
+    max_examples=5 if interpreting() else 60,
     deadline=None,
     derandomize=True,
     database=None,

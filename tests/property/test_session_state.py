@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.engine import Engine
+from model.hub import resolve
 from model.sampling import SamplingParams
 from model.session import Session
 
@@ -27,9 +28,12 @@ PARAMS = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_checkpoint: Path) -> Engine:
-    return Engine.load(tiny_checkpoint, name="tiny")
+@pytest.fixture(scope="module", params=["torch", "compiled"])
+def engine(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Engine:
+    """A tiny random model on the plain torch path, or the embedded one on the compiled path."""
+    if request.param == "torch":
+        return Engine.load(tiny_checkpoint, name="tiny", native=False)
+    return Engine.load(resolve("embedded"), name="embedded")
 
 
 def advance(session: Session, step: Step, params: SamplingParams) -> list[float]:

@@ -60,7 +60,7 @@ static int64_t lay_out(const Model& m, int64_t rows, int64_t blocks, int threads
     int64_t widest = wider(wider(m.hidden, m.intermediate), inner);
     Cache c = {};
     c.dim = m.head_dim, c.kv_heads = m.kv_heads, c.bf16 = m.bf16;
-    w->prepared = a.take<char>(prepared_bytes(widest, rows));
+    w->prepared = a.take<char>(2 * prepared_bytes(widest, rows));
     w->panels = a.take<char>(panel_bytes(widest) * threads);
     w->packed = a.take<char>(packed_bytes(c));
     w->normed = a.take<float>(rows * m.hidden);
@@ -97,7 +97,8 @@ struct Run {
 
 static void multiply_into(Run& run, const Matrix& m, const Prepared& p, float* out, int64_t ldc,
                           bool add) {
-    product(m, rows_of(p, run.rows), out, ldc, add, run.b.exact_rows, run.w.panels, run.threads);
+    Task task = {&m, rows_of(p, run.rows), out};
+    products(&task, 1, ldc, add, run.b.exact_rows, run.w.panels, run.threads);
 }
 
 // The rows of x normalised, in run.w.normed.
@@ -107,18 +108,25 @@ static void normalise(Run& run, const float* scale) {
         norm_row(run.b.x + r * m.hidden, scale, m.hidden, m.eps, run.w.normed + r * m.hidden);
     });
 }
-static void multiply_normed(Run& run, const Matrix& matrix, float* out, int64_t ldc) {
-    Prepared p = room(matrix, run.rows, run.w.prepared);
-    parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
-        prepare_row(p, r, run.w.normed + r * run.m.hidden);
-    });
-    multiply_into(run, matrix, p, out, ldc, false);
+// The normalised rows times the matrices, side by side in `out`.
+static void multiply_normed(Run& run, const Matrix* matrices, int count, float* out, int64_t ldc) {
+    const Model& m = run.m;
+    Task tasks[2];
+    char* at = run.w.prepared;
+    for (int i = 0; i < count; ++i) {
+        Prepared p = room(matrices[i], run.rows, at);
+        parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
+            prepare_row(p, r, run.w.normed + r * m.hidden);
+        });
+        tasks[i] = {matrices + i, rows_of(p, run.rows), out};
+        out += outputs(matrices[i]);
+        at += prepared_bytes(m.hidden, run.rows);
+    }
+    products(tasks, count, ldc, false, run.b.exact_rows, run.w.panels, run.threads);
 }
 static void input_projection(Run& run, const Layer& layer, float* out, int64_t ldc) {
     normalise(run, layer.input_norm);
-    multiply_normed(run, layer.in_proj[0], out, ldc);
-    if (layer.in_proj[1].parts)
-        multiply_normed(run, layer.in_proj[1], out + outputs(layer.in_proj[0]), ldc);
+    multiply_normed(run, layer.in_proj, layer.in_proj[1].parts ? 2 : 1, out, ldc);
 }
 
 static void delta_layer(Run& run, const Layer& layer, int64_t index) {
@@ -258,7 +266,7 @@ static void feed_forward(Run& run, const Layer& layer) {
     int64_t n = m.intermediate;
     float* ff = run.w.ff;
     normalise(run, layer.post_norm);
-    multiply_normed(run, layer.gate_up, ff, 2 * n);
+    multiply_normed(run, &layer.gate_up, 1, ff, 2 * n);
     Prepared p = room(layer.down, run.rows, run.w.prepared);
     parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
         float* x = ff + r * 2 * n;

@@ -28,9 +28,10 @@ EXPORT void tenuto_product(const Matrix* m, const float* x, int64_t rows, float*
                            char* scratch, int64_t threads) {
     scratch = (char*)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
     Prepared p = room(*m, rows, scratch);
-    for (int64_t r = 0; r < rows; ++r) prepare_row(p, r, x + r * m->inputs);
-    product(*m, rows_of(p, rows), out, outputs(*m), false, exact, scratch + prepared_bytes(m->inputs, rows),
-            (int)threads);
+    parallel(rows, (int)threads, [&](int64_t r, int) { prepare_row(p, r, x + r * m->inputs); });
+    Task task = {m, rows_of(p, rows), out};
+    products(&task, 1, outputs(*m), false, exact, scratch + prepared_bytes(m->inputs, rows),
+             (int)threads);
 }
 
 EXPORT int64_t tenuto_forward_scratch(const Model* m, const Batch* b) { return forward_scratch(*m, *b); }
@@ -75,4 +76,21 @@ EXPORT void tenuto_quantize(const void* weight, int64_t bf16, int64_t rows, int6
         quantize_block(row, least(16, rows - b * 16), inputs, group, (int)bits,
                        data + b * inputs * 2 * bits, scales + b * inputs / group * 16);
     });
+}
+
+// How fast memory is read: a sum over `bytes`, for benchmarks.
+EXPORT int64_t tenuto_read(const char* data, int64_t bytes, int64_t threads) {
+    constexpr int64_t PIECE = 1 << 16;
+    int64_t kept[1024] = {};
+    parallel(bytes / PIECE, threads < 64 ? (int)threads : 64, [&](int64_t i, int thread) {
+        I16 sum = set1i(0);
+        for (int64_t k = 0; k < PIECE; k += 64) {
+            I16 x = loadi(data + i * PIECE + k);
+            EACH sum.v[h] += x.v[h];
+        }
+        kept[thread * 16] += sum.v[0][0];
+    });
+    int64_t total = 0;
+    for (int64_t k : kept) total += k;
+    return total;
 }

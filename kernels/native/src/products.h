@@ -36,6 +36,13 @@ struct Rows {
 // Bytes that `prepare` needs for `count` rows of `inputs`.
 static int64_t prepared_bytes(int64_t inputs, int64_t count) { return count * inputs * 5 + 4096; }
 
+INLINE void store_bytes(int8_t* to, I16 x) {
+#if defined(__AVX512F__)
+    _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x.v[0]));
+#else
+    EACH for (int j = 0; j < WIDTH; ++j) to[h * WIDTH + j] = (int8_t)x.v[h][j];
+#endif
+}
 INLINE void quantize_group(const float* x, int64_t n, int8_t* q, float* scale, int32_t* total) {
     F16 top = zero(), bad = zero();
     for (int64_t i = 0; i < n; i += 16) {
@@ -46,17 +53,16 @@ INLINE void quantize_group(const float* x, int64_t n, int8_t* q, float* scale, i
     float most = largest(top);
     float up = most > 0 ? 127.0f / most : 0.0f;
     *scale = most / 127.0f + sum(bad); // inf and NaN become NaN
-    int32_t t = 0;
+    I16 sums = set1i(0);
     for (int64_t i = 0; i < n; i += 16) {
         F16 v = load(x + i) * set1(up) + set1(12582912.0f); // rounds to the nearest, ties to even
-        int32_t w[16];
-        memcpy(w, &v, 64);
-        for (int j = 0; j < 16; ++j) {
-            int32_t b = w[j] - 0x4b400000;
-            q[i + j] = (int8_t)b;
-            t += (int8_t)b;
-        }
+        I16 w;
+        EACH w.v[h] = (vi)v.v[h] - 0x4b400000;
+        sums = sums + w;
+        store_bytes(q + i, w);
     }
+    int32_t t = 0;
+    EACH for (int j = 0; j < WIDTH; ++j) t += sums.v[h][j];
     *total = t;
 }
 
@@ -104,6 +110,7 @@ struct StepBF16 {
     INLINE F16 step(F16 acc, I16 w, I16 a) { return dot2(acc, w, a); }
 };
 
+constexpr int AHEAD = 2048; // bytes: measured, see docs/performance.md
 constexpr int TILE = PARTS == 1 ? 12 : 6, BLOCKS = PARTS == 1 ? 2 : 1;
 
 INLINE void put(float* to, F16 x, int64_t n, bool add) {
@@ -182,6 +189,7 @@ static inline void tile_int(const char* a, int64_t inputs, int64_t group, const 
         for (int64_t k = 0; k < group / 4; ++k) {
             I16 w[B];
             for (int j = 0; j < B; ++j) w[j] = loadi(bg + j * between + k * 64);
+            if (M <= 8 && B == 1) __builtin_prefetch(bg + k * 64 + AHEAD);
             for (int r = 0; r < M; ++r) {
                 I16 x = set1i(word(ag + r * inputs + k * 4));
                 for (int j = 0; j < B; ++j) dots[r][j] = dot4(dots[r][j], w[j], x);
@@ -198,30 +206,41 @@ static inline void tile_int(const char* a, int64_t inputs, int64_t group, const 
             if (n > 16 * j) put(c + r * ldc + 16 * j, acc[r][j], n - 16 * j, add);
 }
 
-// Few rows, int4: each 64 bytes of the weight are unpacked once for M rows.
+// Few rows, int4: each 64 bytes of the weight are unpacked once for M rows. Sums of integers may be
+// split: several at once for one row, since each step of a sum waits for the one before.
 template <int M>
 static inline void few_int4(const char* a, int64_t inputs, int64_t group, const float* scale,
                             const int32_t* total, int64_t groups, const char* b,
                             const uint16_t* s, float* c, int64_t ldc, int64_t n, bool add) {
+    constexpr int U = M == 1 ? 2 : 1;
     F16 acc[M];
     for (int r = 0; r < M; ++r) acc[r] = zero();
     for (int64_t g = 0; g < groups; ++g) {
-        I16 dots[M];
-        for (int r = 0; r < M; ++r) dots[r] = set1i(-8 * total[r * groups + g]);
+        I16 low[M][U], high[M][U];
+        for (int r = 0; r < M; ++r)
+            for (int u = 0; u < U; ++u) {
+                low[r][u] = set1i(u ? 0 : -8 * total[r * groups + g]);
+                high[r][u] = set1i(0);
+            }
         const char* bg = b + g * group * 8;
         const char* ag = a + g * group;
-        for (int64_t k = 0; k < group / 8; ++k) {
-            I16 w = loadi(bg + k * 64);
-            __builtin_prefetch(bg + k * 64 + 4096);
-            I16 low = mask(w, 0x0f0f0f0f), high = mask(shift(w, 4), 0x0f0f0f0f);
-            for (int r = 0; r < M; ++r) {
-                dots[r] = dot4(dots[r], low, set1i(word(ag + r * inputs + k * 8)));
-                dots[r] = dot4(dots[r], high, set1i(word(ag + r * inputs + k * 8 + 4)));
+        for (int64_t k = 0; k < group / 8; k += U)
+            for (int u = 0; u < U; ++u) {
+                I16 w = loadi(bg + (k + u) * 64);
+                __builtin_prefetch(bg + (k + u) * 64 + AHEAD);
+                I16 first = mask(w, 0x0f0f0f0f), second = mask(shift(w, 4), 0x0f0f0f0f);
+                for (int r = 0; r < M; ++r) {
+                    const char* x = ag + r * inputs + (k + u) * 8;
+                    low[r][u] = dot4(low[r][u], first, set1i(word(x)));
+                    high[r][u] = dot4(high[r][u], second, set1i(word(x + 4)));
+                }
             }
-        }
         F16 ws = load_bf16(s + g * 16);
-        for (int r = 0; r < M; ++r)
-            acc[r] = fma(to_float(dots[r]) * set1(scale[r * groups + g]), ws, acc[r]);
+        for (int r = 0; r < M; ++r) {
+            I16 dots = low[r][0] + high[r][0];
+            for (int u = 1; u < U; ++u) dots = dots + (low[r][u] + high[r][u]);
+            acc[r] = fma(to_float(dots) * set1(scale[r * groups + g]), ws, acc[r]);
+        }
     }
     for (int r = 0; r < M; ++r) put(c + r * ldc, acc[r], n, add);
 }
@@ -237,7 +256,7 @@ static inline void few_float(const int32_t* a, int64_t words, const int32_t* b, 
         I16 w[N];
         for (int j = 0; j < N; ++j) {
             w[j] = loadi(b + j * words + k);
-            __builtin_prefetch((const char*)(b + j * words + k) + 2048);
+            __builtin_prefetch((const char*)(b + j * words + k) + AHEAD);
         }
         for (int r = 0; r < M; ++r) {
             I16 x = loadi(a + r * words + k);
@@ -307,56 +326,36 @@ static int64_t panel_bytes(int64_t inputs) {
     return ((whole > floats ? whole : floats) + 4095) & ~4095;
 }
 
+// One product of a call: several that share their rows run as one, so that threads wait once.
+struct Task {
+    const Matrix* m;
+    Rows x;
+    float* out; // [count][ldc]
+};
+
+// Blocks of 16 outputs `j` .. of one part of a plain matrix.
 template <class S>
-static void few_parts(const Matrix& m, const Rows& x, float* out, int64_t ldc, bool add, int threads) {
-    int64_t first = 0;
-    for (int p = 0; p < m.parts; ++p) {
-        const int32_t* b = (const int32_t*)m.data[p];
-        int64_t n = m.rows[p];
-        float* c = out + first;
-        parallel(ceil_div(n, 16), threads, [&](int64_t i, int) {
-            int64_t j = i * 16, end = least(n, j + 16);
-            for (; j + 4 <= end; j += 4)
-                few_float_rows<S, 4>(x, b + j * x.words, c + j, ldc, add);
-            for (; j < end; ++j) few_float_rows<S, 1>(x, b + j * x.words, c + j, ldc, add);
-        });
-        first += n;
-    }
+static inline void few_plain(const Task& t, int part, int64_t first, int64_t j, int64_t ldc, bool add) {
+    const Rows& x = t.x;
+    const int32_t* b = (const int32_t*)t.m->data[part];
+    float* c = t.out + first;
+    int64_t end = least(t.m->rows[part], j + 16);
+    // One row after the other is one long stream, which memory delivers fastest; several at once
+    // save loads of x, which matter when there are more rows of it. The sums are the same.
+    for (; x.count > 2 && j + 4 <= end; j += 4)
+        few_float_rows<S, 4>(x, b + j * x.words, c + j, ldc, add);
+    for (; j < end; ++j) few_float_rows<S, 1>(x, b + j * x.words, c + j, ldc, add);
 }
 
-template <class S>
-static void many_parts(const Matrix& m, const Rows& x, float* out, int64_t ldc, bool add,
-                       char* panels, int threads) {
-    int64_t first = 0, room = panel_bytes(m.inputs);
-    for (int p = 0; p < m.parts; ++p) {
-        const int32_t* b = (const int32_t*)m.data[p];
-        int64_t n = m.rows[p];
-        float* c = out + first;
-        parallel(ceil_div(n, PANEL), threads, [&](int64_t i, int thread) {
-            int32_t* panel = (int32_t*)(panels + thread * room);
-            int64_t j = i * PANEL, width = least(PANEL, n - j);
-            for (int64_t k = 0; k < x.words; k += DEPTH) {
-                int64_t depth = least(DEPTH, x.words - k);
-                for (int64_t q = 0; q < width; q += 16)
-                    turn(b + (j + q) * x.words + k, x.words, least(16, width - q), depth,
-                         panel + q * depth);
-                multiply<S>((const int32_t*)x.data + k, x.words, 1, x.count, depth,
-                            (const char*)panel, depth * 64, 64, c + j, ldc, width, add || k > 0);
-            }
-        });
-        first += n;
-    }
-}
-
-static void few_int(const Matrix& m, const Rows& x, float* out, int64_t ldc, bool add, int threads) {
-    int64_t n = m.rows[0], inputs = m.inputs, groups = x.groups;
+static inline void few_integers(const Task& t, int64_t i, int64_t ldc, bool add) {
+    const Matrix& m = *t.m;
+    const Rows& x = t.x;
+    int64_t inputs = m.inputs, groups = x.groups, rows = x.count, width = m.rows[0] - i * 16;
     bool four = m.format == I4;
     int64_t between = inputs * (four ? 8 : 16);
-    parallel(ceil_div(n, 16), threads, [&](int64_t i, int) {
-        const char* b = (const char*)m.data[0] + i * between;
-        const uint16_t* s = m.scales + i * groups * 16;
-        int64_t rows = x.count, width = n - i * 16;
-        float* c = out + i * 16;
+    const char* b = (const char*)m.data[0] + i * between;
+    const uint16_t* s = m.scales + i * groups * 16;
+    float* c = t.out + i * 16;
 #define ONE(M)                                                                                     \
     if (four)                                                                                      \
         few_int4<M>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,                    \
@@ -365,42 +364,55 @@ static void few_int(const Matrix& m, const Rows& x, float* out, int64_t ldc, boo
         tile_int<M, 1>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,                 \
                        x.total + r * groups, groups, 128, b, between, s, groups * 16,              \
                        c + r * ldc, ldc, width, add);
-        for (int64_t r = 0, left; (left = rows - r) > 0;) {
-            if (left >= 8) { ONE(8); r += 8; }
-            else if (left >= 4) { ONE(4); r += 4; }
-            else if (left >= 2) { ONE(2); r += 2; }
-            else { ONE(1); r += 1; }
-        }
+    for (int64_t r = 0, left; (left = rows - r) > 0;) {
+        if (left >= 8) { ONE(8); r += 8; }
+        else if (left >= 4) { ONE(4); r += 4; }
+        else if (left >= 2) { ONE(2); r += 2; }
+        else { ONE(1); r += 1; }
+    }
 #undef ONE
-    });
 }
 
-static void many_int(const Matrix& m, const Rows& x, float* out, int64_t ldc, bool add,
-                     char* panels, int threads) {
-    int64_t n = m.rows[0], inputs = m.inputs, groups = x.groups, room = panel_bytes(inputs);
+template <class S>
+static inline void many_plain(const Task& t, int part, int64_t first, int64_t j, int64_t ldc, bool add,
+                              int32_t* panel) {
+    const Rows& x = t.x;
+    const int32_t* b = (const int32_t*)t.m->data[part];
+    float* c = t.out + first;
+    int64_t width = least(PANEL, t.m->rows[part] - j);
+    for (int64_t k = 0; k < x.words; k += DEPTH) {
+        int64_t depth = least(DEPTH, x.words - k);
+        for (int64_t q = 0; q < width; q += 16)
+            turn(b + (j + q) * x.words + k, x.words, least(16, width - q), depth, panel + q * depth);
+        multiply<S>((const int32_t*)x.data + k, x.words, 1, x.count, depth, (const char*)panel,
+                    depth * 64, 64, c + j, ldc, width, add || k > 0);
+    }
+}
+
+static inline void many_integers(const Task& t, int64_t j0, int64_t ldc, bool add, char* panel) {
+    const Matrix& m = *t.m;
+    const Rows& x = t.x;
+    int64_t inputs = m.inputs, groups = x.groups, rows = x.count;
     bool four = m.format == I4;
     int64_t stored = inputs * (four ? 8 : 16), between = inputs * 16;
     int32_t offset = four ? 8 : 128;
-    parallel(ceil_div(n, PANEL), threads, [&](int64_t i, int thread) {
-        int64_t j0 = i * PANEL, width = least(PANEL, n - j0), blocks = ceil_div(width, 16);
-        const char* b = (const char*)m.data[0] + j0 / 16 * stored;
-        const uint16_t* s = m.scales + j0 / 16 * groups * 16;
-        if (four) {
-            char* panel = panels + thread * room;
-            for (int64_t k = 0; k < blocks * stored; k += 64) {
-                I16 w = loadi(b + k), low = mask(w, 0x0f0f0f0f);
-                I16 high = mask(shift(w, 4), 0x0f0f0f0f);
-                memcpy(panel + 2 * k, &low, 64);
-                memcpy(panel + 2 * k + 64, &high, 64);
-            }
-            b = panel;
+    int64_t width = least(PANEL, m.rows[0] - j0), blocks = ceil_div(width, 16);
+    const char* b = (const char*)m.data[0] + j0 / 16 * stored;
+    const uint16_t* s = m.scales + j0 / 16 * groups * 16;
+    if (four) {
+        for (int64_t k = 0; k < blocks * stored; k += 64) {
+            I16 w = loadi(b + k), low = mask(w, 0x0f0f0f0f);
+            I16 high = mask(shift(w, 4), 0x0f0f0f0f);
+            memcpy(panel + 2 * k, &low, 64);
+            memcpy(panel + 2 * k + 64, &high, 64);
         }
-        int64_t rows = x.count;
+        b = panel;
+    }
 #define ONE(M)                                                                                      \
     for (int64_t j = 0; j < width; j += 16 * BLOCKS) {                                              \
         const char* bj = b + j / 16 * between;                                                      \
         const uint16_t* sj = s + j / 16 * groups * 16;                                              \
-        float* c = out + r * ldc + j0 + j;                                                          \
+        float* c = t.out + r * ldc + j0 + j;                                                        \
         if (width - j > 16 * (BLOCKS - 1))                                                          \
             tile_int<M, BLOCKS>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,         \
                                 x.total + r * groups, groups, offset, bj, between, sj, groups * 16, \
@@ -410,22 +422,35 @@ static void many_int(const Matrix& m, const Rows& x, float* out, int64_t ldc, bo
                            x.total + r * groups, groups, offset, bj, between, sj, groups * 16, c,   \
                            ldc, width - j, add);                                                    \
     }
-        BY_ROWS(ONE)
+    BY_ROWS(ONE)
 #undef ONE
-    });
 }
 
-// out[count][ldc] (+)= x times the matrix. Few rows give the same bits for a row whatever the
-// others are; `exact_rows` keeps to that for any count.
-static void product(const Matrix& m, const Rows& x, float* out, int64_t ldc, bool add,
-                    bool exact_rows, char* panels, int threads) {
-    bool few = exact_rows || x.count <= 16;
-    if (m.format == F32)
-        few ? few_parts<StepF32>(m, x, out, ldc, add, threads)
-            : many_parts<StepF32>(m, x, out, ldc, add, panels, threads);
-    else if (m.format == BF16)
-        few ? few_parts<StepBF16>(m, x, out, ldc, add, threads)
-            : many_parts<StepBF16>(m, x, out, ldc, add, panels, threads);
-    else
-        few ? few_int(m, x, out, ldc, add, threads) : many_int(m, x, out, ldc, add, panels, threads);
+// out[count][ldc] (+)= x times the matrix, for each task. Few rows give the same bits for a row
+// whatever the others are; `exact_rows` keeps to that for any count.
+static void products(const Task* tasks, int count, int64_t ldc, bool add, bool exact_rows,
+                     char* panels, int threads) {
+    bool few = exact_rows || tasks[0].x.count <= 16;
+    int64_t unit = few ? 16 : PANEL, total = 0, room = panel_bytes(tasks[0].m->inputs);
+    for (int i = 0; i < count; ++i)
+        for (int p = 0; p < tasks[i].m->parts; ++p) total += ceil_div(tasks[i].m->rows[p], unit);
+    parallel(total, threads, [&](int64_t index, int thread) {
+        int i = 0, p = 0;
+        int64_t first = 0;
+        for (int64_t here; index >= (here = ceil_div(tasks[i].m->rows[p], unit)); index -= here) {
+            first += tasks[i].m->rows[p];
+            if (++p == tasks[i].m->parts) ++i, p = 0, first = 0;
+        }
+        const Task& t = tasks[i];
+        char* panel = panels + thread * room;
+        if (integer(t.m->format))
+            few ? few_integers(t, index, ldc, add)
+                : many_integers(t, index * unit, ldc, add, panel);
+        else if (t.m->format == BF16)
+            few ? few_plain<StepBF16>(t, p, first, index * unit, ldc, add)
+                : many_plain<StepBF16>(t, p, first, index * unit, ldc, add, (int32_t*)panel);
+        else
+            few ? few_plain<StepF32>(t, p, first, index * unit, ldc, add)
+                : many_plain<StepF32>(t, p, first, index * unit, ldc, add, (int32_t*)panel);
+    });
 }

@@ -35,6 +35,7 @@ INLINE F16 load(const float* p) { F16 r; memcpy(&r, p, 64); return r; }
 INLINE I16 loadi(const void* p) { I16 r; memcpy(&r, p, 64); return r; }
 INLINE void store(float* p, F16 x) { memcpy(p, &x, 64); }
 INLINE F16 operator+(F16 a, F16 b) { EACH a.v[h] += b.v[h]; return a; }
+INLINE I16 operator+(I16 a, I16 b) { EACH a.v[h] += b.v[h]; return a; }
 INLINE F16 operator-(F16 a, F16 b) { EACH a.v[h] -= b.v[h]; return a; }
 INLINE F16 operator*(F16 a, F16 b) { EACH a.v[h] *= b.v[h]; return a; }
 INLINE F16 operator/(F16 a, F16 b) { EACH a.v[h] /= b.v[h]; return a; }

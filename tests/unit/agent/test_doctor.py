@@ -12,6 +12,7 @@ import pytest
 from agent import app
 from agent.config import Settings
 from agent.doctor import Finding, examine, healthy
+from tests.support.native import library
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,18 @@ def test_programs_that_are_not_there(
     assert findings["git"].remedy == "apt-get install git"
     assert findings["ripgrep"].status == "warn"
     assert findings["bubblewrap"].status == "fail"
+
+
+def test_the_cpu_path_in_use_is_named(
+    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = library("plain").level
+    monkeypatch.setenv("TENUTO_NATIVE", level)
+    assert found()["cpu path"].detail.startswith("compiled for plain, ")
+    monkeypatch.setenv("TENUTO_NATIVE", "off")
+    missing = found()["cpu path"]
+    assert missing.status == "warn"
+    assert "g++" in missing.remedy
 
 
 def test_a_state_folder_that_cannot_be_made(

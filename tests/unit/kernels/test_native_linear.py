@@ -59,8 +59,9 @@ def test_equals_the_reference(
     with dirty_memory(threads):
         got = compiled.linear(library(level), x, weight)
     expected = linear(x, plain(weight, torch.float32))
-    error = (got - expected).norm() / expected.norm()
-    assert error < TOLERANCE.get(form, 1.5e-2)
+    # What a product of unrelated numbers would be: one that happens to be near zero is not judged.
+    scale = x.norm() * plain(weight, torch.float32).norm() / inputs**0.5
+    assert (got - expected).norm() < TOLERANCE.get(form, 1.5e-2) * scale
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -13,6 +13,8 @@ import torch
 
 from model.engine import Engine
 from model.errors import MemoryFull
+from model.hub import resolve
+from model.hybrid import HybridNetwork
 from model.network import State, Work, pieces
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
@@ -244,3 +246,32 @@ def test_rows_of_a_decode_pass_are_near_those_alone(tiny_engine: Engine, count: 
         assert state.length == after.length
         for name, tensor in after.tensors().items():
             torch.testing.assert_close(state.tensors()[name], tensor, atol=1e-4, rtol=0)
+
+
+def test_on_the_compiled_path_company_does_not_change_a_bit() -> None:
+    """Sampled and greedy, alone and in threads: ids, log-probabilities, logits and states."""
+    engine = Engine.load(resolve("embedded"), name="embedded")
+    assert isinstance(engine.network, HybridNetwork)
+    assert engine.network.compiled is not None
+    sessions = started(engine.scheduler, 6)
+    params = [WARM if number % 2 else GREEDY for number in range(6)]
+
+    def drive(session: Session, params: SamplingParams) -> list[tuple[int, float]]:
+        said = []
+        for turn in range(3):
+            events = session.generate(params, max_tokens=20 + turn, stop_ids=NEVER)
+            said += [(event.id, event.logprob) for event in events]
+            session.extend([turn] * 5)
+        return said
+
+    alone = [session.fork() for session in sessions]
+    expected = list(map(drive, alone, params))
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(drive, sessions, params))
+    assert got == expected
+    assert engine.scheduler.joined > 0
+    for ours, theirs in zip(sessions, alone, strict=True):
+        mine, other = ours.snapshot().state, theirs.snapshot().state
+        wanted = other.tensors() | other.span(0, other.length)
+        for name, tensor in (mine.tensors() | mine.span(0, mine.length)).items():
+            assert torch.equal(tensor, wanted[name]), name

@@ -203,3 +203,29 @@ def test_remove_tree_does_not_follow_links(tmp_path: Path) -> None:
     assert remove_tree(tmp_path / "gone")
     assert (keep / "f").exists()
     assert remove_tree(tmp_path / "never was")
+
+
+def test_a_file_is_removed_and_nothing_else(files: SafeTree, top: Path, tmp_path: Path) -> None:
+    files.remove("sub/b.py")
+    assert not (top / "sub" / "b.py").exists()
+    for path, error in (("sub/b.py", FileNotFoundError), ("sub", IsADirectoryError)):
+        with pytest.raises(error):
+            files.remove(path)
+    with pytest.raises(PathEscape):
+        files.remove("../secret")
+    (top / "out").symlink_to(tmp_path / "secret")
+    with pytest.raises(PathEscape):
+        files.remove("out")
+    assert (tmp_path / "secret").exists()
+
+
+def test_the_permission_to_run_is_set_and_cleared(files: SafeTree, top: Path) -> None:
+    files.write_bytes("new.sh", b"x", executable=True)
+    assert stat.S_IMODE((top / "new.sh").stat().st_mode) == 0o755
+    files.write_bytes("new.sh", b"y")
+    assert stat.S_IMODE((top / "new.sh").stat().st_mode) == 0o755
+    files.write_bytes("new.sh", b"z", executable=False)
+    assert stat.S_IMODE((top / "new.sh").stat().st_mode) == 0o644
+    (top / "a.py").chmod(0o640)
+    files.write_bytes("a.py", b"x", executable=True)
+    assert stat.S_IMODE((top / "a.py").stat().st_mode) == 0o750

@@ -108,10 +108,15 @@ class FolderSandbox:
         with self.resolve(path).open("rb") as file:
             return file.read() if max_bytes is None else file.read(max_bytes)
 
-    def write_bytes(self, path: str, data: bytes) -> None:
+    def write_bytes(self, path: str, data: bytes, *, executable: bool | None = None) -> None:
         host = self.resolve(path)
         host.parent.mkdir(parents=True, exist_ok=True)
         host.write_bytes(data)
+        if executable is not None:
+            host.chmod(0o755 if executable else 0o644)
+
+    def remove(self, path: str) -> None:
+        self.resolve(path).unlink()
 
 
 class Bench:

@@ -1,0 +1,122 @@
+"""``agent eval`` and ``agent trace``: the commands that the evaluations add to ``agent``.
+
+``agent`` finds them by the entry points of this distribution (docs/decisions), so that it need not
+import what stands above it. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+evaluations = typer.Typer(help="Evaluation runs.", no_args_is_help=True)
+
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="Instances at the same time.")]
+Model = Annotated[
+    str | None, typer.Option(help="'embedded', a checkpoint directory, or a hub name.")
+]
+ImageMap = Annotated[
+    Path | None, typer.Option(help="JSON object: instance or image to the image to use.")
+]
+
+
+@evaluations.command()
+def run(
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE", help="swebench, terminal-bench, repair, tasks, or a .py file."
+        ),
+    ],
+    dataset: Annotated[
+        str | None, typer.Option(help="File or folder, or for swebench a name.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder; default: runs/SUITE-DATASET.")
+    ] = None,
+    instance: Annotated[
+        list[str] | None, typer.Option(help="Only this instance; may be given several times.")
+    ] = None,
+    filter: Annotated[
+        str | None, typer.Option(metavar="RE", help="Only ids in which this is found.")
+    ] = None,
+    shuffle: Annotated[
+        int | None, typer.Option(metavar="SEED", help="Put them in a random order first.")
+    ] = None,
+    slice: Annotated[
+        str | None, typer.Option(metavar="A:B", help="Only these of what is left.")
+    ] = None,
+    workers: Workers = 4,
+    attempts: Annotated[int, typer.Option(min=1, max=1000, help="Attempts at each instance.")] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(metavar="local|ray", help="One engine here, or one per GPU or node by Ray."),
+    ] = "local",
+    engines: Annotated[
+        int | None, typer.Option(min=1, help="With ray: engines; default: one per GPU.")
+    ] = None,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Forget what was done and begin anew.")
+    ] = False,
+    image_map: ImageMap = None,
+    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Pull missing images.")] = True,
+    model: Model = None,
+    sandbox: Annotated[
+        str | None, typer.Option(metavar="docker|bubblewrap|local", help="Where commands run.")
+    ] = None,
+    network: Annotated[
+        bool | None, typer.Option("--network/--no-network", help="Let commands reach the network.")
+    ] = None,
+    thinking: Annotated[str | None, typer.Option(metavar="preserve|off", help="Reasoning.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Turns of the model at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of a session at most.")] = None,
+    max_turn_tokens: Annotated[int | None, typer.Option(help="Tokens of one turn at most.")] = None,
+    max_wall_time: Annotated[
+        float | None, typer.Option(help="Seconds for an attempt at most.")
+    ] = None,
+    kv_memory: Annotated[
+        int | None, typer.Option(help="MiB for the state of all sessions; the rest is parked.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Attempt N samples with seed + N - 1.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+) -> None:
+    """Run a suite. A second call goes on where the first stopped.
+
+    Exit codes: 0 every attempt was made, 1 some failed in their environment or an error, 2 usage,
+    130 interrupted.
+    """
+    from evals.begin import Options, begin
+
+    flags = {
+        "model": model,
+        "sandbox": sandbox,
+        "network": network,
+        "thinking": thinking,
+        "max_steps": max_steps,
+        "max_tokens": max_tokens,
+        "max_turn_tokens": max_turn_tokens,
+        "max_wall_time": max_wall_time,
+        "kv_memory": kv_memory,
+        "seed": seed,
+        "temperature": temperature,
+    }
+    options = Options(
+        suite=suite,
+        dataset=dataset,
+        folder=run,
+        ids=tuple(instance or ()),
+        filter=filter,
+        shuffle=shuffle,
+        slice=slice,
+        workers=workers,
+        attempts=attempts,
+        engine=engine,
+        engines=engines,
+        redo=redo,
+        image_map=image_map,
+        pull=pull,
+    )
+    raise typer.Exit(begin(options, flags))

@@ -1,0 +1,108 @@
+"""One task of a suite, the place it is worked on, and what one attempt at it came to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+ExitStatus = Literal["submitted", "limits", "format", "environment", "error"]
+EXIT_STATUSES: tuple[ExitStatus, ...] = ("submitted", "limits", "format", "environment", "error")
+UNSETTLED: frozenset[ExitStatus] = frozenset({"environment", "error"})
+"""What says nothing of the model: done again by the next run."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One task: its id, what the model is told, the check it may run, and its row as it came.
+
+    ``image`` is the Docker image it brings, if any.
+    """
+
+    id: str
+    text: str
+    check: str | None = None
+    image: str | None = None
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the row; a changed row is another task under the same name."""
+        text = json.dumps(self.row, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an instance is worked on: a git repository on this machine, and settings for it.
+
+    ``settings`` are keys of ``agent.config.Settings`` that the instance decides (its image, where
+    the repository lies in it, whether it has the network). ``at_end``, if any, is called with the
+    session's id when the agent is done and its sandbox still open, and returns files to keep.
+    """
+
+    repo: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    at_end: Callable[[str], Mapping[str, bytes]] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one attempt ended. ``attempt`` counts from 1, ``tries`` how often it had to begin.
+
+    ``exit_status`` is for deciding what to do with it, ``status`` says it as ``agent solve`` does
+    (``limit_steps``, ``no_patch`` …). ``check`` is whether the instance's check passed at the end,
+    where it has one. ``usage`` are the session's counters; times are seconds.
+    """
+
+    instance_id: str
+    attempt: int
+    exit_status: ExitStatus
+    status: str
+    patch: str = ""
+    summary: str = ""
+    steps: int = 0
+    usage: Mapping[str, float] = field(default_factory=dict)
+    check: bool | None = None
+    session: str = ""
+    seed: int = 0
+    tries: int = 1
+    seconds: float = 0.0
+    digest: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of ``as_dict``; fields of later versions are passed over."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What grading found of one attempt.
+
+    ``reward`` is 1 or 0, or what the task's own tests gave in between. ``resolved`` is None if it
+    could not be graded, and ``reason`` says why. ``output`` is the end of what the tests printed.
+    """
+
+    instance_id: str
+    resolved: bool | None
+    reward: float = 0.0
+    reason: str = ""
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A result and the files of its session, by name."""
+
+    result: Result
+    record: Mapping[str, bytes] = field(default_factory=dict)

@@ -1,0 +1,144 @@
+"""What a suite is: a way to read its tasks, to lay one out, and to grade what came of it.
+
+To add a suite, write a class that keeps this contract and name it in ``evals.suites``, or keep it
+in a file of your own and give that file's path in the suite's place: ``agent eval run my_suite.py``
+takes the module's ``SUITE``. ``examples/suite_adapter.py`` is a worked example.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from agent.config import Settings
+from agent.running import open_box
+from evals.images import Images
+from evals.instance import Instance, Place, Verdict
+from sandboxes.errors import SandboxError, WorkspaceError
+from sandboxes.workspace import Workspace
+
+__all__ = ["Machine", "Place", "Suite", "Verdict", "grade_each", "run_check"]
+
+Tell = Callable[[str], None]
+OUTPUT_KEPT = 20_000
+"""Characters of a check's output that a verdict keeps, from its end."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a suite has to lay out instances with: the user's settings and the images."""
+
+    settings: Settings
+    images: Images
+    tell: Tell = field(default=lambda line: None)
+
+
+class Suite(Protocol):
+    """A kind of task."""
+
+    name: str
+
+    def load(self, dataset: str | None) -> list[Instance]:
+        """The tasks of ``dataset`` (None: the suite's own, if it has any).
+
+        Raises ``DatasetError``.
+        """
+        ...
+
+    def place(self, instance: Instance, machine: Machine) -> AbstractContextManager[Place]:
+        """The repository to work on, there as long as the context lasts.
+
+        Raises ``SandboxError``.
+        """
+        ...
+
+    def grade(
+        self,
+        instances: Sequence[Instance],
+        patches: Mapping[str, str],
+        machine: Machine,
+        *,
+        folder: Path,
+        workers: int = 1,
+    ) -> list[Verdict]:
+        """Whether each of ``patches``, by instance id, solves its instance.
+
+        ``folder`` is for what grading leaves behind; a second call goes on there. Raises
+        ``GradeError``.
+        """
+        ...
+
+
+def grade_each(
+    one: Callable[[Instance, str], Verdict],
+    instances: Sequence[Instance],
+    patches: Mapping[str, str],
+    workers: int,
+) -> list[Verdict]:
+    """Grade instance by instance in ``workers`` threads. An empty patch solves nothing.
+
+    An instance whose sandbox fails is not graded; its verdict says why.
+    """
+
+    def graded(instance: Instance) -> Verdict:
+        patch = patches[instance.id]
+        if not patch.strip():
+            return Verdict(instance.id, False, reason="empty patch")
+        try:
+            return one(instance, patch)
+        except SandboxError as error:
+            return Verdict(instance.id, None, reason=f"not graded: {error}")
+
+    chosen = [instance for instance in instances if instance.id in patches]
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        return list(pool.map(graded, chosen))
+
+
+def run_check(
+    instance_id: str,
+    place: Place,
+    patch: str,
+    command: str,
+    machine: Machine,
+    *,
+    restore: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Run ``command`` in a fresh sandbox over ``place`` with ``patch`` applied.
+
+    ``restore`` are files that are put back as they were before it runs: the tests. Raises
+    ``SandboxError``.
+    """
+    settings = settings_for(machine.settings, place)
+    with ExitStack() as stack:
+        workspace = Workspace.create(place.repo, ignored=settings.ignored_files)
+        stack.callback(workspace.close)
+        try:
+            workspace.apply_to(workspace.path, patch)
+        except WorkspaceError as error:
+            return Verdict(instance_id, False, reason=f"the patch does not apply: {error}")
+        sandbox = stack.enter_context(open_box(settings, workspace, f"grade-{instance_id}"))
+        for path, text in (restore or {}).items():
+            sandbox.write_bytes(path, text.encode())
+        done = sandbox.shell().run(
+            f"bash -c {shlex.quote(command)}", timeout_s=settings.check_timeout
+        )
+    passed = done.exit_code == 0
+    reason = "" if passed else f"the check ended with exit code {done.exit_code}"
+    if done.timed_out:
+        reason = f"the check ran over {settings.check_timeout:g} s"
+    return Verdict(instance_id, passed, float(passed), reason, done.output[-OUTPUT_KEPT:])
+
+
+def settings_for(settings: Settings, place: Place) -> Settings:
+    """The user's settings with what the place decides."""
+    return settings.model_copy(update=dict(place.settings))
+
+
+def needed(instances: Sequence[Instance]) -> list[str]:
+    """The images that ``instances`` bring, each once."""
+    return list(dict.fromkeys(instance.image for instance in instances if instance.image))

@@ -1,0 +1,85 @@
+"""Our own repair tasks: a small module with one wrong line, a test that shows it, an issue text.
+
+The data set is what ``evals.repair`` writes (``held_out.jsonl``); without one it is the example
+repositories. A task is solved if its tests pass, put back as they were, and the patch touches the
+module alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from evals.dataset import Row, read_rows, require, unique
+from evals.errors import DatasetError
+from evals.instance import Instance, Place
+from evals.repair.measure import CHECK, repository
+from evals.suites.base import Machine, Verdict, grade_each, run_check
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+_FIELDS = ("instance_id", "issue", "path", "module", "test_path", "test")
+
+
+def example_rows(folder: Path = EXAMPLES) -> list[Row]:
+    """The example repositories as rows. Raises ``DatasetError`` where they were not installed."""
+    rows = []
+    for issue in sorted(folder.glob("*/ISSUE.md")):
+        (test,) = issue.parent.glob("test_*.py")
+        (module,) = (path for path in issue.parent.glob("*.py") if path != test)
+        rows.append(
+            {
+                "instance_id": issue.parent.name,
+                "issue": issue.read_text("utf-8").strip(),
+                "path": module.name,
+                "module": module.read_text("utf-8"),
+                "test_path": test.name,
+                "test": test.read_text("utf-8"),
+            }
+        )
+    if not rows:
+        raise DatasetError("there are no examples here; give --dataset FILE.jsonl")
+    return rows
+
+
+class Repair:
+    """See the module."""
+
+    name = "repair"
+
+    def load(self, dataset: str | None) -> list[Instance]:
+        """See ``base.Suite``."""
+        rows = example_rows() if dataset is None else read_rows(dataset)
+        for number, row in enumerate(rows, start=1):
+            require(row, number, _FIELDS, "the suite repair")
+        return unique([Instance(r["instance_id"], r["issue"], CHECK, row=r) for r in rows])
+
+    @contextmanager
+    def place(self, instance: Instance, machine: Machine) -> Iterator[Place]:
+        """See ``base.Suite``."""
+        row = instance.row
+        files = {row["path"]: row["module"], row["test_path"]: row["test"]}
+        with repository(files) as repo:
+            yield Place(repo)
+
+    def grade(
+        self,
+        instances: Sequence[Instance],
+        patches: Mapping[str, str],
+        machine: Machine,
+        *,
+        folder: Path,
+        workers: int = 1,
+    ) -> list[Verdict]:
+        """By the tests, and by which files the patch touches."""
+
+        def one(instance: Instance, patch: str) -> Verdict:
+            row = instance.row
+            touched = [line for line in patch.splitlines() if line.startswith("diff --git ")]
+            if touched != [f"diff --git a/{row['path']} b/{row['path']}"]:
+                return Verdict(instance.id, False, reason=f"touches more than {row['path']}")
+            with self.place(instance, machine) as place:
+                tests = {row["test_path"]: row["test"]}
+                return run_check(instance.id, place, patch, CHECK, machine, restore=tests)
+
+        return grade_each(one, instances, patches, workers)

@@ -1,0 +1,112 @@
+"""SWE-bench and those like it: classic rows, rows of the 5.x format, and SWE-bench Pro.
+
+A row of the 5.x format brings its image and everything that the official harness grades with; a
+classic row names neither, and its image is the official one of its id. The repository lies in the
+image. Grading is the official ``swebench`` package's alone (``evals.harness``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from evals import harness
+from evals.dataset import Row, read_rows, require, unique
+from evals.errors import DatasetError
+from evals.images import repository_in
+from evals.instance import Instance, Place
+from evals.suites.base import Machine, Verdict
+from sandboxes.errors import SandboxUnavailable
+
+ALIASES = {
+    "full": "SWE-bench/SWE-bench",
+    "verified": "SWE-bench/SWE-bench_Verified",
+    "lite": "SWE-bench/SWE-bench_Lite",
+    "multilingual": "SWE-bench/SWE-bench_Multilingual",
+    "pro": "ScaleAI/SWE-bench_Pro",
+}
+WORKDIR, PRO_WORKDIR = "/testbed", "/app"
+_RUNNING = ("instance_id", "repo", "problem_statement")
+
+
+def is_new(row: Row) -> bool:
+    """Whether the row is one of the 5.x format, by any of its own fields."""
+    return any(row.get(name) for name in ("image", "eval_script", "log_parser", "eval_type"))
+
+
+def image_of(row: Row) -> str:
+    """The image of a row; that of a classic one has the name under which they are published."""
+    if row.get("image"):
+        return str(row["image"])
+    if row.get("dockerhub_tag"):
+        return f"jefzda/sweap-images:{row['dockerhub_tag']}"
+    name = str(row["instance_id"]).replace("__", "_1776_").lower()
+    return f"swebench/sweb.eval.x86_64.{name}:latest"
+
+
+def text_of(row: Row) -> str:
+    """What the model is told: the issue, and in SWE-bench Pro what else the row asks for."""
+    parts = [str(row["problem_statement"])]
+    for name in ("requirements", "interface"):
+        if row.get(name):
+            parts.append(f"{name.capitalize()}:\n{row[name]}")
+    return "\n\n".join(parts)
+
+
+class SweBench:
+    """See the module."""
+
+    name = "swebench"
+
+    def load(self, dataset: str | None) -> list[Instance]:
+        """See ``base.Suite``. ``dataset`` is a file, an alias or a name on the hub."""
+        if dataset is None:
+            raise DatasetError(f"the suite swebench needs --dataset {'|'.join(ALIASES)}|FILE")
+        rows = read_rows(ALIASES.get(dataset.lower(), dataset))
+        instances = []
+        for number, row in enumerate(rows, start=1):
+            require(row, number, _RUNNING, "the suite swebench")
+            if is_new(row):
+                require(row, number, harness.FIELDS, "grading")
+            instances.append(
+                Instance(row["instance_id"], text_of(row), image=image_of(row), row=row)
+            )
+        return unique(instances)
+
+    @contextmanager
+    def place(self, instance: Instance, machine: Machine) -> Iterator[Place]:
+        """See ``base.Suite``."""
+        if machine.settings.sandbox != "docker":
+            raise SandboxUnavailable("the suite swebench runs in images; use --sandbox docker")
+        assert instance.image is not None
+        image = machine.images.ensure(instance.id, instance.image)
+        workdir = PRO_WORKDIR if instance.row.get("dockerhub_tag") else WORKDIR
+        with repository_in(image, workdir) as (repo, search_path):
+            settings = {
+                "image": image,
+                "workdir": workdir,
+                "search_path": search_path,
+                "ignored_files": True,
+            }
+            yield Place(repo, settings)
+
+    def grade(
+        self,
+        instances: Sequence[Instance],
+        patches: Mapping[str, str],
+        machine: Machine,
+        *,
+        folder: Path,
+        workers: int = 1,
+    ) -> list[Verdict]:
+        """By ``swebench eval``, whose files stay in ``folder``."""
+        chosen = [instance for instance in instances if instance.id in patches]
+        rows = []
+        for number, instance in enumerate(chosen, start=1):
+            require(dict(instance.row), number, harness.FIELDS, "grading by swebench 5")
+            image = machine.images.ensure(instance.id, str(instance.image))
+            rows.append({**instance.row, "image": image})
+        return harness.evaluate(
+            rows, patches, folder, timeout_s=machine.settings.check_timeout, workers=workers
+        )

@@ -1,0 +1,67 @@
+"""Plain tasks, one JSON object a line: a repository on this machine, an issue, a check.
+
+``repo`` is a folder, from the file's own folder; ``issue`` is what the model is told; ``check`` is
+the command that passes once it is done, which the model is told too. ``id`` (else the repository's
+name) and ``image`` may be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from evals.dataset import read_rows, require, unique
+from evals.errors import DatasetError
+from evals.instance import Instance, Place
+from evals.suites.base import Machine, Verdict, grade_each, run_check
+
+
+class Tasks:
+    """See the module."""
+
+    name = "tasks"
+
+    def load(self, dataset: str | None) -> list[Instance]:
+        """See ``base.Suite``."""
+        if dataset is None:
+            raise DatasetError("the suite tasks needs --dataset FILE.jsonl")
+        home = Path(dataset).resolve().parent
+        instances = []
+        for number, row in enumerate(read_rows(dataset), start=1):
+            require(row, number, ("repo", "issue", "check"), "the suite tasks")
+            repo = (home / str(row["repo"])).resolve()
+            if not repo.is_dir():
+                raise DatasetError(f"row {number}: the repository {repo} is not a folder")
+            name = str(row.get("id") or row.get("instance_id") or repo.name)
+            kept = {**row, "repo": str(repo)}
+            instances.append(
+                Instance(name, str(row["issue"]), str(row["check"]), row.get("image"), kept)
+            )
+        return unique(instances)
+
+    @contextmanager
+    def place(self, instance: Instance, machine: Machine) -> Iterator[Place]:
+        """See ``base.Suite``."""
+        settings: dict[str, Any] = {}
+        if instance.image is not None:
+            settings["image"] = machine.images.ensure(instance.id, instance.image)
+        yield Place(Path(instance.row["repo"]), settings)
+
+    def grade(
+        self,
+        instances: Sequence[Instance],
+        patches: Mapping[str, str],
+        machine: Machine,
+        *,
+        folder: Path,
+        workers: int = 1,
+    ) -> list[Verdict]:
+        """By the check, in a fresh sandbox over the repository as it is now."""
+
+        def one(instance: Instance, patch: str) -> Verdict:
+            with self.place(instance, machine) as place:
+                return run_check(instance.id, place, patch, instance.check or "", machine)
+
+        return grade_each(one, instances, patches, workers)

@@ -1,0 +1,195 @@
+"""``agent eval run`` from its flags to the folder of the run, with a scripted model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import ConfigError
+from agent.loading import LoadedModel
+from agent.trajectory import read_records
+from evals.begin import Options, begin
+from evals.errors import DatasetError, RunError
+from evals.rundir import RunFolder
+from tests.support.evaluation import turns, write_tasks
+
+SUITE = str(Path(__file__).parents[1] / "support" / "small_suite.py")
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+@pytest.fixture
+def model(scripted_model: Callable[..., LoadedModel]) -> LoadedModel:
+    return scripted_model(*turns())
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Callable[..., Options]:
+    """``options(count, **more)``: a run of that many small tasks."""
+
+    def make(count: int = 2, **more: Any) -> Options:
+        data = write_tasks(tmp_path / f"{count}.jsonl", count)
+        return Options(
+            **{"suite": SUITE, "dataset": str(data), "folder": tmp_path / "run", "workers": 2}
+            | more
+        )
+
+    return make
+
+
+FLAGS = {"sandbox": "local", "seed": 5}
+
+
+def test_a_run_leaves_results_records_and_predictions(
+    options: Callable[..., Options], model: LoadedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = options(3, attempts=2)
+    assert begin(chosen, FLAGS, model=model) == 0
+    folder = RunFolder(chosen.place)
+    results = folder.results()
+    assert {(n, a) for n, a in results} == {(f"task-{n:02}", a) for n in range(3) for a in (1, 2)}
+    for (name, attempt), result in results.items():
+        assert result.exit_status == "submitted"
+        assert "+    return a + b" in result.patch
+        assert result.seed == 5 + attempt - 1
+        usage = result.usage
+        new = usage["prefilled_tokens"] + usage["shared_tokens"]
+        assert new + usage["generated_tokens"] == usage["context_tokens"]
+        records = list(read_records(folder.attempt(name, attempt) / "trajectory.jsonl"))
+        assert records[0]["seed"] == result.seed
+        assert [record["type"] for record in records[-1:]] == ["end"]
+    predictions = json.loads((chosen.place / "preds.json").read_text())
+    assert {p["model_name_or_path"] for p in predictions.values()} == {"tenuto/embedded"}
+    assert list(folder.sessions.glob("*")) == []
+    said = capsys.readouterr().err
+    assert "6/6" in said
+    assert "6 of 6 attempts are done: 6 submitted" in said
+    assert "(1.00 for each new one)" in said
+
+
+def test_a_second_run_goes_on_and_redo_begins_anew(
+    options: Callable[..., Options], model: LoadedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = options(3, slice=":2")
+    assert begin(first, FLAGS, model=model) == 0
+    times = {path: path.stat().st_mtime_ns for path in first.place.glob("attempts/*/1/*")}
+    assert begin(options(3), FLAGS, model=model) == 0
+    assert "2 of 3 attempts are done" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    with pytest.raises(RunError, match="its seed is 5, now it is 6"):
+        begin(options(3), FLAGS | {"seed": 6}, model=model)
+    assert begin(options(3, redo=True), FLAGS | {"seed": 6}, model=model) == 0
+    assert {result.seed for result in RunFolder(first.place).results().values()} == {6}
+
+
+def test_a_defect_of_one_instance_is_its_own_and_is_tried_again(
+    options: Callable[..., Options], model: LoadedModel, tmp_path: Path
+) -> None:
+    """A repository that is none: the environment failed, and the others are not held up."""
+    chosen = options(2)
+    assert chosen.dataset is not None
+    data = Path(chosen.dataset)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows[0]["path"] = "no/such/folder.py"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert begin(chosen, FLAGS, model=model) == 1
+    results = RunFolder(chosen.place).results()
+    broken, fine = results["task-00", 1], results["task-01", 1]
+    assert (broken.exit_status, broken.tries, broken.patch) == ("environment", 3, "")
+    assert fine.exit_status == "submitted"
+    before = fine.session
+    assert begin(chosen, FLAGS, model=model) == 1
+    assert RunFolder(chosen.place).results()["task-01", 1].session == before
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "status"),
+    [
+        (("Hm.\n</think>\n\nI would say it adds.",), {}, ("format", "limit_malformed_calls")),
+        (turns()[:1], {"max_steps": 1}, ("limits", "limit_steps")),
+    ],
+)
+def test_the_exit_status_says_how_it_ended(
+    options: Callable[..., Options],
+    scripted_model: Callable[..., LoadedModel],
+    script: tuple[str, ...],
+    flags: dict[str, Any],
+    status: tuple[str, str],
+) -> None:
+    chosen = options(1)
+    assert begin(chosen, FLAGS | flags, model=scripted_model(*script)) == 0
+    (result,) = RunFolder(chosen.place).results().values()
+    assert (result.exit_status, result.status) == status
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "told"),
+    [
+        ({"engine": "cloud"}, ConfigError, "use local or ray"),
+        ({"ids": ("task-99",)}, DatasetError, "has no instance 'task-99'; did you mean task-0"),
+        ({"dataset": "missing.jsonl"}, DatasetError, "does not exist"),
+        ({"image_map": Path("missing.json")}, DatasetError, "--image-map missing.json cannot"),
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_runs(
+    options: Callable[..., Options], more: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        begin(options(2, **more), FLAGS)
+    assert not options(2).place.exists()
+
+
+@pytest.mark.slow
+def test_twenty_kills_on_the_way_change_nothing(tmp_path: Path) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    (tmp_path / "checkpoint").mkdir()
+    done = subprocess.run(
+        [sys.executable, str(SUPPORT / "kill_evaluation.py"), str(tmp_path)],
+        capture_output=True,
+        env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "state"), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    found = json.loads(done.stdout)
+    assert found["killed"] == 20
+    assert found["code"] == 0
+    assert len(found["whole"]["results"]) == 30
+    assert found["broken"] == found["whole"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_was_done(tmp_path: Path) -> None:
+    """On a file system of 1 MB of our own, seen by the child alone."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("mounting a small file system needs root and unshare")
+    small = tmp_path / "small"
+    small.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=1m tmpfs {small} && {sys.executable} "
+        f"{SUPPORT / 'full_disk_evaluation.py'} {tmp_path} {small}"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "state"), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    if "permission denied" in done.stderr.lower() and not done.stdout:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["error"].startswith(("cannot write in", "cannot save sessions"))
+    assert "what was done is kept" in found["error"]
+    assert "\n" not in found["error"]
+    assert 0 < found["kept"] < found["of"]
+    assert found["whole"]
+    assert found["then"] == found["of"]

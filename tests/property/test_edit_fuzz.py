@@ -1,0 +1,23 @@
+"""A small run of benchmarks/edits.py: no wrong content and no exception."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "edits.py"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_generated_edits_and_patches(seed: int, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    report = runpy.run_path(str(SCRIPT))["fuzz"](160, seed)
+    assert report.wrong == []
+    counts = report.counts
+    assert counts["cases"] == 160
+    # Most must have been done, not refused.
+    assert counts["edit: made"] > 20
+    assert counts["diff: as the model"] > 20
+    assert counts["envelope: as the model"] > 10

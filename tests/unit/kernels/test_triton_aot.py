@@ -1,0 +1,42 @@
+"""Compiling Triton kernels for a GPU that is not there: the machine code of a 27B decode step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from benchmarks.aot_compile import SHARED_LIMIT, compile_launch, recorded
+from kernels.attention.triton import paged_attention_at
+from kernels.delta_step.triton import delta_step_at
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def test_a_decode_step_compiles_for_h100_without_spills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    query, gate = meta(1, 1, 24, 512).chunk(2, dim=-1)
+    table, lengths = meta(1, 64, dtype=torch.int64), meta(1, dtype=torch.int32)
+    heads = meta(48, dtype=torch.float32)
+    norm = meta(128, dtype=torch.float32)
+    with recorded(90) as launches:
+        paged_attention_at(query, table, 3, lengths, gate, page=256, kv_heads=4)
+        places = meta(5, 1, dtype=torch.int64)
+        projected, conv = meta(1, 1, 10240 + 6144 + 96), meta(4, 10240)
+        delta_step_at(projected, conv, heads, heads, norm, 1e-6, places, 3, 128)
+    compiled = {one.kernel: one for one in (compile_launch(launch, 90) for launch in launches)}
+    assert set(compiled) == {"_split", "_join", "_delta_step"}
+    for one in compiled.values():
+        assert one.spills == one.stack_bytes == 0
+        assert one.shared_bytes <= SHARED_LIMIT[90]
+        assert one.blocks_per_sm >= 1
+    # The group's query heads are rows of one product with the keys, on the matrix units.
+    assert "HMMA" in compiled["_split"].tensor_cores
+    assert compiled["_split"].grid == (64, 4, 1)

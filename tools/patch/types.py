@@ -1,0 +1,66 @@
+"""A patch, taken apart. Lines are without their line feed; a carriage return stays in the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[" ", "-", "+"]
+
+
+class PatchError(Exception):
+    """A patch that cannot be read or does not fit. The message is for the model."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a hunk: context, removed or added."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """One change in a file.
+
+    ``start`` is the line that the header names, from 1, where there is one. ``anchors`` are lines
+    that come before it, the outermost first; only in the envelope format must they be there
+    (``anchored``). ``at_end`` says that the old lines are the file's last. ``ends_bare`` and
+    ``ended_bare`` say that the file's last line has no line feed after the change, and before it.
+    """
+
+    number: int
+    lines: tuple[Line, ...]
+    start: int | None = None
+    anchors: tuple[str, ...] = ()
+    anchored: bool = False
+    at_end: bool = False
+    ended_bare: bool = False
+    ends_bare: bool = False
+
+    @property
+    def old(self) -> list[str]:
+        """The lines that must be there."""
+        return [line.text for line in self.lines if line.kind != "+"]
+
+    @property
+    def new(self) -> list[str]:
+        """The lines that will be there."""
+        return [line.text for line in self.lines if line.kind != "-"]
+
+
+@dataclass(frozen=True)
+class FilePatch:
+    """What a patch does to one file. ``paths`` are ways to read its name, the likeliest first."""
+
+    action: Literal["add", "delete", "update"]
+    paths: tuple[str, ...]
+    hunks: tuple[Hunk, ...] = ()
+    move_to: tuple[str, ...] = ()
+    executable: bool | None = None
+
+    @property
+    def path(self) -> str:
+        """The name for messages."""
+        return self.paths[0]
