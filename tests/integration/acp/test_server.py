@@ -198,6 +198,30 @@ def test_commands_are_answered_without_the_model(serve, script, buggy_repo, stor
     serve(test, *script.repair())
 
 
+def test_the_context_is_emptied_when_asked(serve, script, buggy_repo, store) -> None:
+    big = script.turn(script.call("run_shell_command", command="seq 1 4000"))
+
+    async def test(client: RawClient) -> None:
+        session = await client.new(buggy_repo)
+        await client.prompt(session, "count")
+        before = client.told("usage_update")[-1]["used"]
+        await client.prompt(session, "/compact")
+        await client.prompt(session, "count again")
+        assert "[context emptied: " in client.text("agent_thought_chunk")
+        after = [update["used"] for update in client.told("usage_update")]
+        assert min(after[after.index(before) :]) < before
+        (kept,) = [s for s in store.sessions() if s.data.get("parent") == session]
+        assert kept.status == "compacted"
+        where = {"cwd": str(buggy_repo), "mcpServers": []}
+        await client.request("session/close", sessionId=session)
+        client.updates.clear()
+        await client.request("session/load", sessionId=session, **where)
+        said = [u["content"]["text"] for u in client.told("user_message_chunk")]
+        assert said == ["count", "count again"]
+
+    serve(test, big, script.turn(content="I counted to 500, as I was told."))
+
+
 def test_options_change_the_next_turn(serve, script, buggy_repo) -> None:
     async def test(client: RawClient) -> None:
         session = await client.new(buggy_repo)
