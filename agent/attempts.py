@@ -108,7 +108,7 @@ class BestOf:
     def _trunk(self, sandbox: Sandbox) -> Trunk:
         """The first prompt, run up to where the model's answer begins, or as far as it goes."""
         engine = self.first.model.engine
-        registry = Registry(ToolContext(sandbox))
+        registry = Registry(ToolContext(sandbox), self.first.control.toolbox.tools(self.listen))
         conversation = self.first.conversation(engine.session(), registry, self.race.stopped)
         first = self._messages(sandbox)
         ids = conversation.encode(first)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agent.approval import Approvals
 from agent.policy import HookLists
-from tools.mcp.spec import McpServer
+from agent.toolbox import Toolbox
 
 
 @dataclass
@@ -16,10 +16,11 @@ class Control:
 
     ``words`` is asked once a run was interrupted: the user's words to the model, with which it goes
     on at once, or None for the end. Whoever gives words must also take the interrupt back.
-    ``hooks`` are commands of the user's, ``servers`` the MCP servers whose tools the model gets.
+    ``hooks`` are commands of the user's; ``toolbox`` has the tools, with those of MCP servers, and
+    is closed by whoever made it.
     """
 
     approvals: Approvals = field(default_factory=Approvals)
     words: Callable[[], str | None] = lambda: None
     hooks: HookLists = field(default_factory=HookLists)
-    servers: tuple[McpServer, ...] = ()
+    toolbox: Toolbox = field(default_factory=Toolbox)

@@ -262,7 +262,7 @@ class Resumption:
             speaker = Conversation(
                 engine.session(),
                 self.model.chat,
-                Registry(ToolContext(sandbox)).schemas(),
+                Registry(ToolContext(sandbox), self.control.toolbox.tools(self.listen)).schemas(),
                 engine.generation,
                 thinking=self.settings.thinking != "off",
             )

@@ -116,7 +116,8 @@ class Run:
                 on_output=lambda text: self.listen(CommandOutput(text)),
                 task=task.text,
                 count_tokens=self.model.chat.count_tokens,
-            )
+            ),
+            self.control.toolbox.tools(self.listen, halt),
         )
         conversation = self.conversation(session, registry, halt)
         kept = settings.keep_state

@@ -91,7 +91,7 @@ def subjects_of(call: ToolCall, kind: ToolKind, registry: Registry) -> Subjects:
             ),
             changes,
         )
-    if kind == "command":
+    if kind == "command" and "command" in call.arguments:
         return Subjects(_of_command(call, registry.context.sandbox))
     if kind == "external":
         name = registry.subject(call.name)

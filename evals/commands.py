@@ -120,3 +120,74 @@ def run(
         pull=pull,
     )
     raise typer.Exit(begin(options, flags))
+
+
+@evaluations.command()
+def grade(
+    run: Run,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Grade this file instead of the run's own results.")
+    ] = None,
+    workers: Workers = 4,
+    image_map: ImageMap = None,
+    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Pull missing images.")] = True,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds for the tests of one instance.")
+    ] = None,
+) -> None:
+    """Grade a run by its suite's own means.
+
+    SWE-bench by the official swebench package, Terminal-Bench by the tasks' tests, the rest by
+    their checks. Exit code 1 if an instance could not be graded.
+    """
+    from evals.grade import Options
+    from evals.grade import grade as begin
+
+    raise typer.Exit(begin(Options(run, predictions, workers, image_map, pull, timeout)))
+
+
+@evaluations.command()
+def report(
+    run: Run,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Another run to compare with.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that needs nothing else.")] = None,
+    output: Annotated[str, typer.Option(metavar="text|json", help="What to print.")] = "text",
+    traces: Annotated[
+        bool, typer.Option("--traces/--no-traces", help="Trajectories in the page.")
+    ] = True,
+) -> None:
+    """Tell what a run came to, on the terminal, as JSON or as a page."""
+    from agent.errors import ConfigError
+    from evals.report import Options
+    from evals.report import report as tell
+
+    if output not in ("text", "json"):
+        raise ConfigError(f"--output {output!r}: use text or json")
+    raise typer.Exit(tell(Options(run, against, html, output == "json", traces)))
+
+
+@evaluations.command()
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Option(help="The folder to write to.")],
+) -> None:
+    """Write each attempt as ATIF JSON and safetensors: ids, log-probabilities, masks, rewards."""
+    from evals.export import export as write
+    from evals.rundir import RunFolder
+
+    raise typer.Exit(write(RunFolder(run), to))
+
+
+def trace(
+    id: Annotated[str, typer.Argument(help="A session, or with --run an instance.", metavar="ID")],
+    html: Annotated[Path | None, typer.Option(help="Write a page that needs nothing else.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The folder of a run; ID is then INSTANCE or INSTANCE/N.")
+    ] = None,
+) -> None:
+    """Show a session: what was said, thought, called and answered, and where tokens were reused."""
+    from evals.report import trace as tell
+
+    raise typer.Exit(tell(id, html, run))

@@ -6,15 +6,16 @@ already kills what takes too long, caps the output and cannot see anything outsi
 
 from __future__ import annotations
 
-import re
 import shlex
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
 from sandboxes.base import ExecResult
 from tools.errors import ToolFailure
-from tools.paths import Place, locate, missing
+from tools.paths import Place, locate, missing, printable
 from tools.schema import Parameters
 from tools.truncate import clean_output, cut_line
 from tools.types import Observation, ToolContext, ToolSpec
@@ -27,7 +28,9 @@ _ERROR = 2
 _NOT_FOUND = 127
 _CUT_BY_HEAD = 141
 _UNREAD = "[some files could not be read]"
-_MATCH = re.compile(r"(?!rg: |grep: |error parsing )[^\n]+?:\d+:")
+_AT = "\0"
+_MAX_FILES_COUNTED = 20_000
+_FILES_NAMED = 10
 
 
 class GrepSearchParameters(Parameters):
@@ -42,96 +45,200 @@ class GrepSearchParameters(Parameters):
 
 
 def run(context: ToolContext, parameters: GrepSearchParameters) -> Observation:
-    """Lines ``path:line:text`` in path order. No match is an answer, not a failure."""
+    """Matching lines under their files, in path order. No match is an answer, not a failure."""
     if "\0" in parameters.pattern or "\0" in (parameters.glob or ""):
         raise ToolFailure("The pattern has a null character in it: text files have none.")
     place = locate(context.sandbox, parameters.path)
     if not place.host.exists():
         raise ToolFailure(missing(context.sandbox, place.shown, kind="file or directory"))
-    result = _shell(context, _ripgrep(context, parameters, place))
-    if result.exit_code == _NOT_FOUND:
-        result = _shell(context, _grep(context, parameters, place))
-    if result.timed_out and result.duration_s >= _TIMEOUT_S:
-        raise ToolFailure(f"The search took more than {_TIMEOUT_S:g} s: narrow the path or glob.")
-    if result.exit_code is None:
-        raise ToolFailure("The search was stopped.")
+    search = _Search(context, parameters, place)
+    result = search.run(head=parameters.limit + 1)
     # The programs say "error" both for a wrong pattern and for one file that cannot be read.
-    unread = result.exit_code == _ERROR and (not result.output or _MATCH.match(result.output))
+    unread = result.exit_code == _ERROR and (not result.output or _AT in result.output)
     if not unread and result.exit_code not in (0, 1, _CUT_BY_HEAD):
         raise ToolFailure(f"The search failed: {clean_output(result.output).strip()}")
-    found = _report(result, parameters, place)
+    found = _report(search, _matches(result.output))
     return replace(found, text=f"{found.text}\n{_UNREAD}", truncated=True) if unread else found
 
 
-def _shell(context: ToolContext, command: str) -> ExecResult:
-    return context.sandbox.second_shell().run(
-        command, timeout_s=_TIMEOUT_S, should_stop=context.should_stop
-    )
+@dataclass(frozen=True)
+class _Match:
+    """One matching line."""
+
+    path: str
+    number: str
+    text: str
 
 
-def _ripgrep(context: ToolContext, parameters: GrepSearchParameters, place: Place) -> str:
-    options = [
-        "--no-config",
-        "--line-number",
-        "--with-filename",
-        "--no-heading",
-        "--color=never",
-        "--no-messages",
-        "--no-ignore-global",
-        "--sort=path",
-        "--hidden",
-        "--glob=!.git",
-        f"--max-columns={MAX_LINE_CHARACTERS}",
-        "--max-columns-preview",
-    ]
-    if parameters.glob:
-        options.append(f"--glob={parameters.glob}")
-    return _pipeline(context, ["rg", *options], parameters, place)
+class _Search:
+    """One question to ripgrep, or to plain grep in images that lack it."""
+
+    def __init__(
+        self, context: ToolContext, parameters: GrepSearchParameters, place: Place
+    ) -> None:
+        self.parameters = parameters
+        self.place = place
+        self._context = context
+        self._grep = False
+
+    def run(self, *, head: int, each: int | None = None, count: bool = False) -> ExecResult:
+        """The first ``head`` lines of output: matches, at most ``each`` a file, or their counts.
+
+        Raises ``ToolFailure`` if the search did not end by itself.
+        """
+        result = self._shell(head, each, count)
+        if result.exit_code == _NOT_FOUND and not self._grep:
+            self._grep = True
+            result = self._shell(head, each, count)
+        if result.timed_out and result.duration_s >= _TIMEOUT_S:
+            raise ToolFailure(
+                f"The search took more than {_TIMEOUT_S:g} s: narrow the path or glob."
+            )
+        if result.exit_code is None:
+            raise ToolFailure("The search was stopped.")
+        return result
+
+    def _shell(self, head: int, each: int | None, count: bool) -> ExecResult:
+        words = self._plain_grep(count) if self._grep else self._ripgrep(count)
+        if each is not None:
+            words.append(f"--max-count={each}")
+        words += ["-e", self.parameters.pattern, "--", self.place.real]
+        search = " ".join(shlex.quote(word) for word in words)
+        # Its exit code is the search program's own.
+        command = (
+            f"( cd -- {shlex.quote(self._context.sandbox.root)} || exit; command {search} "
+            f'</dev/null 2>&1 | head -n {head}; exit "${{PIPESTATUS[0]}}" )'
+        )
+        return self._context.sandbox.second_shell().run(
+            command, timeout_s=_TIMEOUT_S, should_stop=self._context.should_stop
+        )
+
+    def _ripgrep(self, count: bool) -> list[str]:
+        options = [
+            "--no-config",
+            "--with-filename",
+            "--null",
+            "--color=never",
+            "--no-messages",
+            "--no-ignore-global",
+            "--sort=path",
+            "--hidden",
+            "--glob=!.git",
+        ]
+        if count:
+            options.append("--count")
+        else:
+            columns = f"--max-columns={MAX_LINE_CHARACTERS}"
+            options += ["--line-number", "--no-heading", columns, "--max-columns-preview"]
+        if self.parameters.glob:
+            options.append(f"--glob={self.parameters.glob}")
+        return ["rg", *options]
+
+    def _plain_grep(self, count: bool) -> list[str]:
+        """The same with plain grep, whose counts include files without a match."""
+        options = ["-rIHEsZ", "-c" if count else "-n", "--color=never", "--exclude-dir=.git"]
+        if self.parameters.glob:
+            options.append(f"--include={self.parameters.glob.rsplit('/', 1)[-1]}")
+        return ["grep", *options]
 
 
-def _grep(context: ToolContext, parameters: GrepSearchParameters, place: Place) -> str:
-    """The same search with plain grep, for images that lack ripgrep."""
-    options = ["-rnIHEs", "--color=never", "--exclude-dir=.git"]
-    if parameters.glob:
-        options.append(f"--include={parameters.glob.rsplit('/', 1)[-1]}")
-    return _pipeline(context, ["grep", *options], parameters, place)
+def _records(output: str) -> Iterator[tuple[str, str]]:
+    """Paths and what follows each: a null stands between them, whatever the path holds."""
+    path_head = ""
+    for line in output.strip("\n").split("\n"):
+        path, null, rest = line.partition(_AT)
+        if null:
+            yield (path_head + path).removeprefix("./"), rest
+            path_head = ""
+        elif not line.startswith("[..."):
+            path_head += line + "\n"  # a line feed in a file's name
 
 
-def _pipeline(
-    context: ToolContext, program: list[str], parameters: GrepSearchParameters, place: Place
-) -> str:
-    """One shell command; its exit code is the search program's own."""
-    words = [*program, "-e", parameters.pattern, "--", place.real]
-    search = " ".join(shlex.quote(word) for word in words)
-    return (
-        f"( cd -- {shlex.quote(context.sandbox.root)} || exit; command {search} </dev/null 2>&1 "
-        f'| head -n {parameters.limit + 1}; exit "${{PIPESTATUS[0]}}" )'
-    )
+def _matches(output: str) -> list[_Match]:
+    found = []
+    for path, rest in _records(output):
+        number, _, text = rest.partition(":")
+        if number.isdigit():
+            found.append(_Match(path, number, text))
+    return found
 
 
-def _report(result: ExecResult, parameters: GrepSearchParameters, place: Place) -> Observation:
-    found = clean_output(result.output).strip("\n").split("\n")
-    if found == [""]:
+def _report(search: _Search, found: list[_Match]) -> Observation:
+    parameters = search.parameters
+    if not found:
         only = f" (files {parameters.glob})" if parameters.glob else ""
-        return Observation(f"No matches for {parameters.pattern}{place.within}{only}.")
+        return Observation(f"No matches for {parameters.pattern}{search.place.within}{only}.")
+    counts: dict[str, int] = {}
+    if len(found) > parameters.limit:
+        counts = _counts(search)
+        each = _share(list(counts.values()), parameters.limit)
+        if each is not None:
+            # A part of every file says more than all of the first.
+            found = _matches(search.run(head=parameters.limit, each=each).output)
+        found = found[: parameters.limit]
+    lines, shown = _grouped(found)
+    total = sum(counts.values()) or len(found)
+    if sum(shown.values()) < total:
+        lines.append(_left_out(shown, counts, total))
+    return Observation("\n".join(lines), truncated=sum(shown.values()) < total)
+
+
+def _grouped(found: list[_Match]) -> tuple[list[str], Counter[str]]:
+    """Lines under their files, as many as fit, and how many of each file."""
     lines: list[str] = []
+    shown: Counter[str] = Counter()
     used = 0
-    for line in found[: parameters.limit]:
-        shown = cut_line(line.removeprefix("./"), 2 * MAX_LINE_CHARACTERS)
-        used += len(shown) + 1
+    for match in found:
+        text = cut_line(clean_output(match.text), 2 * MAX_LINE_CHARACTERS)
+        new = [] if match.path in shown else [printable(match.path)]
+        new.append(f"{match.number}: {text}")
+        used += sum(map(len, new)) + len(new)
         if used > MAX_CHARACTERS:
             break
-        lines.append(shown)
-    cut = len(lines) < len(found)
-    if cut:
-        lines.append(f"[the first {len(lines)} matches; narrow the search for the rest]")
-    return Observation("\n".join(lines), truncated=cut)
+        lines += new
+        shown[match.path] += 1
+    return lines, shown
+
+
+def _counts(search: _Search) -> dict[str, int]:
+    """How many lines match in each file."""
+    output = search.run(head=_MAX_FILES_COUNTED, count=True).output
+    counts = {path: rest.strip() for path, rest in _records(output)}
+    return {path: int(n) for path, n in counts.items() if n.isdigit() and int(n)}
+
+
+def _share(counts: list[int], limit: int) -> int | None:
+    """How many lines each file may show so that all fit; None if the counts are not known."""
+    if not counts:
+        return None
+    each = 1
+    while each < limit and sum(min(count, each + 1) for count in counts) <= limit:
+        each += 1
+    return each
+
+
+def _left_out(shown: Counter[str], counts: dict[str, int], total: int) -> str:
+    """What is not there, file by file."""
+    some = sum(shown.values())
+    if not counts:
+        return f"[the first {some:,} of {total:,} or more matching lines; narrow the search]"
+    left = {path: count - shown[path] for path, count in counts.items() if count > shown[path]}
+    named = sorted(left, key=lambda path: (-left[path], path))[:_FILES_NAMED]
+    parts = [f"{printable(path)} ({left[path]:,})" for path in named]
+    if more := len(left) - len(named):
+        parts.append(f"{more:,} more {'file' if more == 1 else 'files'}")
+    return (
+        f"[{some:,} of {total:,} matching lines in {len(counts):,} "
+        f"{'file' if len(counts) == 1 else 'files'}; left out: {', '.join(parts)}; narrow the "
+        "search or raise the limit]"
+    )
 
 
 TOOL = ToolSpec(
     name="grep_search",
     description=(
-        "Search file contents with a regular expression (ripgrep). Gives lines path:line:text. "
+        "Search file contents with a regular expression (ripgrep). Gives the matching lines with "
+        "their numbers under each file. "
         "Files that git ignores are left out. To search for text with special characters such as "
         "( or [ put a backslash before them."
     ),

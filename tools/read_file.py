@@ -5,16 +5,20 @@ from __future__ import annotations
 from pydantic import Field
 
 from tools.errors import ToolFailure
-from tools.paths import locate_file, read
+from tools.index.render import outline_lines
+from tools.paths import Place, locate_file, read
 from tools.schema import Parameters
 from tools.textfile import count_lines, decode, describe_binary, format_size, is_binary
 from tools.truncate import cut_line
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_LINES = 2000
+WHOLE_LINES = 1000
 MAX_CHARACTERS = 40_000
 MAX_LINE_CHARACTERS = 2000
 MAX_BYTES = 10_000_000
+MAX_OUTLINE_CHARACTERS = 12_000
+MIN_OUTLINE_LINES = 3
 _SNIFFED_BYTES = 8192
 
 
@@ -46,7 +50,34 @@ def run(context: ToolContext, parameters: ReadFileParameters) -> Observation:
     text = file.text.replace("\r\n", "\n")
     if not text:
         return Observation("[empty file]")
+    if not {"offset", "limit"} & parameters.model_fields_set and _is_long(text):
+        outline = _outline(context, place, text)
+        if outline is not None:
+            return outline
     return _range(place.shown, text, max(parameters.offset, 1), parameters.limit)
+
+
+def _is_long(text: str) -> bool:
+    return len(text) > MAX_CHARACTERS or count_lines(text) > WHOLE_LINES
+
+
+def _outline(context: ToolContext, place: Place, text: str) -> Observation | None:
+    """The definitions of a long source file instead of its text; None if it has hardly any."""
+    definitions = context.code.outline(place.real, text)
+    lines = outline_lines(definitions)
+    if len("\n".join(lines)) > MAX_OUTLINE_CHARACTERS:
+        lines = outline_lines([item for item in definitions if item.depth == 0])
+    if len(lines) < MIN_OUTLINE_LINES:
+        return None
+    fitting = _fit(lines, MAX_OUTLINE_CHARACTERS)
+    left = len(lines) - len(fitting)
+    if left:
+        fitting.append(f"[{left:,} more definitions; find_symbol finds them by name]")
+    header = (
+        f"[{place.shown} has {count_lines(text):,} lines. This is its outline, with the first and "
+        "last line of each definition; read the lines you need with offset and limit.]"
+    )
+    return Observation("\n".join([header, *fitting]), truncated=True)
 
 
 def _binary(size: int, head: bytes) -> Observation:
@@ -61,7 +92,7 @@ def _range(shown: str, text: str, first: int, limit: int | None) -> Observation:
     wanted = lines[: MAX_LINES if limit is None else limit]
     body = "\n".join(wanted)
     if len(body) > MAX_CHARACTERS:
-        wanted = _fit([cut_line(line, MAX_LINE_CHARACTERS) for line in wanted])
+        wanted = _fit([cut_line(line, MAX_LINE_CHARACTERS) for line in wanted], MAX_CHARACTERS)
         body = "\n".join(wanted)
     last = first + len(wanted) - 1
     if first == 1 and last == total:
@@ -72,12 +103,12 @@ def _range(shown: str, text: str, first: int, limit: int | None) -> Observation:
     return Observation(f"{header}\n{body}", truncated=True)
 
 
-def _fit(lines: list[str]) -> list[str]:
-    """The first lines that fit ``MAX_CHARACTERS`` together, at least one."""
+def _fit(lines: list[str], limit: int) -> list[str]:
+    """The first lines that fit ``limit`` characters together, at least one."""
     used = 0
     for count, line in enumerate(lines):
         used += len(line) + 1
-        if used > MAX_CHARACTERS and count:
+        if used > limit and count:
             return lines[:count]
     return lines
 
@@ -86,8 +117,9 @@ TOOL = ToolSpec(
     name="read_file",
     description=(
         "Read a text file of the repository. A small file comes whole and exactly as it is, "
-        "without line numbers. Of a longer one the first lines come, after a header "
-        "[lines A-B of N]; use offset (counted from 1) and limit for the rest."
+        "without line numbers. Of long source code an outline comes: its definitions with their "
+        "lines; of other long files the first lines, after a header [lines A-B of N]. Use offset "
+        "(counted from 1) and limit for the lines you need."
     ),
     parameters=ReadFileParameters,
     run=run,

@@ -58,6 +58,7 @@ def controlled(
     from agent.control import Control
     from agent.events import Notice
     from agent.terminal import Terminal
+    from agent.toolbox import Toolbox
 
     policy = load_policy(repo, mcp_from_repo=settings.mcp_from_repo)
     for line in policy.notices:
@@ -82,9 +83,11 @@ def controlled(
             interrupts.take_back()
         return said
 
+    toolbox = Toolbox(policy.servers)
     try:
         approvals = Approvals(settings.approve, terminal, policy.rules)
-        yield Control(approvals, words, policy.hooks, policy.servers)
+        yield Control(approvals, words, policy.hooks, toolbox)
     finally:
+        toolbox.close()
         if terminal is not None:
             terminal.close()

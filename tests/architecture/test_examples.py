@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -22,26 +23,9 @@ class Fix:
     right: str
 
 
-FIXES = (
-    Fix("anagrams", "!= sorted", "== sorted"),
-    Fix(
-        "chunks",
-        "    for start in range(0, len(items) - 1, size):",
-        "    for start in range(0, len(items), size):",
-    ),
-    Fix(
-        "clamp",
-        "    if value > high:\n        return low",
-        "    if value > high:\n        return high",
-    ),
-    Fix("initials", "part[1]", "part[0]"),
-    Fix("intervals", "second[1] or second[0]", "second[1] and second[0]"),
-    Fix("lower_keys", "key.lower()] = key", "key.lower()] = value"),
-    Fix("moving_average", "sum(window) * width", "sum(window) / width"),
-    Fix("parity", "% 2 != 0", "% 2 == 0"),
-    Fix("roman", "if value > previous", "if value < previous"),
-    Fix("versions", "parse(version) < parse(other)", "parse(version) > parse(other)"),
-    Fix("word_count", "counts.get(word, 1) + 1", "counts.get(word, 0) + 1"),
+FIXES = tuple(
+    Fix(name, fix["wrong"], fix["right"])
+    for name, fix in json.loads((ROOT / "examples" / "fixes.json").read_text("utf-8")).items()
 )
 ISSUE = re.compile(r"`(\w+)` in `(\w+\.py)` is wrong: `\1\(.*\)` returns .+, expected .+\.\n")
 

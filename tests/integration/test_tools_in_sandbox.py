@@ -96,10 +96,10 @@ def test_looking_around(tools: Tools) -> None:
     ]
     assert tools.text("glob", pattern="**/*.md") == "docs/with space/ü ☃.md"
     assert tools.text("grep_search", pattern=r"add\(2", glob="*.py") == (
-        "test_calc.py:3:assert add(2, 2) == 4, add(2, 2)"
+        "test_calc.py\n3: assert add(2, 2) == 4, add(2, 2)"
     )
     assert tools.text("grep_search", pattern="text", path="docs/with space") == (
-        "docs/with space/ü ☃.md:3:text"
+        "docs/with space/ü ☃.md\n3: text"
     )
     assert tools.text("grep_search", pattern="--flag") == "No matches for --flag."
     assert tools.text("read_file", file_path=f"{tools.sandbox.root}/untracked.txt") == (
@@ -112,7 +112,7 @@ def test_looking_around(tools: Tools) -> None:
 
 def test_ignored_files_are_not_searched(tools: Tools) -> None:
     tools.text("run_shell_command", command="echo needle > build.log; echo needle > note.txt")
-    assert tools.text("grep_search", pattern="needle") == "note.txt:1:needle"
+    assert tools.text("grep_search", pattern="needle") == "note.txt\n1: needle"
 
 
 def test_what_tools_write_and_what_commands_see_is_the_same(tools: Tools) -> None:
@@ -120,7 +120,10 @@ def test_what_tools_write_and_what_commands_see_is_the_same(tools: Tools) -> Non
         "Wrote pkg/new.py (1 line)."
     )
     tools.text("run_shell_command", command="echo 'y = 2' >> pkg/new.py; chmod 750 pkg/new.py")
-    tools.text("edit", file_path="pkg/new.py", old_string="y = 2", new_string="y = 3")
+    edit = {"file_path": "pkg/new.py", "old_string": "y = 2", "new_string": "y = 3"}
+    assert "a command or somebody else changed it since" in tools("edit", **edit).text
+    assert tools.text("read_file", file_path="pkg/new.py") == "x = 1\ny = 2"
+    tools.text("edit", **edit)
     assert tools.text("run_shell_command", command="cat pkg/new.py; stat -c %a pkg/new.py") == (
         "x = 1\ny = 3\n750\n[exit code 0]"
     )
@@ -141,7 +144,7 @@ def test_the_shell_lasts(tools: Tools) -> None:
     )
     assert tools.text("run_shell_command", command='basename "$PWD"') == "docs\n[exit code 0]"
     # Searching neither needs nor changes the shell's folder.
-    assert "calc.py:1:" in tools.text("grep_search", pattern="def add")
+    assert "calc.py\n1: def" in tools.text("grep_search", pattern="def add")
     assert tools("run_shell_command", command="exit 3").text == "[exit code 3]"
     died = tools("run_shell_command", command="kill -9 $$")
     assert not died.ok

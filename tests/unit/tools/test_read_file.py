@@ -179,3 +179,63 @@ def test_a_file_that_vanishes_is_a_failure_not_an_error(bench, monkeypatch) -> N
     observation = bench("read_file", file_path="a.txt")
     assert observation.text == "a.txt cannot be read: No such file or directory."
     assert not observation.ok
+
+
+def long_source(classes: int, methods: int) -> str:
+    """Classes with methods, eight lines a method."""
+    body = "".join(
+        f"class C{c}:\n"
+        + "".join(
+            f"    def m{c}_{m}(self, value):\n" + "        value += 1\n" * 7 for m in range(methods)
+        )
+        for c in range(classes)
+    )
+    return body
+
+
+def test_a_long_source_file_comes_as_an_outline(bench) -> None:
+    bench.write("a.py", long_source(10, 20))
+    observation = bench("read_file", file_path="a.py")
+    assert observation.ok and observation.truncated
+    header, *lines = observation.text.split("\n")
+    assert header == (
+        "[a.py has 1,610 lines. This is its outline, with the first and last line of each "
+        "definition; read the lines you need with offset and limit.]"
+    )
+    assert lines[:3] == [
+        "1-161: class C0",
+        "2-9:   def m0_0(self, value)",
+        "10-17:   def m0_1(self, value)",
+    ]
+    assert len(lines) == 210
+    part = bench("read_file", file_path="a.py", offset=10, limit=8)
+    assert part.text.startswith(
+        "[lines 10-17 of 1610; use offset and limit for more]\n    def m0_1"
+    )
+    assert bench("read_file", file_path="a.py", offset=1).text.startswith(
+        "[lines 1-1610 of 1610"
+    ) or (bench("read_file", file_path="a.py", offset=1).text.startswith("class C0"))
+
+
+def test_an_outline_that_is_too_long_has_the_outer_definitions(bench) -> None:
+    bench.write("a.py", long_source(40, 20))
+    text = bench("read_file", file_path="a.py").text
+    assert len(text) < 13_000
+    assert text.split("\n")[1:3] == ["1-161: class C0", "162-322: class C1"]
+    bench.write("b.py", "".join(f"def function_number_{n}(): pass\n" for n in range(2000)))
+    text = bench("read_file", file_path="b.py").text
+    assert len(text) < 13_000
+    assert text.endswith("more definitions; find_symbol finds them by name]")
+
+
+def test_1000_lines_of_source_come_whole(bench) -> None:
+    source = "def f(): pass\n" * 1000
+    bench.write("a.py", source)
+    assert bench("read_file", file_path="a.py").text == source.removesuffix("\n")
+
+
+def test_long_files_without_definitions_come_by_lines(bench) -> None:
+    bench.write("a.py", "x\n" * 1500)
+    assert bench("read_file", file_path="a.py").text == "\n".join(["x"] * 1500)
+    bench.write("a.txt", "def f(): pass\n" * 1500)
+    assert bench("read_file", file_path="a.txt").text.startswith("def f(): pass\ndef f()")

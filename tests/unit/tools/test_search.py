@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -169,19 +170,24 @@ def test_glob_patterns(pattern, yes, no) -> None:
 def test_grep(tree) -> None:
     observation = tree("grep_search", pattern="total")
     assert observation.ok
-    assert sorted(observation.text.split("\n")) == [
-        ".github/workflows/ci.yml:1:run: total",
-        "src/main.py:1:from shop.cart import total",
-        "src/shop/cart.py:1:def total(items):",
-        "tests/test_cart.py:1:def test_total():",
-        "tests/test_cart.py:2:    assert total([1]) == 1",
-        "with space/ü ☃.txt:1:total",
+    assert observation.text.split("\n") == [
+        ".github/workflows/ci.yml",
+        "1: run: total",
+        "src/main.py",
+        "1: from shop.cart import total",
+        "src/shop/cart.py",
+        "1: def total(items):",
+        "tests/test_cart.py",
+        "1: def test_total():",
+        "2:     assert total([1]) == 1",
+        "with space/ü ☃.txt",
+        "1: total",
     ]
 
 
 def test_grep_finds_ignored_files_if_they_are_named(tree) -> None:
     observation = tree("grep_search", pattern="total", path="build/out.py")
-    assert observation.text == "build/out.py:1:total = 3"
+    assert observation.text == "build/out.py\n1: total = 3"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_grep_narrowed(tree, arguments, lines) -> None:
     if lines is None:
         assert observation.text.startswith(f"No matches for {arguments['pattern']}")
     else:
-        assert observation.text.count("\n") + 1 == lines
+        assert len(re.findall(r"^\d+: ", observation.text, re.MULTILINE)) == lines
     assert not (tree.root / "evil").exists()
 
 
@@ -225,8 +231,8 @@ def test_the_whole_repository_is_not_named(tree) -> None:
 
 def test_grep_starts_with_a_dash(bench) -> None:
     bench.write("-x/-a.txt", "a --flag\n")
-    assert bench("grep_search", pattern="--flag").text == "-x/-a.txt:1:a --flag"
-    assert bench("grep_search", pattern="--flag", path="-x").text == "-x/-a.txt:1:a --flag"
+    assert bench("grep_search", pattern="--flag").text == "-x/-a.txt\n1: a --flag"
+    assert bench("grep_search", pattern="--flag", path="-x").text == "-x/-a.txt\n1: a --flag"
 
 
 def test_grep_is_cut_at_the_limit(bench) -> None:
@@ -234,18 +240,52 @@ def test_grep_is_cut_at_the_limit(bench) -> None:
     observation = bench("grep_search", pattern="x", limit=3)
     assert observation.truncated
     assert observation.text.split("\n") == [
-        "a.txt:1:x",
-        "a.txt:2:x",
-        "a.txt:3:x",
-        "[the first 3 matches; narrow the search for the rest]",
+        "a.txt",
+        "1: x",
+        "2: x",
+        "3: x",
+        "[3 of 500 matching lines in 1 file; left out: a.txt (497); "
+        "narrow the search or raise the limit]",
     ]
     assert not bench("grep_search", pattern="x", limit=500).truncated
+
+
+def test_a_cut_search_shows_a_part_of_every_file(bench) -> None:
+    bench.write("a.txt", "x\n" * 500)
+    bench.write("b.txt", "x\n" * 2)
+    bench.write("c.txt", "x\n" * 50)
+    observation = bench("grep_search", pattern="x", limit=10)
+    assert observation.truncated
+    assert observation.text.split("\n") == [
+        "a.txt", "1: x", "2: x", "3: x", "4: x", "b.txt", "1: x", "2: x",
+        "c.txt", "1: x", "2: x", "3: x", "4: x",
+        "[10 of 552 matching lines in 3 files; left out: a.txt (496), c.txt (46); "
+        "narrow the search or raise the limit]",
+    ]  # fmt: skip
+
+
+def test_more_files_than_lines_allowed(bench) -> None:
+    for number in range(30):
+        bench.write(f"f{number:02}.txt", "x\nx\n")
+    observation = bench("grep_search", pattern="x", limit=4)
+    lines = observation.text.split("\n")
+    assert lines[:8] == [part for n in range(4) for part in (f"f{n:02}.txt", "1: x")]
+    assert lines[8].startswith("[4 of 60 matching lines in 30 files; left out: f04.txt (2), ")
+    assert ", 20 more files; narrow" in lines[8]
+
+
+def test_grep_in_odd_names(bench) -> None:
+    bench.write("a\nb:3:.txt", "needle\n")
+    bench.write("c.txt", "needle\x1b[31m red\n")
+    assert bench("grep_search", pattern="needle").text == (
+        "a\\nb:3:.txt\n1: needle\nc.txt\n1: needle red"
+    )
 
 
 def test_grep_cuts_long_lines(bench) -> None:
     bench.write("min.js", "a" * 100_000 + "needle\n")
     observation = bench("grep_search", pattern="needle")
-    assert observation.text.startswith("min.js:1:aaaa")
+    assert observation.text.startswith("min.js\n1: aaaa")
     assert len(observation.text) < 1000
 
 
@@ -278,7 +318,7 @@ def test_grep_without_ripgrep(tree, monkeypatch, tmp_path) -> None:
         (programs / name).symlink_to(f"/bin/{name}" if name != "head" else "/usr/bin/head")
     monkeypatch.setenv("PATH", str(programs))
     assert tree("grep_search", pattern="def [a-z]+", path="src", glob="*.py").text == (
-        "src/shop/cart.py:1:def total(items):"
+        "src/shop/cart.py\n1: def total(items):"
     )
     assert "config" not in tree("grep_search", pattern="total").text
 
@@ -294,7 +334,9 @@ def test_files_that_cannot_be_read_do_not_cost_the_search(tree) -> None:
     os.close(folder)
     found = tree("grep_search", pattern="sum", path="src")
     assert found.ok and found.truncated
-    assert found.text == "src/shop/cart.py:2:    return sum(items)\n[some files could not be read]"
+    assert (
+        found.text == "src/shop/cart.py\n2:     return sum(items)\n[some files could not be read]"
+    )
     none = tree("grep_search", pattern="nowhere", path="src")
     assert none.text == "No matches for nowhere in src.\n[some files could not be read]"
     assert not tree("grep_search", pattern="src/a.py:1:(", path="src").ok

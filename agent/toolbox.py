@@ -1,0 +1,54 @@
+"""The tools of a run: ours, and those of the user's MCP servers, which are started when needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.events import Listener, Notice, nobody
+from tools.mcp.spec import McpServer
+from tools.registry import default_tools
+from tools.types import ToolSpec
+
+if TYPE_CHECKING:
+    from tools.mcp.servers import Servers
+
+
+@dataclass
+class Toolbox:
+    """Several runs may share one, at the same time too. Whoever makes it closes it."""
+
+    servers: tuple[McpServer, ...] = ()
+    _started: Servers | None = field(default=None, repr=False)
+    _theirs: tuple[ToolSpec, ...] = field(default=(), repr=False)
+    _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def tools(
+        self, listen: Listener = nobody, halt: Callable[[], bool] = lambda: False
+    ) -> tuple[ToolSpec, ...]:
+        """All tools the model gets. The MCP servers are started by the first who asks.
+
+        They stay until ``close``; one that does not start is a notice. ``halt`` gives up waiting.
+        """
+        ours = default_tools()
+        if not self.servers:
+            return ours
+        # The SDK takes a second to import.
+        from tools.mcp.servers import Servers
+        from tools.mcp.tool import tools_of
+
+        with self._starting:
+            if self._started is None:
+                self._started = Servers()
+                for line in self._started.start(self.servers, halt):
+                    listen(Notice(line))
+                self._theirs = tools_of(self._started, [spec.name for spec in ours])
+            return (*ours, *self._theirs)
+
+    def close(self) -> None:
+        """End the MCP servers. May be called twice; never raises."""
+        with self._starting:
+            if self._started is not None:
+                self._started.close()

@@ -1,0 +1,239 @@
+"""Running MCP servers: one event loop in one thread of its own, asked from outside with time-outs.
+
+Whatever a server does, hang, die, flood, answer nonsense, change its tools, costs its own tools and
+never the run: a call gets an answer the model can act on, within its time-out.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from mcp.client.session import ClientSession
+from mcp.shared.exceptions import MCPError
+from mcp.types import CallToolResult, Implementation, PaginatedRequestParams, Tool
+
+from tools.mcp.spec import McpServer
+from tools.mcp.transport import Meter, connected
+
+MAX_TOOLS = 128
+MAX_PAGES = 20
+_POLL_S = 0.05
+_GRACE_S = 2.0
+_LATE = "it did not answer within"
+
+
+class ServerFailed(Exception):
+    """A server could not do what was asked; the message is one sentence."""
+
+
+@dataclass
+class _Live:
+    """One running server. ``why`` is why it is of no use any more."""
+
+    server: McpServer
+    meter: Meter | None = None
+    session: ClientSession | None = None
+    stop: anyio.Event | None = None
+    tools: list[Tool] = field(default_factory=list)
+    why: str = ""
+    task: concurrent.futures.Future[None] | None = None
+
+
+class Servers:
+    """The started servers. Made, called and closed from ordinary threads."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._portal: BlockingPortal | None = None
+        self._live: dict[str, _Live] = {}
+
+    def start(
+        self, servers: tuple[McpServer, ...], halt: Callable[[], bool] = lambda: False
+    ) -> list[str]:
+        """Start them all at once; returns a line for each that could not be.
+
+        Afterwards ``tools`` has what the others offer. ``halt`` gives up waiting.
+        """
+        if not servers:
+            return []
+        self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
+        begun = []
+        for server in servers:
+            live = _Live(server)
+            ready = concurrent.futures.Future[None]()
+            live.task = self._portal.start_task_soon(self._serve, live, ready)
+            begun.append((live, ready))
+        failed = []
+        for live, ready in begun:
+            try:
+                _wait(ready, live.server.start_timeout + _GRACE_S, halt)
+                self._live[live.server.name] = live
+            except ServerFailed as error:
+                failed.append(f"MCP server {live.server.name} is left out: {error}")
+        return failed
+
+    def tools(self) -> list[tuple[McpServer, Tool]]:
+        """The tools that are offered and wanted, as listed at the start: they stay these."""
+        return [
+            (live.server, tool)
+            for live in self._live.values()
+            for tool in live.tools
+            if live.server.offers(tool.name)
+        ]
+
+    def call(
+        self,
+        name: str,
+        tool: str,
+        arguments: Mapping[str, Any],
+        halt: Callable[[], bool] = lambda: False,
+    ) -> CallToolResult:
+        """Call a tool of the server ``name``. Raises ``ServerFailed``."""
+        live, portal = self._live[name], self._portal
+        if live.why or portal is None:
+            raise ServerFailed(live.why or "it is closed")
+        try:
+            ready = portal.start_task_soon(self._call, live, tool, dict(arguments))
+            result: CallToolResult = _wait(ready, live.server.timeout + _GRACE_S, halt)
+        except ServerFailed as error:
+            if live.meter is not None and live.meter.why and live.task is not None:
+                # Its last words come with its end.
+                concurrent.futures.wait([live.task], timeout=_GRACE_S)
+            raise ServerFailed(live.why or str(error)) from error
+        return result
+
+    def close(self) -> None:
+        """End all servers, with every process they started. May be called twice; never raises."""
+        portal, self._portal = self._portal, None
+        if portal is None:
+            return
+        for live in self._live.values():
+            if live.stop is not None:
+                with suppress(RuntimeError):
+                    portal.start_task_soon(_set, live.stop)
+        waiting = [live.task for live in self._live.values() if live.task is not None]
+        concurrent.futures.wait(waiting, timeout=_GRACE_S)
+        with suppress(RuntimeError):
+            portal.start_task_soon(portal.stop, True)
+        self._stack.close()
+
+    async def _serve(self, live: _Live, ready: concurrent.futures.Future[None]) -> None:
+        """Hold the connection until it is to stop or is lost; ``ready`` hears how it began."""
+        live.meter, live.stop = Meter(), anyio.Event()
+        meter, stop = live.meter, live.stop
+        try:
+            async with connected(live.server, meter) as (read, write):
+                who = Implementation(name="tenuto", version="0")
+                async with ClientSession(read, write, client_info=who) as session:
+                    with anyio.fail_after(live.server.start_timeout):
+                        async with anyio.create_task_group() as tasks:
+                            tasks.start_soon(_cancel_when, meter.lost, tasks.cancel_scope)
+                            await session.initialize()
+                            live.tools = await _list(session)
+                            tasks.cancel_scope.cancel()
+                    if meter.lost.is_set():
+                        raise ServerFailed(meter.why)
+                    live.session = session
+                    ready.set_result(None)
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(_cancel_when, meter.lost, tasks.cancel_scope)
+                        await stop.wait()
+                        tasks.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:
+            # To close a connection that does not answer is to lose it, too.
+            why = _reason(error, live.server.start_timeout)
+            live.why = why if why.startswith(_LATE) else meter.why or why
+        finally:
+            live.session = None
+            live.why = live.why or meter.why or "it is closed"
+            if words := meter.last_words:
+                live.why += f" (it said: {words})"
+            with suppress(concurrent.futures.InvalidStateError):
+                ready.set_exception(ServerFailed(live.why))
+
+    async def _call(self, live: _Live, tool: str, arguments: dict[str, Any]) -> CallToolResult:
+        session, meter = live.session, live.meter
+        if session is None or meter is None:
+            raise ServerFailed(live.why or "it ended")
+        meter.reset()
+        result: CallToolResult | None = None
+        try:
+            with anyio.fail_after(live.server.timeout):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_cancel_when, meter.lost, tasks.cancel_scope)
+                    result = await session.call_tool(tool, arguments)
+                    tasks.cancel_scope.cancel()
+        except Exception as error:
+            raise ServerFailed(meter.why or _reason(error, live.server.timeout)) from error
+        if result is None:
+            raise ServerFailed(meter.why or "it ended")
+        return result
+
+
+async def _list(session: ClientSession) -> list[Tool]:
+    """What the server offers, page by page up to ``MAX_TOOLS``."""
+    tools: list[Tool] = []
+    cursor = None
+    for _ in range(MAX_PAGES):
+        parameters = PaginatedRequestParams(cursor=cursor) if cursor else None
+        page = await session.list_tools(params=parameters)
+        tools += page.tools
+        cursor = page.next_cursor
+        if not cursor or len(tools) >= MAX_TOOLS:
+            break
+    return tools[:MAX_TOOLS]
+
+
+async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _set(event: anyio.Event) -> None:
+    event.set()
+
+
+def _wait(ready: concurrent.futures.Future[Any], most_s: float, halt: Callable[[], bool]) -> Any:
+    """The result once it is there. Raises ``ServerFailed`` after ``most_s`` seconds, or halted."""
+    deadline = time.monotonic() + most_s
+    while True:
+        done, _ = concurrent.futures.wait([ready], timeout=_POLL_S)
+        if done:
+            break
+        if halt():
+            ready.cancel()
+            raise ServerFailed("the call was stopped")
+        if time.monotonic() >= deadline:
+            ready.cancel()
+            raise ServerFailed("it does not answer")
+    try:
+        return ready.result()
+    except ServerFailed:
+        raise
+    except concurrent.futures.CancelledError:
+        raise ServerFailed("it is closed") from None
+    except Exception as error:
+        raise ServerFailed(_reason(error, most_s)) from error
+
+
+def _reason(error: BaseException, timeout_s: float) -> str:
+    """The error in one line; of a group, the first that is in it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, TimeoutError):
+        return f"{_LATE} {timeout_s:g} s"
+    if isinstance(error, ServerFailed):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"its program is not there: {error.filename}"
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"it failed: {text}" if isinstance(error, MCPError | OSError) else f"it failed ({text})"

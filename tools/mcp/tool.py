@@ -1,0 +1,143 @@
+"""An MCP tool as one of ours: its name, its schema, its call, and its result as an observation.
+
+Everything a server says is untrusted. Names are made plain, descriptions and schemas are cut,
+results are cleaned of terminal codes and cut like any command's output.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp.types import (
+    AudioContent,
+    CallToolResult,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+    Tool,
+)
+from pydantic import BaseModel, ConfigDict
+
+from tools.mcp.servers import ServerFailed, Servers
+from tools.mcp.spec import McpServer
+from tools.truncate import clean_output, cut_middle
+from tools.types import Observation, ToolContext, ToolSpec
+
+MAX_NAME = 64
+MAX_DESCRIPTION = 2000
+MAX_SCHEMA = 20_000
+MAX_CHARACTERS = 25_000
+MAX_DEPTH = 12
+
+
+class AnyArguments(BaseModel):
+    """What the schema of the server says, which the server itself checks."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+@dataclass(frozen=True)
+class McpTool(ToolSpec):
+    """A ``ToolSpec`` whose schema comes from the server."""
+
+    schema_given: Mapping[str, Any] = field(default_factory=dict)
+
+    def schema(self) -> Mapping[str, Any]:
+        """See ``ToolSpec``."""
+        function = {
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.schema_given,
+        }
+        return {"type": "function", "function": function}
+
+
+def tools_of(servers: Servers, taken: Iterable[str]) -> tuple[ToolSpec, ...]:
+    """The tools of ``servers`` under names that are not in ``taken``."""
+    names = set(taken)
+    found: list[ToolSpec] = []
+    for server, tool in servers.tools():
+        name = _name(server, tool, names)
+        names.add(name)
+        found.append(_spec(servers, server, tool, name))
+    return tuple(found)
+
+
+def _spec(servers: Servers, server: McpServer, tool: Tool, name: str) -> McpTool:
+    def run(context: ToolContext, parameters: AnyArguments) -> Observation:
+        halt = context.should_stop or (lambda: False)
+        try:
+            result = servers.call(server.name, tool.name, parameters.model_extra or {}, halt)
+        except ServerFailed as error:
+            text = f"{name} gave nothing: {error}. The other tools still work; go on without it."
+            return Observation(clean_output(text), ok=False)
+        return _observation(result)
+
+    described = clean_output(tool.description or tool.title or "")[:MAX_DESCRIPTION]
+    return McpTool(
+        name=name,
+        description=described or f"The tool {name} of the MCP server {server.name}.",
+        parameters=AnyArguments,
+        run=run,
+        kind="external",
+        subject=f"{server.name}.{tool.name}",
+        schema_given=_schema(tool.input_schema),
+    )
+
+
+def _name(server: McpServer, tool: Tool, taken: set[str]) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", f"mcp__{server.name}__{tool.name}")[:MAX_NAME]
+    name, number = plain, 2
+    while name in taken:
+        name = f"{plain[: MAX_NAME - 4]}_{number}"
+        number += 1
+    return name
+
+
+def _schema(given: Any) -> Mapping[str, Any]:
+    """The parameters' schema, or one that allows anything if it is too large, deep or odd."""
+    schema = given if isinstance(given, dict) else {}
+    try:
+        fits = _depth(schema) <= MAX_DEPTH and len(json.dumps(schema)) <= MAX_SCHEMA
+    except (TypeError, ValueError):
+        fits = False
+    properties = schema.get("properties", {})
+    if not fits or not isinstance(properties, dict):
+        return {"type": "object", "properties": {}}
+    if not all(isinstance(one, dict) for one in properties.values()):
+        return {"type": "object", "properties": {}}
+    return {**schema, "type": "object", "properties": properties}
+
+
+def _depth(value: Any, at: int = 0) -> int:
+    """How deep ``value`` nests, as far as it matters."""
+    if at > MAX_DEPTH or not isinstance(value, dict | list):
+        return at
+    inner = value.values() if isinstance(value, dict) else value
+    return max((_depth(one, at + 1) for one in inner), default=at)
+
+
+def _observation(result: CallToolResult) -> Observation:
+    texts = [_text(block) for block in result.content]
+    if not texts and result.structured_content is not None:
+        texts = [json.dumps(result.structured_content, ensure_ascii=False, default=str)]
+    text, cut = cut_middle(clean_output("\n".join(texts)), MAX_CHARACTERS)
+    return Observation(text or "(nothing)", ok=not result.is_error, truncated=cut)
+
+
+def _text(block: Any) -> str:
+    if isinstance(block, TextContent):
+        return block.text
+    if isinstance(block, EmbeddedResource) and isinstance(block.resource, TextResourceContents):
+        return block.resource.text
+    if isinstance(block, ResourceLink):
+        return f"[resource {block.uri}]"
+    if isinstance(block, ImageContent | AudioContent):
+        return f"[{block.mime_type}, {len(block.data) * 3 // 4:,} bytes, left out]"
+    return "[content of another kind, left out]"

@@ -1,0 +1,218 @@
+"""The two ways to an MCP server, with bounds on what it may send.
+
+A program that floods us costs a bounded amount of memory and time: past ``MAX_BYTES`` or
+``MAX_MESSAGES`` between two of our requests, or one message over ``MAX_MESSAGE`` bytes, the
+connection is closed. The SDK's own stdio transport has no such bounds, passes on more of the
+environment than is listed, and leaves processes behind a kill -9.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+from anyio.abc import ByteReceiveStream, Process
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.message import SessionMessage
+from mcp.types import jsonrpc_message_adapter
+
+from tools.mcp.spec import McpServer
+
+MAX_MESSAGE = 8 << 20
+MAX_BYTES = 32 << 20
+MAX_MESSAGES = 10_000
+_SAID = 2000
+_WATCH = Path(__file__).with_name("watch.py")
+
+
+class Flooded(Exception):
+    """The server sent more than it may."""
+
+
+class Meter:
+    """Counts what came since the last ``reset`` and says why the connection is over."""
+
+    def __init__(self) -> None:
+        self.lost = anyio.Event()
+        self.why = ""
+        self.said = b""
+        self._bytes = 0
+        self._messages = 0
+
+    def reset(self) -> None:
+        """A new request begins."""
+        self._bytes = self._messages = 0
+
+    def count(self, size: int, messages: int = 0) -> None:
+        """Raises ``Flooded``."""
+        self._bytes += size
+        self._messages += messages
+        if self._bytes > MAX_BYTES or self._messages > MAX_MESSAGES:
+            raise Flooded
+
+    def lose(self, why: str) -> None:
+        """The connection is over; the first reason stays."""
+        self.why = self.why or why
+        self.lost.set()
+
+    @property
+    def last_words(self) -> str:
+        """The end of what a program wrote to stderr, on one line."""
+        return " ".join(self.said.decode("utf-8", "replace").split())[-300:]
+
+
+@asynccontextmanager
+async def connected(server: McpServer, meter: Meter) -> AsyncIterator[tuple[Any, Any]]:
+    """The read and write streams to ``server``. Raises ``OSError`` if its program cannot start."""
+    if server.url is not None:
+        async with _over_http(server, meter) as streams:
+            yield streams
+    else:
+        async with _over_stdio(server, meter) as streams:
+            yield streams
+
+
+@asynccontextmanager
+async def _over_http(server: McpServer, meter: Meter) -> AsyncIterator[tuple[Any, Any]]:
+    async def bounded(response: httpx2.Response) -> None:
+        response.stream = _Bounded(response.stream, meter)
+
+    assert server.url is not None
+    timeout = httpx2.Timeout(30.0, read=server.timeout + 30.0)
+    async with (
+        httpx2.AsyncClient(
+            headers=server.all_headers(), timeout=timeout, event_hooks={"response": [bounded]}
+        ) as client,
+        streamable_http_client(
+            server.url, http_client=client, max_sse_event_size=MAX_MESSAGE
+        ) as streams,
+    ):
+        yield streams
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A response's body, counted."""
+
+    def __init__(self, stream: Any, meter: Meter) -> None:
+        self._stream = stream
+        self._meter = meter
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._stream:
+            size += len(piece)
+            try:
+                self._meter.count(len(piece), 1)
+            except Flooded:
+                self._meter.lose("it sent more than it may")
+                raise httpx2.ReadError("too much") from None
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@asynccontextmanager
+async def _over_stdio(server: McpServer, meter: Meter) -> AsyncIterator[tuple[Any, Any]]:
+    theirs, ours = os.pipe()
+    try:
+        process = await anyio.open_process(
+            [sys.executable, "-I", "-S", str(_WATCH), str(theirs), *server.command],
+            env=server.environment(),
+            cwd=server.folder,
+            start_new_session=True,
+            pass_fds=(theirs,),
+        )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
+    assert process.stdout is not None and process.stderr is not None
+
+    async def receive() -> None:
+        assert process.stdout is not None
+        async with incoming:
+            try:
+                async for line in _lines(process.stdout, meter):
+                    with suppress(ValueError):  # what is no message is somebody's log line
+                        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                        await incoming.send(SessionMessage(message))
+                meter.lose("it ended")
+            except Flooded:
+                meter.lose("it sent more than it may")
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+                meter.lose("it ended")
+
+    async def send() -> None:
+        assert process.stdin is not None
+        async with outgoing:
+            try:
+                async for item in outgoing:
+                    text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+                    await process.stdin.send(text.encode() + b"\n")
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+                meter.lose("it ended")
+
+    async def listen() -> None:
+        assert process.stderr is not None
+        try:
+            async for piece in process.stderr:
+                meter.said = (meter.said + piece)[-_SAID:]
+                meter.count(len(piece))
+        except Flooded:
+            meter.lose("it sent more than it may")
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+            return
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        tasks.start_soon(send)
+        tasks.start_soon(listen)
+        try:
+            yield read, write
+        finally:
+            # The watcher kills all that the server started.
+            os.close(ours)
+            with anyio.CancelScope(shield=True):
+                await _wait_for(process)
+            tasks.cancel_scope.cancel()
+            for stream in (read, write):
+                stream.close()
+
+
+async def _wait_for(process: Process) -> None:
+    """Wait for the watcher, then close its pipes; whoever does not obey is killed."""
+    with anyio.move_on_after(6.0):
+        while process.returncode is None:
+            await anyio.sleep(0.01)
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+    with suppress(Exception), anyio.move_on_after(1.0):
+        await process.aclose()
+
+
+async def _lines(stream: ByteReceiveStream, meter: Meter) -> AsyncIterator[bytes]:
+    """The lines that come. Raises ``Flooded`` for one that is too long, or too many."""
+    pending = bytearray()
+    async for piece in stream:
+        meter.count(len(piece), piece.count(b"\n"))
+        pending += piece
+        if b"\n" not in piece:
+            if len(pending) > MAX_MESSAGE:
+                raise Flooded
+            continue
+        *lines, rest = bytes(pending).split(b"\n")
+        pending = bytearray(rest)
+        for line in lines:
+            if line.strip():
+                yield line
