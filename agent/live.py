@@ -19,7 +19,7 @@ from typing import Self
 from agent import report as reporting
 from agent.begin import Beginning
 from agent.check import run_check
-from agent.compaction import Compactor, keeper
+from agent.compaction import Compact, Compactor, either, keeper
 from agent.config import Settings
 from agent.context import Budget
 from agent.conversation import Conversation
@@ -47,7 +47,7 @@ from model.session import Session, Snapshot, Usage
 from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError
 from sandboxes.workspace import Workspace
-from tools.registry import Registry, default_tools
+from tools.registry import Registry
 from tools.types import ToolContext
 
 CHANGED = "(Changed by the user meanwhile: {paths})"
@@ -284,7 +284,8 @@ class LiveSession:
             on_output=lambda text: around.listen(CommandOutput(text)),
             count_tokens=self.model.chat.count_tokens,
         )
-        self._registry = Registry(context, (*default_tools(), *around.tools))
+        tools = around.control.toolbox.tools(around.listen, self._halt)
+        self._registry = Registry(context, tools)
         # Its parsers are processes.
         self._stack.callback(context.code.close)
         self._conversation = self._new_conversation(parts.session)
@@ -366,21 +367,21 @@ class LiveSession:
         self._mirror.look()
         return result
 
-    def _compactor(self) -> Compactor | None:
+    def _compactor(self) -> Compact | None:
         """What gives up a context that is full, or, once, one that the user wants given up."""
         forced, self.compacts = self.compacts, False
-        if not self.settings.compact and not forced:
-            return None
-        engine = self.model.engine
-        at = self._conversation.tokens / engine.context_length if forced else None
-        warm = WarmCache(engine, self.settings.warm_cache_mb)
-        return Compactor(
-            self.saved,
-            Beginning(self.model, warm, int(self.saved.data.get("seed", 0))),
-            self.settings.compact_at if at is None else at,
-            self._around.listen,
-            lambda: keeper(self.saved),
-        )
+        settings, engine = self.settings, self.model.engine
+        warm = WarmCache(engine, settings.warm_cache_mb)
+        beginning = Beginning(self.model, warm, int(self.saved.data.get("seed", 0)))
+
+        def at(share: float) -> Compactor:
+            listen = self._around.listen
+            return Compactor(self.saved, beginning, share, listen, lambda: keeper(self.saved))
+
+        when_full = at(settings.compact_at) if settings.compact else None
+        if not forced:
+            return when_full
+        return either(at(self._conversation.tokens / engine.context_length), when_full)
 
     def _left_unheard(self, loop: Loop, result: RunResult, first: int) -> tuple[Message, ...]:
         """What the model must be told before the next message."""

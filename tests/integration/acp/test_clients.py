@@ -159,7 +159,18 @@ def test_the_python_sdk(parity_repo, parity_task, agent_command, record, docker_
     assert counted["fs/write_text_file"] == len(client.written)
 
 
-def test_acp_client(parity_repo, parity_task, agent_command, record, sandbox_kind) -> None:
+async def gone(agent: acp_client.Agent) -> None:
+    """Stop it, and wait until its process has ended: ``stop`` does not always."""
+    process = agent.process
+    await agent.stop()
+    if process is not None:
+        await process.wait()
+        process._transport.close()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.docker
+def test_acp_client(parity_repo, parity_task, agent_command, record, docker_engine) -> None:
     asked: list[dict[str, Any]] = []
     heard: list[str] = []
 
@@ -168,22 +179,20 @@ def test_acp_client(parity_repo, parity_task, agent_command, record, sandbox_kin
         return next(o["optionId"] for o in request["options"] if o["kind"] == "allow_once")
 
     async def use() -> str:
-        command = agent_command("--sandbox", sandbox_kind)
+        command = agent_command("--sandbox", "docker")
         agent = acp_client.Agent(command, parity_repo, permission=permit)
         try:
             answer = await agent.ask(parity_task, on_text=heard.append)
             name = agent.session
         finally:
-            await agent.stop()
-        later = acp_client.Agent(
-            agent_command("--sandbox", sandbox_kind), parity_repo, session=name
-        )
+            await gone(agent)
+        later = acp_client.Agent(agent_command("--sandbox", "docker"), parity_repo, session=name)
         told: list[dict[str, Any]] = []
         try:
             await later.start(on_update=told.append)
             assert later.session == name and not later.fresh
         finally:
-            await later.stop()
+            await gone(later)
         assert told[0]["content"]["text"] == parity_task
         assert "".join(u["content"]["text"] for u in told if "agent_message" in u["sessionUpdate"])
         return answer
@@ -199,10 +208,11 @@ def test_acp_client(parity_repo, parity_task, agent_command, record, sandbox_kin
     check_golden("acp-client-loads", transcript(frames[second:], parity_repo))
 
 
-def test_the_typescript_sdk(parity_repo, parity_task, agent_command, record, sandbox_kind) -> None:
+@pytest.mark.docker
+def test_the_typescript_sdk(parity_repo, parity_task, agent_command, record, docker_engine) -> None:
     node = _node()
     command = [node, str(NODE / "client.mjs"), str(parity_repo), parity_task]
-    command += agent_command("--sandbox", sandbox_kind)
+    command += agent_command("--sandbox", "docker")
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

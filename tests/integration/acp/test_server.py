@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -337,3 +339,36 @@ def test_two_sessions_work_at_once(serve, script, buggy_repo, git_repo) -> None:
         assert not waiting
 
     serve(test, *script.repair())
+
+
+def test_the_clients_mcp_servers_give_tools(serve, script, buggy_repo, tmp_path) -> None:
+    file = tmp_path / "pids"
+    program = Path(__file__).parent.parent.parent / "support" / "mcp_server.py"
+    given = {
+        "name": "my tests",
+        "command": sys.executable,
+        "args": [str(program), "stdio", str(file)],
+        "env": [{"name": "GIVEN", "value": "1"}],
+    }
+
+    async def test(client: RawClient) -> None:
+        where = {"cwd": str(buggy_repo)}
+        answer = await client.request("session/new", mcpServers=[given], **where)
+        await client.prompt(answer["sessionId"], "add 2 and 3")
+        assert [params["toolCall"]["kind"] for _, params in client.asked] == ["other"]
+        ends = [u for u in client.told("tool_call_update") if u.get("status") == "completed"]
+        assert "5" in ends[-1]["content"][0]["content"]["text"]
+        pids = [int(pid) for pid in file.read_text().split()]
+        await client.request("session/close", sessionId=answer["sessionId"])
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        sse = {"type": "sse", "name": "old", "url": "http://localhost:1/", "headers": []}
+        with pytest.raises(Refused, match="only stdio and HTTP"):
+            await client.request("session/new", mcpServers=[sse], **where)
+
+    serve(
+        test,
+        script.turn(script.call("mcp__my_tests__add", a=2, b=3)),
+        script.turn(content="Five."),
+    )
