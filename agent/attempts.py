@@ -188,7 +188,7 @@ class BestOf:
             return self._go(number, run, workspace, sandbox, trajectory, trunk)
 
     def _messages(self, sandbox: Sandbox) -> Sequence[Message]:
-        task, network = self.first.task, self.first.settings.network
+        task, network = self.first.task, self.first.settings.online
         notes = first_notes(task.repo)
         return first_messages(task, root=sandbox.root, network=network, notes=notes)
 

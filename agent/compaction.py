@@ -51,7 +51,7 @@ PREFACE = (
     "that is left of it. Go on from here."
 )
 LATER = "Later the user wrote:\n\n{text}"
-NOTES = (prompt.NO_CALL, prompt.MALFORMED, prompt.CUT.partition("{")[0])
+NOTES = (prompt.NO_CALL, prompt.MALFORMED, prompt.UNCHANGED, prompt.CUT.partition("{")[0])
 """What user messages begin with that are not the user's."""
 
 

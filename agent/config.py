@@ -22,10 +22,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from agent.errors import ConfigError
 from sandboxes.errors import WorkspaceError
+from sandboxes.mounts import environment_of, parse_mount
 from sandboxes.repository import find_repository
 
 PREFIX = "AGENT_"
@@ -35,6 +36,10 @@ REPOSITORY_KEYS = frozenset(
     {
         "check",
         "image",
+        "dockerfile",
+        "devcontainer",
+        "setup",
+        "setup_files",
         "thinking",
         "max_steps",
         "max_tokens",
@@ -46,11 +51,14 @@ REPOSITORY_KEYS = frozenset(
     }
 )
 
+IMAGE_KEYS = frozenset({"image", "dockerfile", "devcontainer"})
+
 TABLES = frozenset({"rules", "hooks", "mcp"})
 """Tables of the files that ``agent.policy`` reads."""
 
 Thinking = Literal["preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
+NetworkMode = Literal["none", "bridge"]
 Quantize = Literal["none", "int8", "int4"]
 Approve = Literal["never", "edits", "commands", "all"]
 
@@ -68,10 +76,18 @@ class Settings(BaseModel):
     ignored_files: bool = False
     writable: bool = False
     keep_state: bool = True
-    network: bool = False
+    dockerfile: str | None = Field(default=None, min_length=1)
+    devcontainer: str | None = Field(default=None, min_length=1)
+    setup: tuple[str, ...] = ()
+    setup_files: tuple[str, ...] = ()
+    build: bool = False
+    network: NetworkMode = "none"
+    mounts: tuple[str, ...] = ()
+    pass_env: tuple[str, ...] = ()
     kv_memory: int | None = Field(default=None, ge=1)
     quantize: Quantize = "none"
     memory_mb: int = Field(default=4096, ge=64)
+    disk_mb: int = Field(default=4096, ge=64)
     cpus: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     check: str | None = Field(default=None, min_length=1)
     thinking: Thinking = "preserve"
@@ -89,6 +105,40 @@ class Settings(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
     approve: Approve = "never"
     mcp_from_repo: bool = False
+
+    @property
+    def online(self) -> bool:
+        """Whether commands reach the network."""
+        return self.network != "none"
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        """Sessions and files of before say yes or no."""
+        words = {"true": "bridge", "false": "none", "1": "bridge", "0": "none"}
+        return words.get(str(value).lower(), value)
+
+    @field_validator("mounts", "pass_env", "setup", "setup_files", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any, info: ValidationInfo) -> Any:
+        """One text stands for a list: of commands a single one, else parted by commas."""
+        if not isinstance(value, str):
+            return value
+        parts = [value] if info.field_name == "setup" else value.split(",")
+        return tuple(part.strip() for part in parts if part.strip())
+
+    @field_validator("mounts")
+    @classmethod
+    def _may_be_mounted(cls, mounts: tuple[str, ...]) -> tuple[str, ...]:
+        for mount in mounts:
+            parse_mount(mount)
+        return mounts
+
+    @field_validator("pass_env")
+    @classmethod
+    def _are_names(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        environment_of(entries, {})
+        return entries
 
 
 def user_file() -> Path:
@@ -129,7 +179,13 @@ def load_settings(flags: Mapping[str, Any], repo: Path | None = None) -> Setting
 
     merged: dict[str, Any] = {}
     for _, values in reversed(layers):
+        if IMAGE_KEYS & values.keys():
+            # Who names an image stands above who named another one, in whatever way.
+            for key in IMAGE_KEYS:
+                merged.pop(key, None)
         merged |= values
+    if len(given := sorted(IMAGE_KEYS & merged.keys())) > 1:
+        raise ConfigError(f"{' and '.join(given)} are given together; give one of them")
     return check_settings(merged, layers)
 
 

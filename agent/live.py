@@ -404,7 +404,7 @@ class LiveSession:
             return first_messages(
                 Task(text, self.repo, check),
                 root=self._sandbox.root,
-                network=self.settings.network,
+                network=self.settings.online,
                 system=WITH_A_PERSON,
                 notes=first_notes(self.repo),
             )

@@ -233,7 +233,7 @@ class Resumption:
             return list(history.pending)
         if not history.steps:
             first = first_messages(
-                task, root=root, network=self.settings.network, notes=first_notes(task.repo)
+                task, root=root, network=self.settings.online, notes=first_notes(task.repo)
             )
             if self.message is not None:
                 first.append(Message("user", later_text(self.message, None)))

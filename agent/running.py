@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ from model.sampling import SamplingParams
 from model.session import Session
 from sandboxes.base import Limits, Sandbox
 from sandboxes.errors import SandboxError
+from sandboxes.mounts import environment_of, parse_mount
 from sandboxes.open import open_sandbox
 from sandboxes.workspace import Workspace
 from tools.registry import Registry
@@ -189,7 +191,8 @@ class Run:
                 sandbox,
                 timeout_s=self.settings.check_timeout,
                 should_stop=self.interrupted,
-                anew=when == "after",
+                # A writable container is a part of what was asked for.
+                anew=when == "after" and not self.settings.writable,
             )
         except SandboxError as error:
             self.listen(Notice(f"the check could not run: {error}"))
@@ -257,22 +260,29 @@ def marks_its_end(saved: SavedSession) -> Iterator[None]:
         raise
 
 
-def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
-    """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
-    limits = Limits(
+def limits_of(settings: Settings) -> Limits:
+    """What the sandbox may use."""
+    return Limits(
         memory_mb=settings.memory_mb,
         cpus=settings.cpus,
-        network=settings.network,
+        disk_mb=settings.disk_mb,
+        network=settings.online,
         writable=settings.writable,
     )
+
+
+def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
+    """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
     return open_sandbox(
         settings.sandbox,
         workspace,
         image=settings.image,
-        limits=limits,
+        limits=limits_of(settings),
         name=name,
         root=settings.workdir,
         search_path=settings.search_path,
+        mounts=[parse_mount(mount) for mount in settings.mounts],
+        environment=environment_of(settings.pass_env, os.environ),
     )
 
 

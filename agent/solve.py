@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack
+from pathlib import Path
 
 from agent.attempts import BestOf, Race, one_at_a_time
 from agent.begin import Beginning
@@ -17,6 +18,7 @@ from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel, load_model
 from agent.memory import first_notes
 from agent.prompt import first_messages
+from agent.recipes import image_for
 from agent.running import (
     Question,
     Run,
@@ -31,7 +33,6 @@ from agent.types import SolveReport, Task
 from agent.version import version
 from agent.warm import WarmCache
 from model.sampling import SamplingParams
-from sandboxes.image import ensure_base_image
 from sandboxes.prune import prune
 from sandboxes.workspace import Workspace
 
@@ -39,7 +40,11 @@ __all__ = ["LoadedModel", "load_model", "prepare", "solve", "with_image"]
 
 
 def prepare(
-    settings: Settings, *, store: Store | None = None, listen: Listener = nobody
+    settings: Settings,
+    *,
+    repo: Path | None = None,
+    store: Store | None = None,
+    listen: Listener = nobody,
 ) -> Settings:
     """Clear away what killed runs left, and see that the sandbox's image is there.
 
@@ -49,15 +54,25 @@ def prepare(
     (store or Store()).reap()
     for line in dict.fromkeys(prune()):
         listen(Notice(f"removed {line}, left by a run that was killed"))
-    return with_image(settings, listen)
+    return with_image(settings, listen, repo)
 
 
-def with_image(settings: Settings, listen: Listener = nobody) -> Settings:
-    """The settings with our own image, built if need be, where Docker is used and none is named."""
-    if settings.sandbox != "docker" or settings.image is not None:
+def with_image(settings: Settings, listen: Listener = nobody, repo: Path | None = None) -> Settings:
+    """The settings with the image to use, where Docker is: our own unless they name another.
+
+    Our own is built if need be. That of the repository (a Dockerfile, a set-up) is taken as it was
+    built, or built now if the user asked for that. Without ``repo`` it is left for later.
+    """
+    wanted = settings.dockerfile or settings.devcontainer or settings.setup
+    if settings.sandbox != "docker":
+        if wanted:
+            listen(Notice("dockerfile, devcontainer and setup are for --sandbox docker: left out"))
         return settings
-    image = ensure_base_image(lambda line: listen(Notice(line)))
-    return settings.model_copy(update={"image": image})
+    if wanted and repo is None:
+        return settings
+    image = image_for(settings, repo or Path(), lambda line: listen(Notice(line)))
+    done = {"image": image, "dockerfile": None, "devcontainer": None, "setup": ()}
+    return settings.model_copy(update=done)
 
 
 def solve(
@@ -84,7 +99,7 @@ def solve(
     if settings.n > 1 and sampling.temperature == 0:
         raise ConfigError("--n above 1 needs a temperature above 0: greedy attempts are all equal")
     store = store or Store()
-    settings = with_image(settings, listen)
+    settings = with_image(settings, listen, task.repo)
     with ExitStack() as stack:
         workspace = Workspace.create(task.repo, ignored=settings.ignored_files)
         stack.callback(workspace.close)
@@ -120,7 +135,7 @@ def solve(
             return best.go(workspace, sandbox, trajectory)
         listen(started)
         first = first_messages(
-            task, root=sandbox.root, network=settings.network, notes=first_notes(task.repo)
+            task, root=sandbox.root, network=settings.online, notes=first_notes(task.repo)
         )
         begin: Work = lambda loop: beginning.run(loop, first)  # noqa: E731
         return run.go(workspace, sandbox, model.engine.session(), trajectory, begin)

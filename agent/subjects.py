@@ -81,6 +81,9 @@ def subjects_of(call: ToolCall, kind: ToolKind, registry: Registry) -> Subjects:
     """
     if kind == "edit":
         changes = registry.preview(call.name, call.arguments)
+        if changes is None:
+            rule = Rule("tool", call.name)
+            return Subjects((Subject(kind, str(rule), str(rule), call.name, rule, name=""),))
         everywhere = Rule("edit", "**")
         return Subjects(
             tuple(

@@ -24,7 +24,7 @@ from time import perf_counter
 import torch
 
 from agent.config import Settings
-from agent.solve import load_model, prepare
+from agent.solve import LoadedModel, load_model, prepare
 from evals.repair.measure import Result, measure, wilson
 from evals.repair.task import RepairTask, read_tasks
 
@@ -50,7 +50,11 @@ def summary(results: list[Result]) -> dict[str, object]:
     for result in results:
         kinds.setdefault(result.kind, []).append(result.solved)
     twice = [
-        r.usage["prefilled_tokens"] + r.usage["generated_tokens"] - r.usage["context_tokens"]
+        r.usage["prefilled_tokens"]
+        + r.usage["generated_tokens"]
+        + r.usage["shared_tokens"]
+        - r.usage["context_tokens"]
+        - r.usage["compacted_tokens"]
         for r in results
     ]
     first = sum(result.solved and result.edits == 1 for result in results)
@@ -101,7 +105,29 @@ def main() -> None:
         sys.stdout.flush()
 
     started = perf_counter()
-    results = measure(tasks, settings, model, shown)
+    results: list[Result] = []
+    broken: dict[str, str] = {}
+    try:
+        for task in tasks:
+            try:
+                results += measure([task], settings, model, shown)
+            except Exception as error:
+                # One task that cannot be run must not cost what the others gave.
+                broken[task.instance_id] = f"{type(error).__name__}: {error}"
+                print(f"{'raised':16} {task.instance_id}: {broken[task.instance_id]}", flush=True)
+    finally:
+        write(options.output, settings, model, results, broken, perf_counter() - started)
+
+
+def write(
+    output: Path,
+    settings: Settings,
+    model: LoadedModel,
+    results: list[Result],
+    broken: dict[str, str],
+    seconds: float,
+) -> None:
+    """Write the record of what was run, also if it was not all, and print it."""
     record = {
         "what": "held-out one-line repair tasks, agent solve --n 1",
         "model": model.engine.name,
@@ -118,12 +144,13 @@ def main() -> None:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         },
-        **summary(results),
-        "total_s": round(perf_counter() - started),
+        **(summary(results) if results else {}),
+        "raised": broken,
+        "total_s": round(seconds),
         "results": [asdict(result) for result in results],
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps({k: v for k, v in record.items() if k != "results"}, indent=1))
 
 

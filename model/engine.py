@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kernels.linear import QuantizedWeight, plain
 from model.config import ModelConfig
+from model.device import on_device
 from model.errors import CheckpointError, MemoryFull
 from model.hybrid import HybridModel, HybridNetwork
 from model.memory import Memory, default_limit
@@ -93,7 +94,7 @@ class Engine:
             fingerprint=identity,
             vocab_limit=vocab_limit,
             memory=Memory(limit, swap=swap),
-            compiled=NativeModel(model) if reason is None else None,
+            compiled=NativeModel(model) if reason is None else on_device(model),
         )
         # A pass reads one slot and writes another.
         least = 2 * network.layout.slot_bytes + network.layout.page_bytes

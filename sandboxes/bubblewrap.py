@@ -12,7 +12,7 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +25,7 @@ from sandboxes.environment import sandbox_environment
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.files import SafeTree
 from sandboxes.keeper import KEEPER, Keeper
+from sandboxes.mounts import Mount
 from sandboxes.processes import WRITE_TIMEOUT_S, PipeStream
 from sandboxes.shell import Stream
 from sandboxes.workspace import Workspace
@@ -47,13 +48,22 @@ class BubblewrapSandbox(CommonSandbox):
 
     kind = "bubblewrap"
 
-    def __init__(self, workspace: Workspace, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        limits: Limits | None = None,
+        mounts: Sequence[Mount] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Raises ``SandboxUnavailable`` if bwrap is not there or may not make namespaces."""
         if shutil.which("bwrap") is None:
             raise SandboxUnavailable(
                 "bubblewrap is not installed; install it (Debian: apt-get install bubblewrap)"
             )
         super().__init__(workspace, limits, SafeTree(workspace.path, root=ROOT))
+        self._mounts = mounts
+        self._environment = dict(environment or {})
         # The kernel kills the sandbox when the thread that started it ends, so that is one of ours.
         self._starter = ThreadPoolExecutor(max_workers=1)
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,12 +151,19 @@ class BubblewrapSandbox(CommonSandbox):
             command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
         for name in ("passwd", "group"):
             command += ["--ro-bind", str(etc / name), f"/etc/{name}"]
-        command += ["--proc", "/proc", "--dev", "/dev", *tmpfs, "/dev/shm"]
+        command += ["--proc", "/proc"]
+        for name in _kernel_files():
+            command += ["--ro-bind-try", name, name]
+        command += ["--dev", "/dev", *tmpfs, "/dev/shm"]
         command += ["--remount-ro", "/dev", *tmpfs, "/tmp", *tmpfs, HOME]
         command += ["--ro-bind", str(self.workspace.outputs), OUTPUTS]
         command += ["--bind", str(self.workspace.path), ROOT, "--chdir", ROOT]
+        for mount in self._mounts:
+            how = "--bind" if mount.writable else "--ro-bind"
+            command += [how, str(mount.source), mount.target]
         command += ["--remount-ro", "/"]
-        for key, value in {"PATH": _inner_path(), **sandbox_environment(HOME)}.items():
+        variables = {"PATH": _inner_path(), **sandbox_environment(HOME), **self._environment}
+        for key, value in variables.items():
             command += ["--setenv", key, value]
         return command
 
@@ -228,6 +245,23 @@ class _SharedPipes:
         for fd in {self._take, self._commands, self._output, self._put, self.inner[0]}:
             with suppress(OSError):
                 os.close(fd)
+
+
+def _kernel_files() -> list[str]:
+    """What is in /proc beside processes and can be written by somebody.
+
+    Started by root, a sandbox has root's id in a namespace without rights, and the owner of these
+    is allowed in by id alone: the one for core dumps names a program that the kernel runs.
+    """
+    found = []
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdecimal() or entry.is_symlink():
+                continue
+            with suppress(OSError):
+                if entry.is_dir() or entry.stat().st_mode & 0o222:
+                    found.append(entry.path)
+    return sorted(found)
 
 
 def _inherited(ends: list[int]) -> str:

@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +31,7 @@ from sandboxes.errors import ImageMissing, SandboxGone, SandboxUnavailable
 from sandboxes.files import SafeTree
 from sandboxes.image import BASE_TAG, has_image
 from sandboxes.keeper import KEEPER, Keeper
+from sandboxes.mounts import Mount
 from sandboxes.paths import Owner
 from sandboxes.shell import Stream
 from sandboxes.workspace import Workspace
@@ -60,6 +62,8 @@ class DockerSandbox(CommonSandbox):
         name: str = "",
         root: str = ROOT,
         search_path: str | None = None,
+        mounts: Sequence[Mount] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the container.
 
@@ -69,6 +73,8 @@ class DockerSandbox(CommonSandbox):
         super().__init__(workspace, limits, SafeTree(workspace.path, root=root))
         self.image = image or BASE_TAG
         self._search_path = search_path
+        self._mounts = mounts
+        self._environment = dict(environment or {})
         self._home = "/root" if self._limits.writable else HOME
         self._name = name
         self._container = ""
@@ -156,7 +162,7 @@ class DockerSandbox(CommonSandbox):
             user=self._user,
             working_dir=self.root,
             stdin_open=True,
-            environment=sandbox_environment(self._home) | self._path(),
+            environment=sandbox_environment(self._home) | self._path() | self._environment,
             # The proxies in the user's Docker configuration may have a password in them.
             use_config_proxy=self._limits.network,
             labels={SESSION_LABEL: name, OWNER_LABEL: str(Owner.of_this_process())},
@@ -175,7 +181,7 @@ class DockerSandbox(CommonSandbox):
     def _volumes(self) -> list[str]:
         """The places that the image wants volumes at, but for those that are mounted anyway."""
         settings = self._client.api.inspect_image(self.image)["Config"] or {}
-        taken = {self.root, OUTPUTS, HOME, "/tmp"}
+        taken = {self.root, OUTPUTS, HOME, "/tmp", *(mount.target for mount in self._mounts)}
         return [place for place in settings.get("Volumes") or () if place not in taken]
 
     def _path(self) -> dict[str, str]:
@@ -198,6 +204,12 @@ class DockerSandbox(CommonSandbox):
                 docker.types.Mount(
                     OUTPUTS, str(self.workspace.outputs), type="bind", read_only=True
                 ),
+                *(
+                    docker.types.Mount(
+                        mount.target, str(mount.source), type="bind", read_only=not mount.writable
+                    )
+                    for mount in self._mounts
+                ),
             ],
             **({} if limits.writable else self._hardening()),
             security_opt=["no-new-privileges"],
@@ -209,7 +221,7 @@ class DockerSandbox(CommonSandbox):
                 docker.types.Ulimit(name="core", soft=0, hard=0),
                 _fsize_limit(limits),
             ],
-            shm_size="256m",
+            shm_size=f"{max(16, min(256, limits.memory_mb // 4))}m",
             log_config=docker.types.LogConfig(type="none"),
         )
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,9 +46,16 @@ class LocalSandbox(CommonSandbox):
 
     kind = "local"
 
-    def __init__(self, workspace: Workspace, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        limits: Limits | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Raises ``SandboxUnavailable`` if there is no bash."""
         super().__init__(workspace, limits, SafeTree(workspace.path, root=str(workspace.path)))
+        self._environment = dict(environment or {})
         self._mark = secrets.token_hex(8)
         self._home = workspace.path.with_name("home")
         self._scratch = workspace.path.with_name("scratch")
@@ -62,6 +69,7 @@ class LocalSandbox(CommonSandbox):
         environment = sandbox_environment(str(self._home)) | {
             "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
             "TMPDIR": str(self._scratch),
+            **self._environment,
             SESSION_VARIABLE: self._mark,
             OWNER_VARIABLE: str(Owner.of_this_process()),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from sandboxes.base import Limits, Sandbox
@@ -9,6 +10,7 @@ from sandboxes.bubblewrap import BubblewrapSandbox
 from sandboxes.docker import ROOT, DockerSandbox
 from sandboxes.errors import SandboxUnavailable
 from sandboxes.local import LocalSandbox
+from sandboxes.mounts import Mount
 from sandboxes.workspace import Workspace
 
 Kind = Literal["docker", "bubblewrap", "local"]
@@ -24,13 +26,16 @@ def open_sandbox(
     name: str = "",
     root: str | None = None,
     search_path: str | None = None,
+    mounts: Sequence[Mount] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Sandbox:
     """A sandbox of ``kind`` over ``workspace``, which it owns from here on.
 
     ``image`` is for Docker alone; None means the base image. So are ``root``, where the workspace
     lies in the container, and ``search_path``, what goes before the image's ``PATH``. ``name`` is
-    the session's, for labels. Raises ``SandboxUnavailable`` and ``ImageMissing``; the workspace is
-    closed then.
+    the session's, for labels. ``mounts`` and ``environment`` are what commands get of the host's
+    folders and variables beside the usual. Raises ``SandboxUnavailable`` and ``ImageMissing``; the
+    workspace is closed then.
     """
     limits = limits or Limits()
     try:
@@ -42,15 +47,23 @@ def open_sandbox(
                 name=name,
                 root=root or ROOT,
                 search_path=search_path,
+                mounts=mounts,
+                environment=environment,
             )
         if root or search_path or limits.writable:
             raise SandboxUnavailable(
                 f"the sandbox {kind!r} has its own root and PATH; use docker for another one"
             )
         if kind == "bubblewrap":
-            return BubblewrapSandbox(workspace, limits=limits)
+            return BubblewrapSandbox(
+                workspace, limits=limits, mounts=mounts, environment=environment
+            )
         if kind == "local":
-            return LocalSandbox(workspace, limits=limits)
+            if mounts:
+                raise SandboxUnavailable(
+                    "the local sandbox sees all that you see and has no mounts; leave them out"
+                )
+            return LocalSandbox(workspace, limits=limits, environment=environment)
         raise SandboxUnavailable(f"there is no sandbox {kind!r}; use one of {', '.join(KINDS)}")
     except BaseException:
         workspace.close()

@@ -22,15 +22,21 @@ class Change:
     new: str | None
 
 
+_LOOKS = frozenset({"kind", "root", "workspace", "resolve", "relative"})
+
+
 class Paper:
-    """A ``Sandbox`` whose writes go nowhere. All else is that of ``sandbox``."""
+    """A ``Sandbox`` whose writes go nowhere, and in which nothing can be run."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._written: dict[str, bytes | None] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._sandbox, name)
+        """What only looks; all else would not be on paper."""
+        if name in _LOOKS:
+            return getattr(self._sandbox, name)
+        raise AttributeError(f"{name} has no preview")
 
     def shell(self) -> Any:
         """Never: what a command would do cannot be seen without running it."""
@@ -76,9 +82,8 @@ def on_paper(context: ToolContext) -> tuple[ToolContext, Paper]:
         for field in dataclasses.fields(context)
         if field.name != "sandbox"
     }
-    for name, value in fields.items():
-        if not callable(value):
-            fields[name] = copy.copy(value)
+    for name in ("todos", "seen"):
+        fields[name] = copy.deepcopy(fields[name])
     return ToolContext(sandbox=cast(Sandbox, paper), **fields), paper
 
 

@@ -121,16 +121,25 @@ class Registry:
         spec = self._tools.get(name)
         return (spec.subject if spec is not None else "") or name
 
-    def preview(self, name: str, arguments: Mapping[str, Any]) -> tuple[Change, ...]:
+    def preview(self, name: str, arguments: Mapping[str, Any]) -> tuple[Change, ...] | None:
         """What an ``edit`` call would change if it ran now; nothing if it would fail.
 
-        Raises ``SandboxGone`` only.
+        None if that cannot be told. Raises ``SandboxGone`` only.
         """
-        if self.kind(name) != "edit":
+        spec = self._tools.get(name)
+        if spec is None or spec.kind != "edit":
             return ()
         context, paper = on_paper(self.context)
-        seen = Registry(context, tuple(self._tools.values())).run(name, arguments)
-        return paper.changes() if seen.ok else ()
+        try:
+            spec.run(context, spec.parameters.model_validate(dict(arguments)))
+            return paper.changes()
+        except SandboxGone:
+            raise
+        except (ValidationError, ToolFailure, SandboxError):
+            return ()
+        except Exception:
+            _log.exception("tool %s has no preview", name)
+            return None
 
     def run(self, name: str, arguments: Mapping[str, Any]) -> Observation:
         """Run one call. Raises ``SandboxGone`` only; every other failure is an observation."""

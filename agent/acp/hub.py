@@ -73,10 +73,10 @@ class Hub:
         """For a saved session. Raises ``StoreError``, ``ConfigError``."""
         return stored_settings(saved, self.flags)
 
-    def with_image(self, settings: Settings) -> Settings:
+    def with_image(self, settings: Settings, repo: Path) -> Settings:
         """``settings`` with the sandbox's image, built once if need be. Raises ``SandboxError``."""
         with self._lock("image"):
-            return with_image(settings)
+            return with_image(settings, repo=repo)
 
     def model(self, name: str) -> LoadedModel:
         """The checkpoint, loaded once. Raises ``ModelError``."""

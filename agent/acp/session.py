@@ -250,7 +250,7 @@ class EditorSession:
         self._shut()
         self._hub.prepare()
         model = self._hub.model(self.settings.model)
-        settings = self._hub.with_image(self.settings)
+        settings = self._hub.with_image(self.settings, self.folder)
         store = self._hub.store
         saved = next((s for s in store.sessions() if s.id == self.id), None)
         if saved is None:

@@ -196,7 +196,7 @@ class Updates:
         """The call is complete; it may be asked about next."""
         if call.name == "submit" or self._places is None or self._registry is None:
             return
-        changes = self._registry.preview(call.name, call.arguments)
+        changes = self._registry.preview(call.name, call.arguments) or ()
         name = self._announced(call)
         self._put(
             ToolCallProgress(

@@ -31,7 +31,8 @@ SandboxKind = Annotated[
 ]
 Image = Annotated[str | None, typer.Option("--image", help="Docker image.")]
 Network = Annotated[
-    bool | None, typer.Option("--network/--no-network", help="Let commands reach the network.")
+    str | None,
+    typer.Option("--network", metavar="none|bridge", help="What network commands have."),
 ]
 Check = Annotated[
     str | None, typer.Option("--check", help="Command that passes once the task is done.")

@@ -42,8 +42,23 @@ def solve(
     ] = None,
     image: Annotated[str | None, typer.Option(help="Docker image; default: our own.")] = None,
     network: Annotated[
-        bool | None, typer.Option("--network/--no-network", help="Let commands reach the network.")
+        str | None,
+        typer.Option(metavar="none|bridge", help="What network commands have; default: none."),
     ] = None,
+    mount: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST[:INSIDE][:rw]", help="A folder that commands may read, or write with rw."
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=VALUE]", help="A variable that commands get."),
+    ] = None,
+    build: Annotated[
+        bool,
+        typer.Option("--build", help="Build the image that the repository asks for, if need be."),
+    ] = False,
     check: Annotated[
         str | None, typer.Option(help="Command that passes once the task is done.")
     ] = None,
@@ -105,6 +120,9 @@ def solve(
         "sandbox": sandbox,
         "image": image,
         "network": network,
+        "mounts": mount or None,
+        "pass_env": env or None,
+        "build": build or None,
         "check": check,
         "n": n,
         "thinking": thinking,
@@ -157,7 +175,7 @@ def run(
                 control = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
-                settings = solving.prepare(settings, listen=listen)
+                settings = solving.prepare(settings, repo=repo, listen=listen)
                 model = model or solving.load_model(
                     settings.model, settings.kv_memory, settings.quantize
                 )

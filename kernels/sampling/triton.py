@@ -38,7 +38,7 @@ def _find(logits, found, vocab, row_stride, STRETCH: tl.constexpr, KEPT: tl.cons
 
 
 @triton.jit
-def _draw(found, uniform, options, ids, batch, count, COUNT: tl.constexpr, KEPT: tl.constexpr):
+def _draw(found, uniform, filters, ids, batch, count, COUNT: tl.constexpr, KEPT: tl.constexpr):
     row = tl.program_id(0)
     place = tl.arange(0, COUNT)
     both = tl.load(found + row.to(tl.int64) * count + place, mask=place < count, other=_NONE)
@@ -48,10 +48,10 @@ def _draw(found, uniform, options, ids, batch, count, COUNT: tl.constexpr, KEPT:
     order = (best >> 32).to(tl.int32)
     x = (order ^ ((order >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
 
-    temperature = tl.load(options + row)
-    top_k = tl.load(options + batch + row)
-    top_p = tl.load(options + 2 * batch + row)
-    min_p = tl.load(options + 3 * batch + row)
+    temperature = tl.load(filters + row)
+    top_k = tl.load(filters + batch + row)
+    top_p = tl.load(filters + 2 * batch + row)
+    min_p = tl.load(filters + 3 * batch + row)
     there = (best != _NONE) & (rank.to(tl.float32) < top_k)
     largest = tl.max(tl.where(there, x, float("-inf")), axis=0)
     # A temperature too small for a float32 division leaves the likeliest id alone, as it should.

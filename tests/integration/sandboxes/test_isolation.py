@@ -15,6 +15,7 @@ import pytest
 from sandboxes.base import ExecResult, Limits, Sandbox
 from sandboxes.errors import ImageMissing, SandboxGone, SandboxUnavailable
 from sandboxes.image import ensure_base_image
+from sandboxes.mounts import parse_mount
 from sandboxes.open import open_sandbox
 from sandboxes.workspace import Workspace
 
@@ -177,6 +178,29 @@ def test_the_container_is_made_as_promised(
         "/workspace": (True, str(sandbox.workspace.path)),
         "/outputs": (False, str(sandbox.workspace.outputs)),
     }
+
+
+def test_mounts_and_variables_are_those_that_were_given(
+    kind: str,
+    git_repo: Callable[..., Path],
+    places: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    if kind == "docker":
+        request.getfixturevalue("base_image")
+    data, scratch = tmp_path / "data", tmp_path / "scratch"
+    for folder in (data, scratch):
+        folder.mkdir()
+        folder.chmod(0o777)
+    (data / "a").write_text("from the host\n")
+    workspace = Workspace.create(git_repo({"a": "1"}), parent=places)
+    mounts = [parse_mount(f"{data}:/data"), parse_mount(f"{scratch}:/scratch:rw")]
+    with open_sandbox(kind, workspace, mounts=mounts, environment={"GIVEN": "x y"}) as sandbox:
+        said = output(sandbox, "cat /data/a; echo $GIVEN; echo 2 >/data/a; echo 3 >/scratch/b")
+    assert said.startswith("from the host\nx y\n") and "Read-only file system" in said
+    assert (data / "a").read_text() == "from the host\n"
+    assert (scratch / "b").read_text() == "3\n"
 
 
 @pytest.mark.docker

@@ -33,7 +33,7 @@ def write_user(text: str) -> None:
 def test_defaults_without_any_source(repo: Path) -> None:
     settings = load_settings({}, repo)
     assert (settings.model, settings.sandbox, settings.max_steps) == ("embedded", "docker", 100)
-    assert settings.network is False
+    assert (settings.network, settings.online) == ("none", False)
 
 
 def test_each_source_outranks_the_next(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,3 +158,39 @@ def test_a_link_a_pipe_and_a_huge_file_are_refused(repo: Path, tmp_path: Path) -
 def test_settings_cannot_be_changed(repo: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings({}, repo).max_steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [("none", "none"), ("bridge", "bridge"), (True, "bridge"), (False, "none"), ("true", "bridge")],
+)
+def test_the_network_is_a_mode_and_was_a_boolean(value: object, mode: str) -> None:
+    assert load_settings({"network": value}).network == mode
+
+
+def test_whoever_names_an_image_stands_above_who_named_another(repo: Path) -> None:
+    (repo / ".agent.toml").write_text('dockerfile = "Dockerfile"\nsetup = "make deps"\n')
+    settings = load_settings({"image": "mine:1"}, repo)
+    assert (settings.image, settings.dockerfile) == ("mine:1", None)
+    assert load_settings({}, repo).dockerfile == "Dockerfile"
+    assert settings.setup == ("make deps",)
+    (repo / ".agent.toml").write_text('dockerfile = "Dockerfile"\nimage = "x:1"\n')
+    with pytest.raises(ConfigError, match="give one of them"):
+        load_settings({}, repo)
+
+
+@pytest.mark.parametrize("key", ["mounts", "pass_env", "build", "network", "disk_mb"])
+def test_a_repository_gives_itself_nothing_of_the_host(key: str, repo: Path) -> None:
+    (repo / ".agent.toml").write_text(f'{key} = "1"\n')
+    with pytest.raises(ConfigError, match="which a repository may not decide"):
+        load_settings({}, repo)
+
+
+def test_mounts_and_variables_are_checked_at_once(tmp_path: Path) -> None:
+    settings = load_settings({"mounts": f"{tmp_path}:/data", "pass_env": "A=1,B"})
+    assert settings.mounts == (f"{tmp_path}:/data",)
+    assert settings.pass_env == ("A=1", "B")
+    with pytest.raises(ConfigError, match="may not be mounted"):
+        load_settings({"mounts": ["/proc:/data"]})
+    with pytest.raises(ConfigError, match="not the name of a variable"):
+        load_settings({"pass_env": ["A B"]})

@@ -18,6 +18,7 @@ def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_a_decode_step_compiles_for_h100_without_spills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,154 @@
+"""Programs inside that try to get at the machine, each for real."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sandboxes.base import Limits, Sandbox
+from sandboxes.diskwatch import disk_usage
+
+OpenSandbox = Callable[..., Sandbox]
+SMALL = Limits(memory_mb=256, pids=64, cpus=1.0, disk_mb=64)
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param("docker", marks=pytest.mark.docker), "bubblewrap"]
+)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind that isolates."""
+    return str(request.param)
+
+
+def output(sandbox: Sandbox, command: str) -> str:
+    return sandbox.shell().run(command, timeout_s=60).output
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/x", "/etc/x", "/usr/bin/x", "/home/x", "/var/x", "/dev/x", "/outputs/x", "/root/x"),
+        *("/proc/x", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"),
+        *(
+            "/sys/x",
+            "/sys/fs/cgroup/x",
+            "/sys/fs/cgroup/pids/pids.max",
+            "/sys/kernel/uevent_helper",
+        ),
+        *("/dev/sda", "/dev/mem", "/dev/kmsg", "/proc/1/root/x"),
+    ],
+)
+def test_nothing_of_the_system_can_be_written(path: str, sandbox: Sandbox) -> None:
+    # Opened and not written: were it allowed, it would change this machine.
+    assert output(sandbox, f"(exec 9>>{path}) 2>/dev/null && echo OPENED") == ""
+
+
+def test_docker_and_the_hosts_sockets_are_not_there(sandbox: Sandbox) -> None:
+    look = "ls /var/run/docker.sock /run/docker.sock /run/containerd 2>/dev/null; "
+    look += "find / -maxdepth 3 -type s -not -path '/proc/*' 2>/dev/null; "
+    look += "env | grep -i -e docker -e ssh"
+    assert output(sandbox, look) == ""
+
+
+def test_what_listens_on_the_host_is_not_reached(sandbox: Sandbox) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        port = server.getsockname()[1]
+        addresses = {"127.0.0.1", "172.17.0.1", *socket.gethostbyname_ex(socket.gethostname())[2]}
+        for address in addresses:
+            tried = f"(exec 9<>/dev/tcp/{address}/{port}) 2>/dev/null && echo REACHED"
+            assert output(sandbox, tried) == ""
+        # Nor by the abstract sockets that a shared network namespace would share.
+        server.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_the_hosts_secrets_are_not_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_TOKEN", "a-secret-of-the-host")
+    look = "cat /proc/*/environ /proc/1/cmdline /etc/shadow ~/.netrc /root/.ssh/* 2>/dev/null "
+    look += "| tr '\\0' '\\n' | grep -e a-secret-of-the-host -e '^root:[^x]'"
+    assert output(sandbox, look) == ""
+
+
+def test_new_rights_are_not_had(sandbox: Sandbox) -> None:
+    for attempt in (
+        "unshare --mount true",
+        "mount -t tmpfs none /mnt",
+        "chroot / true",
+        "su -c true",
+        "mknod /tmp/sda b 8 0",
+        "cp /bin/bash /tmp/b && chmod u+s /tmp/b && /tmp/b -p -c '(($EUID == 0))'",
+        "python3 -c 'import os; os.setuid(0)'",
+        "kill -9 1; sleep 0.1; ((0))",
+    ):
+        tried = f"( {attempt} ) >/dev/null 2>&1 && id -u && echo HAD"
+        said = output(sandbox, tried)
+        # A user namespace of its own gives rights over nothing but itself.
+        assert "HAD" not in said or attempt.startswith(("unshare", "chroot")), attempt
+
+
+def test_a_disk_filler_of_many_files_is_stopped_and_told(kind: str, open_kind: OpenSandbox) -> None:
+    sandbox = open_kind(kind, limits=SMALL)
+    fill = "for i in {1..100}; do head -c 4M /dev/zero >f$i; done; sleep 1000"
+    result = sandbox.shell().run(fill, timeout_s=50)
+    assert result.shell_died and "over its limit of 64 MB" in result.cause
+    assert disk_usage(sandbox.workspace.path) < 3_000_000_000
+    # What is there can be removed, and the work goes on.
+    assert output(sandbox, "rm f* && echo removed") == "removed\n"
+    assert output(sandbox, "echo fine >a.py && cat a.py") == "fine\n"
+
+
+def test_a_disk_filler_in_the_background_is_stopped_too(kind: str, open_kind: OpenSandbox) -> None:
+    sandbox = open_kind(kind, limits=SMALL)
+    fill = "i=0; while ((++i)); do head -c 4M /dev/zero >f$i; done"
+    sandbox.shell().run(f"setsid bash -c '{fill}' >/dev/null 2>&1 &", timeout_s=30)
+    told = threading.Event()
+    for _ in range(200):
+        if sandbox.trouble():  # type: ignore[attr-defined]
+            told.set()
+            break
+        told.wait(0.1)
+    assert told.is_set()
+    # It is told and then killed; from then on nothing grows.
+    told.clear()
+    sizes = [disk_usage(sandbox.workspace.path)]
+    for _ in range(40):
+        told.wait(0.25)
+        sizes.append(disk_usage(sandbox.workspace.path))
+        if len(set(sizes[-3:])) == 1 and len(sizes) >= 3:
+            break
+    assert len(set(sizes[-3:])) == 1
+
+
+@pytest.mark.parametrize("place", ["/tmp", "~", "/dev/shm"])
+def test_what_is_in_memory_is_bounded(place: str, kind: str, open_kind: OpenSandbox) -> None:
+    sandbox = open_kind(kind, limits=replace(SMALL, disk_mb=4096))
+    said = output(sandbox, f"head -c 600M /dev/zero >{place}/big; echo; stat -c %s {place}/big")
+    assert int(said.split()[-1]) <= 260 * 1024**2 if said.split()[-1].isdigit() else True
+    sandbox.shell().close()
+    assert output(sandbox, f"rm -f {place}/big; echo fine") == "fine\n"
+
+
+def test_a_hostile_repository_inside_runs_nothing_outside(sandbox: Sandbox, tmp_path: Path) -> None:
+    flag = tmp_path / "owned"
+    plant = (
+        f"printf '#!/bin/sh\\ntouch {flag}\\n' >evil; chmod 755 evil; "
+        "git config core.fsmonitor $PWD/evil; git config core.hooksPath $PWD; "
+        "git config filter.e.clean $PWD/evil; git config diff.external $PWD/evil; "
+        "echo '* filter=e diff=e' >.gitattributes; cp evil pre-commit; cp evil post-checkout; "
+        "git init -q sub/inner; "
+        "printf '[submodule \"x\"]\\npath=x\\nurl=ext::evil\\n' >.gitmodules; "
+        "ln -s / slash; ln -s ../../.. up; touch $'new\\nline'; mkfifo .gitignore 2>/dev/null"
+    )
+    output(sandbox, plant)
+    checkpoint = sandbox.workspace.checkpoint()
+    patch = sandbox.workspace.diff()
+    sandbox.workspace.rollback(checkpoint)
+    assert '"b/new\\nline"' in patch and "b/slash" in patch
+    assert not flag.exists() and not os.path.lexists(f"{flag}")
