@@ -1,6 +1,6 @@
 """Ten thousand generated edits and patches: is what is written ever wrong?
 
-    python benchmarks/edits.py [--cases N] [--seed N]
+    python benchmarks/edits.py [--cases N] [--seed N] [--add]
 
 Each case makes files in odd forms (CRLF, mixed endings, no last line feed, marks, Latin-1,
 UTF-16, repeated lines), a change of them, and other changes elsewhere that happened meanwhile. The
@@ -431,16 +431,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="add to the results that are there")
     arguments = parser.parse_args()
     began = time.perf_counter()
     report = fuzz(arguments.cases, arguments.seed)
+    before: dict[str, Any] = {"seeds": [], "seconds": 0, "wrong": 0, "counts": {}}
+    if arguments.add and RESULTS.is_file():
+        before = json.loads(RESULTS.read_text())
     result = {
         "question": "generated edits and patches whose content was wrong, or that raised",
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": arguments.seed,
-        "seconds": round(time.perf_counter() - began),
-        "wrong": len(report.wrong),
-        "counts": dict(sorted(report.counts.items())),
+        "seeds": [*before["seeds"], arguments.seed],
+        "seconds": before["seconds"] + round(time.perf_counter() - began),
+        "wrong": before["wrong"] + len(report.wrong),
+        "counts": dict(sorted((report.counts + Counter(before["counts"])).items())),
     }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
