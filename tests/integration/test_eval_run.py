@@ -16,10 +16,11 @@ import pytest
 from agent.errors import ConfigError
 from agent.loading import LoadedModel
 from agent.trajectory import read_records
+from evals import grade
 from evals.begin import Options, begin
 from evals.errors import DatasetError, RunError
 from evals.rundir import RunFolder
-from tests.support.evaluation import turns, write_tasks
+from tests.support.evaluation import call, turns, write_tasks
 
 SUITE = str(Path(__file__).parents[1] / "support" / "small_suite.py")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -193,3 +194,27 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_was_done(tmp_path: 
     assert 0 < found["kept"] < found["of"]
     assert found["whole"]
     assert found["then"] == found["of"]
+
+
+def test_the_worked_example_of_an_adapter_runs_and_grades(
+    tmp_path: Path, scripted_model: Callable[..., LoadedModel]
+) -> None:
+    tasks = tmp_path / "documents"
+    for name, wanted in (("hello", "hello"), ("other", "world")):
+        (tasks / name / "tests").mkdir(parents=True)
+        (tasks / name / "prompt.md").write_text("Write a program that says hello.\n")
+        (tasks / name / "tests" / "run.sh").write_text(f'[ "$(sh say.sh)" = {wanted} ]\n')
+    write = call("write_file", file_path="say.sh", content="echo hello\n")
+    model = scripted_model(
+        f"Write.\n</think>\n\n{write}",
+        f"Done.\n</think>\n\n{call('submit', summary='says hello')}",
+    )
+    adapter = str(Path(__file__).parents[2] / "examples" / "suite_adapter.py")
+    chosen = Options(adapter, str(tasks), tmp_path / "run", workers=1)
+    assert begin(chosen, FLAGS, model=model) == 0
+    assert grade.grade(grade.Options(chosen.place)) == 0
+    verdicts = RunFolder(chosen.place).grades()
+    assert (verdicts["hello", 1].resolved, verdicts["other", 1].resolved) == (True, False)
+    (tasks / "hello" / "tests" / "run.sh").unlink()
+    with pytest.raises(DatasetError, match="which grading needs"):
+        begin(chosen, FLAGS, model=model)
