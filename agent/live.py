@@ -39,8 +39,9 @@ from agent.liverecord import (
 )
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
-from agent.memory import Memory, first_notes
+from agent.memory import Memory
 from agent.mirror import Mirror
+from agent.overview import overview
 from agent.prompt import WITH_A_PERSON, first_messages, later_text
 from agent.resume import Resumption, recall
 from agent.running import open_box, run_limits, sampling_of
@@ -422,7 +423,7 @@ class LiveSession:
                 root=self._sandbox.root,
                 network=self.settings.online,
                 system=WITH_A_PERSON,
-                notes=first_notes(self.repo),
+                notes=overview(self.repo, self._sandbox, self.settings, self.model),
             )
         last = self.steps[-1]
         answers = answer_texts(last.message, last.observations)
