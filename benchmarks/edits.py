@@ -12,6 +12,7 @@ benchmarks/results/edits.json; exits with 1 if any content was wrong or any call
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import shutil
@@ -111,15 +112,14 @@ class Fuzz:
         self.registry = Registry(ToolContext(self.sandbox))
 
     def run(self, cases: int) -> Report:
-        """Run ``cases`` cases, of each kind in turn."""
-        kinds = (self.edit, self.diff, self.envelope, self.broken)
-        for number in range(cases):
-            kind = kinds[number % len(kinds)]
+        """Make ``cases`` calls, of each kind in turn; a case without a change makes none."""
+        kinds = itertools.cycle((self.edit, self.diff, self.envelope, self.broken))
+        while self.report.counts["calls"] < cases:
+            kind = next(kinds)
             for path in self.top.iterdir():
                 if path.name != ".git":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.registry.context.seen.clear()
-            self.report.counts["cases"] += 1
             kind()
         self.sandbox.close()
         return self.report
@@ -336,6 +336,7 @@ class Fuzz:
 
     def call(self, name: str, **arguments: Any) -> Observation:
         """Call a tool; an exception inside shows in its text."""
+        self.report.counts["calls"] += 1
         seen = self.registry.run(name, arguments)
         self.check(name, not seen.text.startswith("internal error"), seen.text)
         return seen

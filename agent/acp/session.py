@@ -37,7 +37,9 @@ from agent.live import LiveSession, Turn
 from agent.policy import Policy
 from agent.store import SavedSession
 from agent.surroundings import Surroundings
+from agent.toolbox import Toolbox
 from agent.types import Failed, Interrupted, LimitReached
+from tools.mcp.spec import McpServer
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class EditorSession:
         settings: Settings,
         mode: Mode,
         policy: Policy,
+        servers: tuple[McpServer, ...],
         hub: Hub,
         request: Callable[[str, Any], Any],
         outbox: Outbox,
@@ -85,9 +88,10 @@ class EditorSession:
         self._updates = Updates(outbox.put, terminals=hub.abilities.terminals)
         approver = Permission(session_id, self.ask_client, self._updates)
         self._approvals = Approvals(mode=ASKED[mode], approver=approver, rules=policy.rules)
+        self._toolbox = Toolbox((*policy.servers, *servers))
         self._around = Surroundings(
             listen=self._updates,
-            control=Control(self._approvals, hooks=policy.hooks),
+            control=Control(self._approvals, hooks=policy.hooks, toolbox=self._toolbox),
             files=lambda exchange: EditorFiles(
                 exchange,
                 session_id,
@@ -142,6 +146,7 @@ class EditorSession:
         self._around.halted.set()
         self._cancelled.set()
         await self._on_thread(self._shut)
+        await self._on_thread(self._toolbox.close)
         self._thread.shutdown(wait=False)
 
     async def replay(self, saved: SavedSession) -> None:

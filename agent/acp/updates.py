@@ -33,6 +33,7 @@ from agent.events import (
     CallRunning,
     CallWriting,
     CommandOutput,
+    Compacted,
     ContentDelta,
     Event,
     Notice,
@@ -79,6 +80,12 @@ def plan(call: ToolCall) -> AgentPlanUpdate | None:
     """The plan that a call of ``todo_write`` sets."""
     entries = plan_of(call.arguments)
     return None if entries is None else AgentPlanUpdate(session_update="plan", entries=entries)
+
+
+def compacted_line(before: int, after: int, kept: str) -> str:
+    """That the context was given up."""
+    where = f"; as it was before it is session {kept}" if kept else ""
+    return f"[context emptied: {after:,} of {before:,} tokens are left{where}]\n"
 
 
 def call_id(step: int, number: int) -> str:
@@ -130,6 +137,8 @@ class Updates:
                 self._put(thought(text))
             case ContentDelta(text):
                 self._put(message(text))
+            case Compacted(before, after, kept):
+                self._put(thought(compacted_line(before, after, kept)))
             case Notice(text):
                 self._put(thought(f"[{text}]\n"))
             case CallWriting(name):

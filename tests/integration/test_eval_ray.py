@@ -23,8 +23,8 @@ from evals.suites.base import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = str(ROOT / "tests" / "support" / "small_suite.py")
-FLAGS = {"sandbox": "bubblewrap", "seed": 11, "max_steps": 2, "max_turn_tokens": 80}
-NAMES = ("anagrams", "clamp", "parity", "roman")
+FLAGS = {"sandbox": "bubblewrap", "seed": 11, "max_steps": 2, "max_turn_tokens": 40}
+NAMES = ("anagrams", "clamp", "parity")
 
 
 class Kills(Nobody):
@@ -73,7 +73,8 @@ def test_ray_gives_the_predictions_of_a_local_run_though_an_engine_is_killed(
     spread, alone = folder.results(), RunFolder(tmp_path / "local").results()
     assert set(spread) == set(alone)
     for key, result in spread.items():
-        assert (result.exit_status, result.patch) == (alone[key].exit_status, alone[key].patch)
+        assert result.exit_status == alone[key].exit_status, result.summary
+        assert result.patch == alone[key].patch
         assert result.usage["context_tokens"] == alone[key].usage["context_tokens"]
     first, second = (
         json.loads((path / "preds.json").read_text()) for path in (folder.path, tmp_path / "local")
