@@ -9,7 +9,7 @@ Starts the real ``agent acp`` with the embedded model and drives it with the pro
 ``load``             ``session/load`` of a session of about 10,000 tokens, and what the next prompt
                      prefilled (its own tokens alone)
 ``cancels``          prompts cancelled after a random delay: how long until the answer, and what
-                     went wrong: no answer within 20 s, an answer that is neither ``cancelled`` nor
+                     went wrong: no answer within 60 s, an answer that is neither ``cancelled`` nor
                      that of a turn that had ended already, a command that still runs, processes
                      that are left when the session is closed
 
@@ -43,7 +43,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TASK = "is_even in parity.py is wrong\n\nCheck: python3 -m pytest -xq"
 BUGGY = "def is_even(number):\n    return number % 2 == 1\n"
 TEST = "from parity import is_even\n\n\ndef test_even():\n    assert is_even(4)\n"
-ANSWER_S = 20.0
+SLOW = "import sys\nimport time\n\nprint('F', flush=True)\ntime.sleep(0.5)\nsys.exit(1)\n"
+"""What stands for pytest, so that a command runs for a while in any sandbox."""
+
+ANSWER_S = 60.0
 TURNS_A_SESSION = 25
 PROMPTS = 20
 
@@ -75,6 +78,7 @@ def make_repo(folder: Path) -> Path:
     repo.mkdir()
     (repo / "parity.py").write_text(BUGGY)
     (repo / "test_parity.py").write_text(TEST)
+    (repo / "pytest.py").write_text(SLOW)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *arguments], cwd=repo, check=True)
@@ -190,7 +194,7 @@ async def cancels(agent: Any, pid: int, repo: Path, number: int, seed: int) -> d
             session = made.session_id
         (repo / "parity.py").write_text(BUGGY)
         asked = asyncio.ensure_future(agent.prompt(session_id=session, prompt=[text_block(TASK)]))
-        await asyncio.sleep(draw.uniform(0.0, 2.0))
+        await asyncio.sleep(draw.uniform(0.0, 1.0))
         over = asked.done()
         cancelled = time.perf_counter()
         await agent.cancel(session_id=session)

@@ -78,6 +78,8 @@ def _update(update: dict[str, Any]) -> dict[str, Any] | None:
     kind = update["sessionUpdate"]
     if kind in CHUNKS:
         return {"update": kind, "text": update["content"]["text"]}
+    if kind == "available_commands_update":
+        return None  # at the same time as the client's first prompt
     if kind == "tool_call_update" and not {"title", "status"} & update.keys():
         return None  # running output: as often as there was time for
     if kind not in ("tool_call", "tool_call_update", "plan"):
