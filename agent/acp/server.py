@@ -198,6 +198,7 @@ class Server:
         hub = await self._ready()
         settings = hub.stored(copy)
         fork = self._make(copy.id, session.folder, settings, hub, mcp_servers, session.mode)
+        fork.titled = True
         fork.start()
         return ForkSessionResponse(session_id=fork.id, **await self._choices(fork))
 
@@ -337,6 +338,7 @@ class Server:
             settings = hub.stored(saved)
             await asyncio.to_thread(_not_in_use, saved)
             session = self._make(saved.id, folder, settings, hub, servers)
+        session.titled = bool(saved.data.get("task"))
         session.start()
         return session, saved
 
@@ -384,11 +386,7 @@ class Server:
         return await self._connection.send_request(method, serialize_params(params))
 
     async def _options(self, session: EditorSession) -> list[Option]:
-        from agent.acp.options import options
-
-        hub = await self._ready()
-        names = await asyncio.to_thread(hub.model_names)
-        return options(session.mode, session.settings, names)
+        return await asyncio.to_thread(session.options)
 
     async def _choices(self, session: EditorSession) -> dict[str, Any]:
         from agent.acp.options import modes

@@ -372,3 +372,22 @@ def test_the_clients_mcp_servers_give_tools(serve, script, buggy_repo, tmp_path)
         script.turn(script.call("mcp__my_tests__add", a=2, b=3)),
         script.turn(content="Five."),
     )
+
+
+def test_output_as_the_client_shows_terminals(serve, script, buggy_repo) -> None:
+    async def test(client: RawClient) -> None:
+        await client.initialize(fs={}, _meta={"terminal_output": True})
+        session = await client.new(buggy_repo)
+        await client.prompt(session, "run it")
+        meta = [u["_meta"] for u in client.told("tool_call_update") if "_meta" in u]
+        name = meta[0]["terminal_info"]["terminal_id"]
+        data = "".join(m["terminal_output"]["data"] for m in meta if "terminal_output" in m)
+        assert data == "one\ntwo\n"
+        assert meta[-1]["terminal_exit"] == {"terminal_id": name, "exit_code": 3, "signal": None}
+
+    command = "echo one; echo two; (exit 3)"
+    serve(
+        test,
+        script.turn(script.call("run_shell_command", command=command)),
+        script.turn(content="Done."),
+    )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -114,3 +117,20 @@ def test_what_goes_out_is_one_line_of_unicode() -> None:
         first, second = file.read().splitlines()
     assert json.loads(first)["result"]["text"] == "a\nb?\u2028"
     assert json.loads(second)["error"]["data"] == {"details": "prompt.0: Field required"}
+
+
+def test_whatever_else_prints_lands_in_the_log(tmp_path: Path) -> None:
+    program = (
+        "import os, subprocess, sys\n"
+        "from agent.acp.stdio import take\n"
+        f"log = os.open({str(tmp_path / 'log')!r}, os.O_WRONLY | os.O_CREAT)\n"
+        "read, write = take(log)\n"
+        "print('printed', flush=True)\n"
+        "subprocess.run(['sh', '-c', 'echo child; cat'], check=True)\n"
+        "os.write(write, os.read(read, 100))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=b"frame\n", capture_output=True, check=True
+    )
+    assert done.stdout == b"frame\n"
+    assert (tmp_path / "log").read_text() == "printed\nchild\n"
