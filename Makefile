@@ -40,6 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: installing the project and what its tests use"
 	@$(PIP) install -qq -c constraints.txt -e '.[test]'
 	@rm -f $(VENV)/.installed-* && touch $@
+	@scripts/setup-editor-client
 
 native: $(STAMP)
 	@$(PY) -m kernels.native.build

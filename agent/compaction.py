@@ -147,6 +147,21 @@ class Compactor:
         return [[*system, Message("user", "\n\n".join([*words, *parts]))] for parts in choices]
 
 
+Compact = Callable[[Loop, Sequence[Message], int], Opening | None]
+
+
+def either(once: Compact, later: Compact | None) -> Compact:
+    """``once`` for the first call, and ``later``, if any, for those where it did nothing."""
+    first: list[Compact] = [once]
+
+    def compact(loop: Loop, news: Sequence[Message], new_tokens: int) -> Opening | None:
+        if first and (opening := first.pop()(loop, news, new_tokens)):
+            return opening
+        return later(loop, news, new_tokens) if later is not None else None
+
+    return compact
+
+
 def keeper(saved: SavedSession) -> str:
     """Copy ``saved`` as it is on disk. Returns the copy's id; raises ``StoreError``."""
     copy = Store(saved.path.parent).copy(

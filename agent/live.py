@@ -19,6 +19,7 @@ from typing import Self
 from agent import report as reporting
 from agent.begin import Beginning
 from agent.check import run_check
+from agent.compaction import Compact, Compactor, either, keeper
 from agent.config import Settings
 from agent.context import Budget
 from agent.conversation import Conversation
@@ -26,26 +27,18 @@ from agent.errors import ConfigError
 from agent.events import CheckDone, CommandOutput
 from agent.history import History, history_of, records_of
 from agent.hooks import Hooks
-from agent.liverecord import (
-    IDLE,
-    begun,
-    ending,
-    first_tree,
-    forget_if_unused,
-    pulled_after,
-    register,
-    turn_starts,
-    write_told,
-)
+from agent.liveopen import Opened, opened_new, opened_saved
+from agent.liverecord import begun, ending, first_tree, pulled_after, turn_starts, write_told
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
-from agent.memory import Memory, first_notes
+from agent.memory import Memory
 from agent.mirror import Mirror
+from agent.overview import overview
 from agent.prompt import WITH_A_PERSON, first_messages, later_text
 from agent.resume import Resumption, recall
-from agent.running import open_box, run_limits, sampling_of
-from agent.states import catch_up, foreign, keep_point, nearest
-from agent.store import RUNNING, SavedSession, Store, new_session_id, now
+from agent.running import run_limits, sampling_of
+from agent.states import catch_up, keep_point, nearest
+from agent.store import SavedSession, Store, new_session_id, now
 from agent.surroundings import Surroundings
 from agent.trajectory import TrajectoryWriter
 from agent.types import CheckRun, Failed, LimitReached, RunResult, Step, Task
@@ -54,7 +47,6 @@ from model.messages import Message
 from model.session import Session, Snapshot, Usage
 from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError
-from sandboxes.rebuild import Origin
 from sandboxes.workspace import Workspace
 from tools.registry import Registry
 from tools.types import ToolContext
@@ -77,7 +69,8 @@ class LiveSession:
     """One session, claimed by this process; one thread at a time uses it.
 
     A turn that could not go on (``Failed``) leaves the session ``broken``: close it and open it
-    again from what is saved.
+    again from what is saved. With ``compacts`` the next turn begins by giving up the context for an
+    account of it.
     """
 
     def __init__(
@@ -93,13 +86,16 @@ class LiveSession:
         self.settings = settings
         self.model = model
         self.broken = False
+        self.compacts = False
         self.steps: list[Step] = []
         self._around = around
         self._stack = stack
         self._budget = Budget(run_limits(settings), model.engine.context_length)
         self._unheard: tuple[Message, ...] = ()
+        self._begun: Opening | None = None
         self._told_check = saved.data.get("check")
         self._snapshots: dict[int, Snapshot] = {}
+        self._snapshots_of: Session | None = None
         self._sandbox: Sandbox
         self._workspace: Workspace
         self._mirror: Mirror
@@ -122,20 +118,12 @@ class LiveSession:
 
         Raises ``StoreError``, ``SandboxError``; nothing is left behind then.
         """
-        name = name or new_session_id()
-        with ExitStack() as stack:
-            workspace = Workspace.create(repo, ignored=settings.ignored_files)
-            stack.callback(workspace.close)
-            sandbox = stack.enter_context(open_box(settings, workspace, name))
-            saved = register(store, name, repo, settings, model, workspace)
-            stack.callback(forget_if_unused, store, saved.path)
-            saved = stack.enter_context(saved.claim())
-            workspace.keep_record(saved.files)
-            live = cls(saved, settings, model, around or Surroundings(), stack.pop_all())
+        around = around or Surroundings()
+        parts = opened_new(repo, settings, model, store=store, name=name or new_session_id())
+        live = cls(parts.saved, settings, model, around, parts.stack)
         with live._or_closed():
-            live._furnish(workspace, sandbox, model.engine.session(seed=settings.seed))
-            live._trajectory.write("session", **saved.data)
-            live.saved = saved.update(status=IDLE, root=sandbox.root)
+            live._furnish(parts)
+            live._trajectory.write("session", **parts.saved.data)
         return live
 
     @classmethod
@@ -153,38 +141,15 @@ class LiveSession:
         ``ConfigError``, ``StoreError``, ``SandboxError``; the session is as it was then.
         """
         around = around or Surroundings()
-        with ExitStack() as stack:
-            saved = stack.enter_context(saved.claim())
-            parts = Resumption(saved, None, settings, model, around.listen, _never, around.control)
-            records = records_of(saved)
-            whole = history_of(records)
-            history = parts.without_half_a_step(records, whole)
-            data = saved.data
-            origin = Origin(saved.files, str(data["baseline"]), str(data["head"]))
-            repo = Path(str(data["repo"]))
-            workspace = Workspace.reopen(
-                repo,
-                origin,
-                history.tree or first_tree(saved),
-                ignored=settings.ignored_files,
-            )
-            stack.callback(workspace.close)
-            sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
-            if "tokenizer" in foreign(saved, history, model):
-                # Its ids mean nothing here; the first turn encodes the conversation anew.
-                session = model.engine.session(seed=int(data.get("seed", 0)))
-            else:
-                session = parts.plan(history, None, sandbox, None).session
-            live = cls(saved, settings, model, around, stack.pop_all())
+        parts = opened_saved(saved, settings, model, around)
+        live = cls(parts.saved, settings, model, around, parts.stack)
         with live._or_closed():
-            live._furnish(workspace, sandbox, session)
-            if history.loose or len(history.steps) < len(whole.steps):
+            live._furnish(parts)
+            if parts.abandons:
                 live._trajectory.write(
-                    "rewind", to=len(history.steps), why="not completed", time=now()
+                    "rewind", to=len(parts.history.steps), why="not completed", time=now()
                 )
-            live._adopt(history)
-            status = "interrupted" if saved.status == RUNNING else saved.status
-            live.saved = saved.update(status=status, root=sandbox.root)
+            live._adopt(parts.history)
         return live
 
     @property
@@ -307,7 +272,8 @@ class LiveSession:
         stack.push(lambda kind, error, trace: self.close() if kind is not None else None)
         return stack
 
-    def _furnish(self, workspace: Workspace, sandbox: Sandbox, session: Session) -> None:
+    def _furnish(self, parts: Opened) -> None:
+        workspace, sandbox = parts.workspace, parts.sandbox
         self._workspace, self._sandbox = workspace, sandbox
         self._trajectory = self._stack.enter_context(self.saved.writer())
         self._stack.callback(lambda: self._conversation.session.close())
@@ -319,10 +285,11 @@ class LiveSession:
             on_output=lambda text: around.listen(CommandOutput(text)),
             count_tokens=self.model.chat.count_tokens,
         )
-        self._registry = Registry(
-            context, (*around.control.toolbox.tools(around.listen), *around.tools)
-        )
-        self._conversation = self._new_conversation(session)
+        tools = around.control.toolbox.tools(around.listen, self._halt)
+        self._registry = Registry(context, tools)
+        # Its parsers are processes.
+        self._stack.callback(context.code.close)
+        self._conversation = self._new_conversation(parts.session)
         self._mirror = Mirror(workspace, around.files, pulled=self._note_pulled)
 
     def _new_conversation(self, session: Session) -> Conversation:
@@ -365,7 +332,7 @@ class LiveSession:
         self._told(news)
         named = {} if self.saved.data.get("task") else {"task": text.strip()}
         self.saved = begun(self.saved, self.settings, self.model, len(self.steps), **named)
-        opening = self._opening(news)
+        opening = self._resumed(news[-1]) or self._opening(news)
         first = len(self.steps)
         loop = Loop(
             self._conversation,
@@ -379,6 +346,7 @@ class LiveSession:
             mark=lambda: keep_point(self.saved, self._conversation.session),
             steps=self.steps,
             allowed_from=first,
+            compact=self._compactor(),
             overseers=(
                 self._hooks(),
                 self._mirror,
@@ -396,8 +364,25 @@ class LiveSession:
         finally:
             self.steps = loop.steps
         self._unheard = self._left_unheard(loop, result, first)
+        self._begun = loop.opening if self._unheard else None
         self._mirror.look()
         return result
+
+    def _compactor(self) -> Compact | None:
+        """What gives up a context that is full, or, once, one that the user wants given up."""
+        forced, self.compacts = self.compacts, False
+        settings, engine = self.settings, self.model.engine
+        warm = WarmCache(engine, settings.warm_cache_mb)
+        beginning = Beginning(self.model, warm, int(self.saved.data.get("seed", 0)))
+
+        def at(share: float) -> Compactor:
+            listen = self._around.listen
+            return Compactor(self.saved, beginning, share, listen, lambda: keeper(self.saved))
+
+        when_full = at(settings.compact_at) if settings.compact else None
+        if not forced:
+            return when_full
+        return either(at(self._conversation.tokens / engine.context_length), when_full)
 
     def _left_unheard(self, loop: Loop, result: RunResult, first: int) -> tuple[Message, ...]:
         """What the model must be told before the next message."""
@@ -422,7 +407,7 @@ class LiveSession:
                 root=self._sandbox.root,
                 network=self.settings.online,
                 system=WITH_A_PERSON,
-                notes=first_notes(self.repo),
+                notes=overview(self.repo, self._sandbox, self.settings, self.model),
             )
         last = self.steps[-1]
         answers = answer_texts(last.message, last.observations)
@@ -431,6 +416,16 @@ class LiveSession:
     def _told(self, news: Sequence[Message]) -> None:
         """Write down what the model is about to hear, before it does."""
         write_told(self._trajectory, news, self.settings, self.model)
+
+    def _resumed(self, said: Message) -> Opening | None:
+        """A prompt for an emptied context that was not heard to its end, with ``said`` in it."""
+        begun, self._begun = self._begun, None
+        if begun is None or begun.compacted is None:
+            return None
+        longer = self._conversation.lengthened
+        return dataclasses.replace(
+            begun, ids=longer(begun.ids, said), written=longer(begun.written, said)
+        )
 
     def _opening(self, news: Sequence[Message]) -> Opening | None:
         """The encoded prompt where it is not simply appended: old reasoning dropped, other ids."""
@@ -458,7 +453,10 @@ class LiveSession:
         if not self.broken:
             self._workspace.rebase(self._mirror.base)
             end = {**end, "baseline": self._mirror.base}
-            self._snapshots[len(self.steps)] = self._conversation.session.snapshot()
+            if self._snapshots_of is not self._conversation.session:
+                self._snapshots.clear()
+            self._snapshots_of = self._conversation.session
+            self._snapshots[len(self.steps)] = self._snapshots_of.snapshot()
             for old in sorted(self._snapshots)[:-SNAPSHOTS]:
                 del self._snapshots[old]
         self.saved = self.saved.update(**end)
@@ -468,7 +466,7 @@ class LiveSession:
     def _restore(self, step: int, target: History) -> int:
         """Bring the model's state back to the end of ``step``; returns the tokens prefilled."""
         session, cost = self._conversation.session, 0
-        point = self._snapshots.get(step)
+        point = self._snapshots.get(step) if session is self._snapshots_of else None
         if point is not None and point.length == len(target.ids):
             session.restore(point)
         else:

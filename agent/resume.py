@@ -23,7 +23,7 @@ from agent.guard import guard_after
 from agent.history import History, history_of, records_of
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
-from agent.memory import first_notes
+from agent.overview import overview
 from agent.prompt import first_messages, later_text
 from agent.running import (
     Question,
@@ -125,7 +125,7 @@ class Resumption:
         fresh = self.message is not None or saved.status not in UNFINISHED
         other_check = check if check not in (None, data.get("check")) else None
         task = Task(str(data["task"]), repo, check or data.get("check"))
-        news = self._news(history, task, sandbox.root, other_check) if asked else None
+        news = self._news(history, task, sandbox, other_check) if asked else None
         plan = self.plan(history, news, sandbox, seed)
         stack.callback(plan.session.close)
         trajectory = stack.enter_context(saved.writer())
@@ -231,14 +231,17 @@ class Resumption:
         return workspace
 
     def _news(
-        self, history: History, task: Task, root: str, other_check: str | None
+        self, history: History, task: Task, sandbox: Sandbox, other_check: str | None
     ) -> list[Message]:
         """What the model is told first: the task, or the answers to its last turn and a message."""
         if self.message is None and history.pending:
             return list(history.pending)
         if not history.steps:
             first = first_messages(
-                task, root=root, network=self.settings.online, notes=first_notes(task.repo)
+                task,
+                root=sandbox.root,
+                network=self.settings.online,
+                notes=overview(task.repo, sandbox, self.settings, self.model),
             )
             if self.message is not None:
                 first.append(Message("user", later_text(self.message, None)))

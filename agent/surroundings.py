@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.control import Control
 from agent.events import Listener, nobody
 from agent.mirror import OnDisk, UserFiles
 from sandboxes.exchange import Exchange
-from tools.types import ToolSpec
 
 
 @dataclass
 class Surroundings:
     """What a front end gives a session.
 
-    ``files`` makes the user's files from an exchange; ``tools`` are further tools, which stay open
-    as long as the session. While ``halted`` is set nothing goes on: whoever begins a turn clears
-    it, any thread may set it.
+    ``files`` makes the user's files from an exchange. While ``halted`` is set nothing goes on:
+    whoever begins a turn clears it, any thread may set it.
     """
 
     listen: Listener = nobody
     control: Control = field(default_factory=Control)
     files: Callable[[Exchange], UserFiles] = OnDisk
-    tools: Sequence[ToolSpec] = ()
     halted: threading.Event = field(default_factory=threading.Event)

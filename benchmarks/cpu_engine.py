@@ -1,7 +1,7 @@
 """Tenuto, transformers and llama.cpp on this CPU: the same random weights, prompt and threads.
 
     python benchmarks/cpu_engine.py --work DIR [--engines NAME,...] [--prompt 512] [--rounds 5]
-        [--decode 32] [--threads 2] [--llama-python PYTHON] [--record]
+        [--decode 32] [--threads 2] [--llama-python PYTHON] [--start] [--record]
 
 Engines are ``none``, ``int8``, ``int4`` (Tenuto), ``transformers``, ``BF16``, ``Q8_0``, ``Q4_0``,
 ``Q4_K_M`` (llama.cpp). Each runs in a process of its own; in each round all take their turn. First
@@ -125,11 +125,12 @@ class Worker:
 
 
 def limits(threads: int) -> dict[str, float]:
-    """What this machine gives at this moment: memory read in GB/s, bf16 GEMM in GFLOP/s."""
+    """What this machine gives at this moment: memory read in GB/s (by a bare loop, and by torch's
+    sum of 256 MB), bf16 GEMM in GFLOP/s (oneDNN)."""
     torch.set_num_threads(threads)
     data = torch.ones(256 << 20, dtype=torch.uint8).repeat(2)
     library = native()
-    reads, gemms = [], []
+    reads, gemms, sums = [], [], []
     rows, inputs, outputs = GEMM
     x, w = torch.randn(rows, inputs).bfloat16(), torch.randn(outputs, inputs).bfloat16()
     for _ in range(7):
@@ -140,10 +141,17 @@ def limits(threads: int) -> dict[str, float]:
             library.call.tenuto_read(data.data_ptr(), data.nbytes, threads)
         reads.append(data.nbytes / (perf_counter() - started) / 1e9)
         started = perf_counter()
+        data[: 256 << 20].view(torch.float32).sum()
+        sums.append((256 << 20) / (perf_counter() - started) / 1e9)
+        started = perf_counter()
         for _ in range(4):
             torch.nn.functional.linear(x, w)
         gemms.append(8 * rows * inputs * outputs / (perf_counter() - started) / 1e9)
-    return {"read_gb_s": statistics.median(reads), "gemm_gflop_s": statistics.median(gemms)}
+    return {
+        "read_gb_s": statistics.median(reads),
+        "torch_sum_gb_s": statistics.median(sums),
+        "gemm_gflop_s": statistics.median(gemms),
+    }
 
 
 def compare(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
@@ -168,21 +176,45 @@ def compare(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str
     return errors
 
 
-def measure(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
-    """Prefill and decode in turn; seconds of each round."""
+def measure(
+    workers: dict[str, Worker], options: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Prefill and decode in turn: tokens a second of each round, and the machine's limits.
+
+    The limits are taken anew in each round, since neighbours on a shared machine change them."""
     g = torch.Generator().manual_seed(1)
     ids = torch.randint(200_000, (options.prompt,), generator=g).tolist()
     samples: dict[str, Any] = {name: {"prefill": [], "decode": []} for name in workers}
     for worker in workers.values():
         worker.ask(prefill=ids[:64])
         worker.ask(decode=2)
+    seen: list[dict[str, float]] = []
     for _ in range(options.rounds):
+        seen.append(limits(options.threads))
         for name, worker in workers.items():
             seconds = worker.ask(prefill=ids)["seconds"]
             samples[name]["prefill"].append(options.prompt / seconds)
             seconds = worker.ask(decode=options.decode)["seconds"]
             samples[name]["decode"].append(options.decode / seconds)
-    return samples
+    return samples, {key: statistics.median(one[key] for one in seen) for key in seen[0]}
+
+
+def start(options: argparse.Namespace) -> dict[str, Any]:
+    """From a new process to the first token of a short prompt, weights in the page cache."""
+    found = {}
+    for name in OURS:
+        Worker(name, options).close()
+        seconds = []
+        for _ in range(3):
+            began = perf_counter()
+            worker = Worker(name, options)
+            worker.ask(prefill=list(range(16)))
+            seconds.append(perf_counter() - began)
+            memory = worker.peak_mb()
+            worker.close()
+        found[name] = {"seconds": round(statistics.median(seconds), 2), "memory_mb": memory}
+        print(f"{name:6} first token {found[name]['seconds']} s after the start, MB {memory}")
+    return found
 
 
 def table(samples: dict[str, Any], facts: dict[str, Any], limit: dict[str, float], at: int) -> None:
@@ -234,7 +266,14 @@ def main() -> None:
     parser.add_argument("--llama-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--no-compare", action="store_true")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--start", action="store_true", help="measure only the start")
     options = parser.parse_args()
+    if options.start:
+        found = start(options)
+        if options.record:
+            held = json.loads(RESULTS.read_text())
+            RESULTS.write_text(json.dumps(held | {"start": found}, indent=1) + "\n")
+        return
     config = ModelConfig.load(make_checkpoint(options.work / "model"))
     shapes = tensor_shapes(config, mtp=False)
     # Two operations a weight; the head runs for one position only.
@@ -244,8 +283,7 @@ def main() -> None:
         name: worker.ask() | {"flop": flop} for name, worker in workers.items() if name in OURS
     }
     errors = {} if options.no_compare else compare(workers, options)
-    limit = limits(options.threads)
-    samples = measure(workers, options)
+    samples, limit = measure(workers, options)
     more = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} x {platform.machine()}, {platform.release()}",
@@ -262,7 +300,10 @@ def main() -> None:
         worker.close()
     if options.record:
         samples = record(f"prompt {options.prompt}", samples, more)
-    print(f"read {limit['read_gb_s']:.1f} GB/s, bf16 GEMM {limit['gemm_gflop_s']:.0f} GFLOP/s")
+    print(
+        f"read {limit['read_gb_s']:.1f} GB/s (torch sum {limit['torch_sum_gb_s']:.1f}),"
+        f" bf16 GEMM {limit['gemm_gflop_s']:.0f} GFLOP/s"
+    )
     table(samples, facts, limit, options.prompt)
     print(f"memory: {more['memory_mb']}")
 

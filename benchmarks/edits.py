@@ -1,6 +1,6 @@
 """Ten thousand generated edits and patches: is what is written ever wrong?
 
-    python benchmarks/edits.py [--cases N] [--seed N]
+    python benchmarks/edits.py [--cases N] [--seed N] [--add]
 
 Each case makes files in odd forms (CRLF, mixed endings, no last line feed, marks, Latin-1,
 UTF-16, repeated lines), a change of them, and other changes elsewhere that happened meanwhile. The
@@ -12,6 +12,7 @@ benchmarks/results/edits.json; exits with 1 if any content was wrong or any call
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import shutil
@@ -111,15 +112,14 @@ class Fuzz:
         self.registry = Registry(ToolContext(self.sandbox))
 
     def run(self, cases: int) -> Report:
-        """Run ``cases`` cases, of each kind in turn."""
-        kinds = (self.edit, self.diff, self.envelope, self.broken)
-        for number in range(cases):
-            kind = kinds[number % len(kinds)]
+        """Make ``cases`` calls, of each kind in turn; a case without a change makes none."""
+        kinds = itertools.cycle((self.edit, self.diff, self.envelope, self.broken))
+        while self.report.counts["calls"] < cases:
+            kind = next(kinds)
             for path in self.top.iterdir():
                 if path.name != ".git":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.registry.context.seen.clear()
-            self.report.counts["cases"] += 1
             kind()
         self.sandbox.close()
         return self.report
@@ -336,6 +336,7 @@ class Fuzz:
 
     def call(self, name: str, **arguments: Any) -> Observation:
         """Call a tool; an exception inside shows in its text."""
+        self.report.counts["calls"] += 1
         seen = self.registry.run(name, arguments)
         self.check(name, not seen.text.startswith("internal error"), seen.text)
         return seen
@@ -431,16 +432,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="add to the results that are there")
     arguments = parser.parse_args()
     began = time.perf_counter()
     report = fuzz(arguments.cases, arguments.seed)
+    before: dict[str, Any] = {"seeds": [], "seconds": 0, "wrong": 0, "counts": {}}
+    if arguments.add and RESULTS.is_file():
+        before = json.loads(RESULTS.read_text())
     result = {
         "question": "generated edits and patches whose content was wrong, or that raised",
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": arguments.seed,
-        "seconds": round(time.perf_counter() - began),
-        "wrong": len(report.wrong),
-        "counts": dict(sorted(report.counts.items())),
+        "seeds": [*before["seeds"], arguments.seed],
+        "seconds": before["seconds"] + round(time.perf_counter() - began),
+        "wrong": before["wrong"] + len(report.wrong),
+        "counts": dict(sorted((report.counts + Counter(before["counts"])).items())),
     }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

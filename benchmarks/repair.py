@@ -1,6 +1,7 @@
 """What share of held-out repair tasks does `agent solve` repair, one attempt each, in Docker?
 
     python benchmarks/repair.py TASKS.jsonl [--limit N] [--model NAME] [--temperature T]
+        [--quantize int8|int4]
 
 TASKS.jsonl is the `held_out.jsonl` of the training pipeline (`python -m evals.repair.pipeline`): no
 function in it, nor any other of its source, was in training. Tasks are taken in an order fixed by
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=None)
     parser.add_argument("--max-steps", type=int, default=30)
     parser.add_argument("--sandbox", default="docker")
+    parser.add_argument("--quantize", choices=("none", "int8", "int4"), default="none")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/repair.json"))
     options = parser.parse_args()
     settings = prepare(
@@ -91,9 +93,10 @@ def main() -> None:
             seed=options.seed,
             temperature=options.temperature,
             max_steps=options.max_steps,
+            quantize=options.quantize,
         )
     )
-    model = load_model(options.model)
+    model = load_model(options.model, quantize=options.quantize)
     tasks = chosen(options.tasks, options.limit, options.seed)
     solved = 0
 
@@ -137,6 +140,7 @@ def write(
             "seed": settings.seed,
             "temperature": settings.temperature,
             "max_steps": settings.max_steps,
+            "quantize": settings.quantize,
         },
         "machine": {
             "processor": platform.processor() or platform.machine(),

@@ -15,7 +15,7 @@ import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,12 @@ DEATHS = 5
 class EngineActor:
     """One engine in a process of its own. Its methods run in several threads at once."""
 
-    def __init__(self, suite: str, settings: Settings, images: Images) -> None:
+    def __init__(
+        self, suite: str, settings: Settings, images: Mapping[str, str], pull: bool
+    ) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="tenuto-engine-")
         store = Store(Path(self._scratch.name))
-        machine = Machine(settings, images)
+        machine = Machine(settings, Images(images, pull))
         model = load_model(settings.model, settings.kv_memory)
         self._worker = Worker(find_suite(suite), machine, model, store)
         self._stopped = threading.Event()
@@ -101,8 +103,8 @@ class Cluster:
                 max_concurrency=together + 1,
                 scheduling_strategy="SPREAD",
             )
-            settings, images = machine.settings, Images(machine.images.names, machine.images.pull)
-            cluster = cls(lambda: configured.remote(suite, settings, images), count)
+            names, pull = dict(machine.images.names), machine.images.pull
+            cluster = cls(lambda: configured.remote(suite, machine.settings, names, pull), count)
             yield cluster
         finally:
             with suppress(NameError):

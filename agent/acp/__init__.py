@@ -9,7 +9,7 @@
 ``permission``  asks the person
 ``files``       the user's files through the editor
 ``content``     a prompt's blocks as the text that the model reads
-``slash``       the commands a person types: /rewind, /fork, /thinking, /check
+``slash``       the commands a person types: /rewind, /fork, /compact, /thinking, /check
 ``options``     modes and configuration options
 
 The package of the protocol's Python SDK is called ``acp``; its pydantic models are version 1's. A

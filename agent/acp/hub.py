@@ -82,7 +82,8 @@ class Hub:
         """The checkpoint, loaded once. Raises ``ModelError``."""
         with self._lock(f"model {name}"):
             if name not in self._models:
-                self._models[name] = load_model(name)
+                own = load_settings(self.flags)
+                self._models[name] = load_model(name, own.kv_memory, own.quantize)
             return self._models[name]
 
     def model_names(self) -> list[str]:

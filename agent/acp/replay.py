@@ -39,12 +39,13 @@ def replay(records: Iterable[Mapping[str, Any]], places: Places) -> Iterator[Any
     steps: list[Step] = []
     for record in live_records(records):
         kind = record["type"]
-        if kind == "resume":
+        if kind in ("resume", "words"):
             pending = record.get("messages", ())
         elif kind == "prompt":
             yield from _turn(steps, kinds, places)
-            yield from _said(record["messages"])
-            steps = []
+            # An account of an emptied context stands in place of what the user said last.
+            yield from _said(pending if "compacted" in record else record["messages"])
+            steps, pending = [], ()
         elif kind == "step":
             steps.append(step_from_json(record))
             pending = ()

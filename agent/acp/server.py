@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from agent.acp.hub import Hub
     from agent.acp.options import Mode, Option
     from agent.acp.session import EditorSession
+    from agent.config import Settings
     from agent.store import SavedSession
 
 _log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Server:
                 prompt_capabilities=PromptCapabilities(
                     image=False, audio=False, embedded_context=True
                 ),
-                mcp_capabilities=McpCapabilities(http=False, sse=False),
+                mcp_capabilities=McpCapabilities(http=True, sse=False),
                 session_capabilities=SessionCapabilities(
                     list=SessionListCapabilities(),
                     resume=SessionResumeCapabilities(),
@@ -153,9 +154,8 @@ class Server:
         hub = await self._ready()
         await asyncio.to_thread(find_repository, folder)
         settings = await asyncio.to_thread(hub.settings, folder)
-        session = self._make(new_session_id(), folder, settings, hub)
+        session = self._make(new_session_id(), folder, settings, hub, mcp_servers)
         session.start()
-        session.greet()
         return NewSessionResponse(session_id=session.id, **await self._choices(session))
 
     async def load_session(
@@ -167,10 +167,9 @@ class Server:
         **_: Any,
     ) -> LoadSessionResponse:
         """Tell the session's conversation again, then answer."""
-        session, saved = await self._open(cwd, session_id, additional_directories)
+        session, saved = await self._open(cwd, session_id, additional_directories, mcp_servers)
         if saved is not None:
             await session.replay(saved)
-        session.greet()
         return LoadSessionResponse(**await self._choices(session))
 
     async def resume_session(
@@ -182,8 +181,7 @@ class Server:
         **_: Any,
     ) -> ResumeSessionResponse:
         """Go on with a session without telling its conversation."""
-        session, _saved = await self._open(cwd, session_id, additional_directories)
-        session.greet()
+        session, _saved = await self._open(cwd, session_id, additional_directories, mcp_servers)
         return ResumeSessionResponse(**await self._choices(session))
 
     async def fork_session(
@@ -195,12 +193,13 @@ class Server:
         **_: Any,
     ) -> ForkSessionResponse:
         """A second session that goes on from where this one is."""
-        session, _saved = await self._open(cwd, session_id, additional_directories)
+        session, _saved = await self._open(cwd, session_id, additional_directories, mcp_servers)
         copy = await session.fork()
         hub = await self._ready()
-        fork = self._make(copy.id, session.folder, hub.stored(copy), hub, session.mode)
+        settings = hub.stored(copy)
+        fork = self._make(copy.id, session.folder, settings, hub, mcp_servers, session.mode)
+        fork.titled = True
         fork.start()
-        fork.greet()
         return ForkSessionResponse(session_id=fork.id, **await self._choices(fork))
 
     async def list_sessions(
@@ -319,7 +318,7 @@ class Server:
         return session
 
     async def _open(
-        self, cwd: str, session_id: str, more: list[str] | None
+        self, cwd: str, session_id: str, more: list[str] | None, servers: Sequence[Any] | None
     ) -> tuple[EditorSession, SavedSession | None]:
         """The session of that id, opened if it is not; and its record, if it has one yet."""
         folder = _folder(cwd, more)
@@ -338,7 +337,8 @@ class Server:
         if session is None:
             settings = hub.stored(saved)
             await asyncio.to_thread(_not_in_use, saved)
-            session = self._make(saved.id, folder, settings, hub)
+            session = self._make(saved.id, folder, settings, hub, servers)
+        session.titled = bool(saved.data.get("task"))
         session.start()
         return session, saved
 
@@ -350,9 +350,16 @@ class Server:
         return saved
 
     def _make(
-        self, session_id: str, folder: Path, settings: Any, hub: Hub, mode: Mode | None = None
+        self,
+        session_id: str,
+        folder: Path,
+        settings: Settings,
+        hub: Hub,
+        servers: Sequence[Any] | None,
+        mode: Mode | None = None,
     ) -> EditorSession:
         from agent.acp.outbox import Outbox
+        from agent.acp.servers import servers_given
         from agent.acp.session import EditorSession
         from agent.policy import load_policy
 
@@ -362,7 +369,8 @@ class Server:
             folder,
             settings,
             mode or self._mode,
-            load_policy(folder),
+            load_policy(folder, mcp_from_repo=settings.mcp_from_repo),
+            servers_given(servers),
             hub,
             self._ask,
             Outbox(send),
@@ -378,16 +386,14 @@ class Server:
         return await self._connection.send_request(method, serialize_params(params))
 
     async def _options(self, session: EditorSession) -> list[Option]:
-        from agent.acp.options import options
-
-        hub = await self._ready()
-        names = await asyncio.to_thread(hub.model_names)
-        return options(session.mode, session.settings, names)
+        return await asyncio.to_thread(session.options)
 
     async def _choices(self, session: EditorSession) -> dict[str, Any]:
         from agent.acp.options import modes
 
         found = await self._options(session)
+        # After the answer: before it a client may not know the session yet.
+        asyncio.get_running_loop().call_soon(session.greet)
         return {"modes": modes(session.mode), "config_options": found}
 
 

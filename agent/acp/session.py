@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from acp.exceptions import RequestError
-from acp.schema import CurrentModeUpdate, SessionInfoUpdate
+from acp.schema import ConfigOptionUpdate, CurrentModeUpdate, SessionInfoUpdate
 
 from agent.acp.calls import Places
 from agent.acp.content import Prompt
 from agent.acp.files import EditorFiles
 from agent.acp.hub import Hub
-from agent.acp.options import ASKED, Mode, mode_named
+from agent.acp.options import ASKED, Mode, Option, mode_named, options
 from agent.acp.outbox import Outbox
 from agent.acp.permission import Permission
 from agent.acp.replay import replay
@@ -37,7 +37,9 @@ from agent.live import LiveSession, Turn
 from agent.policy import Policy
 from agent.store import SavedSession
 from agent.surroundings import Surroundings
+from agent.toolbox import Toolbox
 from agent.types import Failed, Interrupted, LimitReached
+from tools.mcp.spec import McpServer
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class EditorSession:
         settings: Settings,
         mode: Mode,
         policy: Policy,
+        servers: tuple[McpServer, ...],
         hub: Hub,
         request: Callable[[str, Any], Any],
         outbox: Outbox,
@@ -78,6 +81,7 @@ class EditorSession:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"session-{session_id}")
         self._cancelled = asyncio.Event()
+        self.titled = False
         self._busy = False
         self._closed = False
         self._live: LiveSession | None = None
@@ -85,9 +89,10 @@ class EditorSession:
         self._updates = Updates(outbox.put, terminals=hub.abilities.terminals)
         approver = Permission(session_id, self.ask_client, self._updates)
         self._approvals = Approvals(mode=ASKED[mode], approver=approver, rules=policy.rules)
+        self._toolbox = Toolbox((*policy.servers, *servers))
         self._around = Surroundings(
             listen=self._updates,
-            control=Control(self._approvals, hooks=policy.hooks),
+            control=Control(self._approvals, hooks=policy.hooks, toolbox=self._toolbox),
             files=lambda exchange: EditorFiles(
                 exchange,
                 session_id,
@@ -142,6 +147,7 @@ class EditorSession:
         self._around.halted.set()
         self._cancelled.set()
         await self._on_thread(self._shut)
+        await self._on_thread(self._toolbox.close)
         self._thread.shutdown(wait=False)
 
     async def replay(self, saved: SavedSession) -> None:
@@ -162,6 +168,17 @@ class EditorSession:
         self._approvals.mode = ASKED[self.mode]
         self.outbox.put(
             CurrentModeUpdate(session_update="current_mode_update", current_mode_id=self.mode)
+        )
+        self._loop.run_in_executor(None, self._tell_options)
+
+    def options(self) -> list[Option]:
+        """The configuration options as they are now. May look at the disk for checkpoints."""
+        return options(self.mode, self.settings, self._hub.model_names())
+
+    def _tell_options(self) -> None:
+        """Tell what changed otherwise than by the client's own choice of an option."""
+        self.outbox.put(
+            ConfigOptionUpdate(session_update="config_option_update", config_options=self.options())
         )
 
     async def set_option(self, name: str, value: str) -> None:
@@ -231,11 +248,12 @@ class EditorSession:
 
     def _announce(self, prompt: Prompt) -> None:
         """The first update after a prompt, at once: the title if there is none yet."""
-        title = next(iter(prompt.text.splitlines()), "")[:TITLE_CHARACTERS]
-        if self._live is None or not self._live.saved.data.get("task"):
+        if not self.titled and command_in(prompt.text) is None:
+            self.titled = True
+            title = next(iter(prompt.text.splitlines()), "")[:TITLE_CHARACTERS]
             self.outbox.put(SessionInfoUpdate(session_update="session_info_update", title=title))
-        else:
-            self.outbox.put(usage(self._live.used, self._live.model.engine.context_length))
+        elif (live := self._live) is not None:
+            self.outbox.put(usage(live.used, live.model.engine.context_length))
 
     def _ready(self) -> LiveSession:
         """The live session, opened or opened again if need be. On the session's thread."""
@@ -296,6 +314,7 @@ class EditorSession:
         def set_thinking(value: str) -> None:
             live.set_thinking(value)
             self.settings = live.settings
+            self._tell_options()
 
         said = run_command(command, live, self._hub.store, live.turns, set_thinking)
         self.outbox.put(message(said))

@@ -31,6 +31,7 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
         "nothing, or the number of the last step to keep",
     ),
     "fork": ("Make a second session that goes on from here", ""),
+    "compact": ("Empty the context with your next message, but for what is needed", ""),
     "thinking": ("How the model reasons from now on", "preserve, drop or off"),
     "check": ("Run the check, and remember it if one is given", "nothing, or a command"),
 }
@@ -77,6 +78,11 @@ def run_command(
             return _rewind(command.rest, live, turns())
         case "fork":
             return f"Forked: the new session is {live.fork(store).id}."
+        case "compact":
+            if not live.steps:
+                raise ConfigError("there is nothing to compact yet")
+            live.compacts = True
+            return "With your next message the context is emptied, but for what is needed."
         case "thinking":
             set_thinking(command.rest)
             return f"Thinking is now {command.rest}."

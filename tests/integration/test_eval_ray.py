@@ -1,0 +1,82 @@
+"""Engines by Ray, with the real package: the same predictions, also when one of them is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent.config import load_settings
+from agent.loading import load_model
+from evals.begin import Options, begin
+from evals.cluster import Cluster
+from evals.images import Images
+from evals.rundir import RunFolder
+from evals.runner import Job, Nobody, Runner
+from evals.suites import find_suite
+from evals.suites.base import Machine
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITE = str(ROOT / "tests" / "support" / "small_suite.py")
+FLAGS = {"sandbox": "bubblewrap", "seed": 11, "max_steps": 2, "max_turn_tokens": 40}
+NAMES = ("anagrams", "clamp", "parity")
+
+
+class Kills(Nobody):
+    """Kills an engine's process once every engine is at work."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.begins = 0
+        self.killed: list[int] = []
+        self.lock = threading.Lock()
+
+    def begun(self, job: Job) -> None:
+        """See ``runner.Watcher``."""
+        import ray
+
+        with self.lock:
+            self.begins += 1
+            if self.begins == 2:
+                number = ray.get(self.cluster.actors[0].process.remote())
+                os.kill(number, signal.SIGKILL)
+                self.killed.append(number)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_predictions_of_a_local_run_though_an_engine_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    local = Options(SUITE, None, tmp_path / "local", ids=NAMES, workers=1)
+    assert begin(local, FLAGS, model=load_model("embedded")) == 0
+
+    settings = load_settings(FLAGS)
+    folder = RunFolder(tmp_path / "spread")
+    instances = [i for i in find_suite(SUITE).load(None) if i.id in NAMES]
+    with folder.claim():
+        folder.begin({}, {})
+        machine = Machine(settings, Images())
+        with Cluster.start(SUITE, machine, workers=2, engines=2) as cluster:
+            watcher = Kills(cluster)
+            jobs = [Job(instance, 1) for instance in instances]
+            Runner(folder, "tenuto/embedded", cluster.execute, 2, watcher).run(jobs)
+    assert len(watcher.killed) == 1
+    spread, alone = folder.results(), RunFolder(tmp_path / "local").results()
+    assert set(spread) == set(alone)
+    for key, result in spread.items():
+        assert result.exit_status == alone[key].exit_status, result.summary
+        assert result.patch == alone[key].patch
+        assert result.usage["context_tokens"] == alone[key].usage["context_tokens"]
+    first, second = (
+        json.loads((path / "preds.json").read_text()) for path in (folder.path, tmp_path / "local")
+    )
+    assert first == second
