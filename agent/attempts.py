@@ -22,7 +22,7 @@ from agent.begin import Beginning, Trunk
 from agent.events import Event, FromAttempt, Listener, RunStarted
 from agent.failure import explain
 from agent.loop import Loop, Opening
-from agent.memory import first_notes
+from agent.overview import overview
 from agent.prompt import first_messages
 from agent.running import Question, Run, marks_its_end, open_box
 from agent.store import RUNNING, SavedSession, Store
@@ -80,6 +80,7 @@ class BestOf:
     listen: Listener
     reports: dict[int, SolveReport] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
+    notes: str = ""
 
     def go(
         self, workspace: Workspace, sandbox: Sandbox, trajectory: TrajectoryWriter
@@ -110,6 +111,8 @@ class BestOf:
         engine = self.first.model.engine
         registry = Registry(ToolContext(sandbox), self.first.control.toolbox.tools(self.listen))
         conversation = self.first.conversation(engine.session(), registry, self.race.stopped)
+        task, settings = self.first.task, self.first.settings
+        self.notes = overview(task.repo, sandbox, settings, self.first.model, self.race.stopped)
         first = self._messages(sandbox)
         ids = conversation.encode(first)
         trunk = Trunk(ids, {})
@@ -189,8 +192,7 @@ class BestOf:
 
     def _messages(self, sandbox: Sandbox) -> Sequence[Message]:
         task, network = self.first.task, self.first.settings.online
-        notes = first_notes(task.repo)
-        return first_messages(task, root=sandbox.root, network=network, notes=notes)
+        return first_messages(task, root=sandbox.root, network=network, notes=self.notes)
 
     def _together(self, works: Sequence[Callable[[], SolveReport]]) -> None:
         """Run ``works`` in threads and wait for all, whatever happens meanwhile."""

@@ -5,6 +5,7 @@ Nothing but the standard library is imported before that is known.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ SIBLINGS = ("model", "kernels", "tools", "sandboxes", "evals")
 def main() -> NoReturn:
     """The console script. Always ends the process with an exit code and never with a traceback."""
     try:
+        open_closed_streams()
         check_siblings()
         # Only now: these import the siblings.
         from agent.app import call, quieten
@@ -30,6 +32,17 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def open_closed_streams() -> None:
+    """Let the descriptors 0 to 2 that came closed be /dev/null.
+
+    Else the next file that is opened gets one of these numbers, and a program that is started with
+    it takes it for its own stdin, stdout or stderr.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def check_siblings() -> None:

@@ -41,6 +41,7 @@ REPOSITORY_KEYS = frozenset(
         "setup",
         "setup_files",
         "thinking",
+        "map_tokens",
         "max_steps",
         "max_tokens",
         "max_turn_tokens",
@@ -92,6 +93,7 @@ class Settings(BaseModel):
     check: str | None = Field(default=None, min_length=1)
     thinking: Thinking = "preserve"
     n: int = Field(default=1, ge=1, le=64)
+    map_tokens: int | None = Field(default=None, ge=0, le=32_768)
     max_steps: int = Field(default=100, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_turn_tokens: int = Field(default=8192, ge=1)

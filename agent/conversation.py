@@ -16,7 +16,7 @@ from model.chat import ChatFormat
 from model.messages import Message
 from model.parser import CallStarted, ContentText, ThinkingText, TurnEvent
 from model.sampling import SamplingParams
-from model.session import Session
+from model.session import Progress, Session
 from model.usage import Usage
 
 
@@ -145,11 +145,14 @@ class Conversation:
         Raises ``ContextFull`` if they do not fit.
         """
         cut = self._chat.turn_cut(ids) if mark else 0
+        tell: Progress | None = self._prefilled
         try:
             if mark is not None and cut + self.tokens:
-                self.session.extend(ids[:cut], on_progress=self._prefilled)
+                self.session.extend(ids[:cut], on_progress=tell)
                 mark()
-            self.session.extend(ids[cut:], on_progress=self._prefilled)
+                # The turn's start is a few tokens, at which nothing is halted half way.
+                tell = None
+            self.session.extend(ids[cut:], on_progress=tell)
         except _Halted:
             return False
         return True

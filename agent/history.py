@@ -68,7 +68,8 @@ def live_records(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 def records_of(saved: SavedSession) -> list[dict[str, Any]]:
     """All records of a session that can go on. Raises ``StoreError`` if it cannot."""
-    if not isinstance(saved.data.get("settings"), dict) or not saved.files.is_dir():
+    lost = saved.data.get("steps") and not saved.trajectory.exists()
+    if not saved.complete or not saved.files.is_dir() or lost:
         raise StoreError(
             f"session {saved.id} cannot go on: it is damaged, of an older version, or was killed "
             "before its files were saved; start anew with agent solve"
@@ -77,7 +78,19 @@ def records_of(saved: SavedSession) -> list[dict[str, Any]]:
 
 
 def history_of(records: Sequence[Mapping[str, Any]], steps: int | None = None) -> History:
-    """The history that ``records`` add up to, or as it was at the end of live step ``steps``."""
+    """The history that ``records`` add up to, or as it was at the end of live step ``steps``.
+
+    Raises ``StoreError`` if a record is not what its type says.
+    """
+    try:
+        return _added_up(records, steps)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"the trajectory is damaged; it cannot go on ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _added_up(records: Sequence[Mapping[str, Any]], steps: int | None) -> History:
     live = live_records(records)
     if steps is not None:
         live = live[: _end_of_step(live, steps)]
@@ -109,7 +122,7 @@ def history_of(records: Sequence[Mapping[str, Any]], steps: int | None = None) -
                 # The same turn goes on: its message is written whole again.
                 messages.pop()
             else:
-                ids = ids[: prompt.get("at", len(ids))] + tuple(prompt["ids"])
+                ids = ids[: prompt.get("at", len(ids))] + tuple(map(int, prompt["ids"]))
                 told = [message_from_json(message) for message in prompt["messages"]]
                 if "compacted" in prompt:
                     messages, since = [], 0
@@ -119,7 +132,7 @@ def history_of(records: Sequence[Mapping[str, Any]], steps: int | None = None) -
                 messages += told
                 turn = ()
                 tokenizer = prompt.get("tokenizer", tokenizer)
-            ids += step.token_ids
+            ids += tuple(map(int, step.token_ids))
             turn += step.token_ids
             messages.append(step.message)
             taken.append(step)

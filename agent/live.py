@@ -31,8 +31,9 @@ from agent.liveopen import Opened, opened_new, opened_saved
 from agent.liverecord import begun, ending, first_tree, pulled_after, turn_starts, write_told
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
-from agent.memory import Memory, first_notes
+from agent.memory import Memory
 from agent.mirror import Mirror
+from agent.overview import overview
 from agent.prompt import WITH_A_PERSON, first_messages, later_text
 from agent.resume import Resumption, recall
 from agent.running import run_limits, sampling_of
@@ -406,7 +407,7 @@ class LiveSession:
                 root=self._sandbox.root,
                 network=self.settings.online,
                 system=WITH_A_PERSON,
-                notes=first_notes(self.repo),
+                notes=overview(self.repo, self._sandbox, self.settings, self.model),
             )
         last = self.steps[-1]
         answers = answer_texts(last.message, last.observations)

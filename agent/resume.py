@@ -23,7 +23,7 @@ from agent.guard import guard_after
 from agent.history import History, history_of, records_of
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
-from agent.memory import first_notes
+from agent.overview import overview
 from agent.prompt import first_messages, later_text
 from agent.running import (
     Question,
@@ -38,9 +38,10 @@ from agent.store import KILLED, RUNNING, SavedSession, now
 from agent.trajectory import message_to_json
 from agent.types import RunResult, SolveReport, Task
 from agent.version import version
+from model import persist
 from model.errors import StateError
 from model.messages import Message
-from model.session import Session
+from model.session import Session, Usage
 from sandboxes.base import Sandbox
 from sandboxes.paths import Owner
 from sandboxes.rebuild import Origin
@@ -85,13 +86,14 @@ def stored_settings(saved: SavedSession, flags: Mapping[str, Any]) -> Settings:
 
     Raises ``StoreError`` if the session does not say, ``ConfigError`` for a flag that cannot be.
     """
-    stored = saved.data.get("settings")
-    if not isinstance(stored, dict):
+    if not saved.complete:
         raise StoreError(
             f"session {saved.id} is damaged or of an older version; start anew with agent solve"
         )
+    stored = dict(saved.data["settings"])
     given = {key: value for key, value in flags.items() if value is not None}
-    return check_settings({**stored, "n": 1, **given}, [("the command line", given)])
+    layers = [("the command line", given), (f"session {saved.id}", stored)]
+    return check_settings({**stored, "n": 1, **given}, layers)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Resumption:
         fresh = self.message is not None or saved.status not in UNFINISHED
         other_check = check if check not in (None, data.get("check")) else None
         task = Task(str(data["task"]), repo, check or data.get("check"))
-        news = self._news(history, task, sandbox.root, other_check) if asked else None
+        news = self._news(history, task, sandbox, other_check) if asked else None
         plan = self.plan(history, news, sandbox, seed)
         stack.callback(plan.session.close)
         trajectory = stack.enter_context(saved.writer())
@@ -179,6 +181,7 @@ class Resumption:
             if history.steps:
                 recall(loop.conversation, history, go_on=news is None)
             if news is not None:
+                loop.before = plan.before
                 return loop.run(news, user_turn=True, opening=plan.opening)
             if not fresh:
                 loop.guard = guard_after(history.steps[allowed_from:])
@@ -201,7 +204,9 @@ class Resumption:
         try:
             session = self.model.engine.resume(self.saved.path)
         except StateError:
-            return history
+            # Before the first step there is none, if states are kept at all.
+            never = len(history.steps) == 1 and not (self.saved.path / persist.RECORD).exists()
+            return history_of(records, 0) if never and self.settings.keep_state else history
         at_earlier = session.ids == history.earlier
         session.close()
         return history_of(records, len(history.steps) - 1) if at_earlier else history
@@ -226,14 +231,17 @@ class Resumption:
         return workspace
 
     def _news(
-        self, history: History, task: Task, root: str, other_check: str | None
+        self, history: History, task: Task, sandbox: Sandbox, other_check: str | None
     ) -> list[Message]:
         """What the model is told first: the task, or the answers to its last turn and a message."""
         if self.message is None and history.pending:
             return list(history.pending)
         if not history.steps:
             first = first_messages(
-                task, root=root, network=self.settings.online, notes=first_notes(task.repo)
+                task,
+                root=sandbox.root,
+                network=self.settings.online,
+                notes=overview(task.repo, sandbox, self.settings, self.model),
             )
             if self.message is not None:
                 first.append(Message("user", later_text(self.message, None)))
@@ -285,7 +293,7 @@ class Resumption:
         if lacking > 0 or (reason and history.steps):
             reason = reason or "that state is not on disk"
             self.listen(Notice(f"{reason}; {max(lacking, 0):,} tokens are prefilled again"))
-        session, opening = found.session, None
+        session, opening, before = found.session, None, None
         if news is None:
             catch_up(found, target, history.usage)
             if why:
@@ -294,6 +302,10 @@ class Resumption:
                 session.save(saved.path)
         else:
             catch_up(found, target[: session.length], history.usage)
+            before = session.usage
+            if not found.current and session.length > known:
+                # A process that was killed ran these already, and no step has counted them.
+                session.carry(Usage(prefilled_tokens=session.length - known))
             if why:
                 disown(saved)
             written = list(target[known:])
@@ -303,15 +315,20 @@ class Resumption:
                 opening = dataclasses.replace(opening, at=known, tokenizer=tokenizer)
         if seed is not None:
             session = session.fork(seed=seed)
-        return Plan(session, opening)
+        return Plan(session, opening, before)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A session to go on with, and what it is told next; ``opening`` is None without news."""
+    """A session to go on with, and what it is told next; ``opening`` is None without news.
+
+    ``before`` are the counters at the beginning of the next step, part of whose prompt may have
+    run already.
+    """
 
     session: Session
     opening: Opening | None
+    before: Usage | None = None
 
 
 def recall(conversation: Conversation, history: History, *, go_on: bool = False) -> None:

@@ -16,7 +16,7 @@ from agent.control import Control
 from agent.errors import ConfigError
 from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel, load_model
-from agent.memory import first_notes
+from agent.overview import overview
 from agent.prompt import first_messages
 from agent.recipes import image_for
 from agent.running import (
@@ -135,7 +135,10 @@ def solve(
             return best.go(workspace, sandbox, trajectory)
         listen(started)
         first = first_messages(
-            task, root=sandbox.root, network=settings.online, notes=first_notes(task.repo)
+            task,
+            root=sandbox.root,
+            network=settings.online,
+            notes=overview(task.repo, sandbox, settings, model, interrupted),
         )
         begin: Work = lambda loop: beginning.run(loop, first)  # noqa: E731
         return run.go(workspace, sandbox, model.engine.session(), trajectory, begin)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.errors import StoreError
 from agent.history import History
 from agent.loading import LoadedModel
 from agent.store import SavedSession
@@ -68,19 +69,22 @@ def catch_up(found: Found, ids: Sequence[int], spent: Usage) -> int:
     """Prefill what ``found`` lacks of ``ids``; returns how many tokens that cost.
 
     Its counters become ``spent`` and that cost, unless it is the current state, which knows its
-    own.
+    own. Raises ``StoreError`` for ids that the model does not have.
     """
     session = found.session
     if not found.current:
         session.carry(spent - session.usage)
     missing = ids[session.length :]
-    session.extend(missing)
+    try:
+        session.extend(missing)
+    except ValueError as error:
+        raise StoreError(f"the session's record is damaged: {error}") from error
     return len(missing)
 
 
 def points(saved: SavedSession) -> list[Path]:
     """The states kept at user turns, by length."""
-    return sorted((saved.path / "points").glob("[0-9]*"))
+    return sorted(p for p in (saved.path / "points").glob("[0-9]*") if p.name.isdecimal())
 
 
 def keep_point(saved: SavedSession, session: Session) -> None:

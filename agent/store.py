@@ -33,6 +33,7 @@ from sandboxes.paths import Owner, private_dir, state_dir
 FORMAT = 1
 RUNNING = "running"
 KILLED = "killed"
+_TEXTS = ("task", "repo", "baseline", "head")
 _UNBORN = ".new-"
 _UNBORN_KEPT_S = 3600.0
 
@@ -53,6 +54,13 @@ class SavedSession:
     def status(self) -> str:
         """``running``, ``killed``, ``unreadable``, or how the run ended."""
         return str(self.data.get("status", "unreadable"))
+
+    @property
+    def complete(self) -> bool:
+        """Whether ``session.json`` says all that is needed to go on."""
+        texts = all(isinstance(self.data.get(key), str) for key in _TEXTS)
+        numbers = all(isinstance(self.data.get(key, 0), int) for key in ("seed", "allowed_from"))
+        return texts and numbers and isinstance(self.data.get("settings"), dict)
 
     @property
     def trajectory(self) -> Path:
@@ -167,11 +175,19 @@ class Store:
         """
         name = new_session_id()
         unborn, path = self.root / (_UNBORN + name), self.root / name
+
+        def share(source: str, target: str) -> None:
+            # Below the session alone: its own path may have a folder "state" in it, too.
+            if {"objects", "state"} & set(Path(source).relative_to(session.path).parts[:-1]):
+                os.link(source, target)
+            else:
+                shutil.copy2(source, target)
+
         try:
             unborn.mkdir(mode=0o700)
             for entry in session.path.iterdir():
                 if entry.is_dir():
-                    shutil.copytree(entry, unborn / entry.name, copy_function=_link)
+                    shutil.copytree(entry, unborn / entry.name, copy_function=share)
                 elif entry.name not in ("lock", "session.json"):
                     shutil.copy2(entry, unborn / entry.name)
             data = {**session.data, "id": name, "created": now(), "updated": now(), **fields}
@@ -245,13 +261,6 @@ def _read(path: Path) -> SavedSession:
     except (OSError, ValueError):
         data = None
     return SavedSession(path, data if isinstance(data, dict) else {})
-
-
-def _link(source: str, target: str) -> None:
-    if "/objects/" in source or "/state/" in source:
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
 
 
 def _in_use(name: str, process: str) -> StoreError:

@@ -94,8 +94,8 @@ def subjects_of(call: ToolCall, kind: ToolKind, registry: Registry) -> Subjects:
             ),
             changes,
         )
-    if kind == "command" and "command" in call.arguments:
-        return Subjects(_of_command(call, registry.context.sandbox))
+    if kind == "command" and (text := written(call)) is not None:
+        return Subjects(_of_command(call, text, registry.context.sandbox))
     if kind == "external":
         name = registry.subject(call.name)
         rule = Rule("mcp", name)
@@ -107,8 +107,15 @@ def subjects_of(call: ToolCall, kind: ToolKind, registry: Registry) -> Subjects:
     return Subjects((Subject(kind, str(rule), str(rule), call.name, rule, name=""),))
 
 
-def _of_command(call: ToolCall, sandbox: Sandbox) -> tuple[Subject, ...]:
-    command = str(call.arguments.get("command", ""))
+def written(call: ToolCall) -> str | None:
+    """What a call gives to a shell: its command, or what it writes to the input of a process, which
+    may well be a shell. None if it gives nothing.
+    """
+    text = call.arguments.get("command", call.arguments.get("input"))
+    return None if text is None else str(text)
+
+
+def _of_command(call: ToolCall, command: str, sandbox: Sandbox) -> tuple[Subject, ...]:
     parts = take_apart(command)
     if parts is None:
         return (Subject("command", command, command, call.name),)

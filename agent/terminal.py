@@ -16,6 +16,7 @@ from typing import Self
 
 from agent.approval import Answer, Request
 from agent.output import visible
+from agent.subjects import written
 from tools.preview import Change
 
 TTY = "/dev/tty"
@@ -96,8 +97,8 @@ class Terminal:
         if request.changes:
             lines = [line for change in request.changes for line in diff_lines(change)]
         else:
-            command = request.call.arguments.get("command")
-            text = command if isinstance(command, str) else "\n".join(request.subjects)
+            command = written(request.call)
+            text = "\n".join(request.subjects) if command is None else command
             lines = text.split("\n")
             if request.kind == "external":
                 lines += [f"{key}: {value}" for key, value in request.call.arguments.items()]

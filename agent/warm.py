@@ -95,7 +95,7 @@ class WarmCache:
                 with suppress(OSError):  # another process was faster
                     unborn.rename(place)
             self._evict()
-        except (OSError, StateError):
+        except (OSError, ModelError):
             pass  # a full disk costs the next session the time, not this one its run
         finally:
             shutil.rmtree(unborn, ignore_errors=True)

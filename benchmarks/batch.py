@@ -111,7 +111,7 @@ def main() -> None:
             f"batch_{options.shape}",
             {
                 **machine(),
-                "path": engine.path,
+                "path": "torch" if options.torch else "compiled",
                 "dtype": options.dtype,
                 "threads": options.threads,
                 "prompt_tokens": options.prompt,

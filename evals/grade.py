@@ -18,6 +18,9 @@ from evals.instance import Verdict
 from evals.rundir import RunFolder
 from evals.suites.base import Machine
 
+HARNESS_TIMEOUT_S = 1800.0
+"""What the official harness gives the tests of one instance."""
+
 Grades = Mapping[tuple[str, int], Verdict]
 
 
@@ -50,8 +53,9 @@ def grade(options: Options) -> int:
         wanted = {1: read_predictions(options.predictions, known, label)}
     if not any(wanted.values()):
         raise GradeError(f"{folder.path} has no predictions; run it first: agent eval run")
-    if options.timeout is not None:
-        settings = load_settings(settings.model_dump() | {"check_timeout": options.timeout})
+    timeout = options.timeout or (HARNESS_TIMEOUT_S if suite.name == "swebench" else None)
+    if timeout is not None:
+        settings = load_settings(settings.model_dump() | {"check_timeout": timeout})
     if any(instance.image is None for instance in instances) and suite.name != "terminal-bench":
         settings = with_image(settings)
     images = Images(read_map(options.image_map), options.pull)

@@ -40,6 +40,7 @@ class Block:
         self._kind = kind
         self.size = sum(t.nbytes for t in tensors)
         self.used_at = 0
+        self.needed_at = 0
         self._memory = memory
         self._tensors: Tensors | None = tensors
         self._parked: Parked | None = None
@@ -75,8 +76,9 @@ class Memory:
         self._swap = Swap(swap)
         self._used = 0
         self._clock = 0
-        self._passes: list[int] = []
+        self._passes: dict[int, int] = {}
         self._lock = threading.RLock()
+        self._passed = threading.Condition(self._lock)
         self._blocks: weakref.WeakSet[Block] = weakref.WeakSet()
         self._gone: deque[tuple[str, Tensors | None, Parked | None]] = deque()
         self._spare: list[tuple[str, Tensors]] = []
@@ -90,16 +92,20 @@ class Memory:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """While it lasts, no block that is used from now on is parked. Threads may overlap."""
+        """While it lasts, no block that this thread uses from now on is parked.
+
+        Threads may overlap. Who needs room outside of a pass waits for those under way.
+        """
+        thread = threading.get_ident()
         with self._lock:
             self._clock += 1
-            began = self._clock
-            self._passes.append(began)
+            self._passes[thread] = self._clock
         try:
             yield
         finally:
             with self._lock:
-                self._passes.remove(began)
+                del self._passes[thread]
+                self._passed.notify_all()
 
     def take(self, make: Callable[[], Tensors], size: int, kind: str = "") -> Block:
         """A new block of the tensors that ``make`` allocates, ``size`` bytes in all.
@@ -126,17 +132,24 @@ class Memory:
     def _touch(self, block: Block) -> None:
         self._clock += 1
         block.used_at = self._clock
+        if threading.get_ident() in self._passes:
+            block.needed_at = self._clock
 
     def _idle(self, block: Block) -> bool:
-        """Whether no pass under way can be using it."""
-        return block.used_at < min(self._passes, default=block.used_at + 1)
+        """Whether no pass under way can be using it.
+
+        Who uses one outside of a pass only reads, and holds the tensors until it has.
+        """
+        return block.needed_at < min(self._passes.values(), default=block.needed_at + 1)
 
     def _bring(self, block: Block) -> Tensors:
         with self._lock:
             self._touch(block)
             if block._tensors is None:
-                assert block._parked is not None
                 self._room(block.size)
+            # While this waited for room, another thread may have brought it.
+            if block._tensors is None:
+                assert block._parked is not None
                 block._tensors = block._parked.load()
                 block._parked.drop()
                 block._parked = None
@@ -153,19 +166,31 @@ class Memory:
         self.parked_bytes += block.size
 
     def _room(self, size: int) -> None:
-        """Park the coldest blocks until ``size`` more bytes fit."""
+        """Park the coldest blocks until ``size`` more bytes fit; outside of a pass, wait for them.
+
+        The lock is held, and let go while waiting.
+        """
+        while not self._made_room(size):
+            alone = not self._passes or threading.get_ident() in self._passes
+            if alone or (self.limit is not None and size > self.limit):
+                raise MemoryFull(
+                    f"the model's state needs more than the {(self.limit or 0) / 2**20:,.0f} MiB "
+                    "it may have; raise kv_memory (--kv-memory) or work on shorter or fewer "
+                    "sessions"
+                )
+            self._passed.wait()
+
+    def _made_room(self, size: int) -> bool:
+        """Park what is idle until ``size`` more bytes fit; False if they do not."""
         self._settle()
         if self.limit is None or self._used + size <= self.limit:
-            return
+            return True
         idle = [b for b in self._blocks if not b.parked and self._idle(b)]
         for block in sorted(idle, key=lambda b: b.used_at):
             self._park(block)
             if self._used + size <= self.limit:
-                return
-        raise MemoryFull(
-            f"the model's state needs more than the {self.limit / 2**20:,.0f} MiB it may have; "
-            "raise kv_memory (--kv-memory) or work on shorter or fewer sessions"
-        )
+                return True
+        return False
 
     def _reused(self, kind: str) -> Tensors | None:
         """Spare tensors for a block of ``kind``."""

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tools.errors import ToolFailure
 from tools.index.rank import Interest
-from tools.index.render import render_map
+from tools.index.render import Map, render_map
 from tools.paths import locate, missing, printable
 from tools.schema import Parameters
 from tools.types import Observation, ToolContext, ToolSpec
@@ -25,9 +25,12 @@ class RepoMapParameters(Parameters):
     )
 
 
-def run(context: ToolContext, parameters: RepoMapParameters) -> Observation:
-    """Signatures under their files, ranked by references, the task, and what was read."""
-    place = locate(context.sandbox, parameters.path)
+def draw(context: ToolContext, path: str, max_tokens: int) -> Map | None:
+    """The map of ``path``; None if there is nothing to map.
+
+    Raises ``ToolFailure`` if there is no such place, or no index can be made.
+    """
+    place = locate(context.sandbox, path)
     if not place.host.exists():
         raise ToolFailure(missing(context.sandbox, place.shown, kind="file or directory"))
     below = "" if place.real == "." else place.real + ("/" if place.host.is_dir() else "")
@@ -39,17 +42,23 @@ def run(context: ToolContext, parameters: RepoMapParameters) -> Observation:
         tables,
         ranked,
         below=below,
-        max_tokens=parameters.max_tokens,
+        max_tokens=max_tokens,
         count_tokens=context.count_tokens,
         shown_path=printable,
     )
     if drawn is None:
         raise ToolFailure(
-            f"{parameters.max_tokens} tokens are too few for one definition: give more max_tokens."
+            f"{max_tokens} tokens are too few for one definition: give more max_tokens."
         )
-    if drawn.text:
+    return drawn if drawn.text else None
+
+
+def run(context: ToolContext, parameters: RepoMapParameters) -> Observation:
+    """Signatures under their files, ranked by references, the task, and what was read."""
+    if drawn := draw(context, parameters.path, parameters.max_tokens):
         return Observation(drawn.text, truncated=not drawn.complete)
-    left = str(index.left_out)
+    place = locate(context.sandbox, parameters.path)
+    left = str(context.code.index(context.sandbox, context.should_stop).left_out)
     more = f" Not indexed: {left}." if left else " Use list_directory or glob to look around."
     return Observation(f"No source code that can be mapped{place.within}.{more}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,4 +71,6 @@ def print_error(
     from agent.report import error_as_json
 
     data = error_as_json(message, exit_code, model=names["model"], sandbox=names["sandbox"])
-    write_json(data if output is Output.JSON else {"event": "result"} | data)
+    # What went wrong may be that stdout takes no more; that has been told.
+    with suppress(OSError):
+        write_json(data if output is Output.JSON else {"event": "result"} | data)

@@ -380,6 +380,37 @@ def test_a_message_that_was_never_answered_is_asked_again(scene, script, placed_
     assert usage.context_tokens == len(scene.history(name).ids)
 
 
+def test_a_first_step_whose_state_was_not_saved_is_done_again(scene) -> None:
+    whole = scene.solve()
+    name = scene.interrupted_after(1)
+    saved = scene.store.find(name)
+    (saved.path / "session_state.json").unlink()
+    saved.update(status="killed")
+    report = scene.resume(name)
+    assert report.patch == whole.patch
+    assert [r["to"] for r in read_records(saved.trajectory) if r["type"] == "rewind"] == [0]
+    assert scene.said(name) == scene.said(whole.session)
+    assert scene.notices == []
+
+
+def test_what_a_killed_process_had_prefilled_is_counted_once(scene) -> None:
+    """Killed in the first step: the prompt's state is on disk, no step is."""
+
+    def listen(event) -> None:
+        if type(event).__name__ == "ThinkingDelta":
+            raise Stop
+
+    with pytest.raises(Stop):
+        solve(scene.task(), local(), scene.model, store=scene.store, listen=listen)
+    (saved,) = scene.store.sessions()
+    assert list((saved.path / "points").iterdir())
+    saved.update(status="killed")
+    usage = scene.resume(saved.id).result.usage
+    assert usage.repeated_tokens == 0
+    # The steps say the same as the session, so a state that is rebuilt counts alike.
+    assert scene.history(saved.id).usage.prefilled_tokens == usage.prefilled_tokens
+
+
 def test_a_session_without_its_files_is_refused(scene) -> None:
     name = scene.interrupted_after(1)
     shutil.rmtree(scene.store.find(name).files)

@@ -14,6 +14,7 @@ from agent.commands.solve import Output, run
 
 ROOT = Path(__file__).parents[2]
 KEYS = {
+    "attempts",
     "session",
     "status",
     "exit_status",

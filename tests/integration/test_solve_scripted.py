@@ -208,7 +208,10 @@ def test_each_limit_ends_the_run_with_the_patch_so_far(
 ) -> None:
     turns = script.repair()
     prompt = solve(
-        Task("x", buggy_repo), local(max_steps=1), scripted_model(*turns), store=store
+        Task("x", buggy_repo),
+        local(max_steps=1, map_tokens=0),
+        scripted_model(*turns),
+        store=store,
     ).result.usage.prefilled_tokens
 
     steps = solve(Task("x", buggy_repo), local(max_steps=3), scripted_model(*turns), store=store)
@@ -217,14 +220,17 @@ def test_each_limit_ends_the_run_with_the_patch_so_far(
     assert "+    return a + b" in steps.patch
 
     tokens = solve(
-        Task("x", buggy_repo), local(max_tokens=prompt + 20), scripted_model(*turns), store=store
+        Task("x", buggy_repo),
+        local(max_tokens=prompt + 20, map_tokens=0),
+        scripted_model(*turns),
+        store=store,
     )
     assert status(tokens) == ("limit_tokens", 4)
     assert tokens.result.usage.context_tokens == prompt + 20
 
     context = solve(
         Task("x", buggy_repo),
-        local(),
+        local(map_tokens=0),
         scripted_model(*turns, context_length=prompt + 30),
         store=store,
     )

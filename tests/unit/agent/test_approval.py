@@ -72,6 +72,7 @@ DELETE = ToolCall("mcp__hub__delete", {})
         ("edits", command("echo x > f", directory="secret"), [("edit(secret/f)",)]),
         ("never", command("a"), []),
         ("commands", command("exec 3<>f"), [("exec 3<>f",)]),
+        ("commands", ToolCall("shell_input", {"input": "a && b"}), [("a", "b")]),
         ("commands", write("a.py"), []),
         ("edits", write("./x/../a.py"), [("edit(a.py)",)]),
         ("edits", DELETE, []),

@@ -193,3 +193,34 @@ def test_help_into_a_closed_pipe_is_quiet() -> None:
     finally:
         os.close(writer)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_are_not_taken_by_other_files(closed: tuple[int, ...]) -> None:
+    code = (
+        "import os, sys\n"
+        f"for number in {closed}: os.close(number)\n"
+        "from agent.cli import open_closed_streams\n"
+        "open_closed_streams()\n"
+        f"ok = all(os.path.samestat(os.fstat(n), os.stat(os.devnull)) for n in {closed})\n"
+        f"ok = ok and all(os.get_inheritable(n) for n in {closed})\n"
+        "sys.exit(0 if ok and os.open('/', os.O_RDONLY) > 2 else 1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_a_full_stdout_is_told_once() -> None:
+    code = "from agent.cli import main; main()"
+    arguments = ("solve", "t", "--repo", "/nowhere", "--output", "json")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: --repo /nowhere is not a directory"]

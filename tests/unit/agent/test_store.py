@@ -127,3 +127,19 @@ def test_an_id_begins_with_the_time_and_names_its_owner(store: Store) -> None:
 def test_sessions_of_one_second_are_listed_oldest_first(store: Store) -> None:
     made = [store.create().id for _ in range(12)]
     assert [session.id for session in store.sessions()] == made
+
+
+def test_a_copy_shares_objects_and_states_alone(tmp_path: Path) -> None:
+    # The usual place of sessions has a folder "state" above it.
+    store = Store(tmp_path / "state" / "objects" / "sessions")
+    saved = store.create(task="t")
+    shared = ("files.git/objects/ab/cdef", "state/span-0", "points/000000005/state/point-1")
+    own = ("files.git/info/exclude", "files.git/HEAD", "points/000000005/session_state.json")
+    for name in (*shared, *own):
+        (saved.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (saved.path / name).write_text(name)
+    copy = store.copy(saved, status="killed")
+    for name in (*shared, *own):
+        assert (copy.path / name).read_text() == name
+        same = (copy.path / name).samefile(saved.path / name)
+        assert same == (name in shared), name

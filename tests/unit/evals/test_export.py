@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -94,12 +95,16 @@ def test_the_ids_run_through_the_network_again_give_the_recorded_logprobs(
     turn = [int(i) for i in report.result.steps[0].token_ids]
     assert tiny_tokenizer.encode_markup(tiny_tokenizer.decode(turn)) != turn
 
-    state = engine.network.new_state()
-    logits = torch.empty(0)
-    told: list[float] = []
-    for at, token in enumerate(ids.tolist()):
-        if sampled[at]:
-            told.append(float(torch.log_softmax(logits.double(), -1)[token]))
-        logits, state = engine.scheduler.forward([token], state)
+    state, logits, told = engine.network.new_state(), torch.empty(0), []
+    pieces = [
+        list(part) for _, part in itertools.groupby(range(len(ids)), lambda at: bool(sampled[at]))
+    ]
+    for piece in pieces:
+        if not sampled[piece[0]]:
+            logits, state = engine.scheduler.forward(ids[piece].tolist(), state)
+            continue
+        for at in piece:
+            told.append(float(torch.log_softmax(logits.double(), -1)[ids[at]]))
+            logits, state = engine.scheduler.forward([int(ids[at])], state)
     recorded = tensors["logprobs"][sampled].double()
     assert torch.allclose(torch.tensor(told).double(), recorded, atol=1e-3)

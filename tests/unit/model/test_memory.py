@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,41 @@ def test_the_swap_file_is_closed_with_its_owner(tmp_path: Path) -> None:
 def test_the_default_is_within_what_the_machine_has() -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 1 << 27 <= default_limit(torch.device("cpu")) <= total // 2
+
+
+def test_who_needs_room_outside_of_a_pass_waits_for_those_under_way() -> None:
+    memory = Memory(2 * 1032)
+    with ThreadPoolExecutor(1) as thread:
+        with memory.passing():
+            held = [block(memory, 1.0), block(memory, 2.0)]
+            later = thread.submit(block, memory, 3.0)
+            assert not wait([later], timeout=0.2).done
+            assert not any(b.parked for b in held)
+        assert values(later.result(20)) == (3.0, -3.0)
+        assert held[0].parked
+        with memory.passing():
+            assert held[1].tensors is not None
+            again = thread.submit(values, held[0])
+            assert again.result(20) == (1.0, -1.0), "only what the pass uses stays"
+    assert memory.used == 2 * 1032
+
+
+def test_more_than_the_budget_is_not_waited_for() -> None:
+    memory = Memory(1032)
+    with ThreadPoolExecutor(1) as thread, memory.passing():
+        later = thread.submit(block, memory, 1.0, 512)
+        with pytest.raises(MemoryFull):
+            later.result(20)
+
+
+def test_what_is_only_read_meanwhile_makes_room_for_a_pass() -> None:
+    memory = Memory(2 * 1032)
+    first, second = block(memory, 1.0), block(memory, 2.0)
+    with memory.passing(), ThreadPoolExecutor(1) as thread:
+        tensors = thread.submit(lambda: first.tensors).result(20)
+        assert second.tensors is not None
+        third = block(memory, 3.0)
+        assert first.parked
+        assert not second.parked
+        assert float(tensors[0][0]) == 1.0, "what is read is held by its reader"
+    assert values(third) == (3.0, -3.0)
