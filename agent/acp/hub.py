@@ -44,14 +44,25 @@ class Hub:
     _names: list[str] = field(default_factory=list)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
-    _prepared: bool = False
+    _tidied: bool = False
 
     def prepare(self) -> None:
-        """Clear away what killed processes left, and load the model that is used by default."""
-        with self._lock("prepare"):
-            if self._prepared:
+        """Tidy up, and load the model that is used by default."""
+        self.tidy()
+        try:
+            self.model(load_settings(self.flags).model)
+        except Exception as error:  # whoever opens a session hears of it
+            _log.warning("the model could not be loaded ahead: %s", error)
+
+    def tidy(self) -> None:
+        """Clear away what killed processes left, once; sessions can be opened afterwards.
+
+        It holds each killed session for a moment, so nobody else of this process may want one.
+        """
+        with self._lock("tidy"):
+            if self._tidied:
                 return
-            self._prepared = True
+            self._tidied = True
             self.store.reap()
             for saved in self.store.sessions():
                 owner = Owner.parse(str(saved.data.get("owner", "")))
@@ -60,10 +71,6 @@ class Hub:
                         self.store.remove(saved.id)
             for line in dict.fromkeys(prune()):
                 _log.info("removed %s, left by a run that was killed", line)
-        try:
-            self.model(load_settings(self.flags).model)
-        except Exception as error:  # whoever opens a session hears of it
-            _log.warning("the model could not be loaded ahead: %s", error)
 
     def settings(self, folder: Path) -> Settings:
         """For a new session. Raises ``ConfigError``."""

@@ -306,6 +306,7 @@ class Server:
                 writes=bool(files and files.write_text_file),
                 terminals=bool(meta.get("terminal_output")),
             )
+            await asyncio.to_thread(hub.tidy)
             self._hub = hub
         return self._hub
 

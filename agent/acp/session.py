@@ -261,7 +261,7 @@ class EditorSession:
         if live is not None and not live.broken:
             return live
         self._shut()
-        self._hub.prepare()
+        self._hub.tidy()
         model = self._hub.model(self.settings.model)
         settings = self._hub.with_image(self.settings, self.folder)
         store = self._hub.store

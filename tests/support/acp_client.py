@@ -174,7 +174,6 @@ class Served:
         self._mode = self._flags.pop("mode", "ask")
         self.hub = Hub(self._flags, store)
         self.hub._models["scripted"] = model
-        self.hub._prepared = True
 
     async def __aenter__(self) -> RawClient:
         to_agent, from_agent = os.pipe(), os.pipe()

@@ -233,3 +233,47 @@ def _node() -> str:
             pytest.fail("Node.js or its packages are missing: run scripts/setup-editor-client")
         pytest.skip("no Node.js with the protocol's SDK; scripts/setup-editor-client installs it")
     return node
+
+
+def test_a_killed_agent_leaves_a_session_that_loads(
+    parity_repo, parity_task, agent_command, own_places
+) -> None:
+    """SIGKILL in the second step: the first one is there again, and nothing else is left."""
+    command = agent_command("--sandbox", "local", "--mode", "auto")[3:]
+
+    class Watching(SdkClient):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kinds: list[str] = []
+            self.two_steps = asyncio.Event()
+
+        async def session_update(self, session_id: str, update: Any, **_: Any) -> None:
+            self.kinds.append(update.session_update)
+            if self.kinds.count("tool_call") >= 3:
+                self.two_steps.set()
+
+    async def use() -> tuple[list[str], Any]:
+        client, environment = Watching(), dict(os.environ)
+        where = {"cwd": str(parity_repo), "mcp_servers": []}
+        async with spawn_agent_process(client, *command, env=environment) as (agent, process):
+            await agent.initialize(1, ClientCapabilities())
+            name = (await agent.new_session(**where)).session_id
+            asked = asyncio.ensure_future(
+                agent.prompt(session_id=name, prompt=[text_block(parity_task)])
+            )
+            await asyncio.wait_for(client.two_steps.wait(), 60)
+            process.kill()
+            await process.wait()
+            await asyncio.gather(asked, return_exceptions=True)
+        client = Watching()
+        async with spawn_agent_process(client, *command, env=environment) as (agent, _):
+            await agent.initialize(1, ClientCapabilities())
+            await agent.load_session(session_id=name, **where)
+            told = list(client.kinds)
+            ended = await agent.prompt(session_id=name, prompt=[text_block("go on")])
+        return told, ended
+
+    told, ended = asyncio.run(use())
+    assert told[0] == "user_message_chunk" and "tool_call" in told
+    assert ended.stop_reason == "end_turn"
+    assert list((own_places / "tenuto" / "workspaces").glob("*")) == []
