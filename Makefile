@@ -21,12 +21,12 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input
 STAMP := $(VENV)/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 SOURCES := agent model kernels tools sandboxes evals tests benchmarks scripts
 
-.PHONY: help setup system native docker image demo test lint format clean
+.PHONY: help setup editor-client system native docker image demo test lint format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: system $(STAMP) native docker ## install what is needed, in .venv; may be run again
+setup: system $(STAMP) editor-client native docker ## install what is needed, in .venv; may be run again
 
 system:
 	@scripts/setup-system
@@ -40,6 +40,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: installing the project and what its tests use"
 	@$(PIP) install -qq -c constraints.txt -e '.[test]'
 	@rm -f $(VENV)/.installed-* && touch $@
+
+editor-client: $(STAMP)
 	@scripts/setup-editor-client
 
 native: $(STAMP)

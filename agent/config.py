@@ -250,10 +250,14 @@ def read_toml(path: Path, *, trusted: bool = True) -> dict[str, Any]:
     except OSError as error:
         hint = "" if trusted else "; it must be a plain file"
         raise ConfigError(f"cannot read {path}: {error.strerror}{hint}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
+        # Before it becomes a file object, which a folder cannot be.
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigError(f"{path} is not a plain file; remove it or make it one")
-        data = file.read(MAX_FILE_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes; it holds settings only")
     try:

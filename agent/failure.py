@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from dataclasses import dataclass
@@ -12,6 +13,11 @@ from model.errors import ModelError
 from sandboxes.errors import SandboxError
 
 DEBUG = "TENUTO_DEBUG"
+_REMEDIES = {
+    errno.ENOSPC: "; free some space there",
+    errno.EDQUOT: "; free some space there",
+    errno.EROFS: "; make it writable, or set XDG_STATE_HOME to a place that is",
+}
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
@@ -35,7 +41,7 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return Failure("out of memory; close other programs or use a smaller model", EXIT_ERROR)
     if isinstance(error, OSError):
-        return Failure(one_line(error), EXIT_ERROR)
+        return Failure(one_line(error) + _REMEDIES.get(error.errno or 0, ""), EXIT_ERROR)
     text = f"internal error: {type(error).__name__}: {one_line(error)}"
     return Failure(f"{text}; set {DEBUG}=1 to see where", EXIT_ERROR)
 

@@ -301,11 +301,11 @@ class Resumption:
             if lacking:
                 session.save(saved.path)
         else:
+            had = session.usage
             catch_up(found, target[: session.length], history.usage)
             before = session.usage
-            if not found.current and session.length > known:
-                # A process that was killed ran these already, and no step has counted them.
-                session.carry(Usage(prefilled_tokens=session.length - known))
+            if not found.current:
+                session.carry(_uncounted(had, history.usage))
             if why:
                 disown(saved)
             written = list(target[known:])
@@ -329,6 +329,14 @@ class Plan:
     session: Session
     opening: Opening | None
     before: Usage | None = None
+
+
+def _uncounted(had: Usage, steps: Usage) -> Usage:
+    """What a state ``had`` cost and no step counts: a process was killed before its step ended."""
+    return Usage(
+        prefilled_tokens=max(0, had.prefilled_tokens - steps.prefilled_tokens),
+        shared_tokens=max(0, had.shared_tokens - steps.shared_tokens),
+    )
 
 
 def recall(conversation: Conversation, history: History, *, go_on: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, nobody
 from agent.history import history_of, records_of
 from agent.loading import LoadedModel
@@ -27,8 +27,14 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
         if not 0 <= step <= there:
             raise ConfigError(f"session {saved.id} has no step {step}; --to takes 0 to {there}")
         target = history_of(records, step)
-        with saved.writer() as trajectory:
-            trajectory.write("rewind", to=step, why="asked for", time=now())
+        try:
+            with saved.writer() as trajectory:
+                trajectory.write("rewind", to=step, why="asked for", time=now())
+        except OSError as error:
+            raise StoreError(
+                f"session {saved.id} stays as it is: its record cannot be written "
+                f"({error.strerror})"
+            ) from error
         why = foreign(saved, target, model)
         saved = saved.update(
             status="interrupted",

@@ -32,7 +32,7 @@ MAX_PATTERN = 1000
 HARMLESS = frozenset({"cd", "pwd", "true", "false", ":"})
 """Commands that need nobody's leave unless a rule names them."""
 _WRITTEN = re.compile(r"(command|edit|read|mcp|tool)\((.*)\)", re.DOTALL)
-_CALLED = re.compile(r"\w+\(.*\)", re.DOTALL)
+_CALLED = re.compile(r"\w+\(.*\)|(command|edit|read|mcp|tool)\(.*", re.DOTALL)
 _SEVERITY: tuple[Ruling, ...] = ("open", "allow", "ask", "deny")
 
 

@@ -277,11 +277,16 @@ def _write_atomically(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON beside ``path`` and rename it there, with both synced."""
     text = json.dumps(data, indent=2, ensure_ascii=True, allow_nan=False, default=str) + "\n"
     fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(text.encode("ascii"))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("wb") as file:
+            file.write(text.encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
     _sync_folder(path.parent)
 
 

@@ -90,9 +90,13 @@ def write(
             "point": [place.name, digest],
         }
         draft = directory / f".{RECORD}-{os.getpid()}"
-        draft.write_text(json.dumps({**body, "checksum": _checksum(body)}), encoding="utf-8")
-        _sync(draft)
-        draft.replace(directory / RECORD)
+        try:
+            draft.write_text(json.dumps({**body, "checksum": _checksum(body)}), encoding="utf-8")
+            _sync(draft)
+            draft.replace(directory / RECORD)
+        finally:
+            with suppress(FileNotFoundError):
+                draft.unlink()
         _sync(directory)
         # The save before this one, and what a killed process left.
         named = {place, *(span.path for span in spans)}

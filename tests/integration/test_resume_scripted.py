@@ -382,15 +382,20 @@ def test_a_message_that_was_never_answered_is_asked_again(scene, script, placed_
 
 def test_a_first_step_whose_state_was_not_saved_is_done_again(scene) -> None:
     whole = scene.solve()
-    name = scene.interrupted_after(1)
+    # Where the prompt names the same folder each time.
+    name = scene.interrupted_after(1, Settings(sandbox="bubblewrap"))
     saved = scene.store.find(name)
     (saved.path / "session_state.json").unlink()
     saved.update(status="killed")
+    first = scene.history(name)
     report = scene.resume(name)
     assert report.patch == whole.patch
     assert [r["to"] for r in read_records(saved.trajectory) if r["type"] == "rewind"] == [0]
     assert scene.said(name) == scene.said(whole.session)
     assert scene.notices == []
+    # The user's turn was kept and is not run again: only what came after it is paid twice.
+    (point, *_) = sorted((saved.path / "points").iterdir())
+    assert report.result.usage.repeated_tokens == len(first.ids) - int(point.name)
 
 
 def test_what_a_killed_process_had_prefilled_is_counted_once(scene) -> None:
@@ -401,12 +406,15 @@ def test_what_a_killed_process_had_prefilled_is_counted_once(scene) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        solve(scene.task(), local(), scene.model, store=scene.store, listen=listen)
+        boxed = Settings(sandbox="bubblewrap", warm_cache_mb=0)
+        solve(scene.task(), boxed, scene.model, store=scene.store, listen=listen)
     (saved,) = scene.store.sessions()
-    assert list((saved.path / "points").iterdir())
+    (point,) = (saved.path / "points").iterdir()
     saved.update(status="killed")
     usage = scene.resume(saved.id).result.usage
     assert usage.repeated_tokens == 0
+    first = scene.history(saved.id).steps[0].usage
+    assert first.prefilled_tokens > int(point.name) > 256
     # The steps say the same as the session, so a state that is rebuilt counts alike.
     assert scene.history(saved.id).usage.prefilled_tokens == usage.prefilled_tokens
 

@@ -138,8 +138,12 @@ def test_a_broken_file_is_one_line(repo: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_link_a_pipe_and_a_huge_file_are_refused(repo: Path, tmp_path: Path) -> None:
+def test_a_link_a_folder_a_pipe_and_a_huge_file_are_refused(repo: Path, tmp_path: Path) -> None:
     path = repo / ".agent.toml"
+    path.mkdir()
+    with pytest.raises(ConfigError, match=r"\.agent\.toml is not a plain file"):
+        load_settings({}, repo)
+    path.rmdir()
     secret = tmp_path / "secret.toml"
     secret.write_text("max_steps = 5\n")
     path.symlink_to(secret)

@@ -113,7 +113,9 @@ def test_names() -> None:
     assert str(rules.deny[0]) == "mcp(git*.delete_*)"
 
 
-@pytest.mark.parametrize("written", ["", "edit()", "write(x)", "x" * 2000, "a\0b"])
+@pytest.mark.parametrize(
+    "written", ["", "edit()", "edit(", "read(.env", "write(x)", "x" * 2000, "a\0b"]
+)
 def test_a_rule_that_is_none_is_refused(written: str) -> None:
     with pytest.raises(ConfigError):
         Rule.parse(written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -143,3 +144,19 @@ def test_a_copy_shares_objects_and_states_alone(tmp_path: Path) -> None:
         assert (copy.path / name).read_text() == name
         same = (copy.path / name).samefile(saved.path / name)
         assert same == (name in shared), name
+
+
+def test_an_update_on_a_full_disk_leaves_the_old_one_and_nothing_else(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = store.create(task="t")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            saved.update(status="submitted")
+    assert [path.name for path in saved.path.iterdir()] == ["session.json"]
+    assert saved.reread().status == "running"
