@@ -131,9 +131,17 @@ class Loop:
         try:
             while True:
                 ids = self._encode(news)
-                if news is not None and (anew := self._compacted(news, len(ids))):
+                end = self._forbidden(len(ids))
+                # No account is asked for where another limit ends the run anyway.
+                full = isinstance(end, LimitReached) and end.limit == "context"
+                if (
+                    news is not None
+                    and (full or not end)
+                    and (anew := self._compacted(news, len(ids)))
+                ):
                     news, ids, self.opening, mark = anew.messages, anew.ids, anew, self.mark
-                if end := self._forbidden(len(ids)):
+                    end = self._forbidden(len(ids))
+                if end:
                     self.unheard = news or ()
                     break
                 before, self.before = self.before or self.usage, None

@@ -51,15 +51,22 @@ def nearest(
     for place in places:
         if place != saved.path and int(place.name) > len(ids):
             continue
+        if best is not None and int(place.name) <= best.session.length:
+            break
         try:
             session = engine.resume(place)
         except StateError as error:
             damage = damage or (str(error) if place == saved.path else "")
             continue
         if session.ids == tuple(ids[: session.length]):
+            if best is not None:
+                best.session.close()
             best = Found(session, current=place == saved.path)
-            break
-        session.close()
+            if not best.current:
+                break
+            # Past the last step there may be the user turn at which a process was killed.
+        else:
+            session.close()
     if best is None:
         best = Found(engine.session(seed=seed), current=False)
     return Found(best.session, best.current, damage)

@@ -214,6 +214,16 @@ def test_the_tokens_given_up_count_towards_the_limit(scene) -> None:
     assert status(report) == ("limit_tokens", 4)
 
 
+def test_where_another_limit_ends_the_run_nothing_is_given_up(scene) -> None:
+    report = scene.solve(max_steps=2)
+    assert status(report) == ("limit_steps", 4)
+    assert scene.compactions() == []
+    usage = report.result.usage
+    assert usage.compacted_tokens == 0
+    assert usage.context_tokens == len(history_of(scene.records(report.session)).ids)
+    assert len(scene.store.sessions()) == 1
+
+
 def test_the_list_of_steps_is_bounded_and_names_what_matters() -> None:
     call = ToolCall("run_shell_command", {"command": "x" * 900})
     seen = Observation("much\noutput\n[exit code 1]")

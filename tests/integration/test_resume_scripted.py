@@ -16,6 +16,7 @@ from agent.report import status_of
 from agent.resume import resume, stored_settings
 from agent.rewind import fork, rewind
 from agent.solve import solve
+from agent.states import nearest, points
 from agent.trajectory import read_records, session_ids
 from agent.types import Task
 from model.errors import StateError
@@ -373,7 +374,14 @@ def test_a_message_that_was_never_answered_is_asked_again(scene, script, placed_
         resume(saved, "look again", stored_settings(saved, {}), scene.model, listen=listen)
     assert seen == []
     scene.store.find(name).update(status="killed")
+    # What was run of the message is on disk, and is not run again.
+    turn = points(scene.store.find(name))[-1]
+    ids = scene.model.engine.resume(turn).ids
+    assert len(ids) > len(scene.history(name).ids)
+    found = nearest(scene.model.engine, scene.store.find(name), ids, seed=0)
+    assert (found.session.ids, found.current) == (ids, False)
     report = scene.resume(name)
+    assert report.result.usage.repeated_tokens == 0
     assert status_of(report.result, report.check) == ("submitted", 0)
     assert scene.history(name).messages[-2].content == "look again"
     usage = report.result.usage
