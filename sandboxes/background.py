@@ -23,21 +23,26 @@ _LOOK_EVERY_S = 0.1
 MARK = "TENUTO_PROCESS"
 
 # Arguments: the folder and the command. Job control gives the command a process group of its own
-# and leaves it SIGINT, which bash otherwise has background commands ignore.
+# and leaves it SIGINT, which bash otherwise has background commands ignore. The exit code is noted
+# inside it: what wait says of a child that ends while a trap runs cannot be relied on.
 _WATCHER = r"""
 set -m
 exec 8<>"$1/in"
 trap 'exec 8>&-' USR2
 trap : HUP INT
-bash -c "$2" <"$1/in" >"$1/out" 2>&1 8>&- &
+(
+  trap : HUP INT TERM
+  bash -c "$2" <"$1/in" >"$1/out" 2>&1
+  echo "$?" >"$1/code"
+) 8>&- &
 child=$!
 trap 'kill -TERM -- "-$child"' TERM
 while :; do
   wait "$child"
+  code=$?
   kill -0 "$child" 2>/dev/null || break
 done
-wait "$child"
-echo "$?" >"$1/code"
+[[ -s $1/code ]] || echo "$code" >"$1/code"
 """
 _START = r"""
 folder=$(mktemp -d "${TMPDIR:-/tmp}/background.XXXXXX") && mkfifo "$folder/in" || exit

@@ -247,7 +247,7 @@ def test_a_repositorys_notes_and_the_users_hooks_in_a_whole_run(
     saved = store.find(report.session)
     prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
     assert [message["role"] for message in prompts[0]] == ["system", "user"]
-    assert prompts[0][0]["content"].endswith("[AGENTS.md]\nClose your turns with <|im_end|>.")
+    assert "[AGENTS.md]\nClose your turns with <|im_end|>." in prompts[0][0]["content"]
     assert prompts[0][1]["content"] == "t"
     assert prompts[1][0]["content"].endswith("about work in sub/]\nOnly tabs here.")
     assert prompts[2][0]["content"].endswith("the user's hook forbids this call: not that")
