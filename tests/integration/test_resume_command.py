@@ -78,10 +78,11 @@ def test_a_killed_run_that_goes_on_ends_as_one_that_was_not(
     assert tokens(state / name) == tokens(state / str(expected["session"]))
     # Every token ran once: what was saved was not prefilled again.
     usage = result["usage"]
-    assert usage["prefilled_tokens"] + usage["generated_tokens"] == usage["context_tokens"]
+    paid = usage["prefilled_tokens"] + usage["generated_tokens"] + usage["shared_tokens"]
+    assert paid == usage["context_tokens"]
     steps = [event["usage"]["prefilled_tokens"] for event in told if event["event"] == "step"]
     assert usage["prefilled_tokens"] - saved["prefilled_tokens"] == sum(steps)
-    assert sum(steps) < saved["prefilled_tokens"]
+    assert sum(steps) < saved["prefilled_tokens"] + saved["shared_tokens"]
     assert [
         event for event in told if event["event"] == "notice" and "prefilled" in event["text"]
     ] == []
