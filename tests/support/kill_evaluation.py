@@ -59,7 +59,9 @@ def left(folder: Path) -> dict[str, Any]:
     results = {}
     for (name, attempt), result in run.results().items():
         data = result.as_dict()
-        for key in ("seconds", "session"):
+        # A fork of a process that has used torch may fail at its first use of torch's threads,
+        # and is tried again.
+        for key in ("seconds", "session", "tries"):
             data.pop(key)
         usage = {k: v for k, v in result.usage.items() if not k.endswith("_s")}
         # The system prompt is prefilled by whoever comes first, and shared by the rest.
