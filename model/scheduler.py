@@ -55,7 +55,7 @@ class Scheduler:
         self._waiting: deque[_Request] = deque()
         self._busy = False
         self._worker: threading.Thread | None = None
-        self._batch = 1
+        self._expected = 1
         self._took_s = self._ended = 0.0
 
     def forward(
@@ -124,7 +124,7 @@ class Scheduler:
                 free = self._asked.wait_for(lambda: self._waiting and not self._busy, _IDLE_S)
                 if not free and not self._busy:
                     self._worker = None
-                    self._batch = 1
+                    self._expected = 1
                     return
                 if not free:
                     continue
@@ -140,10 +140,11 @@ class Scheduler:
     def _gather(self) -> list[_Request]:
         """Take the single tokens to run now. The lock is held, and let go while waiting.
 
-        Those who were in the last pass will most likely ask again as soon as they have sampled.
+        Those who were in the last pass will most likely ask again as soon as they have sampled, and
+        those who asked while it ran are there already.
         """
         until = self._ended + max(_LEAST_WAIT_S, _WAIT_SHARE * self._took_s)
-        expected = min(self._batch, self._max_batch)
+        expected = min(self._expected, self._max_batch)
         while True:
             singles = [r for r in self._waiting if r.single][: self._max_batch]
             left = until - perf_counter()
@@ -152,7 +153,6 @@ class Scheduler:
             self._asked.wait(left)
         for request in singles:
             self._waiting.remove(request)
-        self._batch = max(1, len(singles))
         return singles
 
     def _pass(self, requests: Sequence[_Request]) -> None:
@@ -173,6 +173,9 @@ class Scheduler:
         if requests[0].single:
             self._ended = perf_counter()
             self._took_s = self._ended - started
+            with self._lock:
+                # Those who asked meanwhile, too: else two sessions would take turns for ever.
+                self._expected = len(requests) + sum(r.single for r in self._waiting)
         for request, result in zip(requests, results, strict=True):
             request.result = result
             request.done.set()
