@@ -9,46 +9,16 @@ and processor time are printed: on a busy machine only the latter says something
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import sys
+from pathlib import Path
 from time import perf_counter, process_time
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from model.config import ModelConfig
-from model.engine import Engine
-from model.hybrid import HybridModel, HybridNetwork
-from model.native import NativeModel
-from model.sampling import SamplingParams
-from model.weights import parameter_count, tensor_shapes
-
-
-def small_engine(*, native: bool) -> Engine:
-    """An engine over about 5 million random weights, on the compiled path or on torch."""
-    config = replace(
-        ModelConfig.tiny(vocab_size=4096, context_length=1 << 16),
-        hidden_size=192,
-        intermediate_size=448,
-        layer_types=(("linear_attention",) * 3 + ("full_attention",)) * 2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        linear_num_key_heads=2,
-        linear_num_value_heads=4,
-        linear_key_head_dim=32,
-        linear_value_head_dim=64,
-        rotary_dim=16,
-        mrope_section=(3, 3, 2),
-    )
-    torch.manual_seed(0)
-    tensors = {
-        name: torch.randn(shape) * shape[-1] ** -0.5
-        for name, shape in tensor_shapes(config).items()
-    }
-    with torch.inference_mode():
-        model = HybridModel.build(config, tensors, torch.float32)
-    compiled = NativeModel(model) if native else None
-    network = HybridNetwork(model, fingerprint="benchmark", compiled=compiled)
-    return Engine(network, config, name="random", generation=SamplingParams())
+from benchmarks.random_model import random_engine
+from model.weights import parameter_count
 
 
 def main() -> None:
@@ -59,7 +29,7 @@ def main() -> None:
     parser.add_argument("--torch", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    engine = small_engine(native=not options.torch)
+    engine = random_engine("small", torch.float32, native=not options.torch)
     session = engine.session()
     ids = torch.randint(4096, (options.context,)).tolist()
     session.extend(ids[:64])
