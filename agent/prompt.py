@@ -80,7 +80,7 @@ def first_messages(
 
     The user's message is the task's text and, if there is one, its check, and nothing else: the
     embedded model was trained on exactly this. ``system`` is ``SYSTEM`` or ``WITH_A_PERSON``;
-    ``notes`` are what the repository says to agents (``memory.first_notes``) and come after it.
+    ``notes`` are what is told of the repository (``overview.overview``) and come after it.
     """
     reach = "Commands can reach the network." if network else "Commands have no network access."
     return [

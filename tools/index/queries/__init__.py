@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 SPLIT = ";; references"
+_BEGINS_WITH = {"tsx": "typescript"}
+"""A language whose query is another's and some references more."""
 
 
 def query_text(language: str) -> str:
     """The query of ``language``: definitions, a line ``;; references``, references."""
-    return (Path(__file__).parent / f"{language}.scm").read_text("utf-8")
+    text = (Path(__file__).parent / f"{language}.scm").read_text("utf-8")
+    base = _BEGINS_WITH.get(language)
+    return text if base is None else query_text(base) + text
