@@ -22,7 +22,6 @@ from agent.recipes import image_for
 from agent.running import (
     Question,
     Run,
-    Work,
     marks_its_end,
     open_box,
     run_limits,
@@ -140,8 +139,10 @@ def solve(
             network=settings.online,
             notes=overview(task.repo, sandbox, settings, model, interrupted),
         )
-        begin: Work = lambda loop: beginning.run(loop, first)  # noqa: E731
-        return run.go(workspace, sandbox, model.engine.session(), trajectory, begin)
+        session = model.engine.session()
+        return run.go(
+            workspace, sandbox, session, trajectory, lambda loop: beginning.run(loop, first)
+        )
 
 
 def _register(
