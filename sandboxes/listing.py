@@ -12,6 +12,7 @@ from sandboxes.engine import connect
 from sandboxes.errors import SandboxUnavailable
 from sandboxes.layers import layers
 from sandboxes.paths import Owner, workspaces_dir
+from sandboxes.workspace import read_stamp
 
 
 def listing() -> list[tuple[str, str, str]]:
@@ -38,7 +39,7 @@ def _containers() -> list[tuple[str, str, str]]:
             "container",
             item["Id"][:12],
             f"{item['Image']}, session {item['Labels'].get(SESSION_LABEL) or 'none'}, "
-            f"{item['Status']}, {_owner(item['Labels'].get(OWNER_LABEL, ''))}",
+            f"{item['Status']}, {_told(Owner.parse(item['Labels'].get(OWNER_LABEL, '')))}",
         )
         for item in found
     ]
@@ -49,16 +50,15 @@ def _workspaces() -> list[tuple[str, str, str]]:
     folder = workspaces_dir()
     for stamp in sorted(folder.glob("*.owner")) if folder.is_dir() else []:
         try:
-            text, made = stamp.read_text(), stamp.stat().st_mtime
-        except (OSError, ValueError):
+            owner, made = read_stamp(stamp)
+        except OSError:
             continue
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(made))
-        found.append(("copy", stamp.stem, f"since {since}, {_owner(text)}"))
+        found.append(("copy", stamp.stem, f"since {since}, {_told(owner)}"))
     return found
 
 
-def _owner(stamp: str) -> str:
-    owner = Owner.parse(stamp)
+def _told(owner: Owner | None) -> str:
     if owner is None:
         return "of nobody known"
     return f"process {owner.pid} is gone: prune" if owner.is_gone() else f"of process {owner.pid}"

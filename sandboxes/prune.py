@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,9 +17,7 @@ from sandboxes.image import clear_scratch
 from sandboxes.local import leftover_processes
 from sandboxes.paths import Owner, workspaces_dir
 from sandboxes.processes import send
-from sandboxes.workspace import remove_workspace
-
-EMPTY_STAMP_S = 60.0
+from sandboxes.workspace import read_stamp, remove_workspace
 
 
 def prune(*, parent: Path | None = None) -> list[str]:
@@ -74,13 +71,9 @@ def _workspaces(parent: Path) -> list[str]:
     for stamp in parent.glob("*.owner"):
         folder = stamp.with_suffix("")
         try:
-            text = stamp.read_text()
-            age_s = time.time() - stamp.stat().st_mtime
-        except (OSError, ValueError):
+            owner, _ = read_stamp(stamp)
+        except OSError:
             continue
-        owner = Owner.parse(text)
-        # A stamp is written in one go, so an empty one is what a full disk or a crash left.
-        gone = owner.is_gone() if owner is not None else not text and age_s > EMPTY_STAMP_S
-        if gone and remove_workspace(folder):
+        if owner is not None and owner.is_gone() and remove_workspace(folder):
             removed.append(f"workspace {folder.name}")
     return removed

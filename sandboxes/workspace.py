@@ -1,6 +1,6 @@
 """The private copy of the user's repository that a session works on.
 
-A workspace is a folder ``ID`` under ``parent``, beside ``ID.owner`` with the stamp of its process:
+A workspace is a folder ``ID`` under ``parent``; beside it, the link ``ID.owner`` says whose it is:
 
 - ``tree``       what the sandbox sees and may change in every way, with a ``.git`` for the model
 - ``store.git``  our own record of it: the baseline and the checkpoints
@@ -384,11 +384,17 @@ def stamp_path(folder: Path) -> Path:
 
 
 def write_stamp(folder: Path) -> None:
-    """Say that this process owns the workspace ``folder``: all of the stamp or nothing."""
-    stamp = stamp_path(folder)
-    draft = stamp.with_name(f"{stamp.name}.new")
-    draft.write_text(str(Owner.of_this_process()))
-    draft.replace(stamp)
+    """Say that this process owns the workspace ``folder``.
+
+    The stamp is the target of a symbolic link, which one system call makes: a kill or a full disk
+    leaves all of it or nothing.
+    """
+    stamp_path(folder).symlink_to(str(Owner.of_this_process()))
+
+
+def read_stamp(stamp: Path) -> tuple[Owner | None, float]:
+    """Who ``stamp`` names and when it was made, in seconds since 1970; OSError if it is none."""
+    return Owner.parse(str(stamp.readlink())), stamp.lstat().st_mtime
 
 
 def remove_workspace(folder: Path) -> bool:

@@ -78,13 +78,14 @@ def test_a_kill_while_the_copy_is_made(git_repo: Callable[..., Path], places: Pa
     (places / "half").mkdir()
     (places / "half" / "tree").mkdir()
     code = (
-        "import sys; from pathlib import Path; from sandboxes.paths import Owner; "
-        "Path(sys.argv[1]).write_text(str(Owner.of_this_process()))"
+        "import sys; from pathlib import Path; from sandboxes.workspace import write_stamp; "
+        "write_stamp(Path(sys.argv[1]))"
     )
-    subprocess.run([sys.executable, "-c", code, str(places / "half.owner")], check=True)
+    subprocess.run([sys.executable, "-c", code, str(places / "half")], check=True)
     (places / "odd.owner").write_text("not a stamp")
+    (places / "odder.owner").symlink_to("not a stamp")
     assert prune(parent=places)[-1:] == ["workspace half"]
-    assert [p.name for p in places.iterdir()] == ["odd.owner"]
+    assert sorted(p.name for p in places.iterdir()) == ["odd.owner", "odder.owner"]
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sandboxes.folders import MAX_DEPTH
-from sandboxes.prune import EMPTY_STAMP_S, prune
 from sandboxes.repository import keeps_from_fetching
 from sandboxes.workspace import Workspace
 
@@ -164,14 +162,3 @@ def test_a_partial_clone_is_copied_without_its_history(
 )
 def test_which_git_can_be_kept_from_fetching(version: tuple[int, int, int], safe: bool) -> None:
     assert keeps_from_fetching(version) is safe
-
-
-def test_an_empty_stamp_is_pruned_once_it_is_old(places: Path) -> None:
-    places.mkdir()
-    for name in ("young", "old"):
-        (places / name).mkdir()
-        (places / f"{name}.owner").touch()
-    past = time.time() - EMPTY_STAMP_S - 1
-    os.utime(places / "old.owner", (past, past))
-    assert "workspace old" in prune(parent=places)
-    assert sorted(path.name for path in places.iterdir()) == ["young", "young.owner"]
