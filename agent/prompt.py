@@ -89,6 +89,18 @@ def first_messages(
     ]
 
 
+def fixed_part(text: str) -> str:
+    """Of a system message what it begins with whatever the repository; "" if it is not ours.
+
+    It ends some words before the notes do begin: how those are split may depend on what follows.
+    """
+    for system in (SYSTEM, WITH_A_PERSON):
+        head, end, _ = text.partition(" ".join(system.split(" ")[-4:]))
+        if end:
+            return head.rstrip()
+    return ""
+
+
 def later_text(message: str, check: str | None) -> str:
     """A later user message, with the check if it is another one than before."""
     return f"{message.strip()}\n\nCheck: {check}" if check else message.strip()
