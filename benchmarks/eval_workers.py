@@ -111,6 +111,10 @@ def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, An
         attempts=attempts,
         slice=f":{min(options.instances, 11)}",
     )
+    # What all prompts begin with is stored by this one, and not part of what is measured.
+    first = Options(options.suite, None, folder.with_name(f"first-{workers}"), slice="-1:")
+    begin(first, flags | {"max_steps": 1, "max_turn_tokens": 1}, model=model)
+    before = model.engine.scheduler.passes, model.engine.scheduler.joined
     began, used = perf_counter(), cpu_s()
     begin(chosen, flags, model=model)
     seconds = perf_counter() - began
@@ -121,10 +125,8 @@ def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, An
         return sum(result.usage[name] for result in results.values())
 
     new = total("context_tokens") - total("generated_tokens")
-    common = min(
-        (r.usage["shared_tokens"] for r in results.values() if r.usage["shared_tokens"]), default=0
-    )
-    scheduler = model.engine.scheduler
+    passes = model.engine.scheduler.passes - before[0]
+    joined = model.engine.scheduler.joined - before[1]
     done = {
         "workers": workers,
         "attempts": len(results),
@@ -135,15 +137,13 @@ def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, An
         "prefilled_per_new_token": round(
             (total("prefilled_tokens") + total("shared_tokens")) / new, 3
         ),
-        "prefilled_with_the_common_beginning_once": round(
-            total("prefilled_tokens") / (new - common * (len(results) - 1)), 3
-        ),
         "new_tokens": new,
+        "shared_tokens": total("shared_tokens"),
         "prefilled_tokens": total("prefilled_tokens"),
         "generated_tokens": total("generated_tokens"),
         "generated_per_s": round(total("generated_tokens") / seconds, 1),
-        "passes": scheduler.passes,
-        "tokens_per_pass": round((scheduler.passes + scheduler.joined) / scheduler.passes, 2),
+        "passes": passes,
+        "tokens_per_pass": round((passes + joined) / passes, 2),
         "in_all": {
             name: round(total(name), 1) for name in ("prefill_s", "decode_s", "tool_s", "wall_s")
         },
