@@ -117,7 +117,8 @@ class Resumption:
         asked = self.message is not None or history.pending or not history.steps
         if not asked and saved.status in ENDED:
             raise ConfigError(
-                f"session {saved.id} has ended ({saved.status}); give a message to go on with"
+                f"session {saved.id} has ended ({saved.status}); give a message to go on with, or "
+                f"take its patch with agent sessions patch {saved.id}"
             )
         repo = Path(str(data["repo"]))
         workspace = self.workspace(repo, history, stack)
