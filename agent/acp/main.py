@@ -28,8 +28,8 @@ def run(flags: dict[str, Any], mode: str) -> NoReturn:
     check_settings(flags, [("the command line", flags)])
     if os.isatty(0):
         sys.stderr.write(
-            "agent acp waits for an editor on stdin, which is a terminal here; docs/editors.md says "
-            "how an editor starts it. Ctrl-D ends it.\n"
+            "agent acp waits for an editor on stdin, which is a terminal here; docs/editors.md "
+            "says how an editor starts it. Ctrl-D ends it.\n"
         )
     log = _open_log()
     read, write = take(log)

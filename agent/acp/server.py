@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PAGE = 50
+_CURSOR = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]+")
 TITLE_CHARACTERS = 80
 INVALID_REQUEST, INVALID_PARAMS, INTERNAL, NOT_FOUND = -32600, -32602, -32603, -32002
 
@@ -212,6 +214,8 @@ class Server:
         self, cwd: str | None = None, cursor: str | None = None, **_: Any
     ) -> ListSessionsResponse:
         """The saved sessions in which somebody spoke, newest first."""
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise ConfigError("that cursor is none that session/list has given")
         hub = await self._ready()
         every = await asyncio.to_thread(hub.store.sessions)
         folder = None if cwd is None else str(_folder(cwd).resolve())

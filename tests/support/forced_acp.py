@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,10 @@ def main() -> None:
 
     def forced(flags: dict[str, Any]) -> Any:
         force(turns)
+        # None of this may come between the frames.
+        sys.stdout.write("from a library\n")
+        sys.stdout.flush()
+        subprocess.run(["echo", "from a child"], check=True)
         return make_hub(flags)
 
     server._make_hub = forced

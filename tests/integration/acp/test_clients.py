@@ -1,10 +1,10 @@
 """Whole repairs by the embedded model, asked for by clients that others wrote.
 
 Every frame of both sides is held against the published schema, and what the two said is compared
-with a transcript in ``tests/golden/acp``. The model computes, and says what ``repair`` has it say on
-any processor. So all of it is the same each time, but for times, counters, paths of this machine,
-and how often running output was shown; ``transcript`` leaves these out. ``UPDATE_GOLDEN=1`` writes
-the transcripts anew.
+with a transcript in ``tests/golden/acp``. The model computes, and says what ``repair`` has it say
+on any processor. So all of it is the same each time, but for times, counters, paths of this
+machine, and how often running output was shown; ``transcript`` leaves these out. With
+``UPDATE_GOLDEN=1`` the transcripts are written anew.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def whole_repair(record: Path, repo: Path, name: str) -> dict[str, int]:
     assert "number % 2 == 0" in (repo / "parity.py").read_text()
     frames = recorded(record)
     found = judge(frames)
-    updates = [m["params"]["update"]["sessionUpdate"] if m.get("method") == "session/update" else "" for _, m in frames]
+    updates = [m.get("params", {}).get("update", {}).get("sessionUpdate") for _, m in frames]
     made = next(at for at, (_, m) in enumerate(frames) if "sessionId" in m.get("result", {}))
     assert updates.index("available_commands_update") > made, "told of a session not known yet"
     said = transcript(frames, repo)
