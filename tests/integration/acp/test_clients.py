@@ -222,7 +222,7 @@ def test_the_typescript_sdk(parity_repo, parity_task, agent_command, record, doc
     node = _node()
     command = [node, str(NODE / "client.mjs"), str(parity_repo), parity_task]
     command += agent_command("--sandbox", "docker")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert (seen["version"], seen["stopReason"]) == (1, "end_turn")
