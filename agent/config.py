@@ -285,5 +285,5 @@ def _explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, An
 
 def reason_of(first: Mapping[str, Any]) -> str:
     """What is wrong with a value, in TOML's words."""
-    reason = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    reason = str(first["msg"]).removeprefix("Value error, ").replace("valid tuple", "list")
     return reason[:1].lower() + reason[1:]
