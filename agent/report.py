@@ -33,7 +33,7 @@ from agent.types import (
     SolveReport,
     Submitted,
 )
-from model.session import Usage
+from model.usage import Usage
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
