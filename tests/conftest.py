@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,17 @@ GitRepo = Callable[..., Path]
 ScriptedModel = Callable[..., "LoadedModel"]
 
 TESTS = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """Signals that whoever started this ignores (nohup, a shell's background) are heard again.
+
+    The agents that tests start inherit it, and leave an ignored signal ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, own)
 
 
 @pytest.fixture(scope="session", autouse=True)

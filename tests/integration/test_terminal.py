@@ -64,7 +64,7 @@ class Person:
         return self.process.returncode, out.decode()
 
     def _more(self) -> bool:
-        ready, _, _ = select.select([self._ours], [], [], 30)
+        ready, _, _ = select.select([self._ours], [], [], 100)
         assert ready, f"nothing more after {self.screen!r}"
         try:
             data = os.read(self._ours, 65_536)
