@@ -32,10 +32,16 @@ class Engine:
     """
 
     def __init__(
-        self, network: Network, config: ModelConfig, *, name: str, generation: SamplingParams
+        self,
+        network: Network,
+        config: ModelConfig,
+        *,
+        name: str,
+        generation: SamplingParams,
+        drafts: bool = True,
     ) -> None:
         self.network = network
-        self.scheduler = Scheduler(network)
+        self.scheduler = Scheduler(network, drafts=drafts)
         self.config = config
         self.name = name
         self.generation = generation
@@ -53,6 +59,7 @@ class Engine:
         swap: Path | None = None,
         quantize: Quantize = "none",
         native: bool = True,
+        drafts: bool = True,
     ) -> Engine:
         """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
@@ -63,7 +70,8 @@ class Engine:
         of what is free once the weights are loaded; what exceeds it is parked in the folder
         ``swap`` (by default that for temporary files). ``quantize`` rounds the matrices to int8 or
         int4 by groups (see ``model.quantize``). On a CPU the compiled path runs the model where it
-        can and ``native`` does not forbid it; ``Engine.path`` says what does.
+        can and ``native`` does not forbid it. ``drafts`` says whether sessions may try several
+        tokens in a pass where it pays (see ``docs/speculation.md``); it changes no result.
         """
         config = ModelConfig.load(directory)
         if vocab_limit is not None and vocab_limit > config.vocab_size:
@@ -103,7 +111,7 @@ class Engine:
                 f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
                 f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
             )
-        return cls(network, config, name=name, generation=generation)
+        return cls(network, config, name=name, generation=generation, drafts=drafts)
 
     @property
     def fingerprint(self) -> str:
