@@ -87,6 +87,8 @@ def call(arguments: list[str]) -> int:
         format_message = getattr(error, "format_message", error.__str__)
         message = " ".join(str(format_message()).split())
         exit_code = int(getattr(error, "exit_code", 2))
+        if not message:
+            return exit_code  # the help was asked for by saying nothing, and is printed
         write_err(f"error: {visible(message)} (see agent --help)\n")
         if (output := _wanted_output(arguments)) is not None:
             print_error(visible(message), exit_code, {"model": None, "sandbox": None}, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +11,14 @@ import typer
 
 from agent.commands.controlling import Approve, Interactive, McpFromRepo, controlled
 from agent.commands.printing import Output, finish, listener, print_error
-from agent.errors import ConfigError
+from agent.errors import AgentError, ConfigError
 from agent.failure import tell
 from agent.interrupts import Interrupts
 from agent.output import write_json, write_out
 
 if TYPE_CHECKING:
     from agent.solve import LoadedModel
-    from agent.store import SavedSession
+    from agent.store import SavedSession, Store
 
 Name = Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")]
 Text = Annotated[str | None, typer.Argument(help="What to tell the model.", metavar="[MESSAGE]")]
@@ -55,6 +55,10 @@ MaxTurnTokens = Annotated[
 QuantizeMode = Annotated[
     str | None,
     typer.Option("--quantize", metavar="none|int8|int4", help="Round the model's weights."),
+]
+Drafts = Annotated[
+    bool | None,
+    typer.Option("--drafts/--no-drafts", help="Whether passes try several tokens at once."),
 ]
 KvMemory = Annotated[
     int | None,
@@ -94,6 +98,7 @@ def resume(
     max_wall_time: MaxWallTime = None,
     kv_memory: KvMemory = None,
     quantize: QuantizeMode = None,
+    drafts: Drafts = None,
     compact: Compact = None,
     compact_at: CompactAt = None,
     seed: Seed = None,
@@ -121,6 +126,7 @@ def resume(
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
         "quantize": quantize,
+        "drafts": drafts,
         "compact": compact,
         "compact_at": compact_at,
         "temperature": temperature,
@@ -156,6 +162,7 @@ def fork(
     max_wall_time: MaxWallTime = None,
     kv_memory: KvMemory = None,
     quantize: QuantizeMode = None,
+    drafts: Drafts = None,
     compact: Compact = None,
     compact_at: CompactAt = None,
     seed: Seed = None,
@@ -182,6 +189,7 @@ def fork(
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
         "quantize": quantize,
+        "drafts": drafts,
         "compact": compact,
         "compact_at": compact_at,
         "temperature": temperature,
@@ -226,7 +234,9 @@ def rewind(
     store.reap()
     saved = store.find(name)
     stored = stored_settings(saved, {"model": model})
-    loaded = solving.load_model(stored.model, stored.kv_memory, stored.quantize)
+    loaded = solving.load_model(
+        stored.model, stored.kv_memory, stored.quantize, stored.drafts
+    )
     cost = go_back(saved, to, loaded, listen=listener(Output.TEXT))
     paid = f"{cost:,} tokens prefilled" if cost else "nothing prefilled"
     write_out(f"session {saved.id} is at step {to} ({paid}); go on with agent resume {saved.id}\n")
@@ -271,6 +281,7 @@ def run(
                     saved = make_copy(store, saved)
                     if message is None:
                         return _print_copy(saved, output)
+                    stack.callback(_unless_begun, store, saved, _recorded(saved))
                 listen = listener(output)
                 # Refused before the model is loaded, where that can be known.
                 with saved.claim():
@@ -281,7 +292,7 @@ def run(
                 )
                 settings = solving.prepare(settings, store=store, listen=listen)
                 model = model or solving.load_model(
-                    settings.model, settings.kv_memory, settings.quantize
+                    settings.model, settings.kv_memory, settings.quantize, settings.drafts
                 )
             report = resuming.resume(
                 saved,
@@ -301,6 +312,18 @@ def run(
         if output is not Output.TEXT:
             print_error(failure.message, failure.exit_code, names, output)
         return failure.exit_code
+
+
+def _recorded(saved: SavedSession) -> int:
+    """How long the record of ``saved`` is, in bytes."""
+    return saved.trajectory.stat().st_size if saved.trajectory.exists() else 0
+
+
+def _unless_begun(store: Store, copy: SavedSession, recorded: int) -> None:
+    """Remove a copy whose run never began: its record is still the one it was made with."""
+    with suppress(AgentError, OSError):
+        if _recorded(copy) == recorded:
+            store.remove(copy.id)
 
 
 def _print_copy(saved: SavedSession, output: Output) -> int:

@@ -10,6 +10,8 @@ static void replay(const Model& m, const Batch& b) {
                wider(delta_floats(m.key_dim, m.value_dim), span_floats())};
     char* aligned = (char*)(((uintptr_t)b.scratch + 63) & ~(uintptr_t)63);
     lay_out(m, run.rows, count_blocks(b), run.threads, aligned, &run.w);
+    run.w.first[0] = 0;
+    for (int64_t r = 0; r < run.rows; ++r) run.w.sequence[r] = 0;
     int64_t deltas = 0;
     for (int64_t i = 0; i < m.layer_count; ++i)
         if (!m.layers[i].kind) {

@@ -75,6 +75,15 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("arguments", [(), ("sessions",), ("sandbox",)])
+def test_nothing_said_is_help_alone(
+    call: Callable[..., Outcome], arguments: tuple[str, ...]
+) -> None:
+    code, out, err = call(*arguments)
+    assert (code, err) == (2, "")
+    assert "Usage: agent" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "event"),
     [
