@@ -255,9 +255,9 @@ class HybridNetwork:
         states = [settle(piece.state) for piece in work]
         times = [len(piece.ids) for piece in work]
         with torch.inference_mode(), self.layout.memory.passing():
+            kept = Rows.of(self.layout, runner.replay, sum(times), runner.trail_width)
             running = Pass(self.layout, self.model.config.layer_types, states, times)
             ids = torch.tensor([i for piece in work for i in piece.ids])
-            kept = Rows.of(self.layout, runner.replay, sum(times), runner.trail_width)
             hidden = runner.rows(ids, running, trail=kept.trail)
             logits = runner.logits(hidden)[:, : self.vocab_size].float()
             edges = list(accumulate(times, initial=0))

@@ -103,17 +103,25 @@ class Pass:
         self._kinds = kinds
         self.sources = [None if s.slot is None else s.slot.tensors for s in states]
         slots = [layout.new_slot() for _ in states]
-        tables = [
-            _grown(layout, state, time) for state, time in zip(states, self.times, strict=True)
-        ]
+        claims: list[tuple[Page, int]] = []
+        try:
+            tables = [
+                _grown(layout, state, time, claims)
+                for state, time in zip(states, self.times, strict=True)
+            ]
+            self.targets = [slot.tensors for slot in slots]
+            self.pages = [[page.data for page in table] for table in tables]
+        except BaseException:
+            # Nothing has been written: what was taken is as free as before.
+            for page, filled in reversed(claims):
+                page.filled = filled
+            raise
         self._after = tuple(
             HybridState(layout, state.length + time, slot, table)
             for state, time, slot, table in zip(states, self.times, slots, tables, strict=True)
         )
         # Held here until the pass is over: what is read must not be parked or freed meanwhile.
         self._before = tuple(states)
-        self.targets = [slot.tensors for slot in slots]
-        self.pages = [[page.data for page in table] for table in tables]
 
     @cached_property
     def layers(self) -> list[LayerMemory]:
@@ -149,8 +157,11 @@ def _layers(slot: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
     return list(zip(conv.unbind(), recurrent.unbind(), strict=True))
 
 
-def _grown(layout: Layout, state: HybridState, time: int) -> tuple[Page, ...]:
-    """The pages of ``state`` with room for ``time`` more positions, which are taken at once.
+def _grown(
+    layout: Layout, state: HybridState, time: int, claims: list[tuple[Page, int]]
+) -> tuple[Page, ...]:
+    """The pages of ``state`` with room for ``time`` more positions, which are taken at once: added
+    to ``claims``, with how far the page was filled before.
 
     Only the sequence that has filled a page furthest may go on in it: what lies behind another's
     length belongs to somebody. The others go on in a copy.
@@ -164,6 +175,7 @@ def _grown(layout: Layout, state: HybridState, time: int) -> tuple[Page, ...]:
             copy = layout.new_page()
             copy.data[:, :, :, :used] = tip.data[:, :, :, :used]
             tip, pages = copy, (*pages[:-1], copy)
+        claims.append((tip, tip.filled))
         tip.filled = min(PAGE, used + time)
     missing = -(-end // PAGE) - len(pages)
     if missing:

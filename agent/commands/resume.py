@@ -234,9 +234,7 @@ def rewind(
     store.reap()
     saved = store.find(name)
     stored = stored_settings(saved, {"model": model})
-    loaded = solving.load_model(
-        stored.model, stored.kv_memory, stored.quantize, stored.drafts
-    )
+    loaded = solving.load_model(stored.model, stored.kv_memory, stored.quantize, stored.drafts)
     cost = go_back(saved, to, loaded, listen=listener(Output.TEXT))
     paid = f"{cost:,} tokens prefilled" if cost else "nothing prefilled"
     write_out(f"session {saved.id} is at step {to} ({paid}); go on with agent resume {saved.id}\n")
