@@ -81,6 +81,12 @@ class HybridTrail:
             self._free = None
             return self._after
 
+    def blocks(self) -> set[Block]:
+        """The blocks that it keeps, for accounts."""
+        ends = (self.before, self._after)
+        slots = {state.slot for state in ends if state.slot is not None}
+        return slots | {page.block for state in ends for page in state.pages} | {self._kept.block}
+
     def settle(self, count: int) -> HybridState:
         """The state after ``count`` tokens, which somebody took. Raises ``MemoryFull``."""
         layout, length = self.before.layout, self.before.length + count

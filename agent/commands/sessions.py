@@ -34,7 +34,6 @@ def list_sessions(
     output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
 ) -> None:
     """List the sessions, oldest first."""
-    # agent.store reaches torch through the types of a step.
     from agent.store import Store
 
     store = Store()

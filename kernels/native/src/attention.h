@@ -150,7 +150,8 @@ static void pack_page(const Cache& c, int64_t head, int64_t first, int64_t count
 
 // Queries `rows` of one head, at positions `at`, at + 1, ... over the packed pages of one span.
 // q rows lie `q_ld` words apart; out rows `ld` floats apart hold the running sum, most and total
-// the running softmax (`heads` apart).
+// the running softmax (`heads` apart). Both are worked on in rows of their own: those of several
+// heads lie a power of two apart and would push each other out of the nearest cache.
 template <class S>
 static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t rows, int64_t at,
                         int64_t first, int64_t end, const char* keys, const char* values,
@@ -158,14 +159,19 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
     int64_t words = c.bf16 ? c.dim / 2 : c.dim, size = c.bf16 ? 2 : 4;
     float* s = scratch;
     char* p = (char*)(scratch + QUERIES * PAGE);
-    float factor[QUERIES];
+    int32_t* own = (int32_t*)(scratch + 2 * QUERIES * PAGE);
+    float *sums = scratch + QUERIES * (2 * PAGE + words), factor[QUERIES];
+    for (int64_t r = 0; r < rows; ++r) {
+        memcpy(own + r * words, q + r * q_ld, words * 4);
+        memcpy(sums + r * c.dim, out + r * ld, c.dim * 4);
+    }
     for (int64_t b = first; b < end && b < at + rows; b += PAGE) {
         int64_t count = least(PAGE, at + rows - b), padded = (count + 31) & ~31;
         const char* kb = keys + (b - first) * words * 4;
         const char* vb = values + (b - first) * c.dim * size;
         // Columns outside: the panel of 32 stays in the nearest cache for all rows.
         for (int64_t j = 0; j < padded; j += 32)
-            multiply<S>(q, q_ld, 1, rows, words, kb + j * words * 4, words * 64, 64, s + j, PAGE, 32,
+            multiply<S>(own, words, 1, rows, words, kb + j * words * 4, words * 64, 64, s + j, PAGE, 32,
                         false);
         for (int64_t r = 0; r < rows; ++r) {
             int64_t seen = least(count, at + r + 1 - b);
@@ -194,15 +200,16 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
             total[r * c.heads] = total[r * c.heads] * factor[r] + sum(sum_e);
             if (factor[r] != 1.0f)
                 for (int64_t d = 0; d < c.dim; d += 16)
-                    store(out + r * ld + d, load(out + r * ld + d) * set1(factor[r]));
+                    store(sums + r * c.dim + d, load(sums + r * c.dim + d) * set1(factor[r]));
         }
         for (int64_t d = 0; d < c.dim; d += 32)
             multiply<S>((const int32_t*)p, c.bf16 ? PAGE / 2 : PAGE, 1, rows,
                         c.bf16 ? padded / 2 : padded, vb + d * PAGE * size, PAGE * size * 16, 64,
-                        out + d, ld, least(32, c.dim - d), true);
+                        sums + d, c.dim, least(32, c.dim - d), true);
     }
+    for (int64_t r = 0; r < rows; ++r) memcpy(out + r * ld, sums + r * c.dim, c.dim * 4);
 }
-static int64_t span_floats() { return QUERIES * PAGE * 2 + 64; }
+static int64_t span_floats(int64_t dim) { return QUERIES * (PAGE * 2 + dim * 2) + 64; }
 
 // out [time] rows, `ld` apart, head h at h*dim: the attention of `time` queries whose first stands
 // at position `start`. q [time][heads][dim] in the dtype of the cache. most, total: [time][heads].
@@ -234,7 +241,7 @@ static void attend_many(const Cache& c, const char* q, int64_t time, int64_t sta
             attend_span<S>(c, (const int32_t*)(q + (t * c.heads + head) * c.dim * size),
                            c.heads * words, least(QUERIES, time - t), start + t, first, end, keys,
                            keys + half, out + t * ld + head * c.dim, ld, most + t * c.heads + head,
-                           total + t * c.heads + head, scratch + thread * span_floats());
+                           total + t * c.heads + head, scratch + thread * span_floats(c.dim));
         });
     }
     for (int64_t t = 0; t < time; ++t)

@@ -51,7 +51,6 @@ struct Work {
     int64_t *first, *sequence; // of each sequence its first row, of each row its sequence
 };
 
-INLINE int64_t wider(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t channels(const Model& m) { return 2 * m.key_heads * m.key_dim + m.value_heads * m.value_dim; }
 static int64_t attention_width(const Model& m) { return 2 * (m.heads + m.kv_heads) * m.head_dim; }
 static int64_t delta_width(const Model& m) {
@@ -82,7 +81,7 @@ static int64_t lay_out(const Model& m, int64_t rows, int64_t blocks, int threads
     w->cos = a.take<float>(rows * m.rotary / 2);
     w->sin = a.take<float>(rows * m.rotary / 2);
     w->partial = a.take<float>(blocks * m.heads * (m.head_dim + 2));
-    w->local = a.take<float>(wider(delta_floats(m.key_dim, m.value_dim), span_floats()) * threads);
+    w->local = a.take<float>(wider(delta_floats(m.key_dim, m.value_dim), span_floats(m.head_dim)) * threads);
     return a.used + 64;
 }
 
@@ -315,7 +314,7 @@ static int64_t forward_scratch(const Model& m, const Batch& b) {
 
 static void forward(const Model& m, const Batch& b) {
     Run run = {m, b, {}, count_rows(b), (int)b.threads,
-               wider(delta_floats(m.key_dim, m.value_dim), span_floats())};
+               wider(delta_floats(m.key_dim, m.value_dim), span_floats(m.head_dim))};
     char* aligned = (char*)(((uintptr_t)b.scratch + 63) & ~(uintptr_t)63);
     lay_out(m, run.rows, count_blocks(b), run.threads, aligned, &run.w);
     int64_t half = m.rotary / 2;
