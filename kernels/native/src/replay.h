@@ -6,8 +6,7 @@
 // to its first row, conv_in and recurrent_in are what the pass read. Writes conv_out and
 // recurrent_out alone. The steps are those of the pass, so their bits are.
 static void replay(const Model& m, const Batch& b) {
-    Run run = {m, b, {}, count_rows(b), (int)b.threads,
-               wider(delta_floats(m.key_dim, m.value_dim), span_floats())};
+    Run run = {m, b, {}, count_rows(b), (int)b.threads, delta_floats(m.key_dim, m.value_dim)};
     char* aligned = (char*)(((uintptr_t)b.scratch + 63) & ~(uintptr_t)63);
     lay_out(m, run.rows, count_blocks(b), run.threads, aligned, &run.w);
     run.w.first[0] = 0;
