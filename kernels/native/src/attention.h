@@ -25,24 +25,30 @@ INLINE char* value_at(const Cache& c, int64_t head, int64_t position) {
 // 16 C dimensions of the values of one block, summed with the weights p.
 template <int G, int C>
 static inline void weigh(const Cache& c, const char* values, int64_t d, int64_t count,
-                         const float (*p)[PAGE], float* out) {
+                         const float (*p)[PAGE], float* out, const char* next) {
     F16 acc[G][C];
     for (int g = 0; g < G; ++g)
         for (int j = 0; j < C; ++j) acc[g][j] = zero();
-    for (int64_t i = 0; i < count; ++i)
+    int64_t size = c.bf16 ? 2 : 4;
+    for (int64_t i = 0; i < count; ++i) {
+        for (int64_t k = 0; next && k < 16 * C * size; k += 64)
+            __builtin_prefetch(next + (i * c.dim + d) * size + k, 0, 2);
         for (int j = 0; j < C; ++j) {
             F16 v = load_as(values, i * c.dim + d + 16 * j, c.bf16);
             for (int g = 0; g < G; ++g) acc[g][j] = fma(set1(p[g][i]), v, acc[g][j]);
         }
+    }
     for (int g = 0; g < G; ++g)
         for (int j = 0; j < C; ++j) store(out + g * (c.dim + 2) + d + 16 * j, acc[g][j]);
 }
 
 // One block of positions for the queries of one KV head that stand at the same place.
 // q [group] rows of `dim`, scaled, in the dtype of the cache. Partial result: [group][dim + 2].
+// Memory is asked for the values while the keys are multiplied, and for the keys of the `next` block,
+// if there is one, while the values are.
 template <class S, int G>
 static inline void attend_block(const Cache& c, int64_t head, int64_t first, int64_t count,
-                                const int32_t* q, float* out) {
+                                const int32_t* q, float* out, const char* next) {
     int64_t words = c.bf16 ? c.dim / 2 : c.dim;
     float p[G][PAGE];
     const char *keys = key_at(c, head, first), *values = value_at(c, head, first);
@@ -51,7 +57,7 @@ static inline void attend_block(const Cache& c, int64_t head, int64_t first, int
         for (int g = 0; g < G; ++g) acc[g] = zero();
         const int32_t* key = (const int32_t*)keys + i * words;
         for (int64_t k = 0; k < words; k += 16) {
-            __builtin_prefetch(key + k + AHEAD / 4);
+            ask(key + k);
             __builtin_prefetch(values + (i * words + k) * 4, 0, 2);
         }
         for (int64_t k = 0; k < words; k += 16) {
@@ -78,14 +84,14 @@ static inline void attend_block(const Cache& c, int64_t head, int64_t first, int
     // Four lines of a value at a time: each is in the nearest cache by now, and used whole.
     constexpr int C = PARTS == 1 ? 4 : 1;
     int64_t d = 0;
-    for (; d + 16 * C <= c.dim; d += 16 * C) weigh<G, C>(c, values, d, count, p, out);
-    for (; d < c.dim; d += 16) weigh<G, 1>(c, values, d, count, p, out);
+    for (; d + 16 * C <= c.dim; d += 16 * C) weigh<G, C>(c, values, d, count, p, out, next);
+    for (; d < c.dim; d += 16) weigh<G, 1>(c, values, d, count, p, out, next);
 }
 template <class S>
 static void attend_group(const Cache& c, int64_t head, int64_t first, int64_t count,
-                         const int32_t* q, float* out) {
+                         const int32_t* q, float* out, const char* next) {
     int64_t words = c.bf16 ? c.dim / 2 : c.dim, left = c.heads / c.kv_heads;
-#define ONE(G) { attend_block<S, G>(c, head, first, count, q, out); \
+#define ONE(G) { attend_block<S, G>(c, head, first, count, q, out, next); \
                  q += G * words; out += G * (c.dim + 2); left -= G; }
     while (left > 0) {
         if (left >= 6) ONE(6) else if (left >= 4) ONE(4) else if (left >= 2) ONE(2) else ONE(1)

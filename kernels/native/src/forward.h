@@ -249,17 +249,16 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index) {
         }
         int64_t blocks = ceil_div(start + time, PAGE), group = m.heads / m.kv_heads;
         float* partial = run.w.partial + parts * m.heads * (d + 2);
-        // All queries of a block in turn, so that it is read from memory once.
-        parallel(m.kv_heads * blocks, run.threads, [&](int64_t i, int) {
-            int64_t block = i % blocks, h = i / blocks;
-            for (int64_t t = 0; t < time; ++t) {
-                int64_t count = least(PAGE, start + t + 1 - block * PAGE);
-                if (count <= 0) continue;
-                const int32_t* from = (const int32_t*)(q + (t * m.heads + h * group) * d * size);
-                float* to = partial + ((t * blocks + block) * m.heads + h * group) * (d + 2);
-                (m.bf16 ? attend_group<StepBF16> : attend_group<StepF32>)(
-                    c, h, block * PAGE, count, from, to);
-            }
+        parallel(time * m.kv_heads * blocks, run.threads, [&](int64_t i, int) {
+            // Tokens inside: the block that one has read is in the cache for the next.
+            int64_t t = i % time, block = i / time % blocks, h = i / time / blocks;
+            int64_t count = least(PAGE, start + t + 1 - block * PAGE);
+            if (count <= 0) return;
+            const int32_t* from = (const int32_t*)(q + (t * m.heads + h * group) * d * size);
+            float* to = partial + ((t * blocks + block) * m.heads + h * group) * (d + 2);
+            const char* next = block + 1 < blocks ? key_at(c, h, (block + 1) * PAGE) : nullptr;
+            (m.bf16 ? attend_group<StepBF16> : attend_group<StepF32>)(c, h, block * PAGE, count,
+                                                                      from, to, next);
         });
         for (int64_t t = 0; t < time; ++t)
             for (int64_t h = 0; h < m.heads; ++h)
