@@ -26,8 +26,8 @@ import torch  # noqa: E402
 
 import model.session as sessions  # noqa: E402
 from benchmarks.agent_trajectory import Pair, engine_of, trajectory  # noqa: E402
-from benchmarks.recording import machine, record  # noqa: E402
 from benchmarks.record_trajectory import chat_format  # noqa: E402
+from benchmarks.recording import machine, record  # noqa: E402
 from model.engine import Engine  # noqa: E402
 from model.sampling import SamplingParams  # noqa: E402
 from model.scheduler import Scheduler  # noqa: E402
