@@ -139,7 +139,7 @@ def _tiles(device: torch.device, rows: int, wide: bool) -> tuple[int, int, int, 
     if rows <= 16 or wide:
         return 16, 32, 4, 1 if wide else 3
     if rows <= 64:
-        return 64, 64, 4, 2
+        return 64, 64, 4, 3
     # Only there do 128 columns fit the registers.
     return (128, 128, 8, 2) if backend.capability(device) == 90 else (128, 64, 8, 2)
 
