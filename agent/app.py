@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.commands import acp, doctor, model, resume, sandbox, sessions, solve
+from agent.commands import acp, cache, doctor, model, resume, sandbox, sessions, solve
 from agent.commands.printing import Output, print_error
 from agent.failure import DEBUG, tell
 from agent.output import visible, write_err, write_out
@@ -37,6 +37,7 @@ app.command(name="acp")(acp.acp)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(model.app, name="model")
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(cache.app, name="cache")
 
 ADDED = "tenuto.commands"
 """The entry points under which packages that stand above this one add commands."""
@@ -87,6 +88,8 @@ def call(arguments: list[str]) -> int:
         format_message = getattr(error, "format_message", error.__str__)
         message = " ".join(str(format_message()).split())
         exit_code = int(getattr(error, "exit_code", 2))
+        if not message:
+            return exit_code  # the help was asked for by saying nothing, and is printed
         write_err(f"error: {visible(message)} (see agent --help)\n")
         if (output := _wanted_output(arguments)) is not None:
             print_error(visible(message), exit_code, {"model": None, "sandbox": None}, output)

@@ -11,8 +11,8 @@ all         both
 
 Reading, planning and submitting are never asked for by a mode. Rules (``agent.rules``) come before
 the mode: what one denies never runs, what one asks for is asked for in every mode, what one allows
-is not asked for. What a person answered "always" or "never" to holds for as long as the
-``Approvals`` live, and is not written down; "always" does not lift a rule that denies.
+is not asked for. What a person answered "always" or "never" to holds for the session, also when it
+is resumed or forked (``agent.answers``); "always" does not lift a rule that denies.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, Self
 
+from agent.answers import Answers
 from agent.rules import Judgement, RuleKind, Rules
 from agent.subjects import Subject, Subjects, subjects_of
 from model.messages import ToolCall
@@ -110,9 +112,14 @@ class Approvals:
     mode: Mode = "never"
     approver: Approver | None = None
     rules: Rules = field(default_factory=Rules)
-    _allowed: Rules = field(default_factory=Rules, repr=False)
-    _answers: dict[str, bool] = field(default_factory=dict, repr=False)
+    _answers: Answers = field(default_factory=Answers, repr=False)
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def kept_in(self, folder: Path) -> Self:
+        """These, with what was answered in the session in ``folder``; new answers go there too."""
+        with self._one_at_a_time:
+            self._answers.keep_in(folder)
+        return self
 
     def before(self, call: ToolCall, registry: Registry) -> Observation | None:
         """See ``oversight.Overseer``."""
@@ -147,10 +154,10 @@ class Approvals:
         ruled = subject.judged(self.rules)
         if ruled.ruling == "deny":
             return Judgement("deny", FORBIDDEN.format(subject=subject.shown, rule=ruled.why))
-        answered = self._answers.get(subject.shown)
+        answered = self._answers.given.get(subject.shown)
         if answered is False:
             return Judgement("deny", REFUSED_BEFORE.format(subject=subject.shown))
-        if answered or subject.judged(self._allowed).ruling == "allow":
+        if answered or subject.judged(self._answers.allowed).ruling == "allow":
             return Judgement("allow")
         if ruled.ruling == "ask":
             return Judgement("ask", f"rule {ruled.why}")
@@ -180,12 +187,10 @@ class Approvals:
                 return None
             case "allow_always":
                 for subject in subjects:
-                    self._answers[subject.shown] = True
-                    if subject.rule is not None:
-                        self._allowed |= Rules(allow=(subject.rule,))
+                    self._answers.allow(subject.shown, subject.rule)
                 return None
             case "reject_always":
-                self._answers.update((text, False) for text in shown)
+                self._answers.refuse(*shown)
             case "cancelled":
                 return _refusal(CANCELLED)
         words = answer.words.strip()

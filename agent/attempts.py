@@ -23,7 +23,7 @@ from agent.events import Event, FromAttempt, Listener, RunStarted
 from agent.failure import explain
 from agent.loop import Loop, Opening
 from agent.overview import overview
-from agent.prompt import first_messages
+from agent.prompt import first_messages, place_of
 from agent.running import Question, Run, marks_its_end, open_box
 from agent.store import RUNNING, SavedSession, Store
 from agent.trajectory import TrajectoryWriter
@@ -192,7 +192,7 @@ class BestOf:
 
     def _messages(self, sandbox: Sandbox) -> Sequence[Message]:
         task, network = self.first.task, self.first.settings.online
-        return first_messages(task, root=sandbox.root, network=network, notes=self.notes)
+        return first_messages(task, root=place_of(sandbox), network=network, notes=self.notes)
 
     def _together(self, works: Sequence[Callable[[], SolveReport]]) -> None:
         """Run ``works`` in threads and wait for all, whatever happens meanwhile."""

@@ -280,5 +280,10 @@ def _explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, An
     first = error.errors(include_url=False)[0]
     key = str(first["loc"][0]) if first["loc"] else "?"
     source = next((name for name, values in layers if key in values), "the defaults")
-    reason = first["msg"][:1].lower() + first["msg"][1:]
-    return f"{key} = {first.get('input')!r} in {source}: {reason}"
+    return f"{key} = {first.get('input')!r} in {source}: {reason_of(first)}"
+
+
+def reason_of(first: Mapping[str, Any]) -> str:
+    """What is wrong with a value, in TOML's words."""
+    reason = str(first["msg"]).removeprefix("Value error, ").replace("valid tuple", "list")
+    return reason[:1].lower() + reason[1:]

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 
+from agent.caches import caches
 from agent.config import PREFIX, Settings
 from agent.describe import describe_model
 from agent.output import one_line
@@ -29,6 +30,7 @@ Status = Literal["ok", "warn", "fail"]
 NEEDED_PYTHON = (3, 11)
 DISK_WARN_BYTES = 5 * 1024**3
 DISK_FAIL_BYTES = 512 * 1024**2
+CACHES_WARN_BYTES = 50 * 1024**3
 PROGRAM_TIMEOUT_S = 20
 
 
@@ -55,6 +57,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("bubblewrap", lambda: _bubblewrap(settings)),
         ("disk", _disk),
         ("state", _state),
+        ("caches", lambda: _caches(settings)),
     ]
     findings = [_guarded(name, check) for name, check in checks]
     return findings + _environment()
@@ -196,6 +199,18 @@ def _state() -> Finding:
         reason = f"cannot write {folder}: {error.strerror or error}"
         return Finding("state", "fail", reason, "make it writable or set XDG_STATE_HOME")
     return Finding("state", "ok", f"{folder} is writable")
+
+
+def _caches(settings: Settings) -> Finding:
+    found = caches()
+    parts = [f"{kind.name} {kind.size / 1e6:,.1f} MB" for kind in found]
+    most = settings.warm_cache_mb
+    limit = f"prefixes at most {most:,} MiB" if most else "no prefixes are stored"
+    seen = f"{', '.join(parts)} in {found[0].paths[0].parent} ({limit})"
+    total = sum(kind.size for kind in found)
+    if total > CACHES_WARN_BYTES:
+        return Finding("caches", "warn", seen, "agent cache clear, if you need the space")
+    return Finding("caches", "ok", seen)
 
 
 def _environment() -> list[Finding]:

@@ -16,7 +16,7 @@ from agent.store import SavedSession
 from agent.trajectory import message_from_json, read_records, step_from_json
 from agent.types import CheckRun, Step
 from model.messages import Message
-from model.session import Usage
+from model.usage import Usage
 
 
 @dataclass(frozen=True)

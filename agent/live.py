@@ -34,7 +34,7 @@ from agent.loop import Loop, Opening, answer_texts
 from agent.memory import Memory
 from agent.mirror import Mirror
 from agent.overview import overview
-from agent.prompt import WITH_A_PERSON, first_messages, later_text
+from agent.prompt import WITH_A_PERSON, first_messages, later_text, place_of
 from agent.resume import Resumption, recall
 from agent.running import run_limits, sampling_of
 from agent.states import catch_up, keep_point, nearest
@@ -350,7 +350,7 @@ class LiveSession:
             overseers=(
                 self._hooks(),
                 self._mirror,
-                self._around.control.approvals,
+                self._around.control.approvals.kept_in(self.saved.path),
                 Memory(self._sandbox, lambda: loop.steps),
             ),
             answers_end=True,
@@ -404,7 +404,7 @@ class LiveSession:
         if not self.steps:
             return first_messages(
                 Task(text, self.repo, check),
-                root=self._sandbox.root,
+                root=place_of(self._sandbox),
                 network=self.settings.online,
                 system=WITH_A_PERSON,
                 notes=overview(self.repo, self._sandbox, self.settings, self.model),

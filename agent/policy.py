@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.config import read_toml, repository_files, user_file
+from agent.config import read_toml, reason_of, repository_files, user_file
 from agent.errors import ConfigError
 from agent.rules import Rules
 from tools.mcp.spec import McpServer
@@ -107,8 +107,7 @@ def _read(path: Path, values: Mapping[str, Any], folder: Path) -> _Tables:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where} in {path}: {reason[:1].lower()}{reason[1:]}") from error
+        raise ConfigError(f"{where} in {path}: {reason_of(first)}") from error
 
 
 def _rules(path: Path, lists: _RuleLists) -> Rules:

@@ -10,6 +10,7 @@ from agent.guard import (
 )
 from agent.types import Task
 from model.messages import Message
+from sandboxes.base import Sandbox
 
 SYSTEM = """\
 You are Tenuto, a software engineer who works alone in one repository. Nobody answers questions: \
@@ -79,14 +80,24 @@ def first_messages(
     """The system message and the task.
 
     The user's message is the task's text and, if there is one, its check, and nothing else: the
-    embedded model was trained on exactly this. ``system`` is ``SYSTEM`` or ``WITH_A_PERSON``;
-    ``notes`` are what is told of the repository (``overview.overview``) and come after it.
+    embedded model was trained on exactly this. ``root`` is ``place_of`` the sandbox; ``system`` is
+    ``SYSTEM`` or ``WITH_A_PERSON``; ``notes`` are what is told of the repository
+    (``overview.overview``) and come after it.
     """
     reach = "Commands can reach the network." if network else "Commands have no network access."
     return [
         Message("system", f"{system.format(root=root, network=reach)}\n\n{notes}".rstrip()),
         Message("user", user_text(task)),
     ]
+
+
+def place_of(sandbox: Sandbox) -> str:
+    """Where the system message says that the repository is.
+
+    The copy of a local sandbox lies in another folder each time; a prompt that names it would be
+    another one each time, and no stored beginning would fit it (``agent.warm``).
+    """
+    return "the folder in which commands start" if sandbox.kind == "local" else sandbox.root
 
 
 def later_text(message: str, check: str | None) -> str:

@@ -33,11 +33,12 @@ from agent.types import (
     SolveReport,
     Submitted,
 )
-from model.session import Usage
+from model.usage import Usage
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 CHECK_OUTPUT_CHARACTERS = 4000
+SHORT_CHARACTERS = 160
 
 
 def status_of(result: RunResult, check: CheckReport | None) -> tuple[str, int]:
@@ -173,4 +174,9 @@ def check_line(check: CheckReport) -> str:
 def _verdict(run: CheckRun) -> str:
     if run.exit_code is None:
         return "did not end"
-    return "passes" if run.passed else f"fails (exit code {run.exit_code})"
+    if run.passed:
+        return "passes"
+    # A test report has many lines; a command that could not do its work says so in one.
+    said = run.output.strip()
+    words = f": {said[:SHORT_CHARACTERS]}" if said and "\n" not in said else ""
+    return f"fails (exit code {run.exit_code}{words})"

@@ -24,7 +24,7 @@ from agent.history import History, history_of, records_of
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening, answer_texts
 from agent.overview import overview
-from agent.prompt import first_messages, later_text
+from agent.prompt import first_messages, later_text, place_of
 from agent.running import (
     Question,
     Run,
@@ -117,7 +117,8 @@ class Resumption:
         asked = self.message is not None or history.pending or not history.steps
         if not asked and saved.status in ENDED:
             raise ConfigError(
-                f"session {saved.id} has ended ({saved.status}); give a message to go on with"
+                f"session {saved.id} has ended ({saved.status}); give a message to go on with, or "
+                f"take its patch with agent sessions patch {saved.id}"
             )
         repo = Path(str(data["repo"]))
         workspace = self.workspace(repo, history, stack)
@@ -239,7 +240,7 @@ class Resumption:
         if not history.steps:
             first = first_messages(
                 task,
-                root=sandbox.root,
+                root=place_of(sandbox),
                 network=self.settings.online,
                 notes=overview(task.repo, sandbox, self.settings, self.model),
             )

@@ -10,6 +10,7 @@ from agent.states import catch_up, changed_text, disown, foreign, nearest
 from agent.store import KILLED, RUNNING, SavedSession, Store, now
 from agent.version import version
 from model.errors import StateError
+from sandboxes.record import open_record
 
 
 def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listener = nobody) -> int:
@@ -19,7 +20,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
     disk, conversation, files and model state are those of ``step``; a state that could not be
     saved any more is rebuilt when the session goes on. Returns how many tokens had to be prefilled
     for the state now. Raises ``ConfigError`` if there is no such step, ``StoreError`` if another
-    process works on the session.
+    process works on the session, or the files of ``step`` are gone: nothing has moved then.
     """
     with saved.claim() as saved:
         records = records_of(saved)
@@ -27,6 +28,13 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
         if not 0 <= step <= there:
             raise ConfigError(f"session {saved.id} has no step {step}; --to takes 0 to {there}")
         target = history_of(records, step)
+        tree = target.tree or str(saved.data["baseline"])
+        with open_record(saved.files) as files:
+            if not files.is_whole(tree):
+                raise StoreError(
+                    f"session {saved.id} stays as it is: the files of step {step} are not (or not "
+                    f"all) in {saved.files}"
+                )
         try:
             with saved.writer() as trajectory:
                 trajectory.write("rewind", to=step, why="asked for", time=now())

@@ -135,7 +135,7 @@ class Run:
             mark=(lambda: keep_point(self.saved, conversation.session)) if kept else None,
             overseers=(
                 self._hooks(halt),
-                self.control.approvals,
+                self.control.approvals.kept_in(self.saved.path),
                 Memory(sandbox, lambda: loop.steps),
             ),
             compact=self._compactor(),

@@ -17,7 +17,7 @@ from agent.errors import ConfigError
 from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel, load_model
 from agent.overview import overview
-from agent.prompt import first_messages
+from agent.prompt import first_messages, place_of
 from agent.recipes import image_for
 from agent.running import (
     Question,
@@ -135,7 +135,7 @@ def solve(
         listen(started)
         first = first_messages(
             task,
-            root=sandbox.root,
+            root=place_of(sandbox),
             network=settings.online,
             notes=overview(task.repo, sandbox, settings, model, interrupted),
         )

@@ -5,6 +5,7 @@
 ``state/``           the model's state after the last step (``model.session.Session.save``), beside
                      its ``session_state.json``
 ``points/``          such a state for each of the last user turns, to go back to
+``approvals.json``   what the user answered "always" or "never" to, if anything (``agent.answers``)
 ``files.git``        the repository's files as the session found them and as each step left them
 ``lock``             held, with the process's id in it, while a process works on the session
 
@@ -119,7 +120,7 @@ class SavedSession:
     def update(self, **fields: Any) -> SavedSession:
         """Replace ``session.json`` by one with ``fields`` changed. Raises ``OSError``."""
         data = {**self.data, **fields, "updated": now()}
-        _write_atomically(self.path / "session.json", data)
+        write_atomically(self.path / "session.json", data)
         return SavedSession(self.path, data)
 
 
@@ -157,7 +158,7 @@ class Store:
         try:
             private_dir(self.root)
             unborn.mkdir(mode=0o700)
-            _write_atomically(unborn / "session.json", data)
+            write_atomically(unborn / "session.json", data)
             unborn.rename(path)
             _sync_folder(self.root)
         except OSError as error:
@@ -191,7 +192,7 @@ class Store:
                 elif entry.name not in ("lock", "session.json"):
                     shutil.copy2(entry, unborn / entry.name)
             data = {**session.data, "id": name, "created": now(), "updated": now(), **fields}
-            _write_atomically(unborn / "session.json", data)
+            write_atomically(unborn / "session.json", data)
             unborn.rename(path)
             _sync_folder(self.root)
         except (OSError, shutil.Error) as error:
@@ -273,7 +274,7 @@ def _owner_gone(session: SavedSession) -> bool:
     return owner is None or owner.is_gone()
 
 
-def _write_atomically(path: Path, data: Mapping[str, Any]) -> None:
+def write_atomically(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON beside ``path`` and rename it there, with both synced."""
     text = json.dumps(data, indent=2, ensure_ascii=True, allow_nan=False, default=str) + "\n"
     fresh = path.with_name(f".{path.name}.new")

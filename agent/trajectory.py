@@ -38,7 +38,7 @@ from typing import Any, Self
 from agent.errors import TrajectoryError
 from agent.types import Step
 from model.messages import Message, ToolCall
-from model.session import Usage
+from model.usage import Usage
 from tools.types import Observation
 
 FORMAT = 1

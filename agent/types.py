@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from model.messages import Message
-from model.session import Usage
+from model.usage import Usage
 from tools.types import Observation
 
 LimitName = Literal[

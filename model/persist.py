@@ -104,7 +104,8 @@ def write(
             if old not in named:
                 old.unlink()
     except (OSError, SafetensorError) as error:
-        raise StateError(f"cannot save the session in {directory}: {error}") from error
+        remedy = "; free some space there" if "No space left" in str(error) else ""
+        raise StateError(f"cannot save the session in {directory}: {error}{remedy}") from error
     return tuple(spans)
 
 

@@ -49,12 +49,17 @@ def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
     yield (head_name(config),)
 
 
-def cache_file(directory: Path, mode: Quantize) -> Path:
-    """Where the quantised weights of the checkpoint in ``directory`` are kept."""
+def cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/tenuto/quantized``, or the one under ``~/.cache``. Not created here."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    return root / "tenuto" / "quantized"
+
+
+def cache_file(directory: Path, mode: Quantize) -> Path:
+    """Where the quantised weights of the checkpoint in ``directory`` are kept."""
     name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
-    return root / "tenuto" / "quantized" / f"{name}-{mode}.safetensors"
+    return cache_dir() / f"{name}-{mode}.safetensors"
 
 
 def quantized_weights(

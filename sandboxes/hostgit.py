@@ -287,4 +287,7 @@ def from_os_error(error: OSError, doing: str) -> WorkspaceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_space()
     where = f" ({error.filename})" if error.filename else ""
-    return WorkspaceError(f"{doing} failed: {error.strerror or error}{where}")
+    what = f"{doing} failed: {error.strerror or error}{where}"
+    if error.errno == errno.EROFS:
+        what += "; make it writable, or set XDG_STATE_HOME to a place that is"
+    return WorkspaceError(what)

@@ -261,8 +261,9 @@ def _own_files(recipe: Recipe) -> set[str]:
 
 def _not_built(recipe: Recipe, what: str) -> ImageMissing:
     return ImageMissing(
-        f"{what} is not built; that runs what {recipe.repo} says as root in a container: to allow "
-        f"it, agent sandbox build --repo {recipe.repo}, or --build"
+        f"{what}, which {recipe.repo} asks for, is not built yet; building runs what it says "
+        f"as root in a container: to allow that, agent sandbox build --repo {recipe.repo}, or "
+        "--build"
     )
 
 
@@ -300,7 +301,9 @@ def _read_files(recipe: Recipe) -> dict[str, tuple[int, bytes]]:
 def _below(repo: Path, name: str) -> list[str]:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
-        raise ImageMissing(f"{name!r} is no path inside the repository")
+        raise ImageMissing(
+            f"{name!r}, which the repository names for its image, is no path inside it"
+        )
     place = repo / path
     if place.is_symlink() or not place.is_dir():
         return [str(path)]

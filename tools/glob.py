@@ -32,9 +32,11 @@ def run(context: ToolContext, parameters: GlobParameters) -> Observation:
     pattern = _relative(sandbox, parameters.pattern)
     matches = compile_glob(pattern).fullmatch
     below = 0 if place.real == "." else len(place.real) + 1
-    skip = NOISE - set(re.split(r"[/{},]", pattern))
+    named = set(re.split(r"[/{},]", pattern))
     try:
-        walk = walk_files(sandbox, place.real, skip=skip)
+        walk = walk_files(
+            sandbox, place.real, skip=NOISE - named, ignoring=lambda name: name not in named
+        )
         found = list(islice((p for p in walk if matches(p[below:])), MAX_FILES + 1))
     except OSError as error:
         raise ToolFailure(f"{place.shown} cannot be searched: {error.strerror}.") from None
@@ -126,7 +128,8 @@ TOOL = ToolSpec(
     name="glob",
     description=(
         "Find files by a pattern of their paths: * within a name, ** across directories; a pattern "
-        "without / matches names at any depth. Gives paths from the repository root."
+        "without / matches names at any depth. Gives paths from the repository root. Files that "
+        "git ignores are left out unless the pattern names them or their folder."
     ),
     parameters=GlobParameters,
     run=run,

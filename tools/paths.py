@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxes.base import Sandbox
 from sandboxes.errors import PathEscape
 from tools.errors import ToolFailure
+from tools.index.ignore import is_ignored
+from tools.index.walk import Rules, rules_above, rules_in
 
 NOISE = frozenset(
     {".git", "__pycache__", "node_modules", ".venv", ".tox", ".mypy_cache", ".pytest_cache"}
@@ -181,19 +183,36 @@ def open_directory(sandbox: Sandbox, real: str) -> int:
     return current
 
 
-def walk_files(sandbox: Sandbox, real: str, *, skip: frozenset[str] = NOISE) -> Iterator[str]:
+def walk_files(
+    sandbox: Sandbox,
+    real: str,
+    *,
+    skip: frozenset[str] = NOISE,
+    ignoring: Callable[[str], bool] | None = None,
+) -> Iterator[str]:
     """Every file and link below the directory ``real``, from the workspace root, in path order.
 
     Folders named in ``skip`` are left out, links are not followed, and what cannot be read is
-    passed over. Ends after 100,000 entries.
+    passed over. With ``ignoring`` what git ignores is left out too, if that says so of its name.
+    Ends after 100,000 entries.
     """
     prefix = "" if real in ("", ".") else real + "/"
     seen = 0
     top = open_directory(sandbox, real)
+    rules: dict[str, Rules] = {
+        prefix: rules_above(sandbox.resolve("."), prefix) if ignoring else ()
+    }
     try:
         for folder, folders, files, descriptor in os.fwalk(".", dir_fd=top):
             below = prefix + (folder[2:] + "/" if folder != "." else "")
             kept = sorted(name for name in folders if name not in skip)
+            if ignoring:
+                here = rules.pop(below, ())
+                if ".gitignore" in files:
+                    here += rules_in(descriptor, below)
+                kept = [n for n in kept if not _left_out(here, below, n, ignoring, folder=True)]
+                files = [n for n in files if not _left_out(here, below, n, ignoring, folder=False)]
+                rules |= {f"{below}{name}/": here for name in kept}
             folders[:] = [] if folder.count("/") >= _MAX_DEPTH else kept
             links = [name for name in kept if _is_link(name, descriptor)]
             for name in sorted(files + links):
@@ -203,6 +222,13 @@ def walk_files(sandbox: Sandbox, real: str, *, skip: frozenset[str] = NOISE) -> 
                     return
     finally:
         os.close(top)
+
+
+def _left_out(
+    rules: Rules, below: str, name: str, ignoring: Callable[[str], bool], *, folder: bool
+) -> bool:
+    """Whether git ignores ``name`` in the folder ``below``, and that counts."""
+    return is_ignored(rules, below + name, is_folder=folder) and ignoring(name)
 
 
 def _is_link(name: str, directory: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.config import Settings, load_settings
 from agent.errors import AgentError
+from agent.events import Listener
 from agent.liverecord import IDLE
 from agent.loading import LoadedModel, load_model
 from agent.resume import stored_settings
@@ -80,10 +81,13 @@ class Hub:
         """For a saved session. Raises ``StoreError``, ``ConfigError``."""
         return stored_settings(saved, self.flags)
 
-    def with_image(self, settings: Settings, repo: Path) -> Settings:
-        """``settings`` with the sandbox's image, built once if need be. Raises ``SandboxError``."""
+    def with_image(self, settings: Settings, repo: Path, listen: Listener) -> Settings:
+        """``settings`` with the sandbox's image, built once if need be; ``listen`` hears of that.
+
+        Raises ``SandboxError``.
+        """
         with self._lock("image"):
-            return with_image(settings, repo=repo)
+            return with_image(settings, listen, repo)
 
     def model(self, name: str) -> LoadedModel:
         """The checkpoint, loaded once. Raises ``ModelError``."""

@@ -26,6 +26,11 @@ def run(flags: dict[str, Any], mode: str) -> NoReturn:
     """Serve one client until it goes, then end the process. Raises ``ConfigError`` before."""
     checked = mode_named(mode)
     check_settings(flags, [("the command line", flags)])
+    if os.isatty(0):
+        sys.stderr.write(
+            "agent acp waits for an editor on stdin, which is a terminal here; docs/editors.md "
+            "says how an editor starts it. Ctrl-D ends it.\n"
+        )
     log = _open_log()
     read, write = take(log)
     # Decoding holds the interpreter's lock; the editor is to hear of a token soon after it came.

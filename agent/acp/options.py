@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from acp.schema import (
     SessionConfigOptionBoolean,
@@ -13,9 +13,11 @@ from acp.schema import (
     SessionModeState,
 )
 
-from agent.approval import Mode as Asked
 from agent.config import SandboxKind, Settings, Thinking
 from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.approval import Mode as Asked
 
 Mode = Literal["ask", "edit", "auto"]
 

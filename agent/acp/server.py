@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -41,6 +42,7 @@ from acp.schema import (
     SetSessionConfigOptionResponse,
 )
 from acp.utils import serialize_params
+from pydantic import ValidationError
 
 from agent.acp.stdio import Frames
 from agent.errors import AgentError, ConfigError, SessionNotFound
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PAGE = 50
+_CURSOR = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]+")
 TITLE_CHARACTERS = 80
 INVALID_REQUEST, INVALID_PARAMS, INTERNAL, NOT_FOUND = -32600, -32602, -32603, -32002
 
@@ -75,6 +78,7 @@ class Server:
     ) -> None:
         """``make_hub`` is called on a thread of its own: importing torch takes seconds."""
         self._make_hub = make_hub or _make_hub
+        self._frames = frames
         router = build_agent_router(cast(Agent, self), use_unstable_protocol=True)
         router.add_route(Route("session/delete", self._delete, "request"))
         self._connection = Connection(self._routed(router), frames, listening=False)
@@ -84,11 +88,11 @@ class Server:
         self._sessions: dict[str, EditorSession] = {}
         self._hub: Hub | None = None
         self._loading: asyncio.Future[Hub] | None = None
+        self._beginning: asyncio.Future[None] | None = None
         self._stopped = asyncio.Event()
 
     async def serve(self) -> None:
         """Answer until the client goes; then end what runs and close every session."""
-        self._loading = asyncio.ensure_future(asyncio.to_thread(self._make_hub, self._flags))
         reading = asyncio.ensure_future(self._connection.main_loop())
         stop = asyncio.ensure_future(self._stopped.wait())
         try:
@@ -116,6 +120,7 @@ class Server:
         """Version 1, whatever was asked for, and what this agent can do."""
         self._client = client_capabilities or ClientCapabilities()
         _log.info("client %s asks for version %s", client_info, protocol_version)
+        self._beginning = asyncio.ensure_future(self._begin())
         return InitializeResponse(
             protocol_version=PROTOCOL_VERSION,
             agent_info=Implementation(name="tenuto", title="Tenuto", version=version()),
@@ -193,11 +198,14 @@ class Server:
         **_: Any,
     ) -> ForkSessionResponse:
         """A second session that goes on from where this one is."""
-        session, _saved = await self._open(cwd, session_id, additional_directories, mcp_servers)
-        copy = await session.fork()
+        folder, session, saved = await self._found(cwd, session_id, additional_directories)
         hub = await self._ready()
-        settings = hub.stored(copy)
-        fork = self._make(copy.id, session.folder, settings, hub, mcp_servers, session.mode)
+        if session is not None:
+            copy, mode = await session.fork(), session.mode
+        else:
+            assert saved is not None
+            copy, mode = await asyncio.to_thread(_copied, hub, saved), self._mode
+        fork = self._make(copy.id, folder, hub.stored(copy), hub, mcp_servers, mode)
         fork.titled = True
         fork.start()
         return ForkSessionResponse(session_id=fork.id, **await self._choices(fork))
@@ -206,6 +214,8 @@ class Server:
         self, cwd: str | None = None, cursor: str | None = None, **_: Any
     ) -> ListSessionsResponse:
         """The saved sessions in which somebody spoke, newest first."""
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise ConfigError("that cursor is none that session/list has given")
         hub = await self._ready()
         every = await asyncio.to_thread(hub.store.sessions)
         folder = None if cwd is None else str(_folder(cwd).resolve())
@@ -231,8 +241,6 @@ class Server:
         from agent.acp.content import read_prompt
 
         session = self._session(session_id)
-        if session.busy:
-            raise RequestError(INVALID_REQUEST, "a turn is running in this session already")
         ended = await session.prompt(read_prompt(prompt, session.folder))
         response = PromptResponse(stop_reason=cast(Any, ended.stop))
         response.field_meta = {"tenuto": ended.facts} if ended.facts else None
@@ -286,19 +294,38 @@ class Server:
                 raise RequestError(INVALID_PARAMS, str(error)) from error
             except (AgentError, ModelError, SandboxError) as error:
                 raise RequestError(INTERNAL, str(error)) from error
-            except (OSError, MemoryError) as error:
+            except (RequestError, ValidationError):
+                raise
+            except Exception as error:
+                # One of the machine's, or a defect of ours; an editor shows the message alone.
                 _log.exception("%s failed", method)
-                text = f"{method} could not be done: {error or type(error).__name__}"
+                why = str(error) if isinstance(error, OSError | MemoryError) else repr(error)
+                why = " ".join(why.split()) or type(error).__name__
+                text = f"{method} could not be done: {why} (more in the newest log of agent acp)"
                 raise RequestError(INTERNAL, text) from error
 
         return handle
 
+    async def _begin(self) -> None:
+        """Load what is slow to load, once the client has its first answer.
+
+        Importing torch holds the interpreter's lock for so long that the answer would wait for it.
+        """
+        await asyncio.sleep(0)  # until the answer is on its way
+        await self._frames.written()
+        self._load()
+
+    def _load(self) -> asyncio.Future[Hub]:
+        if self._loading is None:
+            work = asyncio.to_thread(self._make_hub, self._flags)
+            self._loading = asyncio.ensure_future(work)
+        return self._loading
+
     async def _ready(self) -> Hub:
-        assert self._loading is not None
         if self._hub is None:
+            hub = await asyncio.shield(self._load())
             from agent.acp.hub import Abilities
 
-            hub = await asyncio.shield(self._loading)
             files = self._client.fs
             meta = self._client.field_meta or {}
             hub.abilities = Abilities(
@@ -322,6 +349,23 @@ class Server:
         self, cwd: str, session_id: str, more: list[str] | None, servers: Sequence[Any] | None
     ) -> tuple[EditorSession, SavedSession | None]:
         """The session of that id, opened if it is not; and its record, if it has one yet."""
+        folder, session, saved = await self._found(cwd, session_id, more)
+        if saved is None:
+            assert session is not None
+            return session, None
+        if session is None:
+            hub = await self._ready()
+            settings = hub.stored(saved)
+            await asyncio.to_thread(_not_in_use, saved)
+            session = self._make(saved.id, folder, settings, hub, servers)
+        session.titled = bool(saved.data.get("task"))
+        session.start()
+        return session, saved
+
+    async def _found(
+        self, cwd: str, session_id: str, more: list[str] | None
+    ) -> tuple[Path, EditorSession | None, SavedSession | None]:
+        """The folder, the session of that id if it is open, and its record if it has one."""
         folder = _folder(cwd, more)
         hub = await self._ready()
         session = self._sessions.get(session_id)
@@ -332,16 +376,10 @@ class Server:
         except SessionNotFound:
             if session is None:
                 raise
-            return session, None
+            return folder, session, None
         if str(folder.resolve()) != saved.data.get("repo"):
             raise ConfigError(f"session {saved.id} is one of {saved.data.get('repo')}, not {cwd}")
-        if session is None:
-            settings = hub.stored(saved)
-            await asyncio.to_thread(_not_in_use, saved)
-            session = self._make(saved.id, folder, settings, hub, servers)
-        session.titled = bool(saved.data.get("task"))
-        session.start()
-        return session, saved
+        return folder, session, saved
 
     @staticmethod
     def _saved(hub: Hub, session_id: str) -> SavedSession:
@@ -421,6 +459,11 @@ def _folder(cwd: str, more: list[str] | None = None) -> Path:
 def _not_in_use(saved: SavedSession) -> None:
     with saved.claim():
         pass
+
+
+def _copied(hub: Hub, saved: SavedSession) -> SavedSession:
+    with saved.claim() as held:
+        return hub.store.copy(held, parent=held.id)
 
 
 def _info(saved: SavedSession) -> SessionInfo:

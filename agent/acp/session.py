@@ -27,7 +27,7 @@ from agent.acp.outbox import Outbox
 from agent.acp.permission import Permission
 from agent.acp.replay import replay
 from agent.acp.slash import Command, available, command_in, run_command
-from agent.acp.updates import Updates, message, usage
+from agent.acp.updates import Updates, message, thought, usage
 from agent.approval import Approvals
 from agent.config import Settings, check_settings
 from agent.control import Control
@@ -35,6 +35,7 @@ from agent.errors import ConfigError
 from agent.history import records_of
 from agent.live import LiveSession, Turn
 from agent.policy import Policy
+from agent.report import summary_of
 from agent.store import SavedSession
 from agent.surroundings import Surroundings
 from agent.toolbox import Toolbox
@@ -44,6 +45,10 @@ from tools.mcp.spec import McpServer
 _log = logging.getLogger(__name__)
 
 ANSWER_WITHIN_S = 30.0
+SLOW_S = 3.0
+OPENING = "[opening: the model is loaded and the sandbox started]\n"
+"""What a person reads who waits longer than that for a session to open."""
+
 TITLE_CHARACTERS = 80
 _T = TypeVar("_T")
 
@@ -81,6 +86,8 @@ class EditorSession:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"session-{session_id}")
         self._cancelled = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._cancels = 0
         self.titled = False
         self._busy = False
         self._closed = False
@@ -116,25 +123,39 @@ class EditorSession:
 
     async def prompt(self, prompt: Prompt) -> Ended:
         """Answer one prompt. Raises ``RequestError`` if another one is being answered, and what
-        opening and commands raise."""
-        if self._busy or self._closed:
+        opening and commands raise. One that comes while a cancelled one ends waits for that end."""
+        while self._busy and self._cancelled.is_set() and not self._closed:
+            cancels = self._cancels
+            await self._idle.wait()
+            if cancels != self._cancels:
+                return Ended("cancelled", {})
+        if self._closed:
+            raise RequestError(-32600, "this session was closed; use session/load")
+        if self._busy:
             raise RequestError(-32600, "a turn is running in this session; cancel it or wait")
         self._busy = True
+        self._idle.clear()
         self._cancelled.clear()
         self._around.halted.clear()
         try:
             self._announce(prompt)
             self.start()
             assert self._opening is not None
-            if not await self._or_cancelled(self._opening):
-                return Ended("cancelled", {})
+            slow = self._loop.call_later(SLOW_S, self.outbox.put, thought(OPENING))
+            try:
+                if not await self._or_cancelled(self._opening):
+                    return Ended("cancelled", {})
+            finally:
+                slow.cancel()
             return await self._on_thread(self._answer, prompt)
         finally:
             await self.outbox.flush()
             self._busy = False
+            self._idle.set()
 
     def cancel(self) -> None:
         """End the turn under way, if there is one."""
+        self._cancels += 1
         if self._busy:
             self._around.halted.set()
             self._cancelled.set()
@@ -194,10 +215,13 @@ class EditorSession:
             {**self.settings.model_dump(), name: value}, [("the editor", {name: value})]
         )
         self._busy = True
+        self._idle.clear()
+        self._cancelled.clear()
         try:
             await self._on_thread(self._reset, name, changed)
         finally:
             self._busy = False
+            self._idle.set()
 
     async def fork(self) -> SavedSession:
         """A saved copy of the session as it is now. Raises ``RequestError``, ``StoreError``."""
@@ -263,7 +287,7 @@ class EditorSession:
         self._shut()
         self._hub.tidy()
         model = self._hub.model(self.settings.model)
-        settings = self._hub.with_image(self.settings, self.folder)
+        settings = self._hub.with_image(self.settings, self.folder, self._updates)
         store = self._hub.store
         saved = next((s for s in store.sessions() if s.id == self.id), None)
         if saved is None:
@@ -308,6 +332,9 @@ class EditorSession:
         outcome = turn.result.outcome
         if isinstance(outcome, Failed) and not self._around.halted.is_set():
             raise RequestError(-32603, outcome.reason)
+        if isinstance(outcome, LimitReached):
+            # The stop reason says only that there was a limit.
+            self.outbox.put(message(f"[stopped: {summary_of(turn.result)}]"))
         return Ended(_stop_reason(turn), _facts(turn))
 
     def _obey(self, command: Command, live: LiveSession) -> Ended:

@@ -54,6 +54,7 @@ class Frames:
         self._waiting = 0
         self._room = asyncio.Event()
         self._room.set()
+        self._less = asyncio.Event()
         self._gone = False
         self._prompts: dict[str | int, str] = {}
         threading.Thread(target=self._read, args=(read,), name="acp-in", daemon=True).start()
@@ -86,6 +87,12 @@ class Frames:
             if message is not None:
                 return message
         return None
+
+    async def written(self) -> None:
+        """Wait until all that was sent so far is with the client, or it has gone."""
+        while self._waiting and not self._gone:
+            self._less.clear()
+            await self._less.wait()
 
     async def close(self) -> None:
         """Write what waits, then stop."""
@@ -182,6 +189,7 @@ class Frames:
 
     def _written(self) -> None:
         self._waiting -= 1
+        self._less.set()
         if self._waiting < BACKLOG:
             self._room.set()
 
@@ -189,6 +197,7 @@ class Frames:
         try:
             self._loop.call_soon_threadsafe(self._lines.put_nowait, None)
             self._loop.call_soon_threadsafe(self._room.set)
+            self._loop.call_soon_threadsafe(self._less.set)
         except RuntimeError:
             pass
 

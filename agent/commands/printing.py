@@ -51,17 +51,37 @@ def finish(report: SolveReport, repo: Path, output: Output, *, apply: bool) -> i
         write_json({"event": "result"} | data)
     else:
         write_patch(report.patch)
-    lines = [f"{data['status']}: {data['summary']}" if data["summary"] else data["status"]]
+    lines = [_how_it_ended(data)]
     if report.check is not None:
         lines.append(check_line(report.check))
     if report.attempts:
         lines.append(attempts_line(report.attempts, report.session))
     if apply and report.patch:
-        lines.append(f"applied to {repo}" if report.applied else "not applied")
+        lines.append(f"applied to {repo}" if report.applied else _not_applied(data))
     lines += [usage_line(report.result.usage, len(report.result.steps))]
     lines.append(f"session {report.session}")
     write_err("".join(visible(line.replace("\n", " ")) + "\n" for line in lines if line))
     return int(data["exit_status"])
+
+
+def _how_it_ended(data: Mapping[str, Any]) -> str:
+    """The status and why; the model's own words are marked where they may be wrong."""
+    said = data["summary"]
+    why = {
+        "no_patch": "no file was changed",
+        "check_failed": "the check fails with the patch",
+    }.get(data["status"])
+    if why and said:
+        said = f"the model says: {said}"
+    return ": ".join([data["status"], "; ".join(part for part in (why, said) if part)]).strip(": ")
+
+
+def _not_applied(data: Mapping[str, Any]) -> str:
+    """Why a patch that was to be applied was not, and how to have it all the same."""
+    if data["status"] == "failed":
+        return "not applied"  # the line above says why
+    way = f"agent sessions patch {data['session']} --apply"
+    return f"not applied, since the run ended with exit code {data['exit_status']}; {way} does it"
 
 
 def print_error(

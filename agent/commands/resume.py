@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +11,14 @@ import typer
 
 from agent.commands.controlling import Approve, Interactive, McpFromRepo, controlled
 from agent.commands.printing import Output, finish, listener, print_error
-from agent.errors import ConfigError
+from agent.errors import AgentError, ConfigError
 from agent.failure import tell
 from agent.interrupts import Interrupts
 from agent.output import write_json, write_out
 
 if TYPE_CHECKING:
     from agent.solve import LoadedModel
-    from agent.store import SavedSession
+    from agent.store import SavedSession, Store
 
 Name = Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")]
 Text = Annotated[str | None, typer.Argument(help="What to tell the model.", metavar="[MESSAGE]")]
@@ -271,6 +271,7 @@ def run(
                     saved = make_copy(store, saved)
                     if message is None:
                         return _print_copy(saved, output)
+                    stack.callback(_unless_begun, store, saved, _recorded(saved))
                 listen = listener(output)
                 # Refused before the model is loaded, where that can be known.
                 with saved.claim():
@@ -301,6 +302,18 @@ def run(
         if output is not Output.TEXT:
             print_error(failure.message, failure.exit_code, names, output)
         return failure.exit_code
+
+
+def _recorded(saved: SavedSession) -> int:
+    """How long the record of ``saved`` is, in bytes."""
+    return saved.trajectory.stat().st_size if saved.trajectory.exists() else 0
+
+
+def _unless_begun(store: Store, copy: SavedSession, recorded: int) -> None:
+    """Remove a copy whose run never began: its record is still the one it was made with."""
+    with suppress(AgentError, OSError):
+        if _recorded(copy) == recorded:
+            store.remove(copy.id)
 
 
 def _print_copy(saved: SavedSession, output: Output) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.output import visible, write_json, write_out
+from agent.output import visible, write_err, write_json, write_out, write_patch
 
 if TYPE_CHECKING:
     from agent.store import SavedSession
@@ -33,7 +34,6 @@ def list_sessions(
     output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
 ) -> None:
     """List the sessions, oldest first."""
-    # agent.store reaches torch through the types of a step.
     from agent.store import Store
 
     store = Store()
@@ -88,6 +88,37 @@ def show(
             write_out(f"\nthe user said:\n{_block(record['messages'][-1]['content'])}")
         elif record["type"] == "end" and record.get("patch"):
             write_out(f"\npatch:\n{visible(record['patch'])}")
+
+
+@app.command()
+def patch(
+    name: Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Apply it to the repository instead of printing it.")
+    ] = False,
+) -> None:
+    """Print a session's patch: its files after the last step against those it began with.
+
+    However it ended, also if it was killed; whether a check passes with it is not asked.
+    """
+    from agent.history import history_of, records_of
+    from agent.store import Store
+    from sandboxes.record import open_record
+
+    store = Store()
+    store.reap()
+    session = store.find(name)
+    history = history_of(records_of(session))
+    baseline, repo = str(session.data["baseline"]), Path(str(session.data["repo"]))
+    with open_record(session.files) as files:
+        changes = files.patch(baseline, history.tree or baseline)
+        if not apply:
+            write_patch(changes)
+        elif changes:
+            files.apply(repo, changes)
+            write_err(f"applied to {visible(str(repo))}\n")
+    if not changes:
+        write_err(f"session {session.id} has changed nothing\n")
 
 
 @app.command()

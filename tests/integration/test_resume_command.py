@@ -126,7 +126,9 @@ def test_resume_prints_as_solve_does_and_applies(session, buggy_repo, capfd) -> 
 def test_an_ended_session_needs_a_message(session, capfd) -> None:
     name, model = session
     assert resume(name, None, {}, model=model) == 2
-    assert "has ended (submitted); give a message" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "has ended (submitted); give a message" in told
+    assert f"agent sessions patch {name}" in told
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,17 @@ def test_fork_prints_the_new_id(session, capfd, store) -> None:
     assert store.find(child).data["parent"] == name
     assert app.call(["fork", name, "--max-steps=3"]) == 2
     assert "give these flags to agent resume" in capfd.readouterr().err
+
+
+def test_a_fork_that_cannot_begin_leaves_no_session(session, capfd, store, buggy_repo) -> None:
+    name, model = session
+    buggy_repo.rename(buggy_repo.with_name("elsewhere"))
+    assert resume(name, "again", {}, model=model, copy=True) == 1
+    assert "elsewhere" not in capfd.readouterr().err
+    assert [saved.id for saved in store.sessions()] == [name]
+    buggy_repo.with_name("elsewhere").rename(buggy_repo)
+    assert resume(name, "again", {}, model=model, copy=True) == 0
+    assert len(store.sessions()) == 2
 
 
 def test_no_such_session(capfd) -> None:

@@ -303,6 +303,20 @@ def test_rewind_to_the_start(scene) -> None:
     assert scene.resume(whole.session).patch == whole.patch
 
 
+def test_rewind_moves_nothing_if_the_files_of_the_step_are_gone(scene) -> None:
+    name = scene.interrupted_after(3)
+    saved = scene.store.find(name)
+    before = saved.trajectory.read_bytes(), saved.data
+    objects = [
+        p for p in saved.files.glob("objects/**/*") if p.is_file() and p.parent.name != "info"
+    ]
+    for path in objects:
+        path.unlink()
+    with pytest.raises(StoreError, match="stays as it is: the files of step 2"):
+        rewind(saved, 2, scene.model)
+    assert (saved.trajectory.read_bytes(), saved.reread().data) == before
+
+
 @pytest.mark.parametrize("step", [6, -1])
 def test_rewind_to_a_step_that_is_not_there(scene, step) -> None:
     name = scene.solve().session

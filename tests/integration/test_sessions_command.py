@@ -62,3 +62,16 @@ def test_rm(session, store, capfd) -> None:
     assert app.call(["sessions", "rm", session]) == 0
     assert capfd.readouterr().out == f"removed {session}\n"
     assert store.sessions() == []
+
+
+def test_patch_prints_or_applies_what_the_session_changed(session, buggy_repo, capfd) -> None:
+    assert app.call(["sessions", "patch", session]) == 0
+    patch = capfd.readouterr().out
+    assert patch.startswith("diff --git a/calc.py b/calc.py\n")
+    before = (buggy_repo / "calc.py").read_text()
+    assert app.call(["sessions", "patch", session, "--apply"]) == 0
+    assert capfd.readouterr() == ("", f"applied to {buggy_repo}\n")
+    assert (buggy_repo / "calc.py").read_text() != before
+    # A second time it does not fit, and nothing is changed.
+    assert app.call(["sessions", "patch", session, "--apply"]) == 1
+    assert "error: " in capfd.readouterr().err

@@ -203,6 +203,17 @@ for number in range(6):
 
 
 def test_the_second_solve_on_a_repository_starts_warm(model, buggy_repo, store: Store) -> None:
+    # That of a local sandbox, whose copy lies elsewhere each time, and of one that is shut off.
+    for sandbox in ("local", "bubblewrap"):
+        seen = [
+            solve(Task(text, buggy_repo), Settings(**NOISE | {"sandbox": sandbox}), model)
+            for text in ("add subtracts", "add is wrong")
+        ]
+        shared = [report.result.usage.shared_tokens for report in seen]
+        assert shared[0] == 0 < MIN_TOKENS < shared[1]
+
+
+def test_a_warm_solve_says_what_a_cold_one_does(model, buggy_repo, store: Store) -> None:
     cold = solve(Task("add subtracts", buggy_repo), Settings(**NOISE), model, store=store)
     assert cache_dir().is_dir()
     warm = solve(Task("add is wrong", buggy_repo), Settings(**NOISE), model, store=store)

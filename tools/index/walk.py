@@ -78,6 +78,27 @@ def walk(
             pending += folders[::-1]
 
 
+def rules_above(top: Path, folder: str) -> Rules:
+    """The rules that hold for what lies in ``folder`` (``""`` or ``a/b/``), its own not among them.
+
+    A folder that is itself ignored makes no difference: whoever looks into it wants it.
+    """
+    exclude = _rules(top, ".git/info/exclude")
+    rules: list[tuple[str, IgnoreRules]] = [("", exclude)] if exclude else []
+    names = folder.split("/")[:-1]
+    for depth in range(len(names)):
+        above = "".join(f"{name}/" for name in names[:depth])
+        if own := _rules(top, f"{above}.gitignore"):
+            rules.append((above, own))
+    return tuple(rules)
+
+
+def rules_in(descriptor: int, folder: str) -> Rules:
+    """The rules of the ``.gitignore`` in an open folder, which is called ``folder``; maybe none."""
+    own = _rules_at(descriptor, ".gitignore")
+    return ((folder, own),) if own else ()
+
+
 class _Descent:
     """Opens folders step by step, and keeps those on the way to the last one open."""
 

@@ -7,6 +7,7 @@ never the run: a call gets an answer the model can act on, within its time-out.
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -24,6 +25,7 @@ from tools.mcp.transport import Meter, connected
 
 MAX_TOOLS = 128
 MAX_PAGES = 20
+MAX_RESTARTS = 5
 _POLL_S = 0.05
 _GRACE_S = 2.0
 _LATE = "it did not answer within"
@@ -43,6 +45,7 @@ class _Live:
     stop: anyio.Event | None = None
     tools: list[Tool] = field(default_factory=list)
     why: str = ""
+    restarts: int = 0
     task: concurrent.futures.Future[None] | None = None
 
 
@@ -53,6 +56,7 @@ class Servers:
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
         self._live: dict[str, _Live] = {}
+        self._restarting = threading.Lock()
 
     def start(
         self, servers: tuple[McpServer, ...], halt: Callable[[], bool] = lambda: False
@@ -64,12 +68,7 @@ class Servers:
         if not servers:
             return []
         self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
-        begun = []
-        for server in servers:
-            live = _Live(server)
-            ready = concurrent.futures.Future[None]()
-            live.task = self._portal.start_task_soon(self._serve, live, ready)
-            begun.append((live, ready))
+        begun = [self._begin(self._portal, server) for server in servers]
         failed = []
         for live, ready in begun:
             try:
@@ -95,10 +94,15 @@ class Servers:
         arguments: Mapping[str, Any],
         halt: Callable[[], bool] = lambda: False,
     ) -> CallToolResult:
-        """Call a tool of the server ``name``. Raises ``ServerFailed``."""
-        live, portal = self._live[name], self._portal
-        if live.why or portal is None:
-            raise ServerFailed(live.why or "it is closed")
+        """Call a tool of the server ``name``, which is started again first if it has ended.
+
+        A call during which it ends is not repeated: it may have done a part. Raises
+        ``ServerFailed``.
+        """
+        portal = self._portal
+        if portal is None:
+            raise ServerFailed("it is closed")
+        live = self._living(portal, name, halt)
         try:
             ready = portal.start_task_soon(self._call, live, tool, dict(arguments))
             result: CallToolResult = _wait(ready, live.server.timeout + _GRACE_S, halt)
@@ -106,8 +110,45 @@ class Servers:
             if live.meter is not None and live.meter.why and live.task is not None:
                 # Its last words come with its end.
                 concurrent.futures.wait([live.task], timeout=_GRACE_S)
-            raise ServerFailed(live.why or str(error)) from error
+            if not live.why:
+                raise
+            raise ServerFailed(f"{live.why}; one more call would start it again") from error
         return result
+
+    def starts(self, name: str) -> int:
+        """How often the server ``name`` was started again."""
+        return self._live[name].restarts
+
+    def _begin(
+        self, portal: BlockingPortal, server: McpServer
+    ) -> tuple[_Live, concurrent.futures.Future[None]]:
+        """Start ``server``; the future hears how that went."""
+        live, ready = _Live(server), concurrent.futures.Future[None]()
+        live.task = portal.start_task_soon(self._serve, live, ready)
+        return live, ready
+
+    def _living(self, portal: BlockingPortal, name: str, halt: Callable[[], bool]) -> _Live:
+        """The running server ``name``. Raises ``ServerFailed`` if it cannot be started again."""
+        with self._restarting:
+            old = self._live[name]
+            if not old.why:
+                return old
+            if old.restarts >= MAX_RESTARTS:
+                raise ServerFailed(
+                    f"{old.why}; it has ended {MAX_RESTARTS + 1} times or did not start again"
+                )
+            # Counted also if it fails: the next call tries once more, and not for ever.
+            old.restarts += 1
+            live, ready = self._begin(portal, old.server)
+            live.restarts = old.restarts
+            try:
+                _wait(ready, live.server.start_timeout + _GRACE_S, halt)
+            except ServerFailed as error:
+                raise ServerFailed(f"it had ended, and did not start again: {error}") from error
+            # What it offers now makes no difference: the model was told the list of the start.
+            live.tools = old.tools
+            self._live[name] = live
+            return live
 
     def close(self) -> None:
         """End all servers, with every process they started. May be called twice; never raises."""

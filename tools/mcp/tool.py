@@ -6,6 +6,7 @@ results are cleaned of terminal codes and cut like any command's output.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,9 @@ MAX_DESCRIPTION = 2000
 MAX_SCHEMA = 20_000
 MAX_CHARACTERS = 25_000
 MAX_DEPTH = 12
+RESTARTED = (
+    "[The MCP server {name} had ended and was started again: what it kept in memory is gone.]"
+)
 
 
 class AnyArguments(BaseModel):
@@ -72,12 +76,16 @@ def tools_of(servers: Servers, taken: Iterable[str]) -> tuple[ToolSpec, ...]:
 def _spec(servers: Servers, server: McpServer, tool: Tool, name: str) -> McpTool:
     def run(context: ToolContext, parameters: AnyArguments) -> Observation:
         halt = context.should_stop or (lambda: False)
+        started = servers.starts(server.name)
         try:
             result = servers.call(server.name, tool.name, parameters.model_extra or {}, halt)
         except ServerFailed as error:
             text = f"{name} gave nothing: {error}. The other tools still work; go on without it."
             return Observation(clean_output(text), ok=False)
-        return _observation(result)
+        seen = _observation(result)
+        if servers.starts(server.name) == started:
+            return seen
+        return dataclasses.replace(seen, text=f"{RESTARTED.format(name=server.name)}\n{seen.text}")
 
     described = clean_output(tool.description or tool.title or "")[:MAX_DESCRIPTION]
     return McpTool(

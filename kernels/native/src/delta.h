@@ -1,9 +1,10 @@
 // The gated delta rule for one value head of one sequence, in float32; see
-// kernels/gated_delta_rule/reference.py for the formulas. 
+// kernels/gated_delta_rule/reference.py for the formulas.
 #pragma once
 #include "products.h"
 
 constexpr int CHUNK = 64;
+constexpr int64_t LARGE = 8 << 20; // bytes of state that are gone from the caches at the next token
 
 struct Head {
     const float *q, *k, *v;  // [time] rows: key_dim, key_dim, value_dim
@@ -15,6 +16,7 @@ struct Head {
     float* after;        // may be `before`
     float* out;          // [time] rows of value_dim, `out_ld` apart
     int64_t out_ld;
+    bool large; // all states that a pass writes are more than LARGE
 };
 
 INLINE void unit(const float* x, int64_t n, float scale, float* to) {
@@ -28,9 +30,17 @@ static int64_t delta_floats(int64_t key_dim, int64_t value_dim) {
     return CHUNK * (4 * key_dim + 3 * value_dim + 2 * CHUNK + 8) + 64;
 }
 
+// A state that is not read again soon goes past the caches, which saves reading what it overwrites.
+INLINE void keep_state(float* to, F16 x, bool past) {
+#if defined(__AVX512F__)
+    if (past) return _mm512_stream_ps(to, (__m512)x.v[0]);
+#endif
+    store(to, x);
+}
+
 // Token by token: reads and writes the state once a token.
 static void delta_steps(const Head& h, float* scratch) {
-    constexpr int N = PARTS == 1 ? 4 : 1;
+    constexpr int N = PARTS == 1 ? 8 : 1;
     int64_t dk = h.key_dim, dv = h.value_dim;
     float *q = scratch, *k = q + dk;
     const float* s = h.before;
@@ -47,6 +57,7 @@ static void delta_steps(const Head& h, float* scratch) {
         F16 dot = set1(sum(qk)), g = set1(keep);
         const float* v = h.v + t * h.ld;
         float* out = h.out + t * h.out_ld;
+        bool past = h.large && t + 1 == h.time && h.after != s && (uintptr_t)h.after % 64 == 0;
         for (int64_t j = 0; j < dv;) {
 #define COLUMNS(C)                                                             \
     {                                                                          \
@@ -55,6 +66,7 @@ static void delta_steps(const Head& h, float* scratch) {
         for (int64_t i = 0; i < dk; ++i) {                                     \
             F16 ki = set1(k[i]), qi = set1(q[i]);                              \
             for (int c = 0; c < C; ++c) {                                      \
+                ask(s + i * dv + j + 16 * c);                                  \
                 F16 row = load(s + i * dv + j + 16 * c);                       \
                 ks[c] = fma(ki, row, ks[c]);                                   \
                 qs[c] = fma(qi, row, qs[c]);                                   \
@@ -68,7 +80,8 @@ static void delta_steps(const Head& h, float* scratch) {
             F16 ki = set1(k[i]);                                               \
             for (int c = 0; c < C; ++c) {                                      \
                 F16 row = load(s + i * dv + j + 16 * c);                       \
-                store(h.after + i * dv + j + 16 * c, fma(ki, d[c], g * row));  \
+                keep_state(h.after + i * dv + j + 16 * c, fma(ki, d[c], g * row),     \
+                           past);                                              \
             }                                                                  \
         }                                                                      \
         j += 16 * C;                                                           \
@@ -78,6 +91,9 @@ static void delta_steps(const Head& h, float* scratch) {
         }
         s = h.after;
     }
+#if defined(__AVX512F__)
+    if (h.large) _mm_sfence(); // what went past the caches comes before what follows
+#endif
 }
 
 INLINE void matmul(const float* a, int64_t rs, int64_t cs, int64_t rows, int64_t depth,

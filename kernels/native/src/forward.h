@@ -44,6 +44,7 @@ struct Work {
     char *prepared, *panels, *packed, *q;
     float *normed, *wide, *mixed, *out, *ff, *gates, *most, *total, *partial, *local;
     float *cos, *sin;
+    int64_t *first, *sequence; // of each sequence its first row, of each row its sequence
 };
 
 INLINE int64_t wider(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -72,6 +73,8 @@ static int64_t lay_out(const Model& m, int64_t rows, int64_t blocks, int threads
     w->q = a.take<char>(rows * m.heads * m.head_dim * 4);
     w->most = a.take<float>(rows * m.heads);
     w->total = a.take<float>(rows * m.heads);
+    w->first = a.take<int64_t>(rows);
+    w->sequence = a.take<int64_t>(rows);
     w->cos = a.take<float>(rows * m.rotary / 2);
     w->sin = a.take<float>(rows * m.rotary / 2);
     w->partial = a.take<float>(blocks * m.heads * (m.head_dim + 2));
@@ -136,26 +139,25 @@ static void delta_layer(Run& run, const Layer& layer, int64_t index) {
     int64_t state = m.value_heads * m.key_dim * m.value_dim, size = m.bf16 ? 2 : 4;
     float *proj = run.w.wide, *mixed = run.w.mixed, *out = run.w.out, *gates = run.w.gates;
     input_projection(run, layer, proj, ld);
-    for (int64_t s = 0, first = 0; s < b.sequences; first += b.time[s++]) {
+    auto conv_of = [&](int64_t s) -> Conv {
         int64_t at = index * (m.width - 1) * ch * size;
-        Conv c = {proj + first * ld, ld, b.time[s], ch, m.width, layer.conv,
-                  b.conv_in[s] ? b.conv_in[s] + at : nullptr, b.conv_out[s] + at, m.bf16 != 0};
-        parallel(c.time, c.time > 1 ? run.threads : 1, [&](int64_t t, int) {
-            int64_t r = first + t;
-            conv_row(c, t, mixed + r * ch);
-            for (int64_t h = 0; h < m.value_heads; ++h) {
-                float beta = proj[r * ld + ch + dv + h];
-                float x = proj[r * ld + ch + dv + m.value_heads + h] + layer.dt_bias[h];
-                gates[r * 2 * m.value_heads + h] =
-                    layer.decay_rate[h] * (x > 20.0f ? x : log1pf(expf(x)));
-                gates[(r * 2 + 1) * m.value_heads + h] = 1.0f / (1.0f + expf(-beta));
-            }
-        });
-        conv_state(c);
-    }
+        return {proj + run.w.first[s] * ld, ld, b.time[s], ch, m.width, layer.conv,
+                b.conv_in[s] ? b.conv_in[s] + at : nullptr, b.conv_out[s] + at, m.bf16 != 0};
+    };
+    parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
+        int64_t s = run.w.sequence[r];
+        conv_row(conv_of(s), r - run.w.first[s], mixed + r * ch);
+        for (int64_t h = 0; h < m.value_heads; ++h) {
+            float beta = proj[r * ld + ch + dv + h];
+            float x = proj[r * ld + ch + dv + m.value_heads + h] + layer.dt_bias[h];
+            gates[r * 2 * m.value_heads + h] =
+                layer.decay_rate[h] * (x > 20.0f ? x : log1pf(expf(x)));
+            gates[(r * 2 + 1) * m.value_heads + h] = 1.0f / (1.0f + expf(-beta));
+        }
+    });
+    parallel(b.sequences, run.threads, [&](int64_t s, int) { conv_state(conv_of(s)); });
     parallel(b.sequences * m.value_heads, run.threads, [&](int64_t i, int thread) {
-        int64_t s = i / m.value_heads, h = i % m.value_heads, first = 0;
-        for (int64_t j = 0; j < s; ++j) first += b.time[j];
+        int64_t s = i / m.value_heads, h = i % m.value_heads, first = run.w.first[s];
         const float* row = mixed + first * ch;
         int64_t kh = h / (m.value_heads / m.key_heads) * m.key_dim, keys = m.key_heads * m.key_dim;
         int64_t at = index * state + h * m.key_dim * m.value_dim;
@@ -163,7 +165,8 @@ static void delta_layer(Run& run, const Layer& layer, int64_t index) {
         Head head = {row + kh, row + keys + kh, row + 2 * keys + h * m.value_dim, ch, ch,
                      g, g + m.value_heads, 2 * m.value_heads, b.time[s], m.key_dim, m.value_dim,
                      b.recurrent_in[s] ? b.recurrent_in[s] + at : nullptr, b.recurrent_out[s] + at,
-                     out + first * dv + h * m.value_dim, dv};
+                     out + first * dv + h * m.value_dim, dv,
+                     state * m.delta_layers * 4 > LARGE};
         delta_rule(head, b.time[s] <= STEPS, run.w.local + thread * run.local);
     });
     Prepared p = room(layer.out_proj, run.rows, run.w.prepared);
@@ -299,13 +302,17 @@ static void forward(const Model& m, const Batch& b) {
     char* aligned = (char*)(((uintptr_t)b.scratch + 63) & ~(uintptr_t)63);
     lay_out(m, run.rows, count_blocks(b), run.threads, aligned, &run.w);
     int64_t half = m.rotary / 2;
-    for (int64_t s = 0, r = 0; s < b.sequences; ++s)
-        for (int64_t t = 0; t < b.time[s]; ++t, ++r)
+    for (int64_t s = 0, r = 0; s < b.sequences; ++s) {
+        run.w.first[s] = r;
+        for (int64_t t = 0; t < b.time[s]; ++t, ++r) {
+            run.w.sequence[r] = s;
             for (int64_t i = 0; i < half; ++i) {
                 float angle = (float)(b.start[s] + t) * m.speed[i];
                 run.w.cos[r * half + i] = cosf(angle);
                 run.w.sin[r * half + i] = sinf(angle);
             }
+        }
+    }
     int64_t deltas = 0, attentions = 0;
     for (int64_t i = 0; i < m.layer_count; ++i) {
         const Layer& layer = m.layers[i];

@@ -56,7 +56,8 @@ EXPORT void tenuto_delta(const float* q, const float* k, const float* v, const f
         Head head = {qh, kh, vh, key_heads * key_dim, value_heads * value_dim, decay + row * value_heads + h,
                      beta + row * value_heads + h, value_heads, time, key_dim, value_dim,
                      before ? before + i * state : nullptr, after + i * state,
-                     out + (row * value_heads + h) * value_dim, value_heads * value_dim};
+                     out + (row * value_heads + h) * value_dim, value_heads * value_dim,
+                     batch * value_heads * state * 4 > LARGE};
         delta_rule(head, steps != 0, local + thread * delta_floats(key_dim, value_dim));
     });
 }

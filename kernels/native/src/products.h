@@ -1,127 +1,9 @@
-// Products with a weight matrix: few rows (each weight is read once) and many rows (tiles in registers
-// over panels in cache). Formats of a weight [outputs, inputs]:
-//   F32, BF16  row by row, as a checkpoint stores it; up to four matrices stacked
-//   I8, I4     blocks of 16 outputs: [outputs/16][inputs/4][16][4] bytes, value + 128; for I4 two
-//              such words of four share a byte, value + 8, the earlier one in the low half.
-//              Scales are bfloat16 [outputs/16][inputs/group][16].
-// For I8 and I4 the input row is cut into the same groups and rounded to signed bytes, so that
-// products are sums of integers (exact, in any order), scaled once a group.
+// Products with a weight matrix: few rows (few.h) and many rows, by tiles in registers over panels in
+// cache.
 #pragma once
-#include "simd.h"
+#include "few.h"
 
-enum { F32 = 0, BF16 = 1, I8 = 2, I4 = 3 };
-
-struct Matrix {
-    int64_t format, inputs, group, parts;
-    int64_t rows[4];
-    const void* data[4];
-    const uint16_t* scales;
-};
-INLINE int64_t outputs(const Matrix& m) {
-    int64_t n = 0;
-    for (int i = 0; i < m.parts; ++i) n += m.rows[i];
-    return n;
-}
-INLINE bool integer(int64_t format) { return format >= I8; }
-
-// Input rows in the form that a format multiplies. `words` are 32-bit words a row.
-struct Rows {
-    const char* data;
-    int64_t count, words;
-    const float* scale;   // [count][groups], integer formats
-    const int32_t* total; // [count][groups], the sums of the bytes
-    int64_t groups;
-};
-
-// Bytes that `prepare` needs for `count` rows of `inputs`.
-static int64_t prepared_bytes(int64_t inputs, int64_t count) { return count * inputs * 5 + 4096; }
-
-INLINE void store_bytes(int8_t* to, I16 x) {
-#if defined(__AVX512F__)
-    _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x.v[0]));
-#else
-    EACH for (int j = 0; j < WIDTH; ++j) to[h * WIDTH + j] = (int8_t)x.v[h][j];
-#endif
-}
-INLINE void quantize_group(const float* x, int64_t n, int8_t* q, float* scale, int32_t* total) {
-    F16 top = zero(), bad = zero();
-    for (int64_t i = 0; i < n; i += 16) {
-        F16 v = load(x + i);
-        top = max(top, absolute(v));
-        bad = bad + (v - v);
-    }
-    float most = largest(top);
-    float up = most > 0 ? 127.0f / most : 0.0f;
-    *scale = most / 127.0f + sum(bad); // inf and NaN become NaN
-    I16 sums = set1i(0);
-    for (int64_t i = 0; i < n; i += 16) {
-        F16 v = load(x + i) * set1(up) + set1(12582912.0f); // rounds to the nearest, ties to even
-        I16 w;
-        EACH w.v[h] = (vi)v.v[h] - 0x4b400000;
-        sums = sums + w;
-        store_bytes(q + i, w);
-    }
-    int32_t t = 0;
-    EACH for (int j = 0; j < WIDTH; ++j) t += sums.v[h][j];
-    *total = t;
-}
-
-struct Prepared {
-    char* data;
-    float* scale;
-    int32_t* total;
-    int64_t format, inputs, group;
-};
-static Prepared room(const Matrix& m, int64_t count, char* scratch) {
-    int64_t groups = integer(m.format) ? m.inputs / m.group : 0;
-    Prepared p = {scratch, nullptr, nullptr, m.format, m.inputs, m.group};
-    int64_t body = (count * m.inputs * (integer(m.format) ? 1 : m.format == BF16 ? 2 : 4) + 63) & ~63;
-    p.scale = (float*)(scratch + body);
-    p.total = (int32_t*)(p.scale + count * groups);
-    return p;
-}
-INLINE void prepare_row(const Prepared& p, int64_t r, const float* x) {
-    if (p.format == F32) {
-        memcpy(p.data + r * p.inputs * 4, x, p.inputs * 4);
-    } else if (p.format == BF16) {
-        uint16_t* to = (uint16_t*)p.data + r * p.inputs;
-        for (int64_t i = 0; i < p.inputs; i += 16) store_bf16(to + i, load(x + i));
-    } else {
-        int64_t groups = p.inputs / p.group;
-        for (int64_t g = 0; g < groups; ++g)
-            quantize_group(x + g * p.group, p.group, (int8_t*)p.data + r * p.inputs + g * p.group,
-                           p.scale + r * groups + g, p.total + r * groups + g);
-    }
-}
-static Rows rows_of(const Prepared& p, int64_t count) {
-    int64_t per = integer(p.format) ? 4 : p.format == BF16 ? 2 : 1;
-    return {p.data, count, p.inputs / per, p.scale, p.total,
-            integer(p.format) ? p.inputs / p.group : 0};
-}
-
-// One step of a product: the lanes of a word of the weight with those of the input.
-struct StepF32 {
-    INLINE F16 step(F16 acc, I16 w, I16 a) {
-        EACH acc.v[h] = (vf)w.v[h] * (vf)a.v[h] + acc.v[h];
-        return acc;
-    }
-};
-struct StepBF16 {
-    INLINE F16 step(F16 acc, I16 w, I16 a) { return dot2(acc, w, a); }
-};
-
-constexpr int AHEAD = 2048; // bytes: measured, see docs/performance.md
 constexpr int TILE = PARTS == 1 ? 12 : 6, BLOCKS = PARTS == 1 ? 2 : 1;
-
-INLINE void put(float* to, F16 x, int64_t n, bool add) {
-    if (n >= 16) {
-        store(to, add ? load(to) + x : x);
-    } else {
-        float t[16];
-        store(t, x);
-        for (int64_t i = 0; i < n; ++i) to[i] = add ? to[i] + t[i] : t[i];
-    }
-}
 
 // C[M][16 B] (+)= A[M][words] B: A's word (r, k) at a + r*rs + k*cs, B's 64 bytes (block, k) at
 // b + block*between + k*along. `n` columns are stored.
@@ -189,7 +71,6 @@ static inline void tile_int(const char* a, int64_t inputs, int64_t group, const 
         for (int64_t k = 0; k < group / 4; ++k) {
             I16 w[B];
             for (int j = 0; j < B; ++j) w[j] = loadi(bg + j * between + k * 64);
-            if (M <= 8 && B == 1) __builtin_prefetch(bg + k * 64 + AHEAD);
             for (int r = 0; r < M; ++r) {
                 I16 x = set1i(word(ag + r * inputs + k * 4));
                 for (int j = 0; j < B; ++j) dots[r][j] = dot4(dots[r][j], w[j], x);
@@ -204,80 +85,6 @@ static inline void tile_int(const char* a, int64_t inputs, int64_t group, const 
     for (int r = 0; r < M; ++r)
         for (int j = 0; j < B; ++j)
             if (n > 16 * j) put(c + r * ldc + 16 * j, acc[r][j], n - 16 * j, add);
-}
-
-// Few rows, int4: each 64 bytes of the weight are unpacked once for M rows. Sums of integers may be
-// split: several at once for one row, since each step of a sum waits for the one before.
-template <int M>
-static inline void few_int4(const char* a, int64_t inputs, int64_t group, const float* scale,
-                            const int32_t* total, int64_t groups, const char* b,
-                            const uint16_t* s, float* c, int64_t ldc, int64_t n, bool add) {
-    constexpr int U = M == 1 ? 2 : 1;
-    F16 acc[M];
-    for (int r = 0; r < M; ++r) acc[r] = zero();
-    for (int64_t g = 0; g < groups; ++g) {
-        I16 low[M][U], high[M][U];
-        for (int r = 0; r < M; ++r)
-            for (int u = 0; u < U; ++u) {
-                low[r][u] = set1i(u ? 0 : -8 * total[r * groups + g]);
-                high[r][u] = set1i(0);
-            }
-        const char* bg = b + g * group * 8;
-        const char* ag = a + g * group;
-        for (int64_t k = 0; k < group / 8; k += U)
-            for (int u = 0; u < U; ++u) {
-                I16 w = loadi(bg + (k + u) * 64);
-                __builtin_prefetch(bg + (k + u) * 64 + AHEAD);
-                I16 first = mask(w, 0x0f0f0f0f), second = mask(shift(w, 4), 0x0f0f0f0f);
-                for (int r = 0; r < M; ++r) {
-                    const char* x = ag + r * inputs + (k + u) * 8;
-                    low[r][u] = dot4(low[r][u], first, set1i(word(x)));
-                    high[r][u] = dot4(high[r][u], second, set1i(word(x + 4)));
-                }
-            }
-        F16 ws = load_bf16(s + g * 16);
-        for (int r = 0; r < M; ++r) {
-            I16 dots = low[r][0] + high[r][0];
-            for (int u = 1; u < U; ++u) dots = dots + (low[r][u] + high[r][u]);
-            acc[r] = fma(to_float(dots) * set1(scale[r * groups + g]), ws, acc[r]);
-        }
-    }
-    for (int r = 0; r < M; ++r) put(c + r * ldc, acc[r], n, add);
-}
-
-// Few rows, weights row by row: M input rows, N outputs, lanes along the inputs.
-template <class S, int M, int N>
-static inline void few_float(const int32_t* a, int64_t words, const int32_t* b, float* c,
-                             int64_t ldc, bool add) {
-    F16 acc[M][N];
-    for (int r = 0; r < M; ++r)
-        for (int j = 0; j < N; ++j) acc[r][j] = zero();
-    for (int64_t k = 0; k < words; k += 16) {
-        I16 w[N];
-        for (int j = 0; j < N; ++j) {
-            w[j] = loadi(b + j * words + k);
-            __builtin_prefetch((const char*)(b + j * words + k) + AHEAD);
-        }
-        for (int r = 0; r < M; ++r) {
-            I16 x = loadi(a + r * words + k);
-            for (int j = 0; j < N; ++j) acc[r][j] = S::step(acc[r][j], w[j], x);
-        }
-    }
-    for (int r = 0; r < M; ++r)
-        for (int j = 0; j < N; ++j) {
-            float s = sum(acc[r][j]);
-            c[r * ldc + j] = add ? c[r * ldc + j] + s : s;
-        }
-}
-
-template <class S, int N>
-static inline void few_float_rows(const Rows& x, const int32_t* b, float* c, int64_t ldc, bool add) {
-    const int32_t* a = (const int32_t*)x.data;
-    int64_t r = 0;
-    for (; r + 4 <= x.count; r += 4)
-        few_float<S, 4, N>(a + r * x.words, x.words, b, c + r * ldc, ldc, add);
-    for (; r < x.count; ++r)
-        few_float<S, 1, N>(a + r * x.words, x.words, b, c + r * ldc, ldc, add);
 }
 
 // Turns 16 rows of `words` words into [words][16].
@@ -324,53 +131,6 @@ constexpr int64_t DEPTH = 1024;   // 32-bit words of depth a panel of float weig
 static int64_t panel_bytes(int64_t inputs) {
     int64_t whole = PANEL * inputs, floats = PANEL * DEPTH * 4;
     return ((whole > floats ? whole : floats) + 4095) & ~4095;
-}
-
-// One product of a call: several that share their rows run as one, so that threads wait once.
-struct Task {
-    const Matrix* m;
-    Rows x;
-    float* out; // [count][ldc]
-};
-
-// Blocks of 16 outputs `j` .. of one part of a plain matrix.
-template <class S>
-static inline void few_plain(const Task& t, int part, int64_t first, int64_t j, int64_t ldc, bool add) {
-    const Rows& x = t.x;
-    const int32_t* b = (const int32_t*)t.m->data[part];
-    float* c = t.out + first;
-    int64_t end = least(t.m->rows[part], j + 16);
-    // One row after the other is one long stream, which memory delivers fastest; several at once
-    // save loads of x, which matter when there are more rows of it. The sums are the same.
-    for (; x.count > 2 && j + 4 <= end; j += 4)
-        few_float_rows<S, 4>(x, b + j * x.words, c + j, ldc, add);
-    for (; j < end; ++j) few_float_rows<S, 1>(x, b + j * x.words, c + j, ldc, add);
-}
-
-static inline void few_integers(const Task& t, int64_t i, int64_t ldc, bool add) {
-    const Matrix& m = *t.m;
-    const Rows& x = t.x;
-    int64_t inputs = m.inputs, groups = x.groups, rows = x.count, width = m.rows[0] - i * 16;
-    bool four = m.format == I4;
-    int64_t between = inputs * (four ? 8 : 16);
-    const char* b = (const char*)m.data[0] + i * between;
-    const uint16_t* s = m.scales + i * groups * 16;
-    float* c = t.out + i * 16;
-#define ONE(M)                                                                                     \
-    if (four)                                                                                      \
-        few_int4<M>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,                    \
-                    x.total + r * groups, groups, b, s, c + r * ldc, ldc, width, add);             \
-    else                                                                                           \
-        tile_int<M, 1>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,                 \
-                       x.total + r * groups, groups, 128, b, between, s, groups * 16,              \
-                       c + r * ldc, ldc, width, add);
-    for (int64_t r = 0, left; (left = rows - r) > 0;) {
-        if (left >= 8) { ONE(8); r += 8; }
-        else if (left >= 4) { ONE(4); r += 4; }
-        else if (left >= 2) { ONE(2); r += 2; }
-        else { ONE(1); r += 1; }
-    }
-#undef ONE
 }
 
 template <class S>
@@ -431,7 +191,7 @@ static inline void many_integers(const Task& t, int64_t j0, int64_t ldc, bool ad
 static void products(const Task* tasks, int count, int64_t ldc, bool add, bool exact_rows,
                      char* panels, int threads) {
     bool few = exact_rows || tasks[0].x.count <= 16;
-    int64_t unit = few ? 16 : PANEL, total = 0, room = panel_bytes(tasks[0].m->inputs);
+    int64_t unit = few ? FEW : PANEL, total = 0, room = panel_bytes(tasks[0].m->inputs);
     for (int i = 0; i < count; ++i)
         for (int p = 0; p < tasks[i].m->parts; ++p) total += ceil_div(tasks[i].m->rows[p], unit);
     parallel(total, threads, [&](int64_t index, int thread) {
@@ -443,9 +203,11 @@ static void products(const Task* tasks, int count, int64_t ldc, bool add, bool e
         }
         const Task& t = tasks[i];
         char* panel = panels + thread * room;
-        if (integer(t.m->format))
-            few ? few_integers(t, index, ldc, add)
-                : many_integers(t, index * unit, ldc, add, panel);
+        if (few && integer(t.m->format))
+            t.m->format == I4 ? few_integers<true>(t, index, ldc, add)
+                              : few_integers<false>(t, index, ldc, add);
+        else if (integer(t.m->format))
+            many_integers(t, index * unit, ldc, add, panel);
         else if (t.m->format == BF16)
             few ? few_plain<StepBF16>(t, p, first, index * unit, ldc, add)
                 : many_plain<StepBF16>(t, p, first, index * unit, ldc, add, (int32_t*)panel);

@@ -1,6 +1,7 @@
 // Sixteen lanes at a time, whatever the machine has: one AVX-512 register, two AVX or four SSE ones.
 // Everything above this file is written once and compiled for each level of instructions.
 #pragma once
+#include <atomic>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -196,17 +197,31 @@ INLINE int32_t word(const void* p) { int32_t w; memcpy(&w, p, 4); return w; }
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// body(i, thread) for i in 0..count, in pieces that idle threads take; which thread takes what
-// never changes a result, because no sum crosses from one i to another.
+// body(i, thread) for i in 0..count. Each thread takes its own run of neighbours piece by piece, so
+// that it reads one stretch of memory in order, and then helps others with theirs. Which thread takes
+// what never changes a result, because no sum crosses from one i to another.
+constexpr int MOST_THREADS = 256;
 template <class Body>
 static inline void parallel(int64_t count, int threads, const Body& body) {
     if (threads > count) threads = (int)count;
 #if defined(_OPENMP)
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
     if (threads > 1) {
-        int64_t piece = count / (threads * 64);
-        if (piece < 1) piece = 1;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, piece)
-        for (int64_t i = 0; i < count; ++i) body(i, omp_get_thread_num());
+        struct alignas(128) Part { std::atomic<int64_t> next; int64_t end; } parts[MOST_THREADS];
+        for (int t = 0; t < threads; ++t) {
+            parts[t].next.store(count * t / threads, std::memory_order_relaxed);
+            parts[t].end = count * (t + 1) / threads;
+        }
+        int64_t piece = count / (threads * 64) < 1 ? 1 : count / (threads * 64);
+#pragma omp parallel num_threads(threads)
+        {
+            int own = omp_get_thread_num();
+            for (int t = 0; t < threads; ++t) {
+                Part& part = parts[(own + t) % threads];
+                for (int64_t i; (i = part.next.fetch_add(piece, std::memory_order_relaxed)) < part.end;)
+                    for (int64_t end = least(part.end, i + piece); i < end; ++i) body(i, own);
+            }
+        }
         return;
     }
 #endif

@@ -191,6 +191,33 @@ def test_never_is_for_this_alone_and_is_not_asked_again(registry: Registry) -> N
     assert len(person.requests) == 2
 
 
+def test_answers_hold_in_a_session_that_goes_on(registry: Registry, tmp_path: Path) -> None:
+    asked = Approvals("all", Person("allow_always")).kept_in(tmp_path)
+    assert asked.before(command("make all"), registry) is None
+    asked.approver = Person("reject_always")
+    assert asked.before(command("rm a"), registry) is not None
+    person = Person()
+    again = Approvals("all", person, RULES).kept_in(tmp_path)
+    assert again.before(command("make other"), registry) is None
+    assert again.before(command("rm a"), registry) is not None
+    assert person.requests == []
+    elsewhere = Approvals("all", person)
+    assert elsewhere.before(command("make other"), registry) is None
+    assert person.asked == [("make other",)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"allowed": [["command"]], "given": {}}', b'{"given": 5}']
+)
+def test_damaged_answers_cost_a_question(content: bytes, registry, tmp_path: Path) -> None:
+    (tmp_path / "approvals.json").write_bytes(content)
+    person = Person("allow_always")
+    approvals = Approvals("all", person).kept_in(tmp_path)
+    assert approvals.before(command("make"), registry) is None
+    assert len(person.requests) == 1
+    assert Approvals("all").kept_in(tmp_path).before(command("make"), registry) is None
+
+
 def test_the_mode_may_change_between_calls(registry: Registry) -> None:
     person = Person()
     approvals = Approvals("never", person)

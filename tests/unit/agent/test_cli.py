@@ -50,6 +50,17 @@ def test_help_needs_no_torch() -> None:
     assert "--max-wall-time" in done.stdout
 
 
+def test_what_is_told_of_an_interrupted_start_needs_no_torch() -> None:
+    # A start that was interrupted while torch was being imported cannot import it again.
+    code = (
+        "import sys\nimport agent.commands.printing, agent.commands.sessions\n"
+        "import agent.report, agent.store, agent.history, sandboxes.record\n"
+        "assert 'torch' not in sys.modules, 'slow import'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_version(call: Callable[..., Outcome]) -> None:
     code, out, _ = call("--version")
     assert code == 0
@@ -73,6 +84,15 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("sessions",), ("sandbox",)])
+def test_nothing_said_is_help_alone(
+    call: Callable[..., Outcome], arguments: tuple[str, ...]
+) -> None:
+    code, out, err = call(*arguments)
+    assert (code, err) == (2, "")
+    assert "Usage: agent" in out
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,31 @@ def test_the_command_prints_lines_or_json_and_its_code(
     data = json.loads(capsys.readouterr().out)
     assert data["healthy"] is False
     assert {item["name"] for item in data["findings"] if item["status"] == "fail"} == {"model"}
+
+
+def test_the_caches_are_sized_and_cleared(
+    tmp_path: Path, monkeypatch, capfd, found: Callable[..., dict[str, Finding]]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = tmp_path / "cache" / "tenuto"
+    for name in ("prefixes/a/state", "quantized/b", "tags-1.sqlite", "tags-1.sqlite-wal"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(bytes(1_500_000))
+    (place / "native").mkdir()
+    detail = found()["caches"].detail
+    assert f"prefixes 1.5 MB, quantized 1.5 MB, tags 3.0 MB in {place}" in detail
+    assert app.call(["cache", "clear", "quantised"]) == 2
+    assert "there are prefixes, quantized, tags" in capfd.readouterr().err
+    assert app.call(["cache", "clear", "tags"]) == 0
+    assert capfd.readouterr().out == "3.0 MB removed\n"
+    assert sorted(p.name for p in place.iterdir()) == ["native", "prefixes", "quantized"]
+    assert app.call(["cache", "clear"]) == 0
+    assert [p.name for p in place.iterdir()] == ["native"]
+    assert app.call(["cache", "list", "--output=json"]) == 0
+    data = json.loads(capfd.readouterr().out.splitlines()[-1])["caches"]
+    assert [(c["name"], c["size"]) for c in data] == [
+        ("prefixes", 0),
+        ("quantized", 0),
+        ("tags", 0),
+    ]
+    assert app.call(["cache", "clear"]) == 0

@@ -121,6 +121,6 @@ def test_the_usage_line_with_tokens_that_came_and_went() -> None:
 
 def test_the_check_line() -> None:
     line = check_line(CheckReport("pytest -q", FAILS, PASSES))
-    assert line == "check `pytest -q`: before: fails (exit code 1); after: passes"
+    assert line == "check `pytest -q`: before: fails (exit code 1: no); after: passes"
     hung = CheckReport("c", CheckRun(None, "", 1.0), None)
     assert check_line(hung) == "check `c`: before: did not end; after: not run"

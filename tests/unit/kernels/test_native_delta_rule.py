@@ -76,6 +76,23 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
         assert torch.equal(after, runs[0][1])
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_states_that_go_past_the_caches_are_the_same_ones(level: str) -> None:
+    g = torch.Generator().manual_seed(3)
+    batch, heads, dim = 9, 16, 128  # 9.4 MB of states; one sequence has a ninth of that
+    query, key, value = torch.randn(3, batch, 2, heads, dim, generator=g)
+    gates = torch.rand(2, batch, 2, heads, generator=g)
+    inputs = (query, key, value, -gates[0], gates[1])
+    state = torch.randn(batch, heads, dim, dim, generator=g)
+    with dirty_memory(3):
+        out, after = compiled.gated_delta_rule(library(level), *inputs, state)
+    for row in (0, batch - 1):
+        one = (*(t[row : row + 1] for t in inputs), state[row : row + 1])
+        alone, after_alone = compiled.gated_delta_rule(library(level), *one)
+        assert torch.equal(out[row : row + 1], alone)
+        assert torch.equal(after[row : row + 1], after_alone)
+
+
 def test_other_head_dimensions_name_the_reference() -> None:
     x = torch.ones(1, 2, 1, 8)
     with pytest.raises(KernelError, match="multiples of 16, not 8 and 8; use the reference"):

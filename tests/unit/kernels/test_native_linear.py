@@ -76,6 +76,9 @@ def test_a_row_does_not_depend_on_the_others_or_on_threads(level: str, form: str
         for row in (0, 15, 16, 36):
             alone = compiled.linear(library(level), x[row : row + 1], weight)
             assert torch.equal(alone[0], together[row])
+        for rows in range(1, 13):
+            first = compiled.linear(library(level), x[:rows], weight)
+            assert torch.equal(first, together[:rows])
 
 
 def test_levels_agree_on_integer_products() -> None:
