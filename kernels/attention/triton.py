@@ -311,7 +311,7 @@ def _prefill(
     token, used, base, place = _places(block, head, sequence, time, ROWS, GROUP, KV_HEADS)
     first = length - time + block * ROWS // GROUP
     last = length - time + tl.minimum((block * ROWS + ROWS - 1) // GROUP, time - 1)
-    total, largest, weight = _attend_all(
+    total, _, weight = _attend_all(
         query,
         used,
         base,
@@ -336,9 +336,7 @@ def _prefill(
     )
     # Places are worked out anew, with a 0 that the compiler does not know to be one: kept through
     # the loops they would not fit in the registers.
-    token, used, base, place = _places(
-        block + zero, head, sequence, time, ROWS, GROUP, KV_HEADS
-    )
+    token, used, base, place = _places(block + zero, head, sequence, time, ROWS, GROUP, KV_HEADS)
     inner = tl.arange(0, DIM)
     begin = block * ROWS // GROUP
     gate += sequence.to(tl.int64) * gate_batch + begin * gate_time + head * GROUP * gate_head
