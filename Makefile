@@ -11,6 +11,8 @@ PYTHON ?= python3
 TORCH_ARGS ?=
 # Extra pytest arguments, for example: make test PYTEST_ARGS='-k session'
 PYTEST_ARGS ?=
+# How many processes share the tests; 0 is this one alone, as a debugger wants it.
+TEST_WORKERS ?= 2
 # The example that the demo repairs; `ls examples` shows the others.
 EXAMPLE ?=
 
@@ -57,7 +59,7 @@ demo: image ## repair an example repository inside Docker and show every step
 	@scripts/demo $(EXAMPLE)
 
 test: image lint ## lint, type check and the whole test suite
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy only
 	@$(PY) -m ruff check $(SOURCES)

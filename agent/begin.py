@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from agent.conversation import Conversation
 from agent.loading import LoadedModel
 from agent.loop import Loop, Opening
+from agent.prompt import fixed_part
 from agent.states import common
 from agent.types import RunResult
 from agent.warm import MIN_TOKENS, WarmCache
@@ -15,6 +17,9 @@ from model.errors import ModelError
 from model.messages import Message
 from model.session import Session
 from model.usage import Usage
+
+LOOK_S = 0.1
+"""How often who waits for another's beginning looks whether to stop."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,33 @@ class Beginning:
         cuts = self.cuts(fresh, messages, ids)
         if len(ids) >= self.model.engine.context_length:
             cuts = []
+        with self._first(conversation, ids, cuts):
+            return self._enter(conversation, ids, cuts, reached)
+
+    @contextmanager
+    def _first(
+        self, conversation: Conversation, ids: Sequence[int], cuts: Sequence[int]
+    ) -> Iterator[None]:
+        """Hold the model's ``beginning`` if what ``cuts`` end is to be run and stored."""
+        if not cuts or self.warm.has(ids, cuts) is not False:
+            yield
+            return
+        lock = self.model.beginning
+        while not (held := lock.acquire(timeout=LOOK_S)) and not conversation.halted:
+            pass
+        try:
+            yield
+        finally:
+            if held:
+                lock.release()
+
+    def _enter(
+        self,
+        conversation: Conversation,
+        ids: Sequence[int],
+        cuts: Sequence[int],
+        reached: Callable[[Session], None],
+    ) -> Opening | None:
         conversation.adopt(self.warm.start(ids, cuts, seed=self.seed))
         reached(conversation.session)
         for number, cut in enumerate(cuts):
@@ -68,7 +100,8 @@ class Beginning:
     ) -> list[int]:
         """Where in ``ids`` the parts end that other tasks will have too, in order.
 
-        They are found by rendering the same system message before another user's words.
+        They are found by rendering the same system message before another user's words, and, for
+        tasks in other repositories, its fixed part alone.
         """
         if len(messages) < 2 or messages[0].role != "system":
             return []
@@ -76,7 +109,10 @@ class Beginning:
         cut = common(ids, other)
         # The words of the two may begin with the same tokens; a turn's start is the same always.
         cut = self.model.chat.turn_cut(ids[:cut])
-        return [cut] if cut >= MIN_TOKENS else []
+        fixed = 0
+        if part := fixed_part(messages[0].content):
+            fixed = common(ids, fresh.encode([Message("system", part), Message("user", "?")]))
+        return [at for at in (fixed, cut) if at >= MIN_TOKENS]
 
 
 @dataclass

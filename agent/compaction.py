@@ -27,6 +27,7 @@ from model.messages import Message, ToolCall
 from model.usage import Usage
 from tools.registry import Registry
 
+COMPACTED = "compacted"
 SUMMARY_TOKENS = 1024
 FREED = 0.5
 """A compacted context must be no longer than this part of the length that is too long."""
@@ -163,14 +164,32 @@ def either(once: Compact, later: Compact | None) -> Compact:
 
 
 def keeper(saved: SavedSession) -> str:
-    """Copy ``saved`` as it is on disk. Returns the copy's id; raises ``StoreError``."""
-    copy = Store(saved.path.parent).copy(
+    """Copy ``saved`` as it is on disk, or find the copy that a killed process made of the same.
+
+    Returns the copy's id; raises ``StoreError``.
+    """
+    store = Store(saved.path.parent)
+    here = _ids(saved)
+    for other in store.sessions():
+        ours = other.status == COMPACTED and other.data.get("parent") == saved.id
+        if ours and _ids(other) == here:
+            return other.id
+    copy = store.copy(
         saved,
         parent=saved.id,
-        status="compacted",
+        status=COMPACTED,
+        steps=len(history_of(list(read_records(saved.trajectory))).steps),
         summary=f"kept as it was before session {saved.id} emptied its context",
     )
     return copy.id
+
+
+def _ids(saved: SavedSession) -> tuple[int, ...]:
+    """The tokens of its live steps; none if its record cannot be read."""
+    try:
+        return history_of(list(read_records(saved.trajectory))).ids
+    except (OSError, StoreError):
+        return ()
 
 
 def listed(steps: Sequence[Step]) -> str:

@@ -64,6 +64,11 @@ class Conversation:
         """How many tokens the session holds."""
         return self.session.length
 
+    @property
+    def halted(self) -> bool:
+        """Whether it is to stop."""
+        return self._halt()
+
     def adopt(self, session: Session) -> None:
         """Go on with ``session``, in which nothing was said yet; the one before is closed."""
         if session is not self.session:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,10 +21,15 @@ SMALL_MODEL = 50_000_000
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint ready to run: weights and the way it writes conversations."""
+    """A checkpoint ready to run: weights and the way it writes conversations.
+
+    ``beginning`` is held while a prompt's beginning is run that is not stored yet: whoever else
+    needs it waits and takes what was stored.
+    """
 
     engine: Engine
     chat: ChatFormat
+    beginning: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 def load_model(name: str, kv_memory: int | None = None, quantize: Quantize = "none") -> LoadedModel:

@@ -30,6 +30,7 @@ from agent.events import (
     nobody,
 )
 from agent.output import is_terminal, visible
+from agent.stream import notice_of
 from agent.types import CheckRun, Step
 
 SHOWN_LINES = 12
@@ -74,7 +75,7 @@ class Progress:
         elif isinstance(event, CheckDone):
             self._checked(event.when, event.run)
         elif isinstance(event, Compacted):
-            self._line(_compacted_line(event), "yellow")
+            self._line(notice_of(event), "yellow")
         elif isinstance(event, FromAttempt):
             self._from_attempt(f"[{event.number}] ", event.event)
 
@@ -94,7 +95,7 @@ class Progress:
             verdict = "passes" if event.run.passed else "fails"
             self._line(f"{mark}check: {verdict}", "green" if event.run.passed else "red")
         elif isinstance(event, Compacted):
-            self._line(mark + _compacted_line(event), "yellow")
+            self._line(mark + notice_of(event), "yellow")
         elif isinstance(event, RunEnded):
             self._line(f"{mark}{event.status}", "bold")
 
@@ -148,11 +149,6 @@ def _step_line(step: Step) -> str:
         f"step {step.index + 1}: {usage.prefilled_tokens:,} prefilled, "
         f"{usage.generated_tokens:,} generated, {usage.context_tokens:,} in context"
     )
-
-
-def _compacted_line(event: Compacted) -> str:
-    kept = f"; session {event.kept} keeps the old one" if event.kept else ""
-    return f"context compacted from {event.before:,} to {event.after:,} tokens{kept}"
 
 
 def _short(text: str) -> str:

@@ -91,6 +91,18 @@ def first_messages(
     ]
 
 
+def fixed_part(text: str) -> str:
+    """Of a system message what it begins with whatever the repository; "" if it is not ours.
+
+    It ends some words before the notes do begin: how those are split may depend on what follows.
+    """
+    for system in (SYSTEM, WITH_A_PERSON):
+        head, end, _ = text.partition(" ".join(system.split(" ")[-4:]))
+        if end:
+            return head.rstrip()
+    return ""
+
+
 def place_of(sandbox: Sandbox) -> str:
     """Where the system message says that the repository is.
 

@@ -84,8 +84,8 @@ _LIMITS = {
 }
 
 
-def as_json(report: SolveReport) -> dict[str, Any]:
-    """The object that ``--output json`` prints."""
+def as_json(report: SolveReport, notices: Sequence[str] = ()) -> dict[str, Any]:
+    """The object that ``--output json`` prints; ``notices`` are what was told meanwhile."""
     status, exit_status = status_of(report.result, report.check)
     return {
         "session": report.session,
@@ -99,6 +99,7 @@ def as_json(report: SolveReport) -> dict[str, Any]:
         "model": report.model,
         "sandbox": report.sandbox,
         "attempts": [dataclasses.asdict(attempt) for attempt in report.attempts],
+        "notices": list(notices),
     }
 
 
@@ -119,7 +120,12 @@ def check_run_as_json(run: CheckRun) -> dict[str, Any]:
 
 
 def error_as_json(
-    message: str, exit_status: int, *, model: str | None, sandbox: str | None
+    message: str,
+    exit_status: int,
+    *,
+    model: str | None,
+    sandbox: str | None,
+    notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The same object for a run that could not begin: the error is its summary."""
     return {
@@ -134,6 +140,7 @@ def error_as_json(
         "model": model,
         "sandbox": sandbox,
         "attempts": [],
+        "notices": list(notices),
     }
 
 

@@ -146,7 +146,7 @@ class Run:
                 result = loop.say(words)
         finally:
             conversation.session.close()
-        if task.check is None:
+        if task.check is None or not task.checked:
             return result, None
         after = None
         if result.outcome.patch and not isinstance(result.outcome, Failed | Interrupted):
@@ -183,7 +183,7 @@ class Run:
 
     def check(self, when: str, sandbox: Sandbox, trajectory: TrajectoryWriter) -> CheckRun | None:
         """Run the task's check, if it has one and there is time, and record what it gave."""
-        if self.task.check is None or self.interrupted():
+        if self.task.check is None or not self.task.checked or self.interrupted():
             return None
         try:
             run = run_check(

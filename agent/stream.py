@@ -34,6 +34,21 @@ from agent.report import check_run_as_json
 from agent.trajectory import message_to_json
 
 
+def notice_of(event: Event) -> str:
+    """What the event says that is worth knowing after the run, on one line; "" for most."""
+    match event:
+        case Notice(text):
+            return text
+        case Compacted():
+            kept = f"; session {event.kept} keeps the old one" if event.kept else ""
+            return f"context compacted from {event.before:,} to {event.after:,} tokens{kept}"
+        case FromAttempt(number, inner):
+            text = notice_of(inner)
+            return f"[{number}] {text}" if text else ""
+        case _:
+            return ""
+
+
 def event_as_json(event: Event) -> dict[str, Any] | None:
     """The event as an object, or None for the pieces that a later event holds whole."""
     match event:

@@ -19,11 +19,16 @@ TurnEnd = Literal["stop", "length", "interrupted"]
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked: the issue text, the repository, and how to tell that it is done."""
+    """What is asked: the issue text, the repository, and how to tell that it is done.
+
+    The model is told of ``check``. With ``checked`` it is run too, before and after; without, that
+    is left to whoever asked.
+    """
 
     text: str
     repo: Path
     check: str | None = None
+    checked: bool = True
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,10 @@ class WarmCache:
             found.close()
         return self._engine.session(seed=seed)
 
+    def has(self, ids: Sequence[int], cuts: Sequence[int]) -> bool | None:
+        """Whether the state at the last of ``cuts`` is stored; None if nothing ever is."""
+        return self._place(ids, cuts).is_dir() if self._limit else None
+
     def keep(self, session: Session, cuts: Sequence[int]) -> None:
         """Store ``session``, which has just reached the last of ``cuts``. Never raises."""
         place = self._place(session.ids, cuts)

@@ -1,12 +1,19 @@
 """How much faster are 8 workers on one engine than 1? Instances per minute, and tokens prefilled.
 
     python benchmarks/eval_workers.py [--workers 1 8] [--instances N] [--sandbox KIND]
+        [--shape qwen3_5_0.8b] [--record NAME]
 
 The instances are the example repositories, several attempts at each with different seeds, with the
 embedded model in Docker (or `--sandbox KIND`), sampled, at most `--max-steps` turns.
+
+With `--shape` it is a network of that shape with random weights whose tokens are forced
+(`forced.py`): it computes everything and says what repairs the example, so that every instance
+makes real calls in a real container and is graded by its check, at the decode cost of a model of
+that size.
+
 Every number of workers does the same attempts, each in a fresh folder. The results of the two runs
 are compared: with kernels whose rows do not depend on each other they are equal, else nearly so.
-The record goes to benchmarks/results/eval_workers.json.
+With `--record` it goes into benchmarks/results/eval_workers.json under NAME.
 """
 
 from __future__ import annotations
@@ -15,24 +22,72 @@ import argparse
 import json
 import os
 import resource
+import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-from agent.loading import load_model
-from evals.begin import Options, begin
-from evals.rundir import RunFolder
+import torch  # noqa: E402
 
-RECORD = Path(__file__).resolve().parent / "results" / "eval_workers.json"
+from agent.loading import LoadedModel, load_model  # noqa: E402
+from benchmarks.forced import ForcedNetwork  # noqa: E402
+from benchmarks.random_model import random_engine  # noqa: E402
+from benchmarks.record_trajectory import chat_format  # noqa: E402
+from benchmarks.recording import RESULTS, machine  # noqa: E402
+from benchmarks.repairs import repairs  # noqa: E402
+from evals import grade  # noqa: E402
+from evals.begin import Options, begin  # noqa: E402
+from evals.rundir import RunFolder  # noqa: E402
+from model.engine import Engine  # noqa: E402
+
+ENGINE_PROCESSES = ("dockerd", "containerd")
 
 
-def cpu_s() -> float:
-    """Processor seconds of this process and of its children so far."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
+def cpu_s() -> dict[str, float]:
+    """Processor seconds so far: of this process, its children, Docker, and the whole machine."""
+    tick = os.sysconf("SC_CLK_TCK")
+    own, children = (
+        (used.ru_utime + used.ru_stime)
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+    daemons = 0
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (place / "comm").read_text().strip() in ENGINE_PROCESSES:
+                fields = (place / "stat").read_text().rpartition(")")[2].split()
+                daemons += sum(map(int, fields[11:13]))
+        except OSError:
+            continue
+    first = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, interrupt, soft = map(int, first[:7])
+    return {
+        "agent": own,
+        "git": children,
+        "docker engine": daemons / tick,
+        "machine": (user + nice + system + interrupt + soft) / tick,
+    }
+
+
+def forced_model(shape: str, folder: Path) -> LoadedModel:
+    """The shape with random weights, which says what repairs the examples."""
+    chat, tokenizer = chat_format(folder)
+    scripts, issues = {}, {}
+    for name, (issue, turns) in repairs().items():
+        scripts[name] = [tokenizer.encode_markup(said) for said in turns]
+        issues[name] = issue
+
+    def which(prompt: Any) -> str:
+        text = tokenizer.decode(list(prompt))
+        return next((name for name, issue in issues.items() if issue in text), "")
+
+    engine = random_engine(shape, context_length=1 << 15)
+    network = ForcedNetwork(engine.network, scripts, which)
+    forced = Engine(network, engine.config, name=shape, generation=engine.generation)
+    return LoadedModel(forced, chat)
 
 
 def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -44,63 +99,106 @@ def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, An
         "max_turn_tokens": 256,
     }
     attempts = -(-options.instances // 11)
-    model = load_model("embedded")
-    chosen = Options(options.suite, None, folder, workers=workers, attempts=attempts)
+    if options.shape:
+        model = forced_model(options.shape, folder.with_name(f"chat-{workers}"))
+    else:
+        model = load_model("embedded")
+    chosen = Options(
+        options.suite,
+        None,
+        folder,
+        workers=workers,
+        attempts=attempts,
+        slice=f":{min(options.instances, 11)}",
+    )
+    # What all prompts begin with is stored by this one, and not part of what is measured.
+    first = Options(options.suite, None, folder.with_name(f"first-{workers}"), slice="-1:")
+    begin(first, flags | {"max_steps": 1, "max_turn_tokens": 1}, model=model)
+    before = model.engine.scheduler.passes, model.engine.scheduler.joined
     began, used = perf_counter(), cpu_s()
     begin(chosen, flags, model=model)
-    seconds, used = perf_counter() - began, cpu_s() - used
+    seconds = perf_counter() - began
+    spent = {name: now - used[name] for name, now in cpu_s().items()}
     results = RunFolder(folder).results()
 
     def total(name: str) -> float:
         return sum(result.usage[name] for result in results.values())
 
     new = total("context_tokens") - total("generated_tokens")
-    scheduler = model.engine.scheduler
-    return {
+    passes = model.engine.scheduler.passes - before[0]
+    joined = model.engine.scheduler.joined - before[1]
+    done = {
         "workers": workers,
         "attempts": len(results),
         "seconds": round(seconds, 1),
         "attempts_per_minute": round(60 * len(results) / seconds, 2),
-        "processor_s": round(used, 1),
+        "processor_s": {name: round(value, 1) for name, value in spent.items()},
+        "busy_cores": round(spent["machine"] / seconds, 2),
         "prefilled_per_new_token": round(
             (total("prefilled_tokens") + total("shared_tokens")) / new, 3
         ),
+        "new_tokens": new,
+        "shared_tokens": total("shared_tokens"),
+        "prefilled_tokens": total("prefilled_tokens"),
+        "generated_tokens": total("generated_tokens"),
         "generated_per_s": round(total("generated_tokens") / seconds, 1),
-        "passes": scheduler.passes,
-        "tokens_per_pass": round((scheduler.passes + scheduler.joined) / scheduler.passes, 2),
+        "passes": passes,
+        "tokens_per_pass": round((passes + joined) / passes, 2),
         "in_all": {
             name: round(total(name), 1) for name in ("prefill_s", "decode_s", "tool_s", "wall_s")
         },
     }
+    if isinstance(model.engine.network, ForcedNetwork):
+        done["digests"] = model.engine.network.digests
+        grade.grade(grade.Options(folder, workers=2))
+        verdicts = RunFolder(folder).grades().values()
+        done["resolved"] = sum(verdict.resolved is True for verdict in verdicts)
+    return done
 
 
 def main() -> None:
-    """Measure and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure, print, and write the record if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--instances", type=int, default=11)
     parser.add_argument("--max-steps", type=int, default=4)
     parser.add_argument("--sandbox", default="docker")
     parser.add_argument("--suite", default="repair")
-    parser.add_argument("--output", type=Path, default=RECORD)
+    parser.add_argument("--shape", default=None)
+    parser.add_argument("--record", metavar="NAME", default=None)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tenuto-workers-") as scratch:
         os.environ["XDG_STATE_HOME"] = str(Path(scratch) / "state")
-        runs = [run(Path(scratch) / str(n), n, options) for n in options.workers]
+        runs = []
+        for number in options.workers:
+            # A stored beginning of an earlier run would spare this one its prefill.
+            os.environ["XDG_CACHE_HOME"] = str(Path(scratch) / f"cache-{number}")
+            runs.append(run(Path(scratch) / str(number), number, options))
         found = [RunFolder(Path(scratch) / str(n)).results() for n in options.workers]
     same = sum(found[0][key].patch == found[-1][key].patch for key in found[0])
+    digests = [each.pop("digests", {}) for each in runs]
     record = {
-        "what": "example repositories, embedded model, one engine",
+        **machine(),
+        "what": "example repositories, one engine",
+        "model": f"{options.shape}, random weights, forced" if options.shape else "embedded",
         "sandbox": options.sandbox,
         "suite": Path(options.suite).name,
         "max_steps": options.max_steps,
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
         "runs": runs,
         "speed_up": round(runs[-1]["attempts_per_minute"] / runs[0]["attempts_per_minute"], 2),
         "equal_patches": f"{same} of {len(found[0])}",
     }
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    if options.shape:
+        equal = sum(digests[0][name] == digests[-1].get(name) for name in digests[0])
+        record["equal_logits"] = f"{equal} of {len(digests[0])} instances, to the bit"
+    if options.record:
+        place = RESULTS / "eval_workers.json"
+        place.write_text(
+            json.dumps(json.loads(place.read_text()) | {options.record: record}, indent=1) + "\n"
+        )
     print(json.dumps(record, indent=1))
 
 

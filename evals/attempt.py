@@ -108,7 +108,8 @@ class Worker:
                 session.place = place
                 settings = settings_for(self.machine.settings, place)
                 report = solve(
-                    Task(instance.text, place.repo, instance.check),
+                    # Its check is for grading, which runs it in a fresh sandbox.
+                    Task(instance.text, place.repo, instance.check, checked=False),
                     settings.model_copy(
                         update={"seed": seed, "n": 1, "check": None, "keep_state": False}
                     ),
@@ -137,7 +138,6 @@ class Worker:
                 "patch": report.patch,
                 "steps": len(report.result.steps),
                 "usage": report.result.usage.as_dict(),
-                "check": None if report.check is None else report.check.passed,
                 "session": report.session,
             }
         )

@@ -55,8 +55,7 @@ class Result:
     """How one attempt ended. ``attempt`` counts from 1, ``tries`` how often it had to begin.
 
     ``exit_status`` is for deciding what to do with it, ``status`` says it as ``agent solve`` does
-    (``limit_steps``, ``no_patch`` …). ``check`` is whether the instance's check passed at the end,
-    where it has one. ``usage`` are the session's counters; times are seconds.
+    (``limit_steps``, ``no_patch`` …). ``usage`` are the session's counters; times are seconds.
     """
 
     instance_id: str
@@ -67,7 +66,6 @@ class Result:
     summary: str = ""
     steps: int = 0
     usage: Mapping[str, float] = field(default_factory=dict)
-    check: bool | None = None
     session: str = ""
     seed: int = 0
     tries: int = 1

@@ -27,6 +27,19 @@ ScriptedModel = Callable[..., "LoadedModel"]
 TESTS = Path(__file__).parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or leaves anything in the state, configuration and caches of who runs it."""
+    own = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AGENT_")]:
+            patch.delenv(name)
+        for name in ("state", "config", "cache"):
+            patch.setenv(f"XDG_{name.upper()}_HOME", str(own / name))
+        patch.setenv("HF_HOME", str(own / "hf"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[docker.DockerClient]:
     """A client of a running Docker engine.

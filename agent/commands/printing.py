@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.output import visible, write_err, write_json, write_patch
+from agent.output import is_terminal, visible, write_err, write_json, write_patch
 
 if TYPE_CHECKING:
     from agent.events import Listener
@@ -23,34 +24,46 @@ class Output(StrEnum):
     STREAM_JSON = "stream-json"
 
 
-def listener(output: Output) -> Listener:
-    """Progress for a terminal on stderr and, if asked for, events on stdout."""
+def listener(output: Output, notices: list[str]) -> Listener:
+    """Progress for a terminal on stderr and, if asked for, events on stdout.
+
+    What is worth knowing also when nobody watches goes into ``notices``.
+    """
     from agent.progress import terminal_listener
-    from agent.stream import event_as_json
+    from agent.stream import event_as_json, notice_of
 
     show = terminal_listener()
-    if output is not Output.STREAM_JSON:
-        return show
 
-    def both(event: Any) -> None:
+    def listen(event: Any) -> None:
         show(event)
-        if (line := event_as_json(event)) is not None:
+        if text := notice_of(event):
+            notices.append(text)
+        if output is Output.STREAM_JSON and (line := event_as_json(event)) is not None:
             write_json(line)
 
-    return both
+    return listen
 
 
-def finish(report: SolveReport, repo: Path, output: Output, *, apply: bool) -> int:
+def write_notices(notices: Sequence[str]) -> None:
+    """Write them to stderr, unless that is a terminal, where they were shown as they came."""
+    if not is_terminal(sys.stderr):
+        write_err("".join(f"note: {visible(' '.join(text.split()))}\n" for text in notices))
+
+
+def finish(
+    report: SolveReport, repo: Path, output: Output, *, apply: bool, notices: Sequence[str]
+) -> int:
     """Apply the patch if asked, print the result, return the exit code."""
     from agent.report import as_json, attempts_line, check_line, usage_line
 
-    data = as_json(report)
+    data = as_json(report, notices)
     if output is Output.JSON:
         write_json(data)
     elif output is Output.STREAM_JSON:
         write_json({"event": "result"} | data)
     else:
         write_patch(report.patch)
+    write_notices(notices)
     lines = [_how_it_ended(data)]
     if report.check is not None:
         lines.append(check_line(report.check))
@@ -85,12 +98,18 @@ def _not_applied(data: Mapping[str, Any]) -> str:
 
 
 def print_error(
-    message: str, exit_code: int, names: Mapping[str, str | None], output: Output
+    message: str,
+    exit_code: int,
+    names: Mapping[str, str | None],
+    output: Output,
+    notices: Sequence[str] = (),
 ) -> None:
     """Print the object that says why a run could not begin."""
     from agent.report import error_as_json
 
-    data = error_as_json(message, exit_code, model=names["model"], sandbox=names["sandbox"])
+    data = error_as_json(
+        message, exit_code, model=names["model"], sandbox=names["sandbox"], notices=notices
+    )
     # What went wrong may be that stdout takes no more; that has been told.
     with suppress(OSError):
         write_json(data if output is Output.JSON else {"event": "result"} | data)

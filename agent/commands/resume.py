@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.commands.controlling import Approve, Interactive, McpFromRepo, controlled
-from agent.commands.printing import Output, finish, listener, print_error
+from agent.commands.printing import Output, finish, listener, print_error, write_notices
 from agent.errors import AgentError, ConfigError
 from agent.failure import tell
 from agent.interrupts import Interrupts
@@ -227,7 +227,9 @@ def rewind(
     saved = store.find(name)
     stored = stored_settings(saved, {"model": model})
     loaded = solving.load_model(stored.model, stored.kv_memory, stored.quantize)
-    cost = go_back(saved, to, loaded, listen=listener(Output.TEXT))
+    notices: list[str] = []
+    cost = go_back(saved, to, loaded, listen=listener(Output.TEXT, notices))
+    write_notices(notices)
     paid = f"{cost:,} tokens prefilled" if cost else "nothing prefilled"
     write_out(f"session {saved.id} is at step {to} ({paid}); go on with agent resume {saved.id}\n")
 
@@ -251,6 +253,7 @@ def run(
     keys with status ``error`` (or ``interrupted``).
     """
     names: dict[str, str | None] = {"model": flags.get("model"), "sandbox": flags.get("sandbox")}
+    notices: list[str] = []
     try:
         with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
@@ -272,7 +275,7 @@ def run(
                     if message is None:
                         return _print_copy(saved, output)
                     stack.callback(_unless_begun, store, saved, _recorded(saved))
-                listen = listener(output)
+                listen = listener(output, notices)
                 # Refused before the model is loaded, where that can be known.
                 with saved.claim():
                     pass
@@ -296,11 +299,11 @@ def run(
                 apply=apply,
                 control=control,
             )
-            return finish(report, repo, output, apply=apply)
+            return finish(report, repo, output, apply=apply, notices=notices)
     except (Exception, KeyboardInterrupt) as error:
         failure = tell(error)
         if output is not Output.TEXT:
-            print_error(failure.message, failure.exit_code, names, output)
+            print_error(failure.message, failure.exit_code, names, output, notices)
         return failure.exit_code
 
 

@@ -158,6 +158,7 @@ def run(
     keys with status ``error`` (or ``interrupted``).
     """
     names: dict[str, str | None] = {"model": flags.get("model"), "sandbox": flags.get("sandbox")}
+    notices: list[str] = []
     try:
         with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
@@ -171,7 +172,7 @@ def run(
                 from agent import solve as solving
                 from agent.types import Task
 
-                listen = listener(output)
+                listen = listener(output, notices)
                 control = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
@@ -188,11 +189,11 @@ def run(
                 apply=apply,
                 control=control,
             )
-            return finish(report, repo, output, apply=apply)
+            return finish(report, repo, output, apply=apply, notices=notices)
     except (Exception, KeyboardInterrupt) as error:
         failure = tell(error)
         if output is not Output.TEXT:
-            print_error(failure.message, failure.exit_code, names, output)
+            print_error(failure.message, failure.exit_code, names, output, notices)
         return failure.exit_code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ CHECK = "python3 -B test_calc.py"
 @pytest.fixture(autouse=True)
 def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """State, configuration and caches of the test's own; returns the state's parent."""
-    for name in [name for name in os.environ if name.startswith("AGENT_")]:
-        monkeypatch.delenv(name)
     for name in ("state", "config", "cache"):
         monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / "own" / name))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "own" / "hf"))

@@ -6,7 +6,7 @@ import pytest
 
 from agent.compaction import PREFACE, listed, open_files
 from agent.config import Settings
-from agent.events import Compacted, Event, Notice
+from agent.events import Compacted, Event, Notice, StepDone
 from agent.history import history_of
 from agent.report import status_of
 from agent.resume import resume, stored_settings
@@ -153,6 +153,50 @@ def test_it_can_be_resumed_and_rewound_on_both_sides(scene) -> None:
     assert scene.model.engine.resume(saved.path).ids == old.ids
     again = resume(scene.store.find(name), None, stored_settings(saved, {}), scene.model)
     assert again.patch == report.patch
+
+
+class Killed(BaseException):
+    """Ends a process's work at once, as a kill would."""
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_kill_after_a_compaction_changes_nothing(scene, steps) -> None:
+    """Killed before the next step is there, or just after it: one old context is kept, not two."""
+    whole = scene.solve()
+    said = [step.token_ids for step in whole.result.steps]
+
+    def listen(event: Event) -> None:
+        scene.events.append(event)
+        done = sum(isinstance(one, StepDone) for one in scene.events)
+        if scene.compactions() and done >= steps:
+            raise Killed
+
+    scene.events.clear()
+    with pytest.raises(Killed):
+        solve(
+            scene.task,
+            Settings(sandbox="bubblewrap"),
+            scene.model,
+            store=scene.store,
+            listen=listen,
+        )
+    (event,) = scene.compactions()
+    (killed,) = [
+        saved
+        for saved in scene.store.sessions()
+        if saved.id not in (whole.session, event.kept) and saved.data.get("parent") is None
+    ]
+    scene.events.clear()
+    again = resume(
+        killed, None, stored_settings(killed, {}), scene.model, listen=scene.events.append
+    )
+    assert status(again) == ("submitted", 0)
+    assert again.patch == whole.patch
+    assert [step.token_ids for step in again.result.steps] == said
+    assert history_of(scene.records(killed.id)).ids == history_of(scene.records(whole.session)).ids
+    assert {event.kept for event in scene.compactions()} <= {event.kept}
+    kept = [saved.id for saved in scene.store.sessions() if saved.data.get("parent") == killed.id]
+    assert kept == [event.kept]
 
 
 def test_nothing_of_use_from_the_model_is_replaced_by_its_steps(scene, monkeypatch) -> None:

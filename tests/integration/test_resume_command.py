@@ -123,6 +123,18 @@ def test_resume_prints_as_solve_does_and_applies(session, buggy_repo, capfd) -> 
     assert f"applied to {buggy_repo}" in err
 
 
+def test_what_is_worth_knowing_is_told_also_where_nobody_watches(
+    session, buggy_repo, capfd
+) -> None:
+    name, model = session
+    (buggy_repo / "calc.py").write_text("x = 1\n")
+    resume(name, "again", {}, output=Output.JSON, model=model)
+    out, err = capfd.readouterr()
+    (told,) = json.loads(out)["notices"]
+    assert told.startswith(f"{buggy_repo} has changed since the session began (calc.py)")
+    assert err.startswith(f"note: {told}\n")
+
+
 def test_an_ended_session_needs_a_message(session, capfd) -> None:
     name, model = session
     assert resume(name, None, {}, model=model) == 2

@@ -15,6 +15,7 @@ from agent.commands.solve import Output, run
 ROOT = Path(__file__).parents[2]
 KEYS = {
     "attempts",
+    "notices",
     "session",
     "status",
     "exit_status",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,21 @@ def test_a_warm_start_goes_on_bit_for_bit_as_a_cold_one(model, cache) -> None:
     said_warm, logits_warm = goes_on(model, warm)
     assert said_warm == said
     assert torch.equal(logits_warm, logits)
+
+
+def test_sessions_that_begin_together_run_their_common_beginning_once(model, cache) -> None:
+    together = threading.Barrier(6)
+
+    def begin(number: int) -> Session:
+        together.wait()
+        return begun(model, cache, f"task {number}")
+
+    with ThreadPoolExecutor(6) as pool:
+        sessions = list(pool.map(begin, range(6)))
+    shared = sorted(session.usage.shared_tokens for session in sessions)
+    assert shared[0] == 0
+    assert shared[1:] == [shared[-1]] * 5
+    assert shared[-1] >= MIN_TOKENS
 
 
 def test_a_short_beginning_is_not_stored(model, cache) -> None:

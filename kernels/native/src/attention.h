@@ -25,24 +25,30 @@ INLINE char* value_at(const Cache& c, int64_t head, int64_t position) {
 // 16 C dimensions of the values of one block, summed with the weights p.
 template <int G, int C>
 static inline void weigh(const Cache& c, const char* values, int64_t d, int64_t count,
-                         const float (*p)[PAGE], float* out) {
+                         const float (*p)[PAGE], float* out, const char* next) {
     F16 acc[G][C];
     for (int g = 0; g < G; ++g)
         for (int j = 0; j < C; ++j) acc[g][j] = zero();
-    for (int64_t i = 0; i < count; ++i)
+    int64_t size = c.bf16 ? 2 : 4;
+    for (int64_t i = 0; i < count; ++i) {
+        for (int64_t k = 0; next && k < 16 * C * size; k += 64)
+            __builtin_prefetch(next + (i * c.dim + d) * size + k, 0, 2);
         for (int j = 0; j < C; ++j) {
             F16 v = load_as(values, i * c.dim + d + 16 * j, c.bf16);
             for (int g = 0; g < G; ++g) acc[g][j] = fma(set1(p[g][i]), v, acc[g][j]);
         }
+    }
     for (int g = 0; g < G; ++g)
         for (int j = 0; j < C; ++j) store(out + g * (c.dim + 2) + d + 16 * j, acc[g][j]);
 }
 
 // One block of positions for the queries of one KV head that stand at the same place.
 // q [group] rows of `dim`, scaled, in the dtype of the cache. Partial result: [group][dim + 2].
+// Memory is asked for the values while the keys are multiplied, and for the keys of the `next` block,
+// if there is one, while the values are.
 template <class S, int G>
 static inline void attend_block(const Cache& c, int64_t head, int64_t first, int64_t count,
-                                const int32_t* q, float* out) {
+                                const int32_t* q, float* out, const char* next) {
     int64_t words = c.bf16 ? c.dim / 2 : c.dim;
     float p[G][PAGE];
     const char *keys = key_at(c, head, first), *values = value_at(c, head, first);
@@ -51,7 +57,7 @@ static inline void attend_block(const Cache& c, int64_t head, int64_t first, int
         for (int g = 0; g < G; ++g) acc[g] = zero();
         const int32_t* key = (const int32_t*)keys + i * words;
         for (int64_t k = 0; k < words; k += 16) {
-            __builtin_prefetch(key + k + AHEAD / 4);
+            ask(key + k);
             __builtin_prefetch(values + (i * words + k) * 4, 0, 2);
         }
         for (int64_t k = 0; k < words; k += 16) {
@@ -78,14 +84,14 @@ static inline void attend_block(const Cache& c, int64_t head, int64_t first, int
     // Four lines of a value at a time: each is in the nearest cache by now, and used whole.
     constexpr int C = PARTS == 1 ? 4 : 1;
     int64_t d = 0;
-    for (; d + 16 * C <= c.dim; d += 16 * C) weigh<G, C>(c, values, d, count, p, out);
-    for (; d < c.dim; d += 16) weigh<G, 1>(c, values, d, count, p, out);
+    for (; d + 16 * C <= c.dim; d += 16 * C) weigh<G, C>(c, values, d, count, p, out, next);
+    for (; d < c.dim; d += 16) weigh<G, 1>(c, values, d, count, p, out, next);
 }
 template <class S>
 static void attend_group(const Cache& c, int64_t head, int64_t first, int64_t count,
-                         const int32_t* q, float* out) {
+                         const int32_t* q, float* out, const char* next) {
     int64_t words = c.bf16 ? c.dim / 2 : c.dim, left = c.heads / c.kv_heads;
-#define ONE(G) { attend_block<S, G>(c, head, first, count, q, out); \
+#define ONE(G) { attend_block<S, G>(c, head, first, count, q, out, next); \
                  q += G * words; out += G * (c.dim + 2); left -= G; }
     while (left > 0) {
         if (left >= 6) ONE(6) else if (left >= 4) ONE(4) else if (left >= 2) ONE(2) else ONE(1)
@@ -150,7 +156,8 @@ static void pack_page(const Cache& c, int64_t head, int64_t first, int64_t count
 
 // Queries `rows` of one head, at positions `at`, at + 1, ... over the packed pages of one span.
 // q rows lie `q_ld` words apart; out rows `ld` floats apart hold the running sum, most and total
-// the running softmax (`heads` apart).
+// the running softmax (`heads` apart). Both are worked on in rows of their own: those of several
+// heads lie a power of two apart and would push each other out of the nearest cache.
 template <class S>
 static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t rows, int64_t at,
                         int64_t first, int64_t end, const char* keys, const char* values,
@@ -158,14 +165,19 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
     int64_t words = c.bf16 ? c.dim / 2 : c.dim, size = c.bf16 ? 2 : 4;
     float* s = scratch;
     char* p = (char*)(scratch + QUERIES * PAGE);
-    float factor[QUERIES];
+    int32_t* own = (int32_t*)(scratch + 2 * QUERIES * PAGE);
+    float *sums = scratch + QUERIES * (2 * PAGE + words), factor[QUERIES];
+    for (int64_t r = 0; r < rows; ++r) {
+        memcpy(own + r * words, q + r * q_ld, words * 4);
+        memcpy(sums + r * c.dim, out + r * ld, c.dim * 4);
+    }
     for (int64_t b = first; b < end && b < at + rows; b += PAGE) {
         int64_t count = least(PAGE, at + rows - b), padded = (count + 31) & ~31;
         const char* kb = keys + (b - first) * words * 4;
         const char* vb = values + (b - first) * c.dim * size;
         // Columns outside: the panel of 32 stays in the nearest cache for all rows.
         for (int64_t j = 0; j < padded; j += 32)
-            multiply<S>(q, q_ld, 1, rows, words, kb + j * words * 4, words * 64, 64, s + j, PAGE, 32,
+            multiply<S>(own, words, 1, rows, words, kb + j * words * 4, words * 64, 64, s + j, PAGE, 32,
                         false);
         for (int64_t r = 0; r < rows; ++r) {
             int64_t seen = least(count, at + r + 1 - b);
@@ -194,15 +206,16 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
             total[r * c.heads] = total[r * c.heads] * factor[r] + sum(sum_e);
             if (factor[r] != 1.0f)
                 for (int64_t d = 0; d < c.dim; d += 16)
-                    store(out + r * ld + d, load(out + r * ld + d) * set1(factor[r]));
+                    store(sums + r * c.dim + d, load(sums + r * c.dim + d) * set1(factor[r]));
         }
         for (int64_t d = 0; d < c.dim; d += 32)
             multiply<S>((const int32_t*)p, c.bf16 ? PAGE / 2 : PAGE, 1, rows,
                         c.bf16 ? padded / 2 : padded, vb + d * PAGE * size, PAGE * size * 16, 64,
-                        out + d, ld, least(32, c.dim - d), true);
+                        sums + d, c.dim, least(32, c.dim - d), true);
     }
+    for (int64_t r = 0; r < rows; ++r) memcpy(out + r * ld, sums + r * c.dim, c.dim * 4);
 }
-static int64_t span_floats() { return QUERIES * PAGE * 2 + 64; }
+static int64_t span_floats(int64_t dim) { return QUERIES * (PAGE * 2 + dim * 2) + 64; }
 
 // out [time] rows, `ld` apart, head h at h*dim: the attention of `time` queries whose first stands
 // at position `start`. q [time][heads][dim] in the dtype of the cache. most, total: [time][heads].
@@ -234,7 +247,7 @@ static void attend_many(const Cache& c, const char* q, int64_t time, int64_t sta
             attend_span<S>(c, (const int32_t*)(q + (t * c.heads + head) * c.dim * size),
                            c.heads * words, least(QUERIES, time - t), start + t, first, end, keys,
                            keys + half, out + t * ld + head * c.dim, ld, most + t * c.heads + head,
-                           total + t * c.heads + head, scratch + thread * span_floats());
+                           total + t * c.heads + head, scratch + thread * span_floats(c.dim));
         });
     }
     for (int64_t t = 0; t < time; ++t)

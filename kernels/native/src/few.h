@@ -67,7 +67,7 @@ static inline void few_int(const Rows& x, int64_t r0, const Matrix& m, int64_t b
     int64_t groups = x.groups, lines = m.group * BITS / 32, between = m.inputs * BITS * 2;
     const char *a = x.data + r0 * m.inputs, *b = (const char*)m.data[0] + block * between;
     const float* scale = x.scale + r0 * groups;
-    const int32_t* total = x.total + r0 * groups;
+    const int32_t* start = x.start + r0 * groups;
     const uint16_t* s = m.scales + block * groups * 16;
     F16 acc[M][B];
     for (int r = 0; r < M; ++r)
@@ -77,7 +77,7 @@ static inline void few_int(const Rows& x, int64_t r0, const Matrix& m, int64_t b
         for (int r = 0; r < M; ++r)
             for (int j = 0; j < B; ++j)
                 for (int u = 0; u < U; ++u)
-                    dots[r][j][u] = set1i(u ? 0 : (FOUR ? -8 : -128) * total[r * groups + g]);
+                    dots[r][j][u] = set1i(u ? 0 : start[r * groups + g]);
         const char *bg = b + g * lines * 64, *ag = a + g * m.group, *ahead = b + g * lines * 64 * B;
         for (int64_t k = 0; k < lines; k += U)
             for (int u = 0; u < U; ++u) {

@@ -47,7 +47,6 @@ struct Work {
     int64_t *first, *sequence; // of each sequence its first row, of each row its sequence
 };
 
-INLINE int64_t wider(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t channels(const Model& m) { return 2 * m.key_heads * m.key_dim + m.value_heads * m.value_dim; }
 static int64_t attention_width(const Model& m) { return 2 * (m.heads + m.kv_heads) * m.head_dim; }
 static int64_t delta_width(const Model& m) {
@@ -78,7 +77,7 @@ static int64_t lay_out(const Model& m, int64_t rows, int64_t blocks, int threads
     w->cos = a.take<float>(rows * m.rotary / 2);
     w->sin = a.take<float>(rows * m.rotary / 2);
     w->partial = a.take<float>(blocks * m.heads * (m.head_dim + 2));
-    w->local = a.take<float>(wider(delta_floats(m.key_dim, m.value_dim), span_floats()) * threads);
+    w->local = a.take<float>(wider(delta_floats(m.key_dim, m.value_dim), span_floats(m.head_dim)) * threads);
     return a.used + 64;
 }
 
@@ -237,13 +236,15 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index) {
         int64_t blocks = ceil_div(start + time, PAGE), group = m.heads / m.kv_heads;
         float* partial = run.w.partial + parts * m.heads * (d + 2);
         parallel(time * m.kv_heads * blocks, run.threads, [&](int64_t i, int) {
-            int64_t block = i % blocks, h = i / blocks % m.kv_heads, t = i / blocks / m.kv_heads;
+            // Tokens inside: the block that one has read is in the cache for the next.
+            int64_t t = i % time, block = i / time % blocks, h = i / time / blocks;
             int64_t count = least(PAGE, start + t + 1 - block * PAGE);
             if (count <= 0) return;
             const int32_t* from = (const int32_t*)(q + (t * m.heads + h * group) * d * size);
             float* to = partial + ((t * blocks + block) * m.heads + h * group) * (d + 2);
+            const char* next = block + 1 < blocks ? key_at(c, h, (block + 1) * PAGE) : nullptr;
             (m.bf16 ? attend_group<StepBF16> : attend_group<StepF32>)(c, h, block * PAGE, count,
-                                                                      from, to);
+                                                                      from, to, next);
         });
         for (int64_t t = 0; t < time; ++t)
             for (int64_t h = 0; h < m.heads; ++h)
@@ -298,7 +299,7 @@ static int64_t forward_scratch(const Model& m, const Batch& b) {
 
 static void forward(const Model& m, const Batch& b) {
     Run run = {m, b, {}, count_rows(b), (int)b.threads,
-               wider(delta_floats(m.key_dim, m.value_dim), span_floats())};
+               wider(delta_floats(m.key_dim, m.value_dim), span_floats(m.head_dim))};
     char* aligned = (char*)(((uintptr_t)b.scratch + 63) & ~(uintptr_t)63);
     lay_out(m, run.rows, count_blocks(b), run.threads, aligned, &run.w);
     int64_t half = m.rotary / 2;

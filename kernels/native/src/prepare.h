@@ -29,7 +29,7 @@ struct Rows {
     const char* data;
     int64_t count, words;
     const float* scale;   // [count][groups], integer formats
-    const int32_t* total; // [count][groups], the sums of the bytes
+    const int32_t* start; // [count][groups], what takes back the offset of the weight's bytes
     int64_t groups;
 };
 
@@ -43,7 +43,8 @@ INLINE void store_bytes(int8_t* to, I16 x) {
     EACH for (int j = 0; j < WIDTH; ++j) to[h * WIDTH + j] = (int8_t)x.v[h][j];
 #endif
 }
-INLINE void quantize_group(const float* x, int64_t n, int8_t* q, float* scale, int32_t* total) {
+INLINE void quantize_group(const float* x, int64_t n, int32_t offset, int8_t* q, float* scale,
+                           int32_t* start) {
     F16 top = zero(), bad = zero();
     for (int64_t i = 0; i < n; i += 16) {
         F16 v = load(x + i);
@@ -63,13 +64,13 @@ INLINE void quantize_group(const float* x, int64_t n, int8_t* q, float* scale, i
     }
     int32_t t = 0;
     EACH for (int j = 0; j < WIDTH; ++j) t += sums.v[h][j];
-    *total = t;
+    *start = -offset * t;
 }
 
 struct Prepared {
     char* data;
     float* scale;
-    int32_t* total;
+    int32_t* start;
     int64_t format, inputs, group;
 };
 static Prepared room(const Matrix& m, int64_t count, char* scratch) {
@@ -77,7 +78,7 @@ static Prepared room(const Matrix& m, int64_t count, char* scratch) {
     Prepared p = {scratch, nullptr, nullptr, m.format, m.inputs, m.group};
     int64_t body = (count * m.inputs * (integer(m.format) ? 1 : m.format == BF16 ? 2 : 4) + 63) & ~63;
     p.scale = (float*)(scratch + body);
-    p.total = (int32_t*)(p.scale + count * groups);
+    p.start = (int32_t*)(p.scale + count * groups);
     return p;
 }
 INLINE void prepare_row(const Prepared& p, int64_t r, const float* x) {
@@ -89,12 +90,29 @@ INLINE void prepare_row(const Prepared& p, int64_t r, const float* x) {
     } else {
         int64_t groups = p.inputs / p.group;
         for (int64_t g = 0; g < groups; ++g)
-            quantize_group(x + g * p.group, p.group, (int8_t*)p.data + r * p.inputs + g * p.group,
-                           p.scale + r * groups + g, p.total + r * groups + g);
+            quantize_group(x + g * p.group, p.group, p.format == I4 ? 8 : 128,
+                           (int8_t*)p.data + r * p.inputs + g * p.group,
+                           p.scale + r * groups + g, p.start + r * groups + g);
     }
 }
 static Rows rows_of(const Prepared& p, int64_t count) {
     int64_t per = integer(p.format) ? 4 : p.format == BF16 ? 2 : 1;
-    return {p.data, count, p.inputs / per, p.scale, p.total,
+    return {p.data, count, p.inputs / per, p.scale, p.start,
             integer(p.format) ? p.inputs / p.group : 0};
 }
+
+// The addresses of up to 12 rows, `stride` bytes apart, of which each step moves on by some bytes. Three
+// rows share a pointer, because there are not registers for more; `fix` keeps the compiler from
+// giving each its own all the same.
+struct Lines {
+    const char *a, *b, *c, *d;
+    int64_t stride;
+    INLINE_MEMBER Lines(const void* first, int64_t stride) : stride(stride) {
+        a = (const char*)first, b = a + 3 * stride, c = b + 3 * stride, d = c + 3 * stride;
+    }
+    INLINE_MEMBER void fix() { asm("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d)); }
+    INLINE_MEMBER const char* row(int r) const {
+        return (r < 3 ? a : r < 6 ? b : r < 9 ? c : d) + r % 3 * stride;
+    }
+    INLINE_MEMBER void move(int64_t bytes) { a += bytes, b += bytes, c += bytes, d += bytes; }
+};

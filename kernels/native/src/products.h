@@ -13,11 +13,13 @@ static inline void tile(const int32_t* a, int64_t rs, int64_t cs, int64_t words,
     F16 acc[M][B];
     for (int r = 0; r < M; ++r)
         for (int j = 0; j < B; ++j) acc[r][j] = zero();
-    for (int64_t k = 0; k < words; ++k) {
+    Lines x_at(a, rs * 4);
+    for (int64_t k = 0; k < words; ++k, x_at.move(cs * 4)) {
+        x_at.fix();
         I16 w[B];
         for (int j = 0; j < B; ++j) w[j] = loadi(b + j * between + k * along);
         for (int r = 0; r < M; ++r) {
-            I16 x = set1i(a[r * rs + k * cs]);
+            I16 x = set1i(word(x_at.row(r)));
             for (int j = 0; j < B; ++j) acc[r][j] = S::step(acc[r][j], w[j], x);
         }
     }
@@ -56,23 +58,24 @@ static inline void multiply(const int32_t* a, int64_t rs, int64_t cs, int64_t ro
 // Integer tile over whole rows of A: M input rows, B blocks of 16 outputs.
 template <int M, int B>
 static inline void tile_int(const char* a, int64_t inputs, int64_t group, const float* scale,
-                            const int32_t* total, int64_t groups, int32_t offset, const char* b,
+                            const int32_t* start, int64_t groups, const char* b,
                             int64_t between, const uint16_t* s, int64_t s_between, float* c,
                             int64_t ldc, int64_t n, bool add) {
     F16 acc[M][B];
     for (int r = 0; r < M; ++r)
         for (int j = 0; j < B; ++j) acc[r][j] = zero();
+    Lines x_at(a, inputs);
     for (int64_t g = 0; g < groups; ++g) {
         I16 dots[M][B];
         for (int r = 0; r < M; ++r)
-            for (int j = 0; j < B; ++j) dots[r][j] = set1i(-offset * total[r * groups + g]);
+            for (int j = 0; j < B; ++j) dots[r][j] = set1i(start[r * groups + g]);
         const char* bg = b + g * group * 16;
-        const char* ag = a + g * group;
-        for (int64_t k = 0; k < group / 4; ++k) {
+        for (int64_t k = 0; k < group / 4; ++k, x_at.move(4)) {
+            x_at.fix();
             I16 w[B];
             for (int j = 0; j < B; ++j) w[j] = loadi(bg + j * between + k * 64);
             for (int r = 0; r < M; ++r) {
-                I16 x = set1i(word(ag + r * inputs + k * 4));
+                I16 x = set1i(word(x_at.row(r)));
                 for (int j = 0; j < B; ++j) dots[r][j] = dot4(dots[r][j], w[j], x);
             }
         }
@@ -155,7 +158,6 @@ static inline void many_integers(const Task& t, int64_t j0, int64_t ldc, bool ad
     int64_t inputs = m.inputs, groups = x.groups, rows = x.count;
     bool four = m.format == I4;
     int64_t stored = inputs * (four ? 8 : 16), between = inputs * 16;
-    int32_t offset = four ? 8 : 128;
     int64_t width = least(PANEL, m.rows[0] - j0), blocks = ceil_div(width, 16);
     const char* b = (const char*)m.data[0] + j0 / 16 * stored;
     const uint16_t* s = m.scales + j0 / 16 * groups * 16;
@@ -175,11 +177,11 @@ static inline void many_integers(const Task& t, int64_t j0, int64_t ldc, bool ad
         float* c = t.out + r * ldc + j0 + j;                                                        \
         if (width - j > 16 * (BLOCKS - 1))                                                          \
             tile_int<M, BLOCKS>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,         \
-                                x.total + r * groups, groups, offset, bj, between, sj, groups * 16, \
+                                x.start + r * groups, groups, bj, between, sj, groups * 16,         \
                                 c, ldc, width - j, add);                                            \
         else                                                                                        \
             tile_int<M, 1>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,              \
-                           x.total + r * groups, groups, offset, bj, between, sj, groups * 16, c,   \
+                           x.start + r * groups, groups, bj, between, sj, groups * 16, c,           \
                            ldc, width - j, add);                                                    \
     }
     BY_ROWS(ONE)

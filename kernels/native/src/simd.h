@@ -12,7 +12,8 @@
 #include <omp.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE_MEMBER inline __attribute__((always_inline))
+#define INLINE static INLINE_MEMBER
 
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16;
@@ -195,6 +196,7 @@ INLINE I16 dot4(I16 acc, I16 w, I16 a) {
 
 INLINE int32_t word(const void* p) { int32_t w; memcpy(&w, p, 4); return w; }
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t wider(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // body(i, thread) for i in 0..count. Each thread takes its own run of neighbours piece by piece, so

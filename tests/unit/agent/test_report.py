@@ -44,6 +44,7 @@ KEYS = [
     "model",
     "sandbox",
     "attempts",
+    "notices",
 ]
 
 

@@ -39,7 +39,7 @@ def kept(folder: RunFolder) -> set[str]:
 
 
 def test_workers_run_at_the_same_time_and_each_job_once(folder: RunFolder) -> None:
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=60)
     made = []
 
     def execute(job: Job, listen: Listener, stop: Callable[[], bool]) -> Done:

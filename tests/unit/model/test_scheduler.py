@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ class Recorder:
         self.gate = threading.Event()
         self.gate.set()
         self.poison: int | None = None
+        self.before: Callable[[Sequence[Work]], None] = lambda work: None
         self.inside = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -43,7 +45,8 @@ class Recorder:
         self.inside += 1
         assert self.inside == 1, "two passes at once"
         try:
-            assert self.gate.wait(20)
+            assert self.gate.wait(60)
+            self.before(work)
             if any(self.poison in piece.ids for piece in work):
                 raise MemoryFull("no room")
             self.passes.append([len(piece.ids) for piece in work])
@@ -54,7 +57,7 @@ class Recorder:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -125,6 +128,7 @@ def test_sessions_in_threads_join_and_say_what_they_would_alone(
 
 
 def test_a_long_prefill_lets_the_others_through(network: Recorder, scheduler: Scheduler) -> None:
+    """While somebody waits to say the next word, no two chunks of the prefill follow each other."""
     talker, reader = started(scheduler, 2)
     network.passes.clear()
     network.gate.clear()
@@ -132,14 +136,20 @@ def test_a_long_prefill_lets_the_others_through(network: Recorder, scheduler: Sc
         reading = pool.submit(reader.extend, [5] * 2000)
         until(lambda: network.inside == 1)
         talking = pool.submit(say, talker, 5)
-        until(lambda: len(scheduler._waiting) == 1)
+
+        def let_the_talker_ask(work: Sequence[Work]) -> None:
+            if len(work[0].ids) > 1:
+                until(lambda: talking.done() or any(r.single for r in scheduler._waiting))
+
+        network.before = let_the_talker_ask
         network.gate.set()
         reading.result(60)
         talking.result(60)
     sizes = [piece for each in network.passes for piece in each]
     last_word = max(at for at, size in enumerate(sizes) if size == 1)
-    chunks_before = sum(size > 1 for size in sizes[:last_word])
-    assert chunks_before < sum(size > 1 for size in sizes)
+    assert sizes[0] > 1 == sizes[1]
+    assert all(1 in pair for pair in pairwise(sizes[: last_word + 1]))
+    assert sum(size > 1 for size in sizes) == 4
 
 
 def test_an_error_of_one_is_not_the_error_of_all(network: Recorder, scheduler: Scheduler) -> None:

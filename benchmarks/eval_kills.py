@@ -1,0 +1,180 @@
+"""Do kills change what a run comes to? 20 x kill -9 in a run of 30 instances in Docker.
+
+    python benchmarks/eval_kills.py [--kills 20] [--instances 30] [--workers 4] [--record]
+
+The embedded model works on small repair tasks (`tests/support/evaluation.py`), sampled, through the
+command line. One run goes through; the other is killed at random moments, with its whole state
+folder its own, and begun again each time. Compared are every result, the sampled ids and the
+predictions; then whether any container, process, private copy or session is left.
+The record goes to benchmarks/results/eval_kills.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from agent.trajectory import session_ids  # noqa: E402
+from benchmarks.recording import machine, record  # noqa: E402
+from evals.rundir import RunFolder  # noqa: E402
+from sandboxes.docker import OWNER_LABEL  # noqa: E402
+from sandboxes.engine import connect  # noqa: E402
+from sandboxes.paths import Owner  # noqa: E402
+from tests.support.evaluation import write_tasks  # noqa: E402
+
+TIMED = ("seconds", "session", "tries")
+"""What may differ between two runs."""
+
+
+def command(data: Path, folder: Path, workers: int) -> list[str]:
+    """The run's command line; ``-P`` as for an installed command."""
+    program = "from agent.cli import main; main()"
+    flags = {"dataset": data, "run": folder, "workers": workers, "seed": 3}
+    limits = {"max-steps": 3, "max-turn-tokens": 96}
+    return [
+        *(sys.executable, "-P", "-c", program, "eval", "run", "repair"),
+        *(f"--{name}={value}" for name, value in {**flags, **limits}.items()),
+    ]
+
+
+def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Begin or go on with the run."""
+    with log.open("ab") as file:
+        return subprocess.Popen(arguments, stdout=file, stderr=file, start_new_session=True)
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """What a run left, without times and names."""
+    run = RunFolder(folder)
+    found = {}
+    for (name, attempt), result in run.results().items():
+        data = {key: value for key, value in result.as_dict().items() if key not in TIMED}
+        data["usage"] = {k: v for k, v in result.usage.items() if not k.endswith("_s")}
+        data["ids"] = session_ids(run.attempt(name, attempt) / "trajectory.jsonl")
+        found[f"{name}/{attempt}"] = data
+    return {"results": found, "preds": json.loads((folder / "preds.json").read_text())}
+
+
+def remains(state: Path, folder: Path, owners: set[int]) -> dict[str, int]:
+    """What is still there of the killed run: containers by owner, processes, copies, sessions."""
+    client = connect()
+    try:
+        containers = client.api.containers(all=True, filters={"label": OWNER_LABEL})
+    finally:
+        client.close()
+    named = [Owner.parse(found["Labels"][OWNER_LABEL]) for found in containers]
+    processes = 0
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            processes += f"XDG_STATE_HOME={state}".encode() in place.read_bytes()
+        except OSError:
+            continue
+    copies = state / "tenuto" / "workspaces"
+    return {
+        "containers": sum(owner is not None and owner.pid in owners for owner in named),
+        "processes": processes,
+        "private copies": len(list(copies.iterdir())) if copies.is_dir() else 0,
+        "sessions": len(list((folder / "sessions").glob("*"))),
+        "unfinished attempts": len(list(folder.glob("attempts/*/.new-*"))),
+    }
+
+
+def done(folder: Path) -> int:
+    """How many attempts are over."""
+    return len(list(folder.glob("attempts/*/1/result.json")))
+
+
+def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Both runs, in ``work``."""
+    state = work / "state"
+    os.environ |= {"XDG_STATE_HOME": str(state), "XDG_CACHE_HOME": str(work / "cache")}
+    os.environ["PYTHONPATH"] = str(ROOT)
+    data = write_tasks(work / "tasks.jsonl", options.instances)
+    log = work / "log"
+    began = time.monotonic()
+    if code := start(command(data, work / "whole", options.workers), log).wait():
+        raise SystemExit(f"the unbroken run ended with {code}: {log.read_text()[-2000:]}")
+    whole_s = time.monotonic() - began
+
+    chance = random.Random(options.seed)
+    arguments = command(data, work / "broken", options.workers)
+    pids: set[int] = set()
+    at = []
+    for number in range(options.kills):
+        process = start(arguments, log)
+        pids.add(process.pid)
+        until = time.monotonic() + chance.uniform(0.0, 0.15) * whole_s
+        # Not so late that the last ones would find nothing to kill.
+        most = options.instances * (number + 1) // (options.kills + 1)
+        while time.monotonic() < until and done(work / "broken") < most:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        at.append(done(work / "broken"))
+    last = start(arguments, log)
+    pids.add(last.pid)
+    code = last.wait()
+    whole, broken = left(work / "whole"), left(work / "broken")
+    equal = [n for n in whole["results"] if whole["results"][n] == broken["results"].get(n)]
+    return {
+        **machine(),
+        "what": "embedded model in Docker, sampled; the same run with kill -9 on the way",
+        "instances": options.instances,
+        "workers": options.workers,
+        "kills": len(at),
+        "attempts_over_at_each_kill": at,
+        "whole_s": round(whole_s, 1),
+        "exit_code": code,
+        "results": len(broken["results"]),
+        "equal_results": len(equal),
+        "equal_predictions": broken["preds"] == whole["preds"],
+        "generated_tokens": sum(
+            int(r["usage"]["generated_tokens"]) for r in whole["results"].values()
+        ),
+        "with_a_patch": sum(bool(r["patch"]) for r in whole["results"].values()),
+        "left_behind": remains(state, work / "broken", pids),
+        "different": {
+            name: [
+                key
+                for key, value in whole["results"][name].items()
+                if value != broken["results"].get(name, {}).get(key)
+            ]
+            for name in whole["results"]
+            if name not in equal
+        },
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--instances", type=int, default=30)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--work", type=Path, default=None)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tenuto-kills-") as scratch:
+        work = options.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        found = measure(work, options)
+    if options.record:
+        record("eval_kills", found)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
