@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import backend
+from kernels.attention.triton_tiles import attend_all, places
 from kernels.backend import addresses, interpreting, power_of_two, require_power_of_two
 
 SPLITS = 64
@@ -28,150 +29,6 @@ MOST_ROWS = 64
 """Up to this many rows (tokens times query heads a KV head) the cache is split; half in float32."""
 
 _LOG2E = 1.4426950408889634
-
-
-@triton.jit
-def _attend(
-    q,
-    total,
-    largest,
-    weight,
-    table,
-    layer_start,
-    at,
-    length,
-    position,
-    KV_HEADS: tl.constexpr,
-    PAGE: tl.constexpr,
-    DIM: tl.constexpr,
-    BLOCK: tl.constexpr,
-    MASKED: tl.constexpr,
-    CACHE: tl.constexpr,
-    DOT: tl.constexpr,
-):
-    """Take ``BLOCK`` positions from ``at`` on into the running softmax of ``q``'s rows."""
-    # A page's address is a multiple of 16, without which it would be read element by element.
-    page = tl.multiple_of(tl.load(table + at // PAGE).to(tl.pointer_type(CACHE)), 16)
-    start = page + layer_start
-    key = at + tl.arange(0, BLOCK)
-    inner = tl.arange(0, DIM)
-    start += at % PAGE * DIM
-    within = tl.arange(0, BLOCK)[:, None] * DIM + inner[None, :]
-    values = start + KV_HEADS * PAGE * DIM
-    if MASKED:
-        k = tl.load(start + within, mask=(key < length)[:, None], other=0.0)
-        v = tl.load(values + within, mask=(key < length)[:, None], other=0.0)
-    else:
-        k = tl.load(start + within)
-        v = tl.load(values + within)
-    scores = tl.dot(q, tl.trans(k.to(DOT)), input_precision="tf32x3")
-    if MASKED:
-        scores = tl.where(key[None, :] <= position[:, None], scores, float("-inf"))
-    top = tl.maximum(largest, tl.max(scores, axis=1))
-    # A row that has seen nothing yet has no largest score; any finite one gives it weight 0.
-    safe = tl.where(top == float("-inf"), 0.0, top)
-    shrink = tl.exp2(largest - safe)
-    p = tl.exp2(scores - safe[:, None])
-    total = total * shrink[:, None]
-    total = tl.dot(p.to(DOT), v.to(DOT), total, input_precision="tf32x3")
-    return total, top, weight * shrink + tl.sum(p, axis=1)
-
-
-@triton.jit
-def _places(
-    block,
-    head,
-    sequence,
-    time,
-    ROWS: tl.constexpr,
-    GROUP: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-):
-    """A tile's rows in turn: which token each is of, whether it is there, and its place among
-    all (tokens times heads) as one 64-bit number and, from the tile's first token on, small ones.
-    """
-    row = block * ROWS + tl.arange(0, ROWS)
-    begin = block * ROWS // GROUP
-    base = ((sequence.to(tl.int64) * time + begin) * KV_HEADS + head) * GROUP
-    place = (row // GROUP - begin) * (KV_HEADS * GROUP) + row % GROUP
-    return row // GROUP, row < time * GROUP, base, place
-
-
-@triton.jit
-def _attend_all(
-    query,
-    used,
-    base,
-    place,
-    position,
-    begin,
-    whole,
-    end,
-    table,
-    length,
-    layer,
-    head,
-    scale,
-    SPLIT: tl.constexpr,
-    ROWS: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-    PAGE: tl.constexpr,
-    DIM: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CACHE: tl.constexpr,
-    DOT: tl.constexpr,
-):
-    """The rows at ``place`` attend to positions ``begin`` to ``end``, of which every row sees all
-    before ``whole``, a multiple of ``BLOCK`` as ``begin`` is: a weighted sum of values, the largest
-    score, and the sum of weights. A split takes the masked loop alone, for registers' sake."""
-    inner = tl.arange(0, DIM)
-    at_query = (place * DIM)[:, None] + inner[None, :]
-    q = tl.load(query + base * DIM + at_query, mask=used[:, None], other=0.0)
-    q = (q.to(tl.float32) * scale).to(DOT)
-    layer_start = (layer.to(tl.int64) * 2 * KV_HEADS + head) * (PAGE * DIM)
-    total = tl.zeros([ROWS, DIM], tl.float32)
-    largest = tl.full([ROWS], float("-inf"), tl.float32)
-    weight = tl.zeros([ROWS], tl.float32)
-    if not SPLIT:
-        for at in range(begin, whole, BLOCK):
-            total, largest, weight = _attend(
-                q,
-                total,
-                largest,
-                weight,
-                table,
-                layer_start,
-                at,
-                length,
-                position,
-                KV_HEADS,
-                PAGE,
-                DIM,
-                BLOCK,
-                False,
-                CACHE,
-                DOT,
-            )
-    for at in range(whole, end, BLOCK):
-        total, largest, weight = _attend(
-            q,
-            total,
-            largest,
-            weight,
-            table,
-            layer_start,
-            at,
-            length,
-            position,
-            KV_HEADS,
-            PAGE,
-            DIM,
-            BLOCK,
-            True,
-            CACHE,
-            DOT,
-        )
-    return total, largest, weight
 
 
 @triton.jit
@@ -207,8 +64,8 @@ def _split(
     begin = split * span
     if begin < length:
         end = tl.minimum(begin + span, length)
-        token, used, base, place = _places(0, head, sequence, time, ROWS, GROUP, KV_HEADS)
-        total, largest, weight = _attend_all(
+        token, used, base, place = places(0, head, sequence, time, ROWS, GROUP, KV_HEADS)
+        total, largest, weight = attend_all(
             query,
             used,
             base,
@@ -308,10 +165,10 @@ def _prefill(
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     head, sequence = tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + sequence)
-    token, used, base, place = _places(block, head, sequence, time, ROWS, GROUP, KV_HEADS)
+    token, used, base, place = places(block, head, sequence, time, ROWS, GROUP, KV_HEADS)
     first = length - time + block * ROWS // GROUP
     last = length - time + tl.minimum((block * ROWS + ROWS - 1) // GROUP, time - 1)
-    total, _, weight = _attend_all(
+    total, _, weight = attend_all(
         query,
         used,
         base,
@@ -336,7 +193,7 @@ def _prefill(
     )
     # Places are worked out anew, with a 0 that the compiler does not know to be one: kept through
     # the loops they would not fit in the registers.
-    token, used, base, place = _places(block + zero, head, sequence, time, ROWS, GROUP, KV_HEADS)
+    token, used, base, place = places(block + zero, head, sequence, time, ROWS, GROUP, KV_HEADS)
     inner = tl.arange(0, DIM)
     begin = block * ROWS // GROUP
     gate += sequence.to(tl.int64) * gate_batch + begin * gate_time + head * GROUP * gate_head
