@@ -150,6 +150,7 @@ class LiveSession:
                     "rewind", to=len(parts.history.steps), why="not completed", time=now()
                 )
             live._adopt(parts.history)
+            live._remember()
         return live
 
     @property
@@ -453,15 +454,19 @@ class LiveSession:
         if not self.broken:
             self._workspace.rebase(self._mirror.base)
             end = {**end, "baseline": self._mirror.base}
-            if self._snapshots_of is not self._conversation.session:
-                self._snapshots.clear()
-            self._snapshots_of = self._conversation.session
-            self._snapshots[len(self.steps)] = self._snapshots_of.snapshot()
-            for old in sorted(self._snapshots)[:-SNAPSHOTS]:
-                del self._snapshots[old]
+            self._remember()
         self.saved = self.saved.update(**end)
         self._hooks().end({**end, "patch": result.outcome.patch})
         return str(end["status"])
+
+    def _remember(self) -> None:
+        """Keep the state as it is after the last step, so that a rewind to it prefills nothing."""
+        if self._snapshots_of is not self._conversation.session:
+            self._snapshots.clear()
+        self._snapshots_of = self._conversation.session
+        self._snapshots[len(self.steps)] = self._snapshots_of.snapshot()
+        for old in sorted(self._snapshots)[:-SNAPSHOTS]:
+            del self._snapshots[old]
 
     def _restore(self, step: int, target: History) -> int:
         """Bring the model's state back to the end of ``step``; returns the tokens prefilled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.history import history_of, records_of
 from tests.support.acp_client import RawClient, Refused, Served, allow, choose
 
 
@@ -125,10 +127,25 @@ def test_the_session_is_loaded_forked_listed_and_deleted(
 ) -> None:
     answer = script.turn(content="It adds now.")
 
-    async def first(client: RawClient) -> tuple[str, list[dict[str, Any]]]:
+    def conversation(client: RawClient) -> list[Any]:
+        """What a person has read: text, and each call with its title, kind and end."""
+        ends = {update["toolCallId"]: update for update in client.told("tool_call_update")}
+        titles = {
+            update["toolCallId"]: update["title"]
+            for update in client.told("tool_call_update")
+            if "title" in update
+        }
+        read: list[Any] = [client.text("agent_thought_chunk"), client.text()]
+        for call in client.told("tool_call"):
+            name = call["toolCallId"]
+            status = ends.get(name, call)["status"]
+            read.append((name, titles.get(name, call["title"]), call["kind"], status))
+        return read
+
+    async def first(client: RawClient) -> tuple[str, list[Any]]:
         session = await client.new(buggy_repo)
         await client.prompt(session, "add subtracts")
-        return session, client.told("tool_call")
+        return session, conversation(client)
 
     async def second(client: RawClient) -> None:
         found = await client.request("session/list", cwd=str(buggy_repo))
@@ -144,18 +161,25 @@ def test_the_session_is_loaded_forked_listed_and_deleted(
             "sandbox",
         }
         assert client.text("user_message_chunk") == "add subtracts"
-        told = [(call["toolCallId"], call["kind"]) for call in client.told("tool_call")]
-        assert told == [(call["toolCallId"], call["kind"]) for call in calls]
+        assert conversation(client) == read
         before = len(client.updates)
         ended = await client.prompt(session, "and now?")
         usage = ended["_meta"]["tenuto"]["usage"]
-        assert usage["repeated_tokens"] == 0 if "repeated_tokens" in usage else True
         assert usage["prefilled_tokens"] < 60
         assert "It adds now." in client.text()
+        ids = history_of(records_of(store.find(session))).ids
+        await client.prompt(session, "/rewind")
+        assert client.text().endswith("(nothing prefilled).")
+        again = await client.prompt(session, "and now?")
+        assert again["_meta"]["tenuto"]["usage"]["prefilled_tokens"] == usage["prefilled_tokens"]
+        assert history_of(records_of(store.find(session))).ids == ids
         fork = await client.request("session/fork", sessionId=session, **where)
         assert fork["sessionId"] != session
-        again = await client.prompt(fork["sessionId"], "and now?")
+        again = await client.prompt(fork["sessionId"], "so?")
         assert again["stopReason"] == "end_turn"
+        await client.prompt(session, "so?")
+        both = [history_of(records_of(store.find(n))).ids for n in (session, fork["sessionId"])]
+        assert both[0] == both[1] and both[0][: len(ids)] == ids
         assert {name for name, _ in client.updates[before:]} == {session, fork["sessionId"]}
         await client.request("session/close", sessionId=session)
         with pytest.raises(Refused, match="is open"):
@@ -170,7 +194,7 @@ def test_the_session_is_loaded_forked_listed_and_deleted(
         assert [s["sessionId"] for s in found["sessions"]] == [fork["sessionId"]]
 
     turns = (*script.repair(), answer, answer)
-    session, calls = serve(first, *turns)
+    session, read = serve(first, *turns)
     serve(second, *turns)
 
 
@@ -342,22 +366,27 @@ def test_two_sessions_work_at_once(serve, script, buggy_repo, git_repo) -> None:
 
 
 def test_the_clients_mcp_servers_give_tools(serve, script, buggy_repo, tmp_path) -> None:
-    file = tmp_path / "pids"
-    program = Path(__file__).parent.parent.parent / "support" / "mcp_server.py"
+    """A program and an HTTP service; another kind, which is not advertised, is refused."""
+    file, port = tmp_path / "pids", tmp_path / "port"
+    program = str(Path(__file__).parent.parent.parent / "support" / "mcp_server.py")
     given = {
         "name": "my tests",
         "command": sys.executable,
-        "args": [str(program), "stdio", str(file)],
+        "args": [program, "stdio", str(file)],
         "env": [{"name": "GIVEN", "value": "1"}],
     }
+    os.mkfifo(port)
+    web = subprocess.Popen([sys.executable, program, "http", str(port)], stderr=subprocess.DEVNULL)
 
     async def test(client: RawClient) -> None:
         where = {"cwd": str(buggy_repo)}
-        answer = await client.request("session/new", mcpServers=[given], **where)
+        url = f"http://127.0.0.1:{port.read_text()}/mcp"
+        service = {"type": "http", "name": "web", "url": url, "headers": []}
+        answer = await client.request("session/new", mcpServers=[given, service], **where)
         await client.prompt(answer["sessionId"], "add 2 and 3")
-        assert [params["toolCall"]["kind"] for _, params in client.asked] == ["other"]
+        assert [params["toolCall"]["kind"] for _, params in client.asked] == ["other", "other"]
         ends = [u for u in client.told("tool_call_update") if u.get("status") == "completed"]
-        assert "5" in ends[-1]["content"][0]["content"]["text"]
+        assert [end["rawOutput"]["text"] for end in ends] == ["5", "9"]
         pids = [int(pid) for pid in file.read_text().split()]
         await client.request("session/close", sessionId=answer["sessionId"])
         for pid in pids:
@@ -367,11 +396,12 @@ def test_the_clients_mcp_servers_give_tools(serve, script, buggy_repo, tmp_path)
         with pytest.raises(Refused, match="only stdio and HTTP"):
             await client.request("session/new", mcpServers=[sse], **where)
 
-    serve(
-        test,
-        script.turn(script.call("mcp__my_tests__add", a=2, b=3)),
-        script.turn(content="Five."),
-    )
+    calls = script.call("mcp__my_tests__add", a=2, b=3), script.call("mcp__web__add", a=4, b=5)
+    try:
+        serve(test, script.turn(*calls), script.turn(content="Five and nine."))
+    finally:
+        web.kill()
+        web.wait()
 
 
 def test_output_as_the_client_shows_terminals(serve, script, buggy_repo) -> None:

@@ -100,6 +100,33 @@ def test_a_long_line_comes_whole_and_one_without_an_end_is_no_line() -> None:
         os.close(out)
 
 
+def test_a_line_that_is_too_long_is_refused_and_the_next_one_read(monkeypatch) -> None:
+    monkeypatch.setattr("agent.acp.stdio.MAX_FRAME_BYTES", 1_000)
+    long = {"jsonrpc": "2.0", "method": "x", "params": {"text": "x" * 3_000_000}}
+    understood, answers = [], []
+
+    async def inside() -> None:
+        frames = Frames(ends[0], out[1])
+        sending = asyncio.ensure_future(asyncio.to_thread(send))
+        while (message := await frames.receive()) is not None:
+            understood.append(message)
+        await sending
+        await frames.close()
+
+    def send() -> None:
+        with os.fdopen(ends[1], "wb") as file:
+            file.write(json.dumps(long).encode() + b"\n" + json.dumps(ENDS).encode() + b"\n")
+
+    ends, out = os.pipe(), os.pipe()
+    asyncio.run(inside())
+    for end in (ends[0], out[1]):
+        os.close(end)
+    with os.fdopen(out[0], "rb") as file:
+        answers = [json.loads(line) for line in file]
+    assert understood == [ENDS]
+    assert [answer["error"]["code"] for answer in answers] == [-32700]
+
+
 def test_what_goes_out_is_one_line_of_unicode() -> None:
     async def inside() -> None:
         frames = Frames(ends[0], out[1])
