@@ -100,7 +100,12 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Both runs, in ``work``."""
     state = work / "state"
     os.environ |= {"XDG_STATE_HOME": str(state), "XDG_CACHE_HOME": str(work / "cache")}
-    os.environ["PYTHONPATH"] = str(ROOT)
+    # Else pytest tells how long it took, which is another text each time.
+    os.environ |= {"PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "-q"}
+    os.environ["XDG_CONFIG_HOME"] = str(work / "config")
+    settings = work / "config" / "tenuto" / "config.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('pass_env = ["PYTEST_ADDOPTS"]\n')
     data = write_tasks(work / "tasks.jsonl", options.instances)
     log = work / "log"
     began = time.monotonic()
@@ -115,11 +120,13 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     for number in range(options.kills):
         process = start(arguments, log)
         pids.add(process.pid)
-        until = time.monotonic() + chance.uniform(0.0, 0.15) * whole_s
-        # Not so late that the last ones would find nothing to kill.
+        # Some while it starts, the others in the middle of the instances; not so late that the
+        # last ones would find nothing to kill.
         most = options.instances * (number + 1) // (options.kills + 1)
-        while time.monotonic() < until and done(work / "broken") < most:
+        more = min(done(work / "broken") + chance.choice((0, 1, 2)), most)
+        while process.poll() is None and done(work / "broken") < more:
             time.sleep(0.01)
+        time.sleep(chance.uniform(0.0, whole_s / options.instances))
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         at.append(done(work / "broken"))

@@ -99,7 +99,7 @@ def unique(instances: Sequence[Instance]) -> list[Instance]:
     """``instances``, whose ids must differ and be fit for a folder's name."""
     seen: dict[str, int] = {}
     for number, instance in enumerate(instances, start=1):
-        if not _ID.fullmatch(instance.id):
+        if not isinstance(instance.id, str) or not _ID.fullmatch(instance.id):
             raise DatasetError(
                 f"row {number}: the id {instance.id!r} cannot name a folder; use letters, digits "
                 "and . _ + -"

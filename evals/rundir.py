@@ -40,8 +40,8 @@ class RunFolder:
 
     @property
     def sessions(self) -> Path:
-        """Where sessions lie while they are worked on."""
-        return self.path / "sessions"
+        """Where sessions lie while they are worked on; absolute, since git runs elsewhere."""
+        return self.path.absolute() / "sessions"
 
     @property
     def grading(self) -> Path:

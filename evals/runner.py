@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from agent.events import Event, Listener, nobody
@@ -193,9 +194,8 @@ class Runner:
 
     def _one(self, job: Job) -> Done:
         self.watcher.begun(job)
-        listen: Listener = nobody
-        if not isinstance(self.watcher, Nobody):
-            listen = lambda event: self.watcher.heard(job, event)  # noqa: E731
+        quiet = isinstance(self.watcher, Nobody)
+        listen: Listener = nobody if quiet else partial(self.watcher.heard, job)
         return self.execute(job, listen, lambda: self.interruptions.stop)
 
     def _keep(self, done: Done, results: dict[tuple[str, int], Result]) -> None:

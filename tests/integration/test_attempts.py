@@ -101,7 +101,7 @@ def test_attempts_share_the_prompt_and_equal_single_runs(sandbox, buggy_repo, no
     assert len({tuple(a.session for a in chosen)}) == 1
     first, *others = chosen
     assert first.usage.shared_tokens == 0
-    turns = {}
+    turns, prompts = {}, {}
     for attempt in chosen:
         saved = store.find(attempt.session)
         usage = attempt.usage
@@ -111,19 +111,16 @@ def test_attempts_share_the_prompt_and_equal_single_runs(sandbox, buggy_repo, no
         records = list(read_records(saved.trajectory))
         turns[attempt.number] = [r["token_ids"] for r in records if r["type"] == "step"]
         assert next(r["when"] for r in records if r["type"] == "check") == "before"
-    prompt = next(r for r in records if r["type"] == "prompt")["ids"]
+        prompts[attempt.number] = next(r["ids"] for r in records if r["type"] == "prompt")
     for attempt in others:
-        if sandbox == "bubblewrap":
-            # All but the opening of the model's own turn.
-            assert attempt.usage.shared_tokens >= len(prompt) - 10
-        else:
-            # The copy's path, which is in the system message, is another for each.
-            assert attempt.usage.shared_tokens < len(prompt) - 10
+        own, shared = prompts[attempt.number], attempt.usage.shared_tokens
+        assert own == prompts[first.number], "no folder of an attempt's own is in it"
+        # All but the opening of the model's own turn.
+        assert len(own) - 10 <= shared < len(own)
     assert len({str(t) for t in turns.values()}) == 3
-    if sandbox == "bubblewrap":
-        for number in (1, 3):
-            alone = solve(task, Settings(seed=number - 1, **fields), noisy, store=store)
-            assert [list(ids) for ids in said(alone)] == turns[number]
+    for number in (1, 3):
+        alone = solve(task, Settings(seed=number - 1, **fields), noisy, store=store)
+        assert [list(ids) for ids in said(alone)] == turns[number]
 
 
 def test_without_a_winner_the_likeliest_of_the_best_is_chosen(buggy_repo, noisy, store) -> None:

@@ -75,6 +75,19 @@ def test_a_run_leaves_results_records_and_predictions(
     assert "(1.00 for each new one)" in said
 
 
+def test_the_runs_folder_may_be_given_from_here(
+    options: Callable[..., Options],
+    model: LoadedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = options(1, folder=Path("here"))
+    assert begin(chosen, FLAGS, model=model) == 0
+    (result,) = RunFolder(Path("here")).results().values()
+    assert result.exit_status == "submitted", result.summary
+
+
 def test_a_second_run_goes_on_and_redo_begins_anew(
     options: Callable[..., Options], model: LoadedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:

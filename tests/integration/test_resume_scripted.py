@@ -24,7 +24,8 @@ from model.session import Session
 
 
 def local(**fields: object) -> Settings:
-    return Settings(sandbox="local", **fields)
+    """Each session reads its prompt itself, so that what was prefilled can be told exactly."""
+    return Settings(sandbox="local", warm_cache_mb=0, **fields)
 
 
 class Stop(BaseException):
