@@ -6,17 +6,17 @@ import hashlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from kernels.linear import QuantizedWeight, plain
+from kernels.linear import Part, packed, plain
 from model.config import ModelConfig
 from model.device import on_device
+from model.device import why_not as why_no_kernels
 from model.errors import CheckpointError, MemoryFull
 from model.hybrid import HybridModel, HybridNetwork
 from model.memory import Memory, default_limit
 from model.native import NativeModel, why_not
 from model.network import Network
-from model.quantize import Quantize, quantized_weights
+from model.quantize import Quantize, groups, quantized_weights
 from model.sampling import SamplingParams, read_generation_config
 from model.scheduler import Scheduler
 from model.session import Session
@@ -78,15 +78,23 @@ class Engine:
             dtype = torch.float32 if few else config.dtype
         identity = fingerprint(config, tensors, dtype)
         with torch.inference_mode():
-            moved = {key: tensor.to(device) for key, tensor in tensors.items()}
             reason = why_not(config, dtype, device) if native else "it was not asked for"
-            small: dict[str, Tensor | QuantizedWeight] = {}
+            small: dict[str, Part] = {}
+            moved = dict(tensors)
             if quantize != "none":
-                small |= quantized_weights(directory, config, tensors, quantize, identity)
+                made = quantized_weights(directory, config, tensors, quantize, identity)
                 identity = hashlib.sha256(f"{identity} {quantize}".encode()).hexdigest()
-                if reason is not None:
+                if reason is None:
+                    small |= made
+                elif why_no_kernels(config, dtype, torch.device(device)) is None:
+                    small |= {name: packed(w, torch.device(device)) for name, w in made.items()}
+                else:
                     # torch has no products in this form: the same values, without the saving.
-                    small = {name: plain(w, dtype).to(device) for name, w in small.items()}
+                    small |= {name: plain(w, dtype).to(device) for name, w in made.items()}
+                for name in (name for names in groups(config) for name in names):
+                    if name != "embed_tokens.weight":  # its rows are looked up, too
+                        del moved[name]
+            moved = {key: tensor.to(device) for key, tensor in moved.items()}
             model = HybridModel.build(config, moved, dtype, small)
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         network = HybridNetwork(

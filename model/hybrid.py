@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.linear import QuantizedWeight, Weight, linear
+from kernels.linear import Part, Weight, linear
 from kernels.rope import frequencies, tables
 from model.attention import Attention
 from model.cache import HybridState, Layout
@@ -69,7 +69,7 @@ class HybridModel:
         config: ModelConfig,
         tensors: Mapping[str, Tensor],
         dtype: torch.dtype,
-        quantized: Mapping[str, Tensor | QuantizedWeight] | None = None,
+        quantized: Mapping[str, Part] | None = None,
     ) -> HybridModel:
         """From tensors under the names of ``weights.tensor_shapes``; MTP tensors may be absent.
 

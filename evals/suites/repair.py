@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from evals.dataset import Row, read_rows, require, unique
 from evals.errors import DatasetError
@@ -52,6 +52,10 @@ class Repair:
         rows = example_rows() if dataset is None else read_rows(dataset)
         for number, row in enumerate(rows, start=1):
             require(row, number, _FIELDS, "the suite repair")
+            for name in ("path", "test_path"):
+                place = PurePosixPath(str(row[name]))
+                if place.is_absolute() or ".." in place.parts:
+                    raise DatasetError(f"row {number}: its {name} leads out of the repository")
         return unique([Instance(r["instance_id"], r["issue"], CHECK, row=r) for r in rows])
 
     @contextmanager

@@ -17,6 +17,7 @@ from evals.errors import DatasetError
 from evals.harness import FIELDS
 from evals.instance import Instance
 from evals.suites import find_suite
+from evals.suites.repair import Repair
 from evals.suites.swebench import SweBench, image_of
 
 ROW: dict[str, Any] = {
@@ -150,3 +151,23 @@ def test_the_order_of_a_shuffle_depends_on_the_seed_and_the_ids_alone(
     backward = Selection(shuffle=seed).of(instances(*sorted(names, reverse=True)))
     assert forward == backward
     assert {i.id for i in forward} == names
+
+
+@pytest.mark.parametrize("path", ["../out.py", "/tmp/out.py", "a/../../out.py"])
+def test_a_repair_that_would_write_outside_its_repository_is_refused(
+    tmp_path: Path, path: str
+) -> None:
+    row = {"instance_id": "a", "issue": "i", "module": "m", "test_path": "t.py", "test": "t"}
+    with pytest.raises(DatasetError, match="row 1: its path leads out"):
+        Repair().load(write(tmp_path / "a.jsonl", row | {"path": path}))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("SUITE = 5", "has no load"), ("raise SystemExit(3)", "cannot be loaded: 3")],
+)
+def test_a_file_that_holds_no_suite_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(DatasetError, match=told):
+        find_suite(str(file))
