@@ -87,6 +87,7 @@ class Settings(BaseModel):
     pass_env: tuple[str, ...] = ()
     kv_memory: int | None = Field(default=None, ge=1)
     quantize: Quantize = "none"
+    drafts: bool = True
     memory_mb: int = Field(default=4096, ge=64)
     disk_mb: int = Field(default=4096, ge=64)
     cpus: float = Field(default=2.0, gt=0, allow_inf_nan=False)

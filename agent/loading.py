@@ -32,11 +32,17 @@ class LoadedModel:
     beginning: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
-def load_model(name: str, kv_memory: int | None = None, quantize: Quantize = "none") -> LoadedModel:
+def load_model(
+    name: str,
+    kv_memory: int | None = None,
+    quantize: Quantize = "none",
+    drafts: bool = True,
+) -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``.
 
     ``kv_memory`` is how many MiB the state of all sessions may take (None: half of what is free),
-    ``quantize`` how the weights are rounded.
+    ``quantize`` how the weights are rounded, ``drafts`` whether several tokens may be tried in a
+    pass.
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     directory = hub.resolve(name)
@@ -49,6 +55,7 @@ def load_model(name: str, kv_memory: int | None = None, quantize: Quantize = "no
         kv_memory=None if kv_memory is None else kv_memory << 20,
         swap=state_dir() / "parked",
         quantize=quantize,
+        drafts=drafts,
     )
     if parameter_count(engine.config) < SMALL_MODEL:
         # Waking a second thread for matrices of this size costs more than it brings.

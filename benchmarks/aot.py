@@ -1,6 +1,7 @@
-"""Compile every Triton kernel at real shapes for sm_80, sm_90 and sm_100, without a GPU.
+"""Compile every Triton kernel at real shapes for the chips there are, without a GPU: sm_80 (A100),
+sm_89 (RTX 40), sm_90 (H100, H200), sm_100 (B200) and sm_120 (RTX 50).
 
-    python -m benchmarks.aot [--arch 80 90 100] [--out benchmarks/results/aot.json]
+    python -m benchmarks.aot [--arch 80 89 90 100 120] [--out benchmarks/results/aot.json]
 
 For each kernel: registers, spills, shared memory and matrix instructions from the cubin, and how
 many blocks fit a multiprocessor. For each call: bytes and operations against the least possible.
@@ -61,7 +62,7 @@ def _line(row: dict[str, Any]) -> str:
 def main() -> None:
     """Print a line a kernel, write all of it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", type=int, nargs="+", default=[80, 90, 100])
+    parser.add_argument("--arch", type=int, nargs="+", default=[80, 89, 90, 100, 120])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning, module="triton")

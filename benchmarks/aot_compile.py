@@ -22,10 +22,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-"""Bytes of shared memory one block may use: CUDA programming guide, compute capabilities."""
-SHARED_SM = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
-_REGISTERS, _THREADS, _BLOCKS = 65536, 2048, 32
+SHARED_SM = {80: 164 << 10, 89: 100 << 10, 90: 228 << 10, 100: 228 << 10, 120: 100 << 10}
+"""Bytes of shared memory of a multiprocessor: CUDA programming guide, compute capabilities."""
+SHARED_LIMIT = {arch: size - 1024 for arch, size in SHARED_SM.items()}
+"""Bytes of it that one block may use."""
+_WARPS = {80: 64, 89: 48, 90: 64, 100: 64, 120: 48}
+_BLOCKS = {80: 32, 89: 24, 90: 32, 100: 32, 120: 24}
+_REGISTERS = 65536
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,17 @@ class Compiled:
     @property
     def blocks_per_sm(self) -> int:
         """How many blocks fit a multiprocessor, by registers, shared memory and threads."""
-        threads = 32 * self.warps
         # Registers are handed out to a warp in lots of 256, shared memory has 1 KiB overhead.
         per_warp = -(-self.registers * 32 // 256) * 256
         by_registers = _REGISTERS // (per_warp * self.warps)
         by_shared = SHARED_SM[self.arch] // (self.shared_bytes + 1024)
-        return min(by_registers, by_shared, _THREADS // threads, _BLOCKS)
+        by_warps = _WARPS[self.arch] // self.warps
+        return min(by_registers, by_shared, by_warps, _BLOCKS[self.arch])
 
     @property
     def occupancy(self) -> float:
-        """The share of a multiprocessor's 64 warps that can be resident."""
-        return self.blocks_per_sm * self.warps / 64
+        """The share of the warps that a multiprocessor holds at most."""
+        return self.blocks_per_sm * self.warps / _WARPS[self.arch]
 
 
 @contextmanager

@@ -94,9 +94,10 @@ def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[Case]
     for rows in (1, 512):
         yield from _elementwise(shape, make, rows)
     yield _delta_prefill(shape, make, 512)
-    for time in (1, 4):
+    yield _delta_prefill(shape, make, 512, kept=False)
+    for time in (1, 2, 4, 8):
         yield _delta_step(shape, make, time)
-    for time in (1, 4, 512):
+    for time in (1, 2, 4, 8, 512):
         yield _attention(shape, make, time, context)
     for kind in ("int4", "int8", "fp8"):
         for rows in (1, 8, 64, 512):
@@ -145,7 +146,8 @@ def _elementwise(s: Shape, make: Maker, rows: int) -> Iterator[Case]:
         yield Case(f"gated_rms_norm {rows}", run, 6 * size, 6 * size, 8 * size, 8 * size)
 
 
-def _delta_prefill(s: Shape, make: Maker, time: int) -> Case:
+def _delta_prefill(s: Shape, make: Maker, time: int, *, kept: bool = True) -> Case:
+    """With a start state and the state at the end kept; or from nothing, as a prompt begins."""
     f32, dim, chunk = torch.float32, s.delta_dim, 64
     mixed = make(1, time, s.conv_dim)
     q, k, v = mixed.split([s.key_heads * dim, s.key_heads * dim, s.value_heads * dim], dim=-1)
@@ -158,12 +160,12 @@ def _delta_prefill(s: Shape, make: Maker, time: int) -> Case:
         v.view(1, time, s.value_heads, dim),
         decay,
         beta,
-        make(1, s.value_heads, dim, dim, dtype=f32),
-        (time,),
+        make(1, s.value_heads, dim, dim, dtype=f32) if kept else None,
+        (time,) if kept else (),
         backend="triton",
     )
-    state = s.value_heads * dim * dim * 4
-    least = 2 * time * (s.conv_dim + s.value_heads * dim) + 8 * time * s.value_heads + 3 * state
+    state = s.value_heads * dim * dim * 4 * (3 if kept else 1)
+    least = 2 * time * (s.conv_dim + s.value_heads * dim) + 8 * time * s.value_heads + state
     # Each chunk of each value head: prepared once, then read by each of the state's slices.
     slices = dim // 16
     tables = 3 * chunk * chunk * 2 + 4 * chunk * 4
@@ -177,10 +179,10 @@ def _delta_prefill(s: Shape, make: Maker, time: int) -> Case:
         + 5 * chunk * chunk * dim
     )
     return Case(
-        f"gated_delta_rule {time}",
+        f"gated_delta_rule {time}" + ("" if kept else " from nothing"),
         run,
         least,
-        chunks * per_chunk + 8 * time * s.value_heads + 3 * state,
+        chunks * per_chunk + 8 * time * s.value_heads + state,
         6.0 * dim * dim * s.value_heads * time,
         2.0 * products * chunks,
     )
@@ -190,14 +192,15 @@ def _delta_step(s: Shape, make: Maker, time: int) -> Case:
     f32, dim, values = torch.float32, s.delta_dim, s.value_heads * s.delta_dim
     projected = make(1, time, s.conv_dim + values + 2 * s.value_heads)
     conv = make(s.width, s.conv_dim)
-    kept = [make(s.width - 1, s.conv_dim) for _ in range(2)]
-    states = [make(s.value_heads, dim, dim, dtype=f32) for _ in range(2)]
+    # Two layers, of which the second is used: Triton treats an argument of 1 as no other.
+    kept = [make(2, s.width - 1, s.conv_dim) for _ in range(2)]
+    states = [make(2, s.value_heads, dim, dim, dtype=f32) for _ in range(2)]
     table = addresses([[kept[0]], [states[0]], [kept[1]], [states[1]], [states[1]]])
     heads = [-make(s.value_heads, dtype=f32).abs(), make(s.value_heads, dtype=f32)]
     norm = make(dim, dtype=f32)
 
     def run(keep: object = (kept, states)) -> Tensor:
-        return delta_step_at(projected, conv, *heads, norm, 1e-6, table, 0, dim)
+        return delta_step_at(projected, conv, *heads, norm, 1e-6, table, 1, dim)
 
     state = 2 * s.value_heads * dim * dim * 4
     inputs = 2 * (projected.numel() + (2 * (s.width - 1) + s.width) * s.conv_dim + time * values)
@@ -211,13 +214,13 @@ def _attention(s: Shape, make: Maker, time: int, context: int) -> Case:
     both = make(1, time, s.heads, 2 * s.dim)
     query, gate = both.chunk(2, dim=-1)
     count = -(-context // PAGE)
-    pages = [make(1, 2, s.kv_heads, PAGE, s.dim) for _ in range(count)]
+    pages = [make(2, 2, s.kv_heads, PAGE, s.dim) for _ in range(count)]
     table, lengths = addresses([pages]), make.lengths(context)
     keys, values = make(1, time, s.kv_heads, s.dim), make(1, time, s.kv_heads, s.dim)
 
     def run(keep: object = pages) -> Tensor:
-        append_at(keys, values, table, 0, lengths, page=PAGE)
-        return paged_attention_at(query, table, 0, lengths, gate, page=PAGE, kv_heads=s.kv_heads)
+        append_at(keys, values, table, 1, lengths, page=PAGE)
+        return paged_attention_at(query, table, 1, lengths, gate, page=PAGE, kv_heads=s.kv_heads)
 
     cache = 2 * s.kv_heads * context * s.dim * 2
     own = 3 * time * s.heads * s.dim * 2 + 4 * time * s.kv_heads * s.dim * 2

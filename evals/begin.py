@@ -143,7 +143,7 @@ def executor(
             yield cluster.execute
         return
     settings = machine.settings
-    model = model or load_model(settings.model, settings.kv_memory)
+    model = model or load_model(settings.model, settings.kv_memory, drafts=settings.drafts)
     worker = Worker(suite, machine, model, Store(folder.sessions))
     yield lambda job, listen, stop: worker.run(
         job.instance, job.attempt, listen=listen, interrupted=stop

@@ -46,7 +46,7 @@ class EngineActor:
         self._scratch = tempfile.TemporaryDirectory(prefix="tenuto-engine-")
         store = Store(Path(self._scratch.name))
         machine = Machine(settings, Images(images, pull))
-        model = load_model(settings.model, settings.kv_memory)
+        model = load_model(settings.model, settings.kv_memory, drafts=settings.drafts)
         self._worker = Worker(find_suite(suite), machine, model, store)
         self._stopped = threading.Event()
 

@@ -80,6 +80,10 @@ def run(
     kv_memory: Annotated[
         int | None, typer.Option(help="MiB for the state of all sessions; the rest is parked.")
     ] = None,
+    drafts: Annotated[
+        bool | None,
+        typer.Option("--drafts/--no-drafts", help="Whether passes try several tokens at once."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Attempt N samples with seed + N - 1.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
 ) -> None:
@@ -100,6 +104,7 @@ def run(
         "max_turn_tokens": max_turn_tokens,
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
+        "drafts": drafts,
         "seed": seed,
         "temperature": temperature,
     }

@@ -17,8 +17,9 @@ from torch import Tensor
 from kernels.backend import KernelError, addresses, interpreting
 from kernels.causal_conv1d import causal_conv1d
 from kernels.gated_delta_rule import gated_delta_rule
-from kernels.linear import linear
+from kernels.linear import StackedWeight, Weight
 from kernels.qk_norm_rope import qk_norm_rope
+from kernels.quantized_linear import PackedWeight
 from kernels.rms_norm import add_rms_norm, gated_rms_norm, rms_norm
 from kernels.rope import tables
 from kernels.swiglu import swiglu
@@ -51,6 +52,28 @@ def why_not(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> st
         if not 16 <= size <= 256 or size & (size - 1):
             return f"{name} {size} is no power of two from 16 to 256"
     return None
+
+
+def product(x: Tensor, weight: Weight) -> Tensor:
+    """``x [..., inputs]`` times ``weight``: packed ones by their kernel, plain ones by cuBLAS. The
+    parts of a stacked one write into one result."""
+    if isinstance(weight, Tensor):
+        return F.linear(x, weight)
+    from kernels.quantized_linear.triton import quantized_linear
+
+    rows = x.reshape(-1, x.shape[-1])
+    out = x.new_empty(len(rows), weight.shape[0])
+    at = 0
+    for part in weight.parts if isinstance(weight, StackedWeight) else (weight,):
+        own = out[:, at : at + part.shape[0]]
+        if isinstance(part, Tensor):
+            torch.mm(rows, part.T, out=own)
+        elif isinstance(part, PackedWeight):
+            quantized_linear(rows, part, out=own)
+        else:
+            raise KernelError("this weight is in the compiled CPU path's layout; pack it")
+        at += part.shape[0]
+    return out.reshape(*x.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
@@ -118,7 +141,7 @@ class DeviceModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``."""
-        return linear(hidden, self._model.head).float()
+        return product(hidden, self._model.head).float()
 
     def step(self, inputs: StepInputs) -> Tensor:
         """A step of at most ``MOST_STEP`` tokens; reads nothing on the host."""
@@ -145,16 +168,15 @@ class DeviceModel:
                 mixed = mixers.delta(block.mixer, normed, deltas)
                 deltas += 1
             normed, x = _norm(block.post_norm, x, mixed)
-            wide = linear(normed, block.feed_forward.gate_up)
-            more = linear(swiglu(wide, backend="triton"), block.feed_forward.down)
+            wide = product(normed, block.feed_forward.gate_up)
+            more = product(swiglu(wide, backend="triton"), block.feed_forward.down)
         return _norm(model.norm, x, more)[0]
 
 
 def on_device(model: HybridModel) -> DeviceModel | None:
-    """``model`` run by the Triton kernels if it is on a CUDA device and they can; else None."""
-    device = model.embedding.device
-    able = device.type == "cuda" and why_not(model.config, model.embedding.dtype, device) is None
-    return DeviceModel(model) if able else None
+    """``model`` run by the Triton kernels if they can run it where it is; else None."""
+    reason = why_not(model.config, model.embedding.dtype, model.embedding.device)
+    return DeviceModel(model) if reason is None else None
 
 
 def _norm(norm: Norm, x: Tensor, more: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -176,7 +198,7 @@ def _attention(
 
     heads, kv_heads = mixer.config.num_attention_heads, mixer.config.num_key_value_heads
     query, gate, key, value = qk_norm_rope(
-        linear(x, mixer.in_proj),
+        product(x, mixer.in_proj),
         mixer.q_norm.weight,
         mixer.k_norm.weight,
         *angles,
@@ -187,7 +209,7 @@ def _attention(
     )
     append_at(key, value, pages, layer, lengths, page=PAGE)
     out = paged_attention_at(query, pages, layer, lengths, gate, page=PAGE, kv_heads=kv_heads)
-    return linear(out.reshape(*x.shape[:2], -1), mixer.o_proj)
+    return product(out.reshape(*x.shape[:2], -1), mixer.o_proj)
 
 
 class _Step:
@@ -207,7 +229,7 @@ class _Step:
         from kernels.delta_step.triton import delta_step_at
 
         out = delta_step_at(
-            linear(x, mixer.in_proj),
+            product(x, mixer.in_proj),
             mixer.conv,
             mixer.decay_rate,
             mixer.dt_bias,
@@ -217,7 +239,7 @@ class _Step:
             layer,
             self._config.linear_key_head_dim,
         )
-        return linear(out, mixer.out_proj)
+        return product(out, mixer.out_proj)
 
 
 class _Prefill:
@@ -238,7 +260,7 @@ class _Prefill:
 
     def delta(self, mixer: DeltaNet, x: Tensor, layer: int) -> Tensor:
         c, (batch, time, _) = self._config, x.shape
-        mixed, z, b, a = linear(x, mixer.in_proj).split_with_sizes(
+        mixed, z, b, a = product(x, mixer.in_proj).split_with_sizes(
             [c.conv_dim, c.linear_value_dim, c.linear_num_value_heads, c.linear_num_value_heads],
             dim=-1,
         )
@@ -261,4 +283,4 @@ class _Prefill:
         self._target[0][layer].copy_(conv[0])
         self._target[1][layer].copy_(state[0])
         out = gated_rms_norm(out, z.reshape(values), mixer.norm, c.rms_norm_eps, backend="triton")
-        return linear(out.reshape(batch, time, -1), mixer.out_proj)
+        return product(out.reshape(batch, time, -1), mixer.out_proj)

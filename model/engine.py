@@ -6,17 +6,17 @@ import hashlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from kernels.linear import QuantizedWeight, plain
+from kernels.linear import Part, packed, plain
 from model.config import ModelConfig
 from model.device import on_device
+from model.device import why_not as why_no_kernels
 from model.errors import CheckpointError, MemoryFull
 from model.hybrid import HybridModel, HybridNetwork
 from model.memory import Memory, default_limit
 from model.native import NativeModel, why_not
 from model.network import Network
-from model.quantize import Quantize, quantized_weights
+from model.quantize import Quantize, groups, quantized_weights
 from model.sampling import SamplingParams, read_generation_config
 from model.scheduler import Scheduler
 from model.session import Session
@@ -32,10 +32,16 @@ class Engine:
     """
 
     def __init__(
-        self, network: Network, config: ModelConfig, *, name: str, generation: SamplingParams
+        self,
+        network: Network,
+        config: ModelConfig,
+        *,
+        name: str,
+        generation: SamplingParams,
+        drafts: bool = True,
     ) -> None:
         self.network = network
-        self.scheduler = Scheduler(network)
+        self.scheduler = Scheduler(network, drafts=drafts)
         self.config = config
         self.name = name
         self.generation = generation
@@ -53,6 +59,7 @@ class Engine:
         swap: Path | None = None,
         quantize: Quantize = "none",
         native: bool = True,
+        drafts: bool = True,
     ) -> Engine:
         """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
@@ -63,7 +70,8 @@ class Engine:
         of what is free once the weights are loaded; what exceeds it is parked in the folder
         ``swap`` (by default that for temporary files). ``quantize`` rounds the matrices to int8 or
         int4 by groups (see ``model.quantize``). On a CPU the compiled path runs the model where it
-        can and ``native`` does not forbid it; ``Engine.path`` says what does.
+        can and ``native`` does not forbid it. ``drafts`` says whether sessions may try several
+        tokens in a pass where it pays (see ``docs/speculation.md``); it changes no result.
         """
         config = ModelConfig.load(directory)
         if vocab_limit is not None and vocab_limit > config.vocab_size:
@@ -78,15 +86,23 @@ class Engine:
             dtype = torch.float32 if few else config.dtype
         identity = fingerprint(config, tensors, dtype)
         with torch.inference_mode():
-            moved = {key: tensor.to(device) for key, tensor in tensors.items()}
             reason = why_not(config, dtype, device) if native else "it was not asked for"
-            small: dict[str, Tensor | QuantizedWeight] = {}
+            small: dict[str, Part] = {}
+            moved = dict(tensors)
             if quantize != "none":
-                small |= quantized_weights(directory, config, tensors, quantize, identity)
+                made = quantized_weights(directory, config, tensors, quantize, identity)
                 identity = hashlib.sha256(f"{identity} {quantize}".encode()).hexdigest()
-                if reason is not None:
+                if reason is None:
+                    small |= made
+                elif why_no_kernels(config, dtype, torch.device(device)) is None:
+                    small |= {name: packed(w, torch.device(device)) for name, w in made.items()}
+                else:
                     # torch has no products in this form: the same values, without the saving.
-                    small = {name: plain(w, dtype).to(device) for name, w in small.items()}
+                    small |= {name: plain(w, dtype).to(device) for name, w in made.items()}
+                for name in (name for names in groups(config) for name in names):
+                    if name != "embed_tokens.weight":  # its rows are looked up, too
+                        del moved[name]
+            moved = {key: tensor.to(device) for key, tensor in moved.items()}
             model = HybridModel.build(config, moved, dtype, small)
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         network = HybridNetwork(
@@ -103,7 +119,7 @@ class Engine:
                 f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
                 f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
             )
-        return cls(network, config, name=name, generation=generation)
+        return cls(network, config, name=name, generation=generation, drafts=drafts)
 
     @property
     def fingerprint(self) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import accumulate, pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.linear import QuantizedWeight, Weight, linear
+from kernels.linear import Part, Weight, linear
 from kernels.rope import frequencies, tables
 from model.attention import Attention
 from model.cache import HybridState, Layout
@@ -18,10 +19,13 @@ from model.config import ModelConfig
 from model.deltanet import DeltaNet
 from model.layers import Block, FeedForward, Norm, Rotation, Take
 from model.memory import Memory
-from model.network import State, Work
+from model.network import State, Trail, Work
 from model.passes import LayerMemory, Pass
+from model.trail import HybridTrail, Rows, settle
 
 PREFILL_CHUNK = 512
+VERIFY_ROWS = 8
+"""The most tokens of one sequence that ``verify`` runs; the compiled steps take up to 16."""
 
 
 def head_name(config: ModelConfig) -> str:
@@ -69,7 +73,7 @@ class HybridModel:
         config: ModelConfig,
         tensors: Mapping[str, Tensor],
         dtype: torch.dtype,
-        quantized: Mapping[str, Tensor | QuantizedWeight] | None = None,
+        quantized: Mapping[str, Part] | None = None,
     ) -> HybridModel:
         """From tensors under the names of ``weights.tensor_shapes``; MTP tensors may be absent.
 
@@ -172,6 +176,29 @@ class Compiled(Protocol):
         ...
 
 
+@runtime_checkable
+class Stepping(Compiled, Protocol):
+    """One whose rows do not depend on each other, and which can go back to each of them."""
+
+    @property
+    def trail_width(self) -> int:
+        """See ``native.NativeModel``, as for the rest."""
+        ...
+
+    def rows(
+        self, ids: Tensor, running: Pass, *, exact: bool = True, trail: Tensor | None = None
+    ) -> Tensor: ...
+
+    def replay(
+        self,
+        trail: Tensor,
+        first: int,
+        count: int,
+        source: tuple[Tensor, ...] | None,
+        target: tuple[Tensor, ...],
+    ) -> None: ...
+
+
 class HybridNetwork:
     """A ``HybridModel`` as sessions' network; inference only.
 
@@ -204,7 +231,7 @@ class HybridNetwork:
 
     def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
         """See ``network.Network.run``."""
-        states = [piece.state for piece in work if isinstance(piece.state, HybridState)]
+        states = [settle(piece.state) for piece in work]
         kinds, time = self.model.config.layer_types, len(work[0].ids)
         with torch.inference_mode(), self.layout.memory.passing():
             running = Pass(self.layout, kinds, states, time)
@@ -215,6 +242,31 @@ class HybridNetwork:
                 return [(None, state) for state in running.states()]
             logits = runner.logits(hidden)[:, : self.vocab_size].float()
             return list(zip(logits, running.states(), strict=True))
+
+    @property
+    def verifies(self) -> int:
+        """See ``network.Verifying``."""
+        return VERIFY_ROWS if isinstance(self.compiled, Stepping) else 0
+
+    def verify(self, work: Sequence[Work]) -> list[tuple[Tensor, Trail]]:
+        """See ``network.Verifying``."""
+        runner = self.compiled
+        assert isinstance(runner, Stepping)
+        states = [settle(piece.state) for piece in work]
+        times = [len(piece.ids) for piece in work]
+        with torch.inference_mode(), self.layout.memory.passing():
+            kept = Rows.of(self.layout, runner.replay, sum(times), runner.trail_width)
+            running = Pass(self.layout, self.model.config.layer_types, states, times)
+            ids = torch.tensor([i for piece in work for i in piece.ids])
+            hidden = runner.rows(ids, running, trail=kept.trail)
+            logits = runner.logits(hidden)[:, : self.vocab_size].float()
+            edges = list(accumulate(times, initial=0))
+            return [
+                (logits[start:end], HybridTrail(before, after, kept, start))
+                for (start, end), before, after in zip(
+                    pairwise(edges), states, running.states(), strict=True
+                )
+            ]
 
     def load_state(
         self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int

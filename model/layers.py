@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kernels.linear import QuantizedWeight, Weight, linear, stack
+from kernels.linear import Part, Weight, linear, stack
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
 from model.passes import LayerMemory
@@ -25,7 +25,7 @@ class Take:
 
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
-    quantized: Mapping[str, Tensor | QuantizedWeight] = field(default_factory=dict)
+    quantized: Mapping[str, Part] = field(default_factory=dict)
     prefix: str = ""
 
     def under(self, prefix: str) -> Take:
@@ -43,7 +43,7 @@ class Take:
     def matrix(self, *names: str, plain: tuple[str, ...] = ()) -> Weight:
         """The matrices ``names``, then ``plain`` (never quantised), one below the other."""
         joined = self.quantized.get(self.prefix + names[0])
-        parts: list[Tensor | QuantizedWeight] = []
+        parts: list[Part] = []
         if joined is not None:
             parts.append(joined)
             names = ()

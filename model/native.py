@@ -69,7 +69,8 @@ class _Batch(ctypes.Structure):
         *((name, _I64) for name in ("sequences", "exact_rows", "max_pages", "threads")),
         *((name, _PTR) for name in ("time", "start", "conv_in", "conv_out")),
         *((name, _PTR) for name in ("recurrent_in", "recurrent_out", "pages")),
-        *((name, _PTR) for name in ("x", "hidden", "scratch")),
+        *((name, _PTR) for name in ("x", "hidden", "scratch", "trail")),
+        ("trail_rows", _I64),
     )
 
 
@@ -141,37 +142,86 @@ class NativeModel:
 
     def hidden(self, ids: Tensor, running: Pass) -> Tensor:
         """``HybridModel.hidden`` in a pass: ``[batch, time, hidden]`` in float32."""
-        c = self._model.config
         batch, time = ids.shape
-        x = F.embedding(ids, self._model.embedding).float().reshape(-1, c.hidden_size)
+        rows = self.rows(ids.reshape(-1), running, exact=batch > 1)
+        return rows.reshape(batch, time, -1)
+
+    def rows(
+        self, ids: Tensor, running: Pass, *, exact: bool = True, trail: Tensor | None = None
+    ) -> Tensor:
+        """The hidden states ``[rows, hidden]`` of ``ids [rows]``, one sequence after the other.
+
+        With ``exact``, and up to 16 tokens a sequence, a row has the bits that it has if its token
+        runs alone. ``trail [delta_layers, rows or more, trail_width]``, in float32, is written for
+        ``replay``.
+        """
+        x = F.embedding(ids, self._model.embedding).float()
         out = torch.empty_like(x)
-        starts = running.starts
         pages = max((len(table) for table in running.pages), default=0)
-        addresses = (_PTR * (batch * pages))()
+        addresses = (_PTR * (len(running.pages) * pages))()
         for row, table in enumerate(running.pages):
             for column, page in enumerate(table):
                 addresses[row * pages + column] = page.data_ptr()
         kept: list[object] = []
-        given = _Batch(
-            batch,
-            batch > 1,
-            pages,
-            torch.get_num_threads(),
-            _address((_I64 * batch)(*[time] * batch), kept),
-            _address((_I64 * batch)(*starts), kept),
-            _address(_slots(running.sources, 0), kept),
-            _address(_slots(running.targets, 0), kept),
-            _address(_slots(running.sources, 1), kept),
-            _address(_slots(running.targets, 1), kept),
-            ctypes.addressof(addresses),
-            x.data_ptr(),
-            out.data_ptr(),
-        )
+        given = self._batch(running.times, running.starts, running.sources, running.targets, kept)
+        given.exact_rows = exact
+        given.max_pages = pages
+        given.pages = ctypes.addressof(addresses)
+        given.x, given.hidden = x.data_ptr(), out.data_ptr()
+        if trail is not None:
+            given.trail, given.trail_rows = trail.data_ptr(), trail.shape[1]
         call, at = self._library.call, ctypes.addressof(given)
         model = ctypes.addressof(self._native)
         given.scratch = self._room(call.tenuto_forward_scratch(model, at)).data_ptr()
         call.tenuto_forward(model, at)
-        return out.reshape(batch, time, -1)
+        return out
+
+    @property
+    def trail_width(self) -> int:
+        """Numbers that a DeltaNet layer leaves on the trail for a token."""
+        c = self._model.config
+        return c.conv_dim + c.linear_value_dim + 2 * c.linear_num_value_heads
+
+    def replay(
+        self,
+        trail: Tensor,
+        first: int,
+        count: int,
+        source: tuple[Tensor, ...] | None,
+        target: tuple[Tensor, ...],
+    ) -> None:
+        """Write to ``target`` the slot after ``count`` of the rows, from ``first`` on, that a pass
+        ran from ``source`` and kept on ``trail``. Any thread may call it.
+        """
+        kept: list[object] = []
+        given = self._batch([count], [0], [source], [target], kept)
+        given.trail, given.trail_rows = trail[0, first].data_ptr(), trail.shape[1]
+        call, at = self._library.call, ctypes.addressof(given)
+        model = ctypes.addressof(self._native)
+        # A scratch of its own, since a pass may be under way.
+        scratch = torch.empty(call.tenuto_forward_scratch(model, at), dtype=torch.uint8)
+        given.scratch = scratch.data_ptr()
+        call.tenuto_replay(model, at)
+
+    def _batch(
+        self,
+        times: Sequence[int],
+        starts: Sequence[int],
+        sources: Sequence[tuple[Tensor, ...] | None],
+        targets: Sequence[tuple[Tensor, ...]],
+        kept: list[object],
+    ) -> _Batch:
+        """The part that passes and replays share; valid while ``kept`` is."""
+        return _Batch(
+            sequences=len(times),
+            threads=torch.get_num_threads(),
+            time=_address((_I64 * len(times))(*times), kept),
+            start=_address((_I64 * len(times))(*starts), kept),
+            conv_in=_address(_slots(sources, 0), kept),
+            conv_out=_address(_slots(targets, 0), kept),
+            recurrent_in=_address(_slots(sources, 1), kept),
+            recurrent_out=_address(_slots(targets, 1), kept),
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``, row by row."""

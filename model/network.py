@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -51,6 +51,17 @@ class Work:
     ids: Sequence[int]
     state: State
     logits: bool = True
+
+
+class Trail(Protocol):
+    """What a pass over several tokens of a sequence left: the states after each of them."""
+
+    def take(self, count: int) -> State | None:
+        """The state after ``count`` of the tokens, from 1 on; None if it was given up.
+
+        Once one of these states has been run from, no later one than was taken is to be had.
+        """
+        ...
 
 
 class Network(Protocol):
@@ -95,6 +106,25 @@ class Network(Protocol):
         """The state whose ``tensors()`` and, end to end, ``span()`` these are.
 
         Raises ``StateError`` if they do not fit, ``MemoryFull`` if memory does not suffice.
+        """
+        ...
+
+
+@runtime_checkable
+class Verifying(Network, Protocol):
+    """A network that can run tokens of which it is not known yet whether they will stay."""
+
+    @property
+    def verifies(self) -> int:
+        """At most this many tokens of a sequence in ``verify``; 0 if it cannot."""
+        ...
+
+    def verify(self, work: Sequence[Work]) -> list[tuple[Tensor, Trail]]:
+        """Run one pass over several pieces, the tokens of each as if they came one by one.
+
+        Returns for each piece the logits ``[tokens, vocab]`` that follow each of its ids, and the
+        states: both to the bit what ``run`` gives for one id after the other. Raises ``MemoryFull``
+        as ``run`` does.
         """
         ...
 

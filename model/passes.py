@@ -1,6 +1,6 @@
 """One pass over the network: which memory each layer reads and where it writes.
 
-A pass runs ``time`` new tokens of every one of its sequences. Room for all it will write is taken
+A pass runs new tokens of every one of its sequences. Room for all it will write is taken
 before the first layer runs, so that a shortage shows while nothing has changed; the new states are
 complete when the last layer has run.
 """
@@ -83,43 +83,58 @@ LayerMemory = DeltaMemory | AttentionMemory
 
 
 class Pass:
-    """One pass of ``time`` tokens over each of ``states``; ``time`` is 1 if there are several.
+    """One pass over each of ``states``, of ``time`` tokens: one number, or each its own.
 
-    ``layers`` is the memory of each layer in turn, ``starts`` where each sequence goes on,
-    ``sources`` and ``targets`` the tensors of each sequence's slot to read (None: zeros) and to
-    write, ``pages`` those of its pages. Run it inside ``layout.memory.passing()``. Raises
-    ``MemoryFull`` if room for the new states is lacking.
+    ``times`` is how many tokens each runs, ``layers`` is the memory of each layer in turn,
+    ``starts`` where each sequence goes on, ``sources`` and ``targets`` the tensors of each
+    sequence's slot to read (None: zeros) and to write, ``pages`` those of its pages. Run it inside
+    ``layout.memory.passing()``. Raises ``MemoryFull`` if room for the new states is lacking.
     """
 
     def __init__(
-        self, layout: Layout, kinds: Sequence[str], states: Sequence[HybridState], time: int
+        self,
+        layout: Layout,
+        kinds: Sequence[str],
+        states: Sequence[HybridState],
+        time: int | Sequence[int],
     ) -> None:
-        assert time == 1 or len(states) == 1, "only single tokens run in one pass"
         self.starts = [state.length for state in states]
+        self.times = [time] * len(states) if isinstance(time, int) else list(time)
         self._kinds = kinds
-        self._time = time
         self.sources = [None if s.slot is None else s.slot.tensors for s in states]
         slots = [layout.new_slot() for _ in states]
-        tables = [_grown(layout, state, time) for state in states]
+        claims: list[tuple[Page, int]] = []
+        try:
+            tables = [
+                _grown(layout, state, time, claims)
+                for state, time in zip(states, self.times, strict=True)
+            ]
+            self.targets = [slot.tensors for slot in slots]
+            self.pages = [[page.data for page in table] for table in tables]
+        except BaseException:
+            # Nothing has been written: what was taken is as free as before.
+            for page, filled in reversed(claims):
+                page.filled = filled
+            raise
         self._after = tuple(
             HybridState(layout, state.length + time, slot, table)
-            for state, slot, table in zip(states, slots, tables, strict=True)
+            for state, time, slot, table in zip(states, self.times, slots, tables, strict=True)
         )
         # Held here until the pass is over: what is read must not be parked or freed meanwhile.
         self._before = tuple(states)
-        self.targets = [slot.tensors for slot in slots]
-        self.pages = [[page.data for page in table] for table in tables]
 
     @cached_property
     def layers(self) -> list[LayerMemory]:
-        """The memory of each layer."""
+        """The memory of each layer, of one sequence or of single tokens of several."""
+        time = self.times[0]
+        assert len(self.times) == 1 or set(self.times) == {1}, "only single tokens run in one pass"
         read = [None if source is None else _layers(source) for source in self.sources]
         written = [_layers(target) for target in self.targets]
         layers: list[LayerMemory] = []
         deltas = attentions = 0
         for kind in self._kinds:
             if kind == "full_attention":
-                layers.append(AttentionMemory(attentions, self.pages, self.starts, self._time))
+                layers.append(AttentionMemory(attentions, self.pages, self.starts, time))
                 attentions += 1
             else:
                 layers.append(
@@ -142,8 +157,11 @@ def _layers(slot: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
     return list(zip(conv.unbind(), recurrent.unbind(), strict=True))
 
 
-def _grown(layout: Layout, state: HybridState, time: int) -> tuple[Page, ...]:
-    """The pages of ``state`` with room for ``time`` more positions, which are taken at once.
+def _grown(
+    layout: Layout, state: HybridState, time: int, claims: list[tuple[Page, int]]
+) -> tuple[Page, ...]:
+    """The pages of ``state`` with room for ``time`` more positions, which are taken at once: added
+    to ``claims``, with how far the page was filled before.
 
     Only the sequence that has filled a page furthest may go on in it: what lies behind another's
     length belongs to somebody. The others go on in a copy.
@@ -157,6 +175,7 @@ def _grown(layout: Layout, state: HybridState, time: int) -> tuple[Page, ...]:
             copy = layout.new_page()
             copy.data[:, :, :, :used] = tip.data[:, :, :, :used]
             tip, pages = copy, (*pages[:-1], copy)
+        claims.append((tip, tip.filled))
         tip.filled = min(PAGE, used + time)
     missing = -(-end // PAGE) - len(pages)
     if missing:

@@ -1,9 +1,9 @@
 """Many sessions on one network: their decode steps join in one pass, prefills go in between.
 
 A session that is alone runs the network itself, in its own thread. As soon as two want it at once,
-a worker takes over and runs pass after pass: one for all single tokens that are asked for, then one
-chunk of the prefill whose turn it is, so that a long prompt holds up the others for one chunk at
-most. The worker ends when nobody has asked for a while.
+a worker takes over and runs pass after pass: one for all single tokens that are asked for, with the
+drafts that go with them, then one chunk of the prefill whose turn it is, so that a long prompt
+holds up the others for one chunk at most. The worker ends when nobody has asked for a while.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from time import perf_counter
 
 from torch import Tensor
 
-from model.network import Network, Progress, State, Work, pieces
+from model.costs import PassCosts
+from model.network import Network, Progress, State, Trail, Verifying, Work, pieces
 
 MAX_BATCH = 32
 """Sequences in one decode pass."""
@@ -29,24 +30,35 @@ _WAIT_SHARE = 0.5
 class _Request:
     """One piece of work and what came of it."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, verify: bool) -> None:
         self.work = work
+        self.verify = verify
         self.done = threading.Event()
         self.result: tuple[Tensor | None, State] | None = None
+        self.verified: tuple[Tensor, Trail] | None = None
         self.error: Exception | None = None
 
     @property
     def single(self) -> bool:
         """Whether it can join others in a pass."""
-        return len(self.work.ids) == 1
+        return self.verify or len(self.work.ids) == 1
 
 
 class Scheduler:
     """Runs one network for sessions in any threads. A session's result is its own: what is
-    guaranteed about its bits is in ``docs/state.md``."""
+    guaranteed about its bits is in ``docs/state.md``.
 
-    def __init__(self, network: Network, *, max_batch: int = MAX_BATCH) -> None:
+    ``most_verified`` is how many tokens ``verify`` takes: 0 if the network cannot, or without
+    ``drafts``.
+    """
+
+    def __init__(
+        self, network: Network, *, max_batch: int = MAX_BATCH, drafts: bool = True
+    ) -> None:
         self.network = network
+        able = drafts and isinstance(network, Verifying)
+        self.most_verified = network.verifies if able and isinstance(network, Verifying) else 0
+        self.costs = PassCosts()
         self.passes = 0
         self.joined = 0
         self._max_batch = max_batch
@@ -72,17 +84,35 @@ class Scheduler:
         done = 0
         logits = None
         for number, part in enumerate(parts, 1):
-            logits, state = self._run(Work(part, state, logits=number == len(parts)))
+            logits, state = self._piece(Work(part, state, logits=number == len(parts)))
             done += len(part)
             if on_progress is not None:
                 on_progress(done, len(ids))
         assert logits is not None
         return logits, state
 
-    def _run(self, work: Work) -> tuple[Tensor | None, State]:
+    def verify(self, ids: Sequence[int], state: State) -> tuple[Tensor, Trail]:
+        """Run up to ``most_verified`` ids as if they came one by one: the logits ``[ids, vocab]``
+        that follow each of them, and the states after each. Raises ``MemoryFull``.
+        """
+        verified = self._run(_Request(Work(ids, state), True)).verified
+        assert verified is not None
+        return verified
+
+    def _piece(self, work: Work) -> tuple[Tensor | None, State]:
+        """One piece of ``forward``."""
+        result = self._run(_Request(work, False)).result
+        assert result is not None
+        return result
+
+    @property
+    def company(self) -> int:
+        """How many other sequences the next decode pass is likely to have."""
+        return max(0, self._expected - 1) if self._worker is not None else 0
+
+    def _run(self, request: _Request) -> _Request:
         """Run one piece: here if nobody else is at it, else by the worker."""
         alone = False
-        request = _Request(work)
         # An interrupt may come anywhere: it must neither leave the network taken nor work behind.
         try:
             with self._lock:
@@ -93,8 +123,8 @@ class Scheduler:
                     self._asked.notify()
                     self._employ()
             if alone:
-                self.passes += 1
-                return self.network.run([work])[0]
+                self._compute([request])
+                return request
             request.done.wait()
         finally:
             with self._lock:
@@ -105,8 +135,7 @@ class Scheduler:
                     self._waiting.remove(request)
         if request.error is not None:
             raise request.error
-        assert request.result is not None
-        return request.result
+        return request
 
     def _employ(self) -> None:
         """See that there is a worker. The lock is held."""
@@ -155,11 +184,32 @@ class Scheduler:
             self._waiting.remove(request)
         return singles
 
+    def _compute(self, requests: Sequence[_Request]) -> None:
+        """Run one pass and note what came of it."""
+        started = perf_counter()
+        work = [request.work for request in requests]
+        if any(request.verify for request in requests):
+            assert isinstance(self.network, Verifying)
+            for request, (logits, trail) in zip(requests, self.network.verify(work), strict=True):
+                if request.verify:
+                    request.verified = logits, trail
+                else:
+                    state = trail.take(1)
+                    assert state is not None
+                    request.result = logits[0], state
+        else:
+            for request, result in zip(requests, self.network.run(work), strict=True):
+                request.result = result
+        self.passes += 1
+        self.joined += len(requests) - 1
+        if requests[0].single:
+            self.costs.note(sum(len(piece.ids) for piece in work), perf_counter() - started)
+
     def _pass(self, requests: Sequence[_Request]) -> None:
         """Run one pass and hand out what came of it; a failure is met one by one."""
         started = perf_counter()
         try:
-            results = self.network.run([request.work for request in requests])
+            self._compute(requests)
         except Exception as error:
             if len(requests) > 1:
                 for request in requests:
@@ -168,14 +218,11 @@ class Scheduler:
             requests[0].error = error
             requests[0].done.set()
             return
-        self.passes += 1
-        self.joined += len(requests) - 1
         if requests[0].single:
             self._ended = perf_counter()
             self._took_s = self._ended - started
             with self._lock:
                 # Those who asked meanwhile, too: else two sessions would take turns for ever.
                 self._expected = len(requests) + sum(r.single for r in self._waiting)
-        for request, result in zip(requests, results, strict=True):
-            request.result = result
+        for request in requests:
             request.done.set()

@@ -4,6 +4,7 @@ A session only grows: its ids are never re-encoded and nothing is computed twice
 state is an immutable value, so a snapshot or a fork shares it at no cost, and an interrupted call
 leaves the state it started from. A token is sampled from the logits of the position before it and
 runs through the network with the next step, so the ids may be ahead of the state: what is pending.
+With it go drafts where they pay, which are kept as far as the next samples agree with them.
 
 One session may be used from several threads: each call waits for the one under way, which for a
 session that is generating is one token.
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor
 
 from model import persist
-from model.errors import ContextFull, SessionClosed, StateError
+from model.drafts import Ahead, Drafter
+from model.errors import ContextFull, MemoryFull, SessionClosed, StateError
 from model.network import Network, Progress, State
 from model.sampling import SamplingParams, choose
 from model.scheduler import Scheduler
@@ -45,7 +47,8 @@ class _Point:
 
     ``logits`` follow the last token of ``state`` (None before the first). ``ids`` are at least
     those in ``state``; sampled ids are appended. ``turn_start`` is where the last input ended.
-    ``spans`` are files that hold the beginning of ``state``, as far as it was ever saved.
+    ``spans`` are files that hold the beginning of ``state``, as far as it was ever saved. ``ahead``
+    is what the last pass ran beyond ``state``; what is pending is the next of it.
     """
 
     ids: Tokens
@@ -53,6 +56,7 @@ class _Point:
     state: State
     logits: Tensor | None
     spans: tuple[persist.Span, ...] = ()
+    ahead: Ahead | None = None
 
     @property
     def pending(self) -> list[int]:
@@ -92,6 +96,7 @@ class Session:
         self._network = scheduler.network
         self._at = _Point(Tokens(), 0, self._network.new_state(), None)
         self._generator = torch.Generator().manual_seed(seed)
+        self._drafter = Drafter(scheduler.costs)
         self._usage = Usage()
         self._family = object()
         self._changes = 0
@@ -182,7 +187,7 @@ class Session:
         should_stop: Callable[[], bool] | None,
         change: int,
     ) -> Iterator[TokenEvent]:
-        for _ in range(max_tokens):
+        for left in range(max_tokens, 0, -1):
             if should_stop is not None and should_stop():
                 return
             with self._lock:
@@ -191,24 +196,58 @@ class Session:
                     raise SessionClosed("the session was changed while generating; generate again")
                 if self.length >= self._network.context_length:
                     return
-                event = self._step(params)
+                event = self._step(params, left)
             yield event
             if event.id in stop_ids:
                 return
 
-    def _step(self, params: SamplingParams) -> TokenEvent:
-        """Run what is pending and sample one token. The lock is held."""
+    def _step(self, params: SamplingParams, left: int) -> TokenEvent:
+        """Run what is pending and sample one token of at most ``left``. The lock is held."""
         started = perf_counter()
-        if pending := self._at.pending:
-            logits, state = self._scheduler.forward(pending, self._at.state)
-            self._at = replace(self._at, state=state, logits=logits)
+        if self._at.pending:
+            self._at = self._run_pending(left)
         at = self._at
         assert at.logits is not None
         seen = at.ids.tail(at.turn_start) if params.presence_penalty else ()
         token, logprob = choose(at.logits, params, seen, self._generator)
-        self._at = replace(at, ids=at.ids.extended([token]))
-        self._usage += Usage(generated_tokens=1, decode_s=perf_counter() - started)
+        right = self._drafter.sampled(at.ahead, token)
+        self._at = replace(at, ids=at.ids.extended([token]), ahead=at.ahead if right else None)
+        self._usage += Usage(
+            generated_tokens=1, accepted_tokens=int(right), decode_s=perf_counter() - started
+        )
         return TokenEvent(token, logprob)
+
+    def _run_pending(self, left: int) -> _Point:
+        """The point after what is pending: out of the last pass, or by a pass of its own."""
+        at, pending = self._at, self._at.pending
+        taken = at.ahead.take() if at.ahead is not None else None
+        if taken is None and len(pending) == 1:
+            # What the last pass left is not needed any more; a new one may need the room.
+            self._at = at = replace(at, ahead=None)
+            taken = self._verified(left)
+        if taken is not None:
+            logits, state, ahead = taken
+            return replace(at, state=state, logits=logits, ahead=ahead)
+        logits, state = self._scheduler.forward(pending, at.state)
+        return replace(at, state=state, logits=logits, ahead=None)
+
+    def _verified(self, left: int) -> tuple[Tensor, State, Ahead] | None:
+        """Run what is pending together with a draft; None if there is none that pays."""
+        at, scheduler = self._at, self._scheduler
+        room = self._network.context_length - len(at.ids)
+        most = min(scheduler.most_verified, left, room) - 1
+        if most < 1:
+            return None
+        draft = self._drafter.propose(at.ids, most, scheduler.company)
+        if not draft.ids:
+            return None
+        ids = [*at.pending, *draft.ids]
+        try:
+            logits, trail = scheduler.verify(ids, at.state)
+        except MemoryFull:
+            return None  # one token alone may still fit
+        self._usage += Usage(drafted_tokens=len(draft.ids))
+        return Ahead(ids, logits, trail, draft.agree).take()
 
     def snapshot(self) -> Snapshot:
         """This point of the session, random numbers included, for ``restore``."""
@@ -241,6 +280,7 @@ class Session:
         twin = Session(self._scheduler, seed=0 if seed is None else seed)
         twin._family = self._family
         twin._usage = usage
+        twin._drafter = self._drafter.copy()
         twin._at = point.point
         if seed is None:
             twin._generator.set_state(point.generator)
@@ -322,7 +362,7 @@ class Session:
         """Let go of the state. May be called twice; any other use then raises ``SessionClosed``."""
         with self._lock:
             self.closed = True
-            self._at = replace(self._at, state=self._network.new_state(), logits=None)
+            self._at = replace(self._at, state=self._network.new_state(), logits=None, ahead=None)
 
     def _open(self) -> None:
         if self.closed:

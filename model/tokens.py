@@ -6,6 +6,8 @@ import threading
 from array import array
 from collections.abc import Sequence
 
+from model.ngrams import NgramIndex
+
 
 class _Buffer:
     """Ids that are filled up from the front."""
@@ -13,6 +15,7 @@ class _Buffer:
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = array("i", ids)
         self.lock = threading.Lock()
+        self.ngrams = NgramIndex()
 
 
 class Tokens:
@@ -31,6 +34,15 @@ class Tokens:
     def tail(self, start: int) -> list[int]:
         """The ids from position ``start`` on."""
         return self._buffer.ids[start : self._length].tolist()
+
+    def seen_before(self, count: int) -> tuple[list[int], int]:
+        """What followed the last place where these ids ended as they do now, at most ``count`` ids,
+        and how many ids agreed there; nothing and 0 if there is no such place (see ``ngrams``).
+        """
+        with self._buffer.lock:
+            place, agree = self._buffer.ngrams.find(self._buffer.ids, self._length)
+            end = min(place + count, self._length)
+            return self._buffer.ids[place:end].tolist() if agree else [], agree
 
     def extended(self, ids: Sequence[int]) -> Tokens:
         """These ids and ``ids`` after them."""

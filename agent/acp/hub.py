@@ -94,7 +94,7 @@ class Hub:
         with self._lock(f"model {name}"):
             if name not in self._models:
                 own = load_settings(self.flags)
-                self._models[name] = load_model(name, own.kv_memory, own.quantize)
+                self._models[name] = load_model(name, own.kv_memory, own.quantize, own.drafts)
             return self._models[name]
 
     def model_names(self) -> list[str]:

@@ -56,6 +56,10 @@ QuantizeMode = Annotated[
     str | None,
     typer.Option("--quantize", metavar="none|int8|int4", help="Round the model's weights."),
 ]
+Drafts = Annotated[
+    bool | None,
+    typer.Option("--drafts/--no-drafts", help="Whether passes try several tokens at once."),
+]
 KvMemory = Annotated[
     int | None,
     typer.Option("--kv-memory", metavar="MIB", help="Memory for the model's state."),
@@ -94,6 +98,7 @@ def resume(
     max_wall_time: MaxWallTime = None,
     kv_memory: KvMemory = None,
     quantize: QuantizeMode = None,
+    drafts: Drafts = None,
     compact: Compact = None,
     compact_at: CompactAt = None,
     seed: Seed = None,
@@ -121,6 +126,7 @@ def resume(
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
         "quantize": quantize,
+        "drafts": drafts,
         "compact": compact,
         "compact_at": compact_at,
         "temperature": temperature,
@@ -156,6 +162,7 @@ def fork(
     max_wall_time: MaxWallTime = None,
     kv_memory: KvMemory = None,
     quantize: QuantizeMode = None,
+    drafts: Drafts = None,
     compact: Compact = None,
     compact_at: CompactAt = None,
     seed: Seed = None,
@@ -182,6 +189,7 @@ def fork(
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
         "quantize": quantize,
+        "drafts": drafts,
         "compact": compact,
         "compact_at": compact_at,
         "temperature": temperature,
@@ -226,7 +234,7 @@ def rewind(
     store.reap()
     saved = store.find(name)
     stored = stored_settings(saved, {"model": model})
-    loaded = solving.load_model(stored.model, stored.kv_memory, stored.quantize)
+    loaded = solving.load_model(stored.model, stored.kv_memory, stored.quantize, stored.drafts)
     notices: list[str] = []
     cost = go_back(saved, to, loaded, listen=listener(Output.TEXT, notices))
     write_notices(notices)
@@ -285,7 +293,7 @@ def run(
                 )
                 settings = solving.prepare(settings, store=store, listen=listen)
                 model = model or solving.load_model(
-                    settings.model, settings.kv_memory, settings.quantize
+                    settings.model, settings.kv_memory, settings.quantize, settings.drafts
                 )
             report = resuming.resume(
                 saved,

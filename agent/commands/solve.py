@@ -90,6 +90,10 @@ def solve(
     quantize: Annotated[
         str | None, typer.Option(metavar="none|int8|int4", help="Round the model's weights.")
     ] = None,
+    drafts: Annotated[
+        bool | None,
+        typer.Option("--drafts/--no-drafts", help="Whether passes try several tokens at once."),
+    ] = None,
     compact: Annotated[
         bool | None,
         typer.Option("--compact/--no-compact", help="Whether a full context is compacted."),
@@ -132,6 +136,7 @@ def solve(
         "max_wall_time": max_wall_time,
         "kv_memory": kv_memory,
         "quantize": quantize,
+        "drafts": drafts,
         "compact": compact,
         "compact_at": compact_at,
         "seed": seed,
@@ -178,7 +183,7 @@ def run(
                 )
                 settings = solving.prepare(settings, repo=repo, listen=listen)
                 model = model or solving.load_model(
-                    settings.model, settings.kv_memory, settings.quantize
+                    settings.model, settings.kv_memory, settings.quantize, settings.drafts
                 )
             report = solving.solve(
                 Task(task, repo, settings.check),

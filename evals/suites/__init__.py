@@ -31,9 +31,12 @@ def find_suite(name: str) -> Suite:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DatasetError(f"the suite {name} cannot be loaded: {error}") from error
     suite: Suite | None = getattr(module, "SUITE", None)
     if suite is None:
         raise DatasetError(f"the suite {name} defines no SUITE; see evals/suites/base.py")
+    for part in ("load", "place", "grade"):
+        if not callable(getattr(suite, part, None)):
+            raise DatasetError(f"the SUITE of {name} has no {part}(); see evals/suites/base.py")
     return suite

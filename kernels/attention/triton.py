@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels import backend
+from kernels.attention.triton_tiles import attend_all, places
 from kernels.backend import addresses, interpreting, power_of_two, require_power_of_two
 
 SPLITS = 64
@@ -24,56 +26,9 @@ least one block long. Fixed, so that a result depends on nothing but its own seq
 the grid of a captured step fits any length."""
 
 MOST_ROWS = 64
-"""Up to this many rows (tokens times query heads a KV head) the cache is split."""
+"""Up to this many rows (tokens times query heads a KV head) the cache is split; half in float32."""
 
 _LOG2E = 1.4426950408889634
-
-
-@triton.jit
-def _attend(
-    q,
-    total,
-    largest,
-    weight,
-    table,
-    layer_start,
-    at,
-    length,
-    position,
-    KV_HEADS: tl.constexpr,
-    PAGE: tl.constexpr,
-    DIM: tl.constexpr,
-    BLOCK: tl.constexpr,
-    MASKED: tl.constexpr,
-    CACHE: tl.constexpr,
-    DOT: tl.constexpr,
-):
-    """Take ``BLOCK`` positions from ``at`` on into the running softmax of ``q``'s rows."""
-    # A page's address is a multiple of 16, without which it would be read element by element.
-    page = tl.multiple_of(tl.load(table + at // PAGE).to(tl.pointer_type(CACHE)), 16)
-    start = page + layer_start
-    key = at + tl.arange(0, BLOCK)
-    inner = tl.arange(0, DIM)
-    start += at % PAGE * DIM
-    within = tl.arange(0, BLOCK)[:, None] * DIM + inner[None, :]
-    values = start + KV_HEADS * PAGE * DIM
-    if MASKED:
-        k = tl.load(start + within, mask=(key < length)[:, None], other=0.0)
-        v = tl.load(values + within, mask=(key < length)[:, None], other=0.0)
-    else:
-        k = tl.load(start + within)
-        v = tl.load(values + within)
-    scores = tl.dot(q, tl.trans(k.to(DOT)), input_precision="tf32x3")
-    if MASKED:
-        scores = tl.where(key[None, :] <= position[:, None], scores, float("-inf"))
-    top = tl.maximum(largest, tl.max(scores, axis=1))
-    # A row that has seen nothing yet has no largest score; any finite one gives it weight 0.
-    safe = tl.where(top == float("-inf"), 0.0, top)
-    shrink = tl.exp2(largest - safe)
-    p = tl.exp2(scores - safe[:, None])
-    total = total * shrink[:, None]
-    total = tl.dot(p.to(DOT), v.to(DOT), total, input_precision="tf32x3")
-    return total, top, weight * shrink + tl.sum(p, axis=1)
 
 
 @triton.jit
@@ -82,7 +37,7 @@ def _span(length, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
     return tl.cdiv(tl.cdiv(length, BLOCK), SPLITS) * BLOCK
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer"])
 def _split(
     query,
     table,
@@ -107,42 +62,34 @@ def _split(
     length = tl.load(lengths + sequence)
     span = _span(length, SPLITS, BLOCK)
     begin = split * span
-    end = tl.minimum(begin + span, length)
     if begin < length:
-        row = tl.arange(0, ROWS)
-        inner = tl.arange(0, DIM)
-        used = row < time * GROUP
-        base = (sequence.to(tl.int64) * time * KV_HEADS + head) * GROUP
-        place = row // GROUP * (KV_HEADS * GROUP) + row % GROUP
-        at_query = (place * DIM)[:, None] + inner[None, :]
-        q = tl.load(query + base * DIM + at_query, mask=used[:, None], other=0.0)
-        q = (q.to(tl.float32) * scale).to(DOT)
-        position = length - time + row // GROUP
-        layer_start = (layer.to(tl.int64) * 2 * KV_HEADS + head) * (PAGE * DIM)
-        total = tl.zeros([ROWS, DIM], tl.float32)
-        largest = tl.full([ROWS], float("-inf"), tl.float32)
-        weight = tl.zeros([ROWS], tl.float32)
-        for at in range(begin, end, BLOCK):
-            total, largest, weight = _attend(
-                q,
-                total,
-                largest,
-                weight,
-                table + sequence.to(tl.int64) * pages,
-                layer_start,
-                at,
-                length,
-                position,
-                KV_HEADS,
-                PAGE,
-                DIM,
-                BLOCK,
-                True,
-                CACHE,
-                DOT,
-            )
+        end = tl.minimum(begin + span, length)
+        token, used, base, place = places(0, head, sequence, time, ROWS, GROUP, KV_HEADS)
+        total, largest, weight = attend_all(
+            query,
+            used,
+            base,
+            place,
+            length - time + token,
+            begin,
+            begin,
+            end,
+            table + sequence.to(tl.int64) * pages,
+            length,
+            layer,
+            head,
+            scale,
+            True,
+            ROWS,
+            KV_HEADS,
+            PAGE,
+            DIM,
+            BLOCK,
+            CACHE,
+            DOT,
+        )
         base = base * SPLITS + split
-        at = (place * (SPLITS * DIM))[:, None] + inner[None, :]
+        at = (place * (SPLITS * DIM))[:, None] + tl.arange(0, DIM)[None, :]
         tl.store(partial + base * DIM + at, total, mask=used[:, None])
         tl.store(stats + base * 2 + place * (SPLITS * 2), largest, mask=used)
         tl.store(stats + base * 2 + place * (SPLITS * 2) + 1, weight, mask=used)
@@ -190,7 +137,7 @@ def _join(
     tl.store(out + place * DIM + inner, (total / weight * opened).to(out.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer", "zero"])
 def _prefill(
     query,
     table,
@@ -199,6 +146,7 @@ def _prefill(
     out,
     time,
     layer,
+    zero,
     pages,
     scale,
     gate_batch,
@@ -217,80 +165,47 @@ def _prefill(
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     head, sequence = tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + sequence)
-    row = block * ROWS + tl.arange(0, ROWS)
-    inner = tl.arange(0, DIM)
-    used = row < time * GROUP
-    token = row // GROUP
-    # Places are counted from the block's first token, where they are small numbers.
-    begin = block * ROWS // GROUP
-    own = sequence.to(tl.int64) * time + begin
-    base = (own * KV_HEADS + head) * (GROUP * DIM)
-    place = ((token - begin) * (KV_HEADS * GROUP) + row % GROUP) * DIM
-    q = tl.load(query + base + (place[:, None] + inner[None, :]), mask=used[:, None], other=0.0)
-    q = (q.to(tl.float32) * scale).to(DOT)
-    position = length - time + token
+    token, used, base, place = places(block, head, sequence, time, ROWS, GROUP, KV_HEADS)
     first = length - time + block * ROWS // GROUP
     last = length - time + tl.minimum((block * ROWS + ROWS - 1) // GROUP, time - 1)
-    table += sequence.to(tl.int64) * pages
-    layer_start = (layer.to(tl.int64) * 2 * KV_HEADS + head) * (PAGE * DIM)
-    total = tl.zeros([ROWS, DIM], tl.float32)
-    largest = tl.full([ROWS], float("-inf"), tl.float32)
-    weight = tl.zeros([ROWS], tl.float32)
-    # Blocks that every row may see whole need no mask.
-    whole = (first + 1) // BLOCK * BLOCK
-    for at in range(0, whole, BLOCK):
-        total, largest, weight = _attend(
-            q,
-            total,
-            largest,
-            weight,
-            table,
-            layer_start,
-            at,
-            length,
-            position,
-            KV_HEADS,
-            PAGE,
-            DIM,
-            BLOCK,
-            False,
-            CACHE,
-            DOT,
-        )
-    for at in range(whole, last + 1, BLOCK):
-        total, largest, weight = _attend(
-            q,
-            total,
-            largest,
-            weight,
-            table,
-            layer_start,
-            at,
-            length,
-            position,
-            KV_HEADS,
-            PAGE,
-            DIM,
-            BLOCK,
-            True,
-            CACHE,
-            DOT,
-        )
-    # Places are worked out anew from a length read anew: kept through the loops they would not fit
-    # in the registers, and the compiler must not see that they are the same.
-    row += tl.load(lengths + sequence, volatile=True) - length
-    used = row < time * GROUP
-    token = row // GROUP
-    place = ((token - begin) * (KV_HEADS * GROUP) + row % GROUP) * DIM
+    total, _, weight = attend_all(
+        query,
+        used,
+        base,
+        place,
+        length - time + token,
+        0,
+        (first + 1) // BLOCK * BLOCK,
+        last + 1,
+        table + sequence.to(tl.int64) * pages,
+        length,
+        layer,
+        head,
+        scale,
+        False,
+        ROWS,
+        KV_HEADS,
+        PAGE,
+        DIM,
+        BLOCK,
+        CACHE,
+        DOT,
+    )
+    # Places are worked out anew, with a 0 that the compiler does not know to be one: kept through
+    # the loops they would not fit in the registers.
+    token, used, base, place = places(block + zero, head, sequence, time, ROWS, GROUP, KV_HEADS)
+    inner = tl.arange(0, DIM)
+    begin = block * ROWS // GROUP
     gate += sequence.to(tl.int64) * gate_batch + begin * gate_time + head * GROUP * gate_head
-    at_gate = ((token - begin) * gate_time + row % GROUP * gate_head)[:, None] + inner[None, :]
+    at_gate = (token - begin) * gate_time + place % GROUP * gate_head
+    at_gate = at_gate[:, None] + inner[None, :]
     shut = tl.load(gate + at_gate, mask=used[:, None], other=0.0)
     result = total / weight[:, None] * tl.sigmoid(shut.to(tl.float32))
-    place = place[:, None] + inner[None, :]
-    tl.store(out + base + place, result.to(out.dtype.element_ty), mask=used[:, None])
+    at = (place * DIM)[:, None] + inner[None, :]
+    tl.store(out + base * DIM + at, result.to(out.dtype.element_ty), mask=used[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer"])
 def _append(
     keys,
     values,
@@ -321,9 +236,21 @@ def _append(
         tl.store(to + KV_HEADS * PAGE * DIM + at, v)
 
 
-def _tiles(page: int, wide: bool) -> tuple[int, int, int, int]:
-    """Rows, positions, warps and stages of a prefill program: what no chip spills on."""
-    return (32, min(32, page), 4, 1) if wide else (64, min(64, page), 8, 2)
+def _most_rows(wide: bool) -> int:
+    return 32 if wide else MOST_ROWS
+
+
+def _tiles(device: torch.device, rows: int, page: int, wide: bool) -> tuple[int, int, int, int]:
+    """Rows, positions, warps and stages of a program that attends for ``rows`` rows in all: what
+    no chip spills on, and what fits the shared memory (99 KiB on the chips not named here)."""
+    large = backend.capability(device) in (80, 90, 100, 103)
+    if rows > _most_rows(wide):
+        found = (32, 32, 4, 1) if wide else (64, 64 if large else 32, 8, 2)
+    elif rows <= 16:
+        found = (16, 64 if large and not wide else 32, 4, 1 if wide else 2)
+    else:
+        found = (power_of_two(rows), 32, 8, 1 if wide else 3)
+    return found[0], min(found[1], page), *found[2:]
 
 
 def paged_attention_at(
@@ -355,8 +282,8 @@ def paged_attention_at(
     shape = {"GROUP": group, "KV_HEADS": kv_heads, "PAGE": page, "DIM": dim}
     types = {"CACHE": cache, "DOT": tl.float32 if wide or interpreting() else cache}
     gates = gate.stride()[:3]
-    if time * group > MOST_ROWS:
-        rows, block, warps, stages = _tiles(page, wide)
+    rows, block, warps, stages = _tiles(query.device, time * group, page, wide)
+    if time * group > _most_rows(wide):
         _prefill[(triton.cdiv(time * group, rows), kv_heads, batch)](
             query,
             table,
@@ -365,6 +292,7 @@ def paged_attention_at(
             out,
             time,
             layer,
+            0,
             table.shape[1],
             scale,
             *gates,
@@ -376,7 +304,6 @@ def paged_attention_at(
             **types,
         )
         return out
-    block = min(64, page)
     partial = query.new_empty(batch, time, heads, SPLITS, dim, dtype=torch.float32)
     stats = query.new_empty(batch, time, heads, SPLITS, 2, dtype=torch.float32)
     _split[(SPLITS, kv_heads, batch)](
@@ -389,11 +316,11 @@ def paged_attention_at(
         layer,
         table.shape[1],
         scale,
-        ROWS=power_of_two(time * group, 16),
+        ROWS=rows,
         BLOCK=block,
         SPLITS=SPLITS,
-        num_warps=4 if time * group <= 16 else 8,
-        num_stages=1 if wide else 2,
+        num_warps=warps,
+        num_stages=stages,
         **shape,
         **types,
     )

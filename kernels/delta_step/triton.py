@@ -60,7 +60,7 @@ def _keep_inputs(
         tl.store(target + i * conv_dim + channel, x)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer"])
 def _delta_step(
     projected,
     weight,
@@ -201,7 +201,9 @@ def delta_step_at(
             KEY_DIM=key_dim,
             VALUE_DIM=value_dim,
             WIDTH=width,
-            num_warps=8 if key_dim * value_dim >= 1 << 14 else 4,
+            # No more threads than channels: else the compiler works out the convolution in the
+            # layout of the state, in every thread that holds part of it, and runs out of registers.
+            num_warps=4 if value_dim >= 128 else 2,
         )
     return out
 

@@ -64,7 +64,7 @@ def _both_wide(a, b, SPLIT: tl.constexpr, NARROW: tl.constexpr):
     return result
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["zero"])
 def _prepare(
     query,
     key,
@@ -75,6 +75,7 @@ def _prepare(
     factors,
     keep,
     time,
+    zero,
     query_batch,
     query_token,
     key_batch,
@@ -128,7 +129,6 @@ def _prepare(
     place = tl.program_id(1).to(tl.int64) * chunks + chunk
     square = i * CHUNK + j
     attend += place * (CHUNK * CHUNK)
-    solve += place * (2 * CHUNK * CHUNK)
     between = between * decay * q_scale[:, None]
     tl.store(attend + square, between.to(attend.dtype.element_ty))
     system = tl.where(i > j, system * decay * (b * k_scale)[:, None], 0.0)
@@ -152,6 +152,12 @@ def _prepare(
         step = _both_wide(inverse, below, SPLIT, NARROW)
         inverse -= _both_wide(step, inverse, SPLIT, NARROW)
 
+    # The places once more, from a 0 that the compiler does not know to be one: kept through the
+    # loop they would not fit the registers.
+    row = tl.arange(0, CHUNK) + zero
+    square = row[:, None] * CHUNK + row[None, :]
+    solve += (tl.program_id(1) + zero).to(tl.int64) * chunks * (2 * CHUNK * CHUNK)
+    solve += (tl.program_id(0) + zero) * (2 * CHUNK * CHUNK)
     high = inverse.to(solve.dtype.element_ty)
     low = (inverse - high.to(tl.float32)).to(solve.dtype.element_ty)
     tl.store(solve + square, high)
@@ -246,6 +252,15 @@ def _scan(
     tl.store(final + at_state, state)
 
 
+def _slice(capability: int, states: int, value_dim: int) -> tuple[int, int]:
+    """How many values a program of ``_scan`` takes, and its warps: as many as the registers hold
+    without spills, unless that would leave many multiprocessors idle."""
+    widest = {90: 32, 100: 64, 103: 64}.get(capability, 16)
+    if widest > 16 and states * value_dim >= 32 * 128 and value_dim >= widest:
+        return widest, 8
+    return min(16, value_dim), 4
+
+
 def _rows(x: Tensor) -> Tensor:
     """``x [batch, time, heads, dim]`` whose heads lie one after the other within a token."""
     return x if x.stride(3) == 1 and x.stride(2) == x.shape[3] else x.contiguous()
@@ -300,11 +315,12 @@ def gated_delta_rule_at(
         factors,
         keep,
         time,
+        0,
         *strides,
         HEADS=heads,
         GROUP=heads // key_heads,
         DIM=key_dim,
-        SLICE=min(64, key_dim),
+        SLICE=min(32, key_dim),
         CHUNK=CHUNK,
         LEVELS=CHUNK.bit_length() - 1,
         SPLIT=not wide,
@@ -312,10 +328,7 @@ def gated_delta_rule_at(
         num_warps=4,
         num_stages=1,
     )
-    # Chips with asynchronous matrix units have room for twice the width; where that would leave
-    # many of them idle, the narrow slices keep more busy.
-    wider = backend.capability(value.device) == 90 and states * value_dim >= 32 * 128
-    block = min(32 if wider else 16, value_dim)
+    block, warps = _slice(backend.capability(value.device), states, value_dim)
     _scan[(value_dim // block, states)](
         query,
         key,
@@ -345,7 +358,7 @@ def gated_delta_rule_at(
         KEPT=bool(positions),
         SPLIT=not wide,
         NARROW=narrow,
-        num_warps=4,
+        num_warps=warps,
         num_stages=2,
     )
     return out, final, kept

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from kernels.linear.formats import (
+    Part,
     QuantizedWeight,
     StackedWeight,
     Weight,
     dequantize,
+    packed,
     plain,
     quantize,
     stack,
@@ -14,11 +16,13 @@ from kernels.linear.formats import (
 from kernels.linear.reference import linear
 
 __all__ = [
+    "Part",
     "QuantizedWeight",
     "StackedWeight",
     "Weight",
     "dequantize",
     "linear",
+    "packed",
     "plain",
     "quantize",
     "stack",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kernels.backend import KernelError
 from kernels.native import native
+from kernels.quantized_linear.reference import Kind, PackedWeight, pack_integers, unpack
 
 BLOCK = 16
 GROUPS = (128, 64, 32)
@@ -51,11 +52,14 @@ class QuantizedWeight:
         return self.data.nbytes + self.scales.nbytes
 
 
+Part = Tensor | QuantizedWeight | PackedWeight
+
+
 @dataclass(frozen=True, eq=False)
 class StackedWeight:
     """Several weights with the same inputs, one below the other, none of them copied."""
 
-    parts: tuple[Tensor | QuantizedWeight, ...]
+    parts: tuple[Part, ...]
 
     @property
     def shape(self) -> torch.Size:
@@ -68,11 +72,12 @@ class StackedWeight:
         return sum(part.nbytes for part in self.parts)
 
 
-Weight = Tensor | QuantizedWeight | StackedWeight
+Weight = Part | StackedWeight
 
 
-def stack(parts: Sequence[Tensor | QuantizedWeight], *, copy_below: int = 1 << 20) -> Weight:
-    """One weight from several: small ones on the CPU, and all elsewhere, are copied into one."""
+def stack(parts: Sequence[Part], *, copy_below: int = 1 << 20) -> Weight:
+    """One weight from several: small plain ones on the CPU, and all plain ones elsewhere (also
+    behind quantised ones), are copied into one."""
     if len(parts) == 1:
         return parts[0]
     tensors = [part for part in parts if isinstance(part, Tensor)]
@@ -80,6 +85,10 @@ def stack(parts: Sequence[Tensor | QuantizedWeight], *, copy_below: int = 1 << 2
         small = sum(part.numel() for part in tensors) < copy_below
         if small or tensors[0].device.type != "cpu":
             return torch.cat(tensors)
+    first = len(parts) - len(tensors)
+    behind = all(isinstance(part, Tensor) for part in parts[first:])
+    if len(tensors) > 1 and behind and tensors[0].device.type != "cpu":
+        parts = [*parts[:first], torch.cat(tensors)]
     return StackedWeight(tuple(parts))
 
 
@@ -168,8 +177,8 @@ def _rounded(values: Tensor, scale: Tensor, bits: int) -> Tensor:
     return (values * by).round().clamp(low, high)
 
 
-def dequantize(weight: QuantizedWeight) -> Tensor:
-    """The matrix ``[outputs, inputs]`` in float32."""
+def _integers(weight: QuantizedWeight) -> Tensor:
+    """The integers ``[outputs, inputs]``, those that fill the last block included; int16."""
     blocks, inputs = weight.data.shape[0], weight.inputs
     runs = weight.data.reshape(blocks, -1, BLOCK, 4).to(torch.int16)
     if weight.bits == 8:
@@ -177,9 +186,39 @@ def dequantize(weight: QuantizedWeight) -> Tensor:
     else:
         integers = torch.stack([(runs & 15) - 8, (runs >> 4) - 8], dim=2)
         integers = integers.reshape(blocks, -1, BLOCK, 4)
-    rows = integers.transpose(1, 2).reshape(blocks * BLOCK, inputs // weight.group, weight.group)
-    scales = weight.scales.float().transpose(1, 2).reshape(blocks * BLOCK, -1, 1)
-    return (rows * scales).reshape(blocks * BLOCK, inputs)[: weight.outputs]
+    return integers.transpose(1, 2).reshape(blocks * BLOCK, inputs)
+
+
+def _scales(weight: QuantizedWeight) -> Tensor:
+    """The scales ``[outputs, groups]``, in bfloat16."""
+    return weight.scales.transpose(1, 2).reshape(-1, weight.inputs // weight.group)
+
+
+def dequantize(weight: QuantizedWeight) -> Tensor:
+    """The matrix ``[outputs, inputs]`` in float32."""
+    rows = _integers(weight).reshape(-1, weight.inputs // weight.group, weight.group)
+    scaled = rows * _scales(weight).float().unsqueeze(-1)
+    return scaled.reshape(-1, weight.inputs)[: weight.outputs]
+
+
+def packed(weight: QuantizedWeight, device: torch.device, *, at_once: int = 256) -> PackedWeight:
+    """The same numbers in the layout of the device kernels, on ``device``.
+
+    ``at_once`` blocks are turned at a time, so that little more than the result is in memory.
+    """
+    kind: Kind = "int4" if weight.bits == 4 else "int8"
+    parts = []
+    for first in range(0, weight.data.shape[0], at_once):
+        data = weight.data[first : first + at_once].to(device)
+        scales = weight.scales[first : first + at_once].to(device)
+        outputs = min(len(data) * BLOCK, weight.outputs - first * BLOCK)
+        own = QuantizedWeight(weight.bits, weight.group, outputs, weight.inputs, data, scales)
+        integers, by = _integers(own)[:outputs], _scales(own)[:outputs]
+        parts.append(pack_integers(integers, by, kind, weight.group))
+    if len(parts) == 1:
+        return parts[0]
+    whole = (torch.cat([part.data for part in parts]), torch.cat([part.scales for part in parts]))
+    return PackedWeight(kind, *whole, weight.group)
 
 
 def plain(weight: Weight, dtype: torch.dtype) -> Tensor:
@@ -188,4 +227,6 @@ def plain(weight: Weight, dtype: torch.dtype) -> Tensor:
         return torch.cat([plain(part, dtype) for part in weight.parts])
     if isinstance(weight, QuantizedWeight):
         return dequantize(weight).to(dtype)
+    if isinstance(weight, PackedWeight):
+        return unpack(weight).to(dtype)
     return weight.to(dtype)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kernels.backend import KernelError
-from kernels.linear.formats import QuantizedWeight, StackedWeight, Weight
+from kernels.linear.formats import Part, QuantizedWeight, StackedWeight, Weight
 from kernels.native import Native
 
 _FORMATS = {torch.float32: 0, torch.bfloat16: 1}
@@ -40,7 +40,7 @@ def matrices(weight: Weight) -> list[Matrix]:
     The tensors must outlive it. Raises ``KernelError``.
     """
     if isinstance(weight, StackedWeight):
-        groups: list[list[Tensor | QuantizedWeight]] = []
+        groups: list[list[Part]] = []
         for part in weight.parts:
             joins = groups and isinstance(part, Tensor) and isinstance(groups[-1][0], Tensor)
             if joins and len(groups[-1]) < _PARTS:
@@ -51,13 +51,15 @@ def matrices(weight: Weight) -> list[Matrix]:
     return [_matrix([weight])]
 
 
-def _matrix(parts: Sequence[Tensor | QuantizedWeight]) -> Matrix:
+def _matrix(parts: Sequence[Part]) -> Matrix:
     first = parts[0]
     if isinstance(first, QuantizedWeight):
         tensors = [first.data]
         made = Matrix(2 if first.bits == 8 else 3, first.inputs, first.group, 1)
         made.rows[0] = first.outputs
         made.scales = first.scales.data_ptr()
+    elif not isinstance(first, Tensor):
+        raise KernelError("the compiled path takes no weights in the layouts of the device kernels")
     else:
         tensors = [part for part in parts if isinstance(part, Tensor)]
         if first.dtype not in _FORMATS or any(t.dtype != first.dtype for t in tensors):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.linear.formats import QuantizedWeight, StackedWeight, Weight, dequantize
+from kernels.quantized_linear.reference import PackedWeight, quantized_linear
 
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
@@ -19,4 +20,6 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
         return torch.cat([linear(x, part) for part in weight.parts], dim=-1)
     if isinstance(weight, QuantizedWeight):
         return F.linear(x.float(), dequantize(weight)).to(x.dtype)
+    if isinstance(weight, PackedWeight):
+        return quantized_linear(x, weight)
     return F.linear(x, weight)

@@ -1,7 +1,8 @@
 """Weights in 4 or 8 bits with the layouts that the device kernels read, and their product.
 
-Groups of 128 inputs of one output share a scale (int4 and int8, symmetric); blocks of 128 outputs
-by 128 inputs do in fp8 (e4m3), as in the block-scaled checkpoints. Activations stay as they are.
+Groups of 128 inputs of one output (or 64 or 32) share a scale in int4 and int8, symmetric; blocks
+of 128 outputs by 128 inputs do in fp8 (e4m3), as in the block-scaled checkpoints. Activations stay
+as they are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from kernels.backend import KernelError
 Kind = Literal["int4", "int8", "fp8"]
 
 GROUP = 128
+GROUPS = (128, 64, 32)
+"""Sizes of a group that the kernels take."""
 _FP8_MOST = 448.0
 
 
@@ -26,13 +29,20 @@ class PackedWeight:
 
     ``data`` is ``[outputs, inputs]``: int8, or the bits of e4m3 numbers as uint8. For int4 it is
     uint8 ``[outputs, inputs / 2]``: byte ``j`` of a group's 64 holds input ``j`` in its low half
-    and input ``64 + j`` in its high half, each plus 8. ``scales`` are ``[outputs, inputs / 128]``,
-    for fp8 ``[outputs / 128, inputs / 128]`` rounded up.
+    and input ``64 + j`` in its high half, each plus 8 (of smaller groups, the same by halves).
+    ``scales`` are ``[outputs, inputs / group]``, for fp8 ``[outputs / 128, inputs / 128]`` rounded
+    up, where ``group`` is always 128.
     """
 
     kind: Kind
     data: Tensor
     scales: Tensor
+    group: int = GROUP
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the matrix."""
+        return torch.Size((self.outputs, self.inputs))
 
     @property
     def outputs(self) -> int:
@@ -50,26 +60,28 @@ class PackedWeight:
         return self.data.nbytes + self.scales.nbytes
 
 
-def pack_integers(integers: Tensor, scales: Tensor, kind: Kind) -> PackedWeight:
+def pack_integers(integers: Tensor, scales: Tensor, kind: Kind, group: int = GROUP) -> PackedWeight:
     """From ``integers [outputs, inputs]`` (-8 to 7, or -128 to 127) and ``scales [outputs,
-    groups]``, where ``groups`` may be fewer than ``inputs / 128`` if it divides that."""
+    groups]``, where ``groups`` may be fewer than ``inputs / group`` if it divides that; ``group``
+    is 128, 64 or 32."""
     outputs, inputs = integers.shape
-    if inputs % GROUP:
+    if group not in GROUPS or inputs % group:
         raise KernelError(
-            f"quantized_linear: groups of {GROUP} do not divide {inputs} inputs; keep this weight"
+            f"quantized_linear: groups of {group} do not divide {inputs} inputs; keep this weight"
             " in bfloat16"
         )
-    groups = inputs // GROUP
+    groups = inputs // group
     if groups % scales.shape[1]:
         raise KernelError(
             f"quantized_linear: {scales.shape[1]} scales do not spread over {groups} groups of"
-            f" {GROUP}; keep this weight in bfloat16"
+            f" {group}; keep this weight in bfloat16"
         )
     scales = scales.repeat_interleave(groups // scales.shape[1], dim=1).contiguous()
     if kind == "int8":
-        return PackedWeight(kind, integers.to(torch.int8).contiguous(), scales)
-    low, high = (integers.to(torch.int16) + 8).reshape(outputs, groups, 2, GROUP // 2).unbind(2)
-    return PackedWeight(kind, (low | high << 4).to(torch.uint8).reshape(outputs, -1), scales)
+        return PackedWeight(kind, integers.to(torch.int8).contiguous(), scales, group)
+    low, high = (integers.to(torch.int16) + 8).reshape(outputs, groups, 2, group // 2).unbind(2)
+    data = (low | high << 4).to(torch.uint8).reshape(outputs, -1)
+    return PackedWeight(kind, data, scales, group)
 
 
 def pack(weight: Tensor, kind: Kind) -> PackedWeight:
@@ -96,7 +108,7 @@ def pack(weight: Tensor, kind: Kind) -> PackedWeight:
 
 def unpack(weight: PackedWeight) -> Tensor:
     """The matrix ``[outputs, inputs]`` in float32."""
-    outputs, groups = weight.outputs, weight.inputs // GROUP
+    outputs, groups = weight.outputs, weight.inputs // weight.group
     scales = weight.scales.float()
     if weight.kind == "fp8":
         numbers = weight.data.view(torch.float8_e4m3fn).float()
@@ -104,9 +116,9 @@ def unpack(weight: PackedWeight) -> Tensor:
     elif weight.kind == "int8":
         numbers = weight.data.float()
     else:
-        halves = weight.data.reshape(outputs, groups, 1, GROUP // 2).to(torch.int16)
+        halves = weight.data.reshape(outputs, groups, 1, weight.group // 2).to(torch.int16)
         numbers = (torch.cat([halves & 15, halves >> 4], dim=2) - 8).float()
-    numbers = numbers.reshape(outputs, groups, GROUP)
+    numbers = numbers.reshape(outputs, groups, weight.group)
     return (numbers * scales[..., None]).reshape(outputs, weight.inputs)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernels import backend
 from kernels.backend import KernelError, interpreting
-from kernels.quantized_linear.reference import GROUP, PackedWeight
+from kernels.quantized_linear.reference import PackedWeight
 
 _AT_ONCE = 4
 """Groups that a matrix-vector program reads together."""
@@ -92,6 +92,7 @@ def _matrix(
     outputs,
     groups,
     x_stride,
+    out_stride,
     INT4: tl.constexpr,
     FP8: tl.constexpr,
     ROWS: tl.constexpr,
@@ -129,7 +130,7 @@ def _matrix(
         total += product * scale[None, :]
     if FP8:
         total *= 256.0
-    at = row.to(tl.int64)[:, None] * outputs + column[None, :]
+    at = row.to(tl.int64)[:, None] * out_stride + column[None, :]
     mask = (row < rows)[:, None] & (column < outputs)[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=mask)
 
@@ -139,25 +140,28 @@ def _tiles(device: torch.device, rows: int, wide: bool) -> tuple[int, int, int, 
     if rows <= 16 or wide:
         return 16, 32, 4, 1 if wide else 3
     if rows <= 64:
-        return 64, 64, 4, 2
+        return 64, 64, 4, 3
     # Only there do 128 columns fit the registers.
     return (128, 128, 8, 2) if backend.capability(device) == 90 else (128, 64, 8, 2)
 
 
-def quantized_linear(x: Tensor, weight: PackedWeight) -> Tensor:
-    """As ``reference.quantized_linear``."""
+def quantized_linear(x: Tensor, weight: PackedWeight, *, out: Tensor | None = None) -> Tensor:
+    """As ``reference.quantized_linear``. ``out [rows, outputs]``, whose rows may lie apart, is
+    written in place of a new tensor. Reads nothing on the host, so it can be captured in a CUDA
+    graph."""
     if x.shape[-1] != weight.inputs:
         raise KernelError(
             f"quantized_linear: {x.shape[-1]} inputs do not fit a weight of {weight.inputs}"
         )
-    outputs, groups = weight.outputs, weight.inputs // GROUP
-    out = x.new_empty(*x.shape[:-1], outputs)
+    outputs, groups = weight.outputs, weight.inputs // weight.group
+    result = x.new_empty(*x.shape[:-1], outputs) if out is None else out
     if x.numel() == 0 or outputs == 0:
-        return out
+        return result
     flat = x.reshape(-1, weight.inputs)
     flat = flat if flat.stride(1) == 1 else flat.contiguous()
     rows, wide = flat.shape[0], x.dtype == torch.float32
-    kind = {"INT4": weight.kind == "int4", "FP8": weight.kind == "fp8", "GROUP": GROUP}
+    group = weight.group
+    kind = {"INT4": weight.kind == "int4", "FP8": weight.kind == "fp8", "GROUP": group}
     if rows == 1:
         # Few rows a program where the weight has few: enough programs to fill the device.
         per_program = 4 if outputs <= 4096 else 8
@@ -165,7 +169,7 @@ def quantized_linear(x: Tensor, weight: PackedWeight) -> Tensor:
             flat,
             weight.data,
             weight.scales,
-            out,
+            result,
             outputs,
             groups,
             ROWS=per_program,
@@ -173,23 +177,24 @@ def quantized_linear(x: Tensor, weight: PackedWeight) -> Tensor:
             num_warps=4,
             **kind,
         )
-        return out
+        return result
     tile, columns, warps, stages = _tiles(x.device, rows, wide)
     _matrix[(triton.cdiv(rows, tile), triton.cdiv(outputs, columns))](
         flat,
         weight.data,
         weight.scales,
-        out,
+        result,
         rows,
         outputs,
         groups,
         flat.stride(0),
+        result.stride(-2),
         ROWS=tile,
         COLUMNS=columns,
-        HALF=GROUP // 2,
+        HALF=group // 2,
         DOT=tl.float32 if wide or interpreting() else tl.bfloat16,
         num_warps=warps,
         num_stages=stages,
         **kind,
     )
-    return out
+    return result

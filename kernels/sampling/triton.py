@@ -121,7 +121,7 @@ def sample_batch_at(
             count,
             COUNT=power_of_two(count),
             KEPT=kept,
-            num_warps=8,
+            num_warps=16,
         )
     return ids
 

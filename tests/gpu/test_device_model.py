@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from kernels.backend import KernelError, interpreting
+from kernels.linear import Weight, packed, plain, quantize
+from kernels.quantized_linear import PackedWeight
+from kernels.sampling import sample_batch
 from model.config import ModelConfig
 from model.device import DeviceModel, StepInputs, why_not
 from model.hybrid import HybridModel, HybridNetwork
-from model.network import Work
+from model.network import State, Work
 from model.passes import Pass
+from model.quantize import groups
 from model.weights import tensor_shapes
 from tests.gpu.comparing import close
 
@@ -109,6 +113,123 @@ def test_a_captured_step_equals_the_same_step_launched(model: HybridModel) -> No
             out.append(logits)
         works[graphs] = torch.stack([one for one in out if one is not None])
     assert torch.equal(works[True], works[False])
+
+
+def follow(network: HybridNetwork, chunks: tuple[int, ...], steps: int) -> list[torch.Tensor]:
+    """Logits of a prompt in chunks and an odd end, of a fork, and of steps of both at once."""
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(0, 64, (80,), generator=generator).tolist()
+    state: State = network.new_state()
+    for chunk in chunks:
+        [(_, state)] = network.run([Work(ids[:chunk], state, logits=False)])
+    [(first, one)] = network.run([Work(ids[77:80], state, logits=True)])
+    [(second, other)] = network.run([Work(ids[3:7], state, logits=True)])
+    out = [first, second]
+    for token in range(steps):
+        results = network.run([Work([token], at, logits=True) for at in (one, other)])
+        (third, one), (fourth, other) = results
+        out += [third, fourth]
+    # From the snapshot once more: nothing that ran since has touched it.
+    [(again, _)] = network.run([Work(ids[77:80], state, logits=True)])
+    assert first is not None and again is not None
+    assert torch.equal(again, first)
+    return [one for one in out if one is not None]
+
+
+def test_chunks_forks_and_snapshots(model: HybridModel) -> None:
+    plain_network, fast = networks(model)
+    runs = [follow(network, (64, 13), 2) for network in (fast, plain_network)]
+    for got, expected in zip(*runs, strict=True):
+        close(got, expected, float32=1e-3)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_packed_weights(device: torch.device, bits: int) -> None:
+    """The network of packed weights against the same numbers as plain matrices in torch."""
+    config = replace(CONFIG, hidden_size=64, intermediate_size=96)
+    torch.manual_seed(bits)
+    tensors = {
+        name: (torch.randn(shape) * shape[-1] ** -0.5).to(device)
+        for name, shape in tensor_shapes(config).items()
+    }
+    with torch.inference_mode():
+        made = {
+            names[0]: quantize(torch.cat([tensors[name] for name in names]).cpu(), bits)
+            for names in groups(config)
+        }
+        small = {name: packed(weight, device, at_once=2) for name, weight in made.items()}
+        wide = {name: plain(weight, torch.float32).to(device) for name, weight in made.items()}
+        rest = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if name == "embed_tokens.weight" or not any(name in names for names in groups(config))
+        }
+        fast = HybridModel.build(config, rest, torch.float32, small)
+        slow = HybridModel.build(config, rest, torch.float32, wide)
+    for name, weight in made.items():
+        assert torch.equal(plain(small[name], torch.float32).cpu(), plain(weight, torch.float32))
+    # Nothing but the packed form is held: bits for a number, a scale of two bytes for a group.
+    held = [part for weight in products(fast) for part in getattr(weight, "parts", (weight,))]
+    assert sum(isinstance(part, PackedWeight) for part in held) == len(made)
+    for part in held:
+        if isinstance(part, PackedWeight):
+            numbers = part.outputs * part.inputs
+            assert part.nbytes == numbers * bits // 8 + 2 * numbers // part.group
+        else:
+            assert part.shape[0] <= 2 * config.linear_num_value_heads, "only the gates' inputs"
+    compiled = HybridNetwork(fast, fingerprint="x", compiled=DeviceModel(fast))
+    got = follow(compiled, (9,), 1)
+    expected = follow(HybridNetwork(slow, fingerprint="x"), (9,), 1)
+    for one, other in zip(got, expected, strict=True):
+        close(one, other, float32=1e-3)
+
+
+def products(model: HybridModel) -> list[Weight]:
+    """All matrices of the layers and the head."""
+    found = [model.head]
+    for block in model.blocks:
+        mixer, ff = block.mixer, block.feed_forward
+        found += [mixer.in_proj, getattr(mixer, "o_proj", None) or mixer.out_proj]
+        found += [ff.gate_up, ff.down]
+    return found
+
+
+def test_tokens_are_drawn_without_the_host(model: HybridModel) -> None:
+    """Ids go from the sampling kernel into the next step, as tensors of the device alone."""
+    from kernels.sampling.triton import options_of, sample_batch_at
+
+    plain_network, fast = networks(model)
+    assert isinstance(fast.compiled, DeviceModel)
+    layout = fast.layout
+    options = options_of([0.7, 0.0], [20, 0], [0.9, 1.0], [0.0, 0.0]).to(layout.device)
+    uniform = torch.tensor([0.3, 0.3], device=layout.device)
+    with torch.inference_mode(), layout.memory.passing():
+        states = [fast.new_state(), fast.new_state()]
+        ids = torch.tensor([[5], [9]], device=layout.device)
+        drawn = [ids]
+        for _ in range(3):
+            running = Pass(layout, CONFIG.layer_types, states, 1)
+            hidden = fast.compiled.hidden(ids, running)
+            ids = sample_batch_at(fast.compiled.logits(hidden[:, -1]), uniform, options)[:, None]
+            states = list(running.states())
+            drawn.append(ids)
+    # The same, each token by way of the host.
+    for row in range(2):
+        state: State = plain_network.new_state()
+        for step in range(3):
+            [(logits, state)] = plain_network.run(
+                [Work([int(drawn[step][row])], state, logits=True)]
+            )
+            assert logits is not None
+            expected = sample_batch(
+                logits[None],
+                uniform[row : row + 1],
+                temperature=[0.7, 0.0][row : row + 1],
+                top_k=[20, 0][row : row + 1],
+                top_p=[0.9, 1.0][row : row + 1],
+                min_p=[0.0],
+            )
+            assert int(expected[0]) == int(drawn[step + 1][row])
 
 
 def test_what_cannot_run_says_why(model: HybridModel) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.backend import KernelError
-from kernels.quantized_linear import PackedWeight, pack, quantized_linear
+from kernels.quantized_linear import PackedWeight, pack, pack_integers, quantized_linear
 from kernels.quantized_linear.reference import Kind
 from tests.gpu.comparing import CALM, close, randn
 
@@ -54,6 +54,24 @@ def test_every_number_of_e4m3(device: torch.device, rows: int) -> None:
     x[:, 5] = 1
     got = quantized_linear(x, weight, backend="triton")
     assert torch.equal(got[0].cpu(), bits.view(torch.float8_e4m3fn).float())
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+@pytest.mark.parametrize("group", [32, 64])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_smaller_groups_into_part_of_a_result(
+    device: torch.device, kind: Kind, group: int, rows: int
+) -> None:
+    from kernels.quantized_linear.triton import quantized_linear as into
+
+    integers = torch.randint(-8, 8, (20, 3 * group), generator=torch.Generator().manual_seed(1))
+    made = pack_integers(integers, randn(2, 20, 3, dtype=torch.bfloat16), kind, group)
+    weight = PackedWeight(kind, made.data.to(device), made.scales.to(device), group)
+    x = randn(3, rows, 3 * group, device=device)
+    wide = torch.full((rows, 30), 7.0, device=device)
+    into(x, weight, out=wide[:, 4:24])
+    close(wide[:, 4:24].contiguous(), quantized_linear(x, weight))
+    assert (wide[:, :4] == 7).all() and (wide[:, 24:] == 7).all()
 
 
 def test_an_input_that_does_not_fit_is_refused(device: torch.device) -> None:

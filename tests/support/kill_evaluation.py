@@ -64,6 +64,8 @@ def left(folder: Path) -> dict[str, Any]:
         for key in ("seconds", "session", "tries"):
             data.pop(key)
         usage = {k: v for k, v in result.usage.items() if not k.endswith("_s")}
+        # How much is drafted depends on what passes cost.
+        del usage["drafted_tokens"], usage["accepted_tokens"]
         # The system prompt is prefilled by whoever comes first, and shared by the rest.
         usage["prefilled_tokens"] += usage.pop("shared_tokens")
         data["usage"] = usage

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from model.cache import HybridState
 from model.engine import Engine
 from model.hybrid import HybridNetwork
 from model.sampling import SamplingParams
 from model.session import Session, Snapshot
+from model.trail import HybridTrail, settle
 
 PARAMS = (
     SamplingParams(temperature=0.0),
@@ -249,12 +249,15 @@ class Soak:
     def _accounted(self) -> None:
         network = self.engine.network
         assert isinstance(network, HybridNetwork)
-        states = [live.session.snapshot().state for live in self.lives]
-        states += [point[0].state for live in self.lives for point in live.points]
+        held = [live.session.snapshot() for live in self.lives]
+        held += [point[0] for live in self.lives for point in live.points]
         blocks = set()
-        for state in states:
-            assert isinstance(state, HybridState)
+        for each in held:
+            state, ahead = settle(each.state), each.point.ahead
             blocks |= {page.block for page in state.pages} | ({state.slot} - {None})
+            if ahead is not None:
+                assert isinstance(ahead.trail, HybridTrail)
+                blocks |= ahead.trail.blocks()
         memory = network.layout.memory
         assert memory.limit is None or memory.used <= memory.limit
         assert memory.used + memory.parked_bytes == sum(block.size for block in blocks if block)

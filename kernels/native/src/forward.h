@@ -28,6 +28,10 @@ struct Batch {
     char* const* pages; // [sequences][max_pages]
     float *x, *hidden;
     char* scratch;
+    // Null, or where the input projections of the DeltaNet layers are kept for `replay`:
+    // [delta_layers][trail_rows][delta_width], rows as in x.
+    float* trail;
+    int64_t trail_rows;
 };
 
 struct Arena {
@@ -131,13 +135,14 @@ static void input_projection(Run& run, const Layer& layer, float* out, int64_t l
     multiply_normed(run, layer.in_proj, layer.in_proj[1].parts ? 2 : 1, out, ldc);
 }
 
-static void delta_layer(Run& run, const Layer& layer, int64_t index) {
+// The convolution and the delta rule over projected rows, and the states after them.
+static __attribute__((noinline)) void delta_mix(Run& run, const Layer& layer, int64_t index,
+                                                const float* proj) {
     const Model& m = run.m;
     const Batch& b = run.b;
     int64_t ld = delta_width(m), ch = channels(m), dv = m.value_heads * m.value_dim;
     int64_t state = m.value_heads * m.key_dim * m.value_dim, size = m.bf16 ? 2 : 4;
-    float *proj = run.w.wide, *mixed = run.w.mixed, *out = run.w.out, *gates = run.w.gates;
-    input_projection(run, layer, proj, ld);
+    float *mixed = run.w.mixed, *out = run.w.out, *gates = run.w.gates;
     auto conv_of = [&](int64_t s) -> Conv {
         int64_t at = index * (m.width - 1) * ch * size;
         return {proj + run.w.first[s] * ld, ld, b.time[s], ch, m.width, layer.conv,
@@ -168,6 +173,15 @@ static void delta_layer(Run& run, const Layer& layer, int64_t index) {
                      state * m.delta_layers * 4 > LARGE};
         delta_rule(head, b.time[s] <= STEPS, run.w.local + thread * run.local);
     });
+}
+
+static void delta_layer(Run& run, const Layer& layer, int64_t index) {
+    const Model& m = run.m;
+    int64_t ld = delta_width(m), ch = channels(m), dv = m.value_heads * m.value_dim;
+    float *out = run.w.out, *proj = run.w.wide;
+    if (run.b.trail) proj = run.b.trail + index * run.b.trail_rows * ld;
+    input_projection(run, layer, proj, ld);
+    delta_mix(run, layer, index, proj);
     Prepared p = room(layer.out_proj, run.rows, run.w.prepared);
     parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
         float* o = out + r * dv;
@@ -180,7 +194,7 @@ static void delta_layer(Run& run, const Layer& layer, int64_t index) {
         }
         prepare_row(p, r, o);
     });
-    multiply_into(run, layer.out_proj, p, b.x, m.hidden, true);
+    multiply_into(run, layer.out_proj, p, run.b.x, m.hidden, true);
 }
 
 // Normalises a head, turns its first `rotary` dimensions, and scales it.

@@ -1,6 +1,6 @@
 // What Python calls. Compiled once for each level of instructions (see kernels/native/build.py);
 // every function is free of state and may run in several threads at once.
-#include "forward.h"
+#include "replay.h"
 #include "quantize.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -36,6 +36,7 @@ EXPORT void tenuto_product(const Matrix* m, const float* x, int64_t rows, float*
 
 EXPORT int64_t tenuto_forward_scratch(const Model* m, const Batch* b) { return forward_scratch(*m, *b); }
 EXPORT void tenuto_forward(const Model* m, const Batch* b) { forward(*m, *b); }
+EXPORT void tenuto_replay(const Model* m, const Batch* b) { replay(*m, *b); }
 
 // The gated delta rule; arrays as in kernels.gated_delta_rule, float32 and contiguous.
 EXPORT int64_t tenuto_delta_scratch(int64_t key_dim, int64_t value_dim, int64_t threads) {

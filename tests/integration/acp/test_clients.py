@@ -79,9 +79,8 @@ def _request(method: str, params: dict[str, Any]) -> dict[str, Any]:
 def _update(update: dict[str, Any]) -> dict[str, Any] | None:
     kind = update["sessionUpdate"]
     if kind in CHUNKS:
-        if update["content"]["text"] == OPENING:
-            return None  # said on a busy machine alone
-        return {"update": kind, "text": update["content"]["text"]}
+        text = update["content"]["text"].replace(OPENING, "")  # said on a busy machine alone
+        return {"update": kind, "text": text} if text else None
     if kind == "available_commands_update":
         return None  # at the same time as the client's first prompt
     if kind == "tool_call_update" and not {"title", "status"} & update.keys():

@@ -160,3 +160,14 @@ def test_a_repair_that_would_write_outside_its_repository_is_refused(
     row = {"instance_id": "a", "issue": "i", "module": "m", "test_path": "t.py", "test": "t"}
     with pytest.raises(DatasetError, match="row 1: its path leads out"):
         Repair().load(write(tmp_path / "a.jsonl", row | {"path": path}))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("SUITE = 5", "has no load"), ("raise SystemExit(3)", "cannot be loaded: 3")],
+)
+def test_a_file_that_holds_no_suite_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(DatasetError, match=told):
+        find_suite(str(file))

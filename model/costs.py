@@ -1,0 +1,44 @@
+"""What a decode pass costs, by its rows: measured as it goes along."""
+
+from __future__ import annotations
+
+_FORGET = 0.97
+_PRIOR_SHARE = 0.1
+_PRIOR_WEIGHT = 2.0
+_OUTLIER = 2.0
+
+
+class PassCosts:
+    """A line through the times of the last passes: seconds by rows.
+
+    Reading the weights, which all rows share, is the constant; what each row adds is the slope.
+    Until wider passes have been seen a row counts as a tenth of the first one. Old passes fade, and
+    one that took unusually long counts no more than twice what was expected.
+    """
+
+    def __init__(self) -> None:
+        self._weight = self._rows = self._squares = 0.0
+        self._seconds = self._products = 0.0
+        self._constant = self._slope = 0.0
+
+    def note(self, rows: int, seconds: float) -> None:
+        """A pass of ``rows`` took ``seconds``."""
+        if self._weight:
+            seconds = min(seconds, _OUTLIER * self.seconds(rows))
+        self._weight = self._weight * _FORGET + 1
+        self._rows = self._rows * _FORGET + rows
+        self._squares = self._squares * _FORGET + rows * rows
+        self._seconds = self._seconds * _FORGET + seconds
+        self._products = self._products * _FORGET + rows * seconds
+        mean, mean_s = self._rows / self._weight, self._seconds / self._weight
+        spread = self._squares - self._rows * mean
+        together = self._products - self._rows * mean_s
+        # The slope that is assumed counts as a pass or two a row away from the mean.
+        assumed = _PRIOR_SHARE * mean_s / (1 + _PRIOR_SHARE * (mean - 1))
+        slope = (together + _PRIOR_WEIGHT * assumed) / (spread + _PRIOR_WEIGHT)
+        self._slope = max(slope, 0.0)
+        self._constant = mean_s - self._slope * mean
+
+    def seconds(self, rows: int) -> float:
+        """What a pass of ``rows`` will take; 0 before the first."""
+        return max(self._constant + self._slope * rows, 0.0)
