@@ -174,7 +174,7 @@ def test_the_person_types_while_they_are_asked(serve, script, buggy_repo, line, 
     serve(test, repair[2], script.turn(content="Done."))
 
 
-def test_always_holds_until_the_session_is_closed(serve, script, buggy_repo) -> None:
+def test_always_holds_when_the_session_is_closed_and_loaded(serve, script, buggy_repo) -> None:
     run = script.turn(script.call("run_shell_command", command="python3 test_calc.py"))
 
     async def test(client: RawClient) -> None:
@@ -188,6 +188,9 @@ def test_always_holds_until_the_session_is_closed(serve, script, buggy_repo) -> 
         await client.request("session/close", sessionId=session)
         await client.request("session/load", sessionId=session, **where)
         await client.prompt(session, "run it")
+        assert len(client.asked) == 1
+        other = await client.new(buggy_repo)
+        await client.prompt(other, "run it")
         assert len(client.asked) == 2
 
     serve(test, *[run, script.turn(content="It ran.")] * 3)
