@@ -7,16 +7,17 @@ stays is the script's. Which one a sampled or greedy token is depends on the pro
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 
 def force(turns: list[str]) -> None:
     """Turn n of ``turns`` follows the n-th generation prompt of a session of the embedded model."""
+    import model.session as sessions
     from model import hub
     from model.session import Session, TokenEvent
     from model.tokenizer import Tokenizer
@@ -25,18 +26,22 @@ def force(turns: list[str]) -> None:
     start = tuple(tokenizer.encode_markup("<|im_start|>assistant"))
     opening = tuple(tokenizer.encode_markup("<|im_start|>assistant\n<think>\n"))
     script = [tokenizer.encode_markup(turn + "<|im_end|>") for turn in turns]
-    sample = Session._step
+    sample, choose = Session._step, sessions.choose
+    here = threading.local()
 
-    def step(self: Session, params: Any) -> TokenEvent:
-        before, ids = self._at.ids, self.ids
-        event = sample(self, params)
+    def step(self: Session, *arguments: Any) -> TokenEvent:
+        here.ids = self.ids
+        return sample(self, *arguments)
+
+    def forced(*arguments: Any) -> tuple[int, float]:
+        ids = here.ids
         begins = [at for at in range(len(ids)) if ids[at : at + len(start)] == start]
         turn = script[min(len(begins), len(script)) - 1]
         token = turn[min(len(ids) - begins[-1] - len(opening), len(turn) - 1)]
-        self._at = dataclasses.replace(self._at, ids=before.extended([token]))
-        return TokenEvent(token, event.logprob)
+        return token, choose(*arguments)[1]
 
     Session._step = step  # type: ignore[method-assign]
+    sessions.choose = forced  # type: ignore[assignment]
 
 
 def main() -> None:
