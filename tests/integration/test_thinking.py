@@ -11,14 +11,17 @@ import dataclasses
 import pytest
 import torch
 
+from agent.begin import Beginning
 from agent.config import Settings
+from agent.conversation import Conversation
 from agent.history import history_of
 from agent.loading import load_model
 from agent.resume import resume, stored_settings
 from agent.rewind import fork, rewind
 from agent.solve import solve
-from agent.trajectory import read_records
+from agent.trajectory import message_from_json, read_records
 from agent.types import Task
+from agent.warm import WarmCache
 from model.session import Session
 
 FIELDS = {"sandbox": "bubblewrap", "max_steps": 1, "max_turn_tokens": 40, "temperature": 1.0}
@@ -97,7 +100,7 @@ def test_dropping_equals_a_session_that_never_had_the_reasoning(scene) -> None:
     said = len(report.result.steps[-1].token_ids)
     start = scene.model.chat.turn_cut(first_prompt(scene, name))
     assert start <= prompt["at"]
-    cuts = [shared_cut(scene, name), start, scene.model.chat.turn_cut(whole), len(whole)]
+    cuts = [*shared_cuts(scene, name), start, scene.model.chat.turn_cut(whole), len(whole)]
     cuts += range(len(whole) + 1, len(whole) + said)
     dropped = logits(scene.session(name))
     assert torch.equal(dropped, scene.rebuilt(name, sorted(set(cuts))))
@@ -151,11 +154,15 @@ def first_prompt(scene: Scene, name: str) -> list[int]:
     return next(r["ids"] for r in scene.records(name) if r["type"] == "prompt")
 
 
-def shared_cut(scene: Scene, name: str) -> int:
-    """Where the beginning ends that other tasks share."""
-    ids = first_prompt(scene, name)
-    last = scene.model.chat.turn_cut(ids)
-    return scene.model.chat.turn_cut(ids[: last - 1])
+def shared_cuts(scene: Scene, name: str) -> list[int]:
+    """Where the beginnings end that other tasks share."""
+    prompt = next(r for r in scene.records(name) if r["type"] == "prompt")
+    engine, chat = scene.model.engine, scene.model.chat
+    fresh = Conversation(engine.session(), chat, scene_tools(scene), engine.generation)
+    messages = [message_from_json(message) for message in prompt["messages"]]
+    cuts = Beginning(scene.model, WarmCache(engine, 0), 0).cuts(fresh, messages, prompt["ids"])
+    assert cuts
+    return cuts
 
 
 def scene_tools(scene: Scene):
