@@ -84,13 +84,16 @@ class Beginning:
         for number, cut in enumerate(cuts):
             if cut <= conversation.tokens:
                 continue
+            before = conversation.tokens
             try:
-                heard = conversation.hear(ids[conversation.tokens : cut])
+                heard = conversation.hear(ids[before:cut])
             except ModelError:
                 heard = False
             if not heard:
                 conversation.adopt(self.model.engine.session(seed=self.seed))
                 return None
+            # One prompt in pieces: what the piece before left is not a second use of it.
+            conversation.session.carry(Usage(reused_tokens=-before))
             self.warm.keep(conversation.session, cuts[: number + 1])
             reached(conversation.session)
         return Opening(ids[conversation.tokens :], ids)
