@@ -61,7 +61,12 @@ def left(folder: Path) -> dict[str, Any]:
     found = {}
     for (name, attempt), result in run.results().items():
         data = {key: value for key, value in result.as_dict().items() if key not in TIMED}
-        data["usage"] = {k: v for k, v in result.usage.items() if not k.endswith("_s")}
+        usage = {k: v for k, v in result.usage.items() if not k.endswith("_s")}
+        # How much is drafted depends on what passes cost.
+        del usage["drafted_tokens"], usage["accepted_tokens"]
+        # What all prompts begin with is prefilled by whoever comes first, and shared by the rest.
+        usage["prefilled_tokens"] += usage.pop("shared_tokens")
+        data["usage"] = usage
         data["ids"] = session_ids(run.attempt(name, attempt) / "trajectory.jsonl")
         found[f"{name}/{attempt}"] = data
     return {"results": found, "preds": json.loads((folder / "preds.json").read_text())}
