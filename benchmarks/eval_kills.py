@@ -26,16 +26,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agent.trajectory import session_ids  # noqa: E402
 from benchmarks.recording import machine, record  # noqa: E402
-from evals.rundir import RunFolder  # noqa: E402
 from sandboxes.docker import OWNER_LABEL  # noqa: E402
 from sandboxes.engine import connect  # noqa: E402
 from sandboxes.paths import Owner  # noqa: E402
 from tests.support.evaluation import write_tasks  # noqa: E402
-
-TIMED = ("seconds", "session", "tries")
-"""What may differ between two runs."""
+from tests.support.kill_evaluation import done, left  # noqa: E402
 
 
 def command(data: Path, folder: Path, workers: int) -> list[str]:
@@ -53,23 +49,6 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Begin or go on with the run."""
     with log.open("ab") as file:
         return subprocess.Popen(arguments, stdout=file, stderr=file, start_new_session=True)
-
-
-def left(folder: Path) -> dict[str, Any]:
-    """What a run left, without times and names."""
-    run = RunFolder(folder)
-    found = {}
-    for (name, attempt), result in run.results().items():
-        data = {key: value for key, value in result.as_dict().items() if key not in TIMED}
-        usage = {k: v for k, v in result.usage.items() if not k.endswith("_s")}
-        # How much is drafted depends on what passes cost.
-        del usage["drafted_tokens"], usage["accepted_tokens"]
-        # What all prompts begin with is prefilled by whoever comes first, and shared by the rest.
-        usage["prefilled_tokens"] += usage.pop("shared_tokens")
-        data["usage"] = usage
-        data["ids"] = session_ids(run.attempt(name, attempt) / "trajectory.jsonl")
-        found[f"{name}/{attempt}"] = data
-    return {"results": found, "preds": json.loads((folder / "preds.json").read_text())}
 
 
 def remains(state: Path, folder: Path, owners: set[int]) -> dict[str, int]:
@@ -94,11 +73,6 @@ def remains(state: Path, folder: Path, owners: set[int]) -> dict[str, int]:
         "sessions": len(list((folder / "sessions").glob("*"))),
         "unfinished attempts": len(list(folder.glob("attempts/*/.new-*"))),
     }
-
-
-def done(folder: Path) -> int:
-    """How many attempts are over."""
-    return len(list(folder.glob("attempts/*/1/result.json")))
 
 
 def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:

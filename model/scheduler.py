@@ -56,8 +56,7 @@ class Scheduler:
         self, network: Network, *, max_batch: int = MAX_BATCH, drafts: bool = True
     ) -> None:
         self.network = network
-        able = drafts and isinstance(network, Verifying)
-        self.most_verified = network.verifies if able and isinstance(network, Verifying) else 0
+        self.most_verified = network.verifies if drafts and isinstance(network, Verifying) else 0
         self.costs = PassCosts()
         self.passes = 0
         self.joined = 0
