@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from agent.config import Settings
 from model import hub
 from model.chat import ChatFormat
 from model.engine import Engine
@@ -61,3 +62,10 @@ def load_model(
         # Waking a second thread for matrices of this size costs more than it brings.
         torch.set_num_threads(1)
     return LoadedModel(engine, chat)
+
+
+def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
+    """The checkpoint of ``settings``, or ``name``, loaded as they say; raises as ``load_model``."""
+    return load_model(
+        name or settings.model, settings.kv_memory, settings.quantize, settings.drafts
+    )

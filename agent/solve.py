@@ -15,7 +15,7 @@ from agent.config import Settings
 from agent.control import Control
 from agent.errors import ConfigError
 from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
-from agent.loading import LoadedModel, load_model
+from agent.loading import LoadedModel, load_for, load_model
 from agent.overview import overview
 from agent.prompt import first_messages, place_of
 from agent.recipes import image_for
@@ -35,7 +35,7 @@ from model.sampling import SamplingParams
 from sandboxes.prune import prune
 from sandboxes.workspace import Workspace
 
-__all__ = ["LoadedModel", "load_model", "prepare", "solve", "with_image"]
+__all__ = ["LoadedModel", "load_for", "load_model", "prepare", "solve", "with_image"]
 
 
 def prepare(

@@ -13,7 +13,7 @@ from typing import Any
 from agent.config import Settings, load_settings
 from agent.errors import ConfigError
 from agent.interrupts import SIGNALS
-from agent.loading import LoadedModel, load_model
+from agent.loading import LoadedModel, load_for
 from agent.output import visible, write_err
 from agent.solve import with_image
 from agent.store import Store
@@ -143,7 +143,7 @@ def executor(
             yield cluster.execute
         return
     settings = machine.settings
-    model = model or load_model(settings.model, settings.kv_memory, drafts=settings.drafts)
+    model = model or load_for(settings)
     worker = Worker(suite, machine, model, Store(folder.sessions))
     yield lambda job, listen, stop: worker.run(
         job.instance, job.attempt, listen=listen, interrupted=stop

@@ -22,7 +22,7 @@ from typing import Any
 
 from agent.config import Settings
 from agent.events import Listener
-from agent.loading import load_model
+from agent.loading import load_for
 from agent.store import Store
 from evals.attempt import Stopped, Worker
 from evals.dataset import EXTRA
@@ -46,7 +46,7 @@ class EngineActor:
         self._scratch = tempfile.TemporaryDirectory(prefix="tenuto-engine-")
         store = Store(Path(self._scratch.name))
         machine = Machine(settings, Images(images, pull))
-        model = load_model(settings.model, settings.kv_memory, drafts=settings.drafts)
+        model = load_for(settings)
         self._worker = Worker(find_suite(suite), machine, model, store)
         self._stopped = threading.Event()
 

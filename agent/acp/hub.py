@@ -14,7 +14,7 @@ from agent.config import Settings, load_settings
 from agent.errors import AgentError
 from agent.events import Listener
 from agent.liverecord import IDLE
-from agent.loading import LoadedModel, load_model
+from agent.loading import LoadedModel, load_for
 from agent.resume import stored_settings
 from agent.solve import with_image
 from agent.store import SavedSession, Store
@@ -94,7 +94,7 @@ class Hub:
         with self._lock(f"model {name}"):
             if name not in self._models:
                 own = load_settings(self.flags)
-                self._models[name] = load_model(name, own.kv_memory, own.quantize, own.drafts)
+                self._models[name] = load_for(own, name)
             return self._models[name]
 
     def model_names(self) -> list[str]:

@@ -234,7 +234,7 @@ def rewind(
     store.reap()
     saved = store.find(name)
     stored = stored_settings(saved, {"model": model})
-    loaded = solving.load_model(stored.model, stored.kv_memory, stored.quantize, stored.drafts)
+    loaded = solving.load_for(stored)
     notices: list[str] = []
     cost = go_back(saved, to, loaded, listen=listener(Output.TEXT, notices))
     write_notices(notices)
@@ -292,9 +292,7 @@ def run(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = solving.prepare(settings, store=store, listen=listen)
-                model = model or solving.load_model(
-                    settings.model, settings.kv_memory, settings.quantize, settings.drafts
-                )
+                model = model or solving.load_for(settings)
             report = resuming.resume(
                 saved,
                 message and message.encode("utf-8", "replace").decode("utf-8"),

@@ -182,9 +182,7 @@ def run(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = solving.prepare(settings, repo=repo, listen=listen)
-                model = model or solving.load_model(
-                    settings.model, settings.kv_memory, settings.quantize, settings.drafts
-                )
+                model = model or solving.load_for(settings)
             report = solving.solve(
                 Task(task, repo, settings.check),
                 settings,
