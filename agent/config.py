@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from agent.errors import ConfigError
 from sandboxes.errors import WorkspaceError
 from sandboxes.mounts import environment_of, parse_mount
-from sandboxes.repository import find_repository
+from sandboxes.workspace.repository import find_repository
 
 PREFIX = "AGENT_"
 REPOSITORY_FILE = ".agent.toml"
@@ -55,7 +55,7 @@ REPOSITORY_KEYS = frozenset(
 IMAGE_KEYS = frozenset({"image", "dockerfile", "devcontainer"})
 
 TABLES = frozenset({"rules", "hooks", "mcp"})
-"""Tables of the files that ``agent.policy`` reads."""
+"""Tables of the files that ``agent.control.policy`` reads."""
 
 Thinking = Literal["preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from agent.config import Settings
-from model import hub
-from model.chat import ChatFormat
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer
+from model.checkpoint import hub
+from model.checkpoint.quantize import Quantize
+from model.checkpoint.weights import parameter_count
 from model.engine import Engine
-from model.quantize import Quantize
-from model.tokenizer import Tokenizer
-from model.weights import parameter_count
 from sandboxes.paths import state_dir
 
 SMALL_MODEL = 50_000_000
@@ -69,3 +70,29 @@ def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
     return load_model(
         name or settings.model, settings.kv_memory, settings.quantize, settings.drafts
     )
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """Load the checkpoint called ``name`` and describe it. Raises ``CheckpointError``."""
+    path = hub.resolve(name)
+    loaded = load_model(name)
+    config, engine = loaded.engine.config, loaded.engine
+    linear = config.layer_types.count("linear_attention")
+    return {
+        "name": name,
+        "path": str(path),
+        "size_bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+        "fingerprint": engine.fingerprint,
+        "parameters": parameter_count(config),
+        "layers": config.num_hidden_layers,
+        "deltanet_layers": linear,
+        "attention_layers": config.num_hidden_layers - linear,
+        "mtp_layers": config.mtp_num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "vocabulary": config.vocab_size,
+        "context_length": engine.context_length,
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "temperature": engine.generation.temperature,
+        "top_p": engine.generation.top_p,
+        "top_k": engine.generation.top_k,
+    }

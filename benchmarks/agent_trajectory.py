@@ -42,14 +42,14 @@ import torch  # noqa: E402
 from benchmarks.random_model import random_tensors, shape  # noqa: E402
 from benchmarks.record_trajectory import DATA, chat_format  # noqa: E402
 from benchmarks.recording import machine, record  # noqa: E402
-from model.chat import ChatFormat  # noqa: E402
+from model.chat.chat_format import ChatFormat  # noqa: E402
+from model.chat.tokenizer import Tokenizer  # noqa: E402
 from model.engine import Engine  # noqa: E402
-from model.hybrid import HybridModel, HybridNetwork  # noqa: E402
+from model.hybrid.cpu import NativeModel, why_not  # noqa: E402
+from model.hybrid.model import HybridModel, HybridNetwork  # noqa: E402
 from model.messages import Message  # noqa: E402
-from model.native import NativeModel, why_not  # noqa: E402
 from model.sampling import SamplingParams  # noqa: E402
 from model.session import Session  # noqa: E402
-from model.tokenizer import Tokenizer  # noqa: E402
 
 Pair = tuple[list[int], list[int]]
 

@@ -37,8 +37,8 @@ import torch
 from safetensors.torch import save_file
 
 from kernels.native import native
-from model.config import ModelConfig
-from model.weights import tensor_shapes
+from model.checkpoint.config import ModelConfig
+from model.checkpoint.weights import tensor_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "tests" / "golden" / "configs" / "qwen3_5_0.8b.config.json"

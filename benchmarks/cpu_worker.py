@@ -70,7 +70,7 @@ class Tenuto:
 
     def facts(self) -> dict[str, int]:
         """Bytes that a step moves, by their kind."""
-        from model.hybrid import HybridNetwork
+        from model.hybrid.model import HybridNetwork
 
         network = self.network
         assert isinstance(network, HybridNetwork)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.random_model import random_engine
-from model.weights import parameter_count
+from model.checkpoint.weights import parameter_count
 
 
 def main() -> None:

@@ -232,7 +232,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Everything, on one process, but for the load."""
     repo = make_repo(folder)
     environment = dict(os.environ, PYTHONPATH=str(ROOT), XDG_STATE_HOME=str(folder / "state"))
-    command = [sys.executable, "-c", "from agent.cli import main; main()", "acp"]
+    command = [sys.executable, "-c", "from agent.cli.main import main; main()", "acp"]
     flags = ["--sandbox", options.sandbox, "--model", str(long_model(folder)), "--mode", "auto"]
 
     def start(editor: Any = None) -> Any:

@@ -21,10 +21,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from evals import grade, harness
-from evals.begin import Options, begin
-from evals.dataset import read_rows
-from evals.rundir import RunFolder
+from evals import grade
+from evals.run.begin import Options, begin
+from evals.run.folder import RunFolder
+from evals.suites import harness
+from evals.suites.dataset import read_rows
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "results" / "eval_harness.json"

@@ -27,8 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.recording import machine, record  # noqa: E402
-from sandboxes.docker import OWNER_LABEL  # noqa: E402
-from sandboxes.engine import connect  # noqa: E402
+from sandboxes.images.engine import OWNER_LABEL, connect  # noqa: E402
 from sandboxes.paths import Owner  # noqa: E402
 from tests.support.evaluation import write_tasks  # noqa: E402
 from tests.support.kill_evaluation import done, left  # noqa: E402
@@ -36,7 +35,7 @@ from tests.support.kill_evaluation import done, left  # noqa: E402
 
 def command(data: Path, folder: Path, workers: int) -> list[str]:
     """The run's command line; ``-P`` as for an installed command."""
-    program = "from agent.cli import main; main()"
+    program = "from agent.cli.main import main; main()"
     flags = {"dataset": data, "run": folder, "workers": workers, "seed": 3}
     limits = {"max-steps": 3, "max-turn-tokens": 96}
     return [

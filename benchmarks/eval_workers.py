@@ -40,8 +40,8 @@ from benchmarks.record_trajectory import chat_format  # noqa: E402
 from benchmarks.recording import RESULTS, machine  # noqa: E402
 from benchmarks.repairs import repairs  # noqa: E402
 from evals import grade  # noqa: E402
-from evals.begin import Options, begin  # noqa: E402
-from evals.rundir import RunFolder  # noqa: E402
+from evals.run.begin import Options, begin  # noqa: E402
+from evals.run.folder import RunFolder  # noqa: E402
 from model.engine import Engine  # noqa: E402
 
 ENGINE_PROCESSES = ("dockerd", "containerd")

@@ -16,7 +16,7 @@ from time import perf_counter
 import torch
 
 from benchmarks.gpu_measure import bandwidth, describe, require_gpu
-from model.config import ModelConfig
+from model.checkpoint.config import ModelConfig
 
 
 def config_of(name: str) -> ModelConfig:
@@ -56,10 +56,10 @@ def main() -> None:
     options = parser.parse_args()
     require_gpu()
 
-    from model.device import DeviceModel
-    from model.hybrid import HybridModel, HybridNetwork
+    from model.checkpoint.weights import tensor_shapes
+    from model.hybrid.gpu import DeviceModel
+    from model.hybrid.model import HybridModel, HybridNetwork
     from model.network import Work
-    from model.weights import tensor_shapes
 
     config = config_of(options.model)
     torch.manual_seed(0)

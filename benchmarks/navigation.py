@@ -31,10 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sandboxes.base import Sandbox
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 from tools.index.languages import language_of
 from tools.registry import Registry
-from tools.tokens import estimate_tokens
+from tools.text.tokens import estimate_tokens
 from tools.types import Observation, ToolContext
 
 RESULTS = Path(__file__).resolve().parent / "results" / "navigation.json"

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
-from model.hybrid import HybridModel, HybridNetwork
-from model.passes import Pass
+from model.checkpoint.config import ModelConfig
+from model.hybrid.model import HybridModel, HybridNetwork
 from model.scheduler import Scheduler
+from model.state.passes import Pass
 
 CONFIGS = Path(__file__).resolve().parent.parent / "tests" / "golden" / "configs"
 CASES = ("tiny", "grouped", "0.8b")

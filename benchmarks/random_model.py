@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.checkpoint.config import ModelConfig
+from model.checkpoint.weights import tensor_shapes
 from model.engine import Engine
-from model.hybrid import HybridModel, HybridNetwork
-from model.memory import Memory
-from model.native import NativeModel, why_not
+from model.hybrid.cpu import NativeModel, why_not
+from model.hybrid.model import HybridModel, HybridNetwork
 from model.sampling import SamplingParams
-from model.weights import tensor_shapes
+from model.state.memory import Memory
 
 CONFIGS = Path(__file__).resolve().parents[1] / "tests" / "golden" / "configs"
 

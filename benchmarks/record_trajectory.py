@@ -22,13 +22,13 @@ sys.path.insert(0, str(ROOT))
 
 from agent.config import Settings  # noqa: E402
 from agent.loading import LoadedModel  # noqa: E402
-from agent.solve import solve  # noqa: E402
-from agent.store import Store  # noqa: E402
-from agent.trajectory import read_records  # noqa: E402
+from agent.run.solve import solve  # noqa: E402
+from agent.sessions.store import Store  # noqa: E402
+from agent.sessions.trajectory import read_records  # noqa: E402
 from agent.types import Task  # noqa: E402
-from model.chat import ChatFormat  # noqa: E402
+from model.chat.chat_format import ChatFormat  # noqa: E402
+from model.chat.tokenizer import Tokenizer  # noqa: E402
 from model.scripted import scripted_engine  # noqa: E402
-from model.tokenizer import Tokenizer  # noqa: E402
 from tools.registry import default_tools  # noqa: E402
 
 DATA = Path(__file__).resolve().parent / "data" / "trajectory.json"
@@ -52,7 +52,7 @@ def run(command: str) -> Call:
     return "run_shell_command", {"command": command}
 
 
-SESSIONS = "agent/commands/sessions.py"
+SESSIONS = "agent/cli/sessions.py"
 TESTS = "tests/integration/test_sessions_command.py"
 OLD_FLAGS = """\
 def list_sessions(
@@ -100,12 +100,12 @@ STEPS: tuple[tuple[str, Call], ...] = (
     ),
     (
         "Read the store around those lines, to be sure about the order.",
-        read("agent/store.py", 1, 150),
+        read("agent/sessions/store.py", 1, 150),
     ),
     (
         "Sorted by id, which begins with the time: oldest first, so the newest are at the end. Now "
         "the part that lists and finds.",
-        read("agent/store.py", 150, 136),
+        read("agent/sessions/store.py", 150, 136),
     ),
     (
         "Next the tests of this command, since new ones should look like them.",
@@ -119,9 +119,12 @@ STEPS: tuple[tuple[str, Call], ...] = (
     (
         "typer.Option(min=...) it is. Statuses: which ones exist? A wrong one should not be "
         "silently empty, but the set is open, since limits have their names in it.",
-        ("grep_search", {"pattern": 'limit_|"interrupted"|"failed"', "path": "agent/report.py"}),
+        (
+            "grep_search",
+            {"pattern": 'limit_|"interrupted"|"failed"', "path": "agent/run/report.py"},
+        ),
     ),
-    ("The report module documents them at the top.", read("agent/report.py", 1, 147)),
+    ("The report module documents them at the top.", read("agent/run/report.py", 1, 147)),
     (
         "Statuses are limit_NAME and a few words. I will compare exactly. First the flags.",
         ("edit", {"file_path": SESSIONS, "old_string": OLD_FLAGS, "new_string": NEW_FLAGS}),
@@ -135,7 +138,7 @@ STEPS: tuple[tuple[str, Call], ...] = (
     (
         "A slice with a negative number is right as long as last is at least 1, which min=1 says. "
         "Does it compile?",
-        run("python3 -m py_compile agent/commands/sessions.py && echo compiled"),
+        run("python3 -m py_compile agent/cli/sessions.py && echo compiled"),
     ),
     (
         "Then the document. Where does it speak of the command?",
@@ -158,7 +161,7 @@ STEPS: tuple[tuple[str, Call], ...] = (
     ),
     (
         "And how is a session made in a test without running one?",
-        read("tests/unit/agent/test_store.py", 1, 129),
+        read("tests/unit/agent/sessions/test_store.py", 1, 129),
     ),
     (
         "Store.create with a status is enough. Write the test at the end of the file.",
@@ -188,13 +191,13 @@ STEPS: tuple[tuple[str, Call], ...] = (
     ),
     (
         "Is `call` imported there? Let me see how others call the command.",
-        ("grep_search", {"pattern": "from agent.app import|def call", "path": "tests"}),
+        ("grep_search", {"pattern": "from agent.cli.app import|def call", "path": "tests"}),
     ),
     (
         "Where else is `call` used in this way?",
         ("grep_search", {"pattern": "call\\(\\[", "path": "tests"}),
     ),
-    ("The definition of call itself, for its return value.", read("agent/app.py", 40, 38)),
+    ("The definition of call itself, for its return value.", read("agent/cli/app.py", 40, 38)),
     ("It returns the exit code. See the whole change.", run("git diff")),
     (
         "The list of changes belongs to the changelog as well.",

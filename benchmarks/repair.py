@@ -3,10 +3,11 @@
     python benchmarks/repair.py TASKS.jsonl [--limit N] [--model NAME] [--temperature T]
         [--quantize int8|int4]
 
-TASKS.jsonl is the `held_out.jsonl` of the training pipeline (`python -m evals.repair.pipeline`): no
-function in it, nor any other of its source, was in training. Tasks are taken in an order fixed by
-the seed, first one of every function, then the second ones. Correctness is the measurement itself:
-a task counts when its tests pass in the sandbox and the patch touches the broken module alone.
+TASKS.jsonl is the `held_out.jsonl` of the training pipeline (`python -m evals.training.pipeline`):
+no function in it, nor any other of its source, was in training. Tasks are taken in an order fixed
+by the seed, first one of every function, then the second ones. Correctness is the measurement
+itself: a task counts when its tests pass in the sandbox and the patch touches the broken module
+alone.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from time import perf_counter
 import torch
 
 from agent.config import Settings
-from agent.solve import LoadedModel, load_model, prepare
-from evals.repair.measure import Result, measure, wilson
-from evals.repair.task import RepairTask, read_tasks
+from agent.loading import LoadedModel, load_model
+from agent.run.build import prepare
+from evals.report.stats import wilson
+from evals.training.measure import Result, measure
+from evals.training.task import RepairTask, read_tasks
 
 
 def chosen(path: Path, limit: int, seed: int) -> list[RepairTask]:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.record_trajectory import turn
-from evals.repair.measure import CHECK
-from evals.suites.repair import EXAMPLES, example_rows
+from evals.suites.repair import CHECK, EXAMPLES, example_rows
 
 
 def repairs() -> dict[str, tuple[str, list[str]]]:

@@ -22,10 +22,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sandboxes.engine import connect
 from sandboxes.errors import SandboxError
+from sandboxes.images.engine import connect
 from sandboxes.open import KINDS, open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 RESULTS = Path(__file__).resolve().parent / "results" / "shell.json"
 

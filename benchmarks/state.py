@@ -32,11 +32,11 @@ import torch  # noqa: E402
 from benchmarks.random_model import random_engine  # noqa: E402
 from benchmarks.recording import machine, record  # noqa: E402
 from model import persist  # noqa: E402
-from model.cache import PAGE  # noqa: E402
 from model.engine import Engine  # noqa: E402
-from model.hybrid import HybridNetwork  # noqa: E402
+from model.hybrid.model import HybridNetwork  # noqa: E402
 from model.sampling import SamplingParams  # noqa: E402
 from model.session import Session  # noqa: E402
+from model.state.pages import PAGE  # noqa: E402
 
 GREEDY = SamplingParams(temperature=0.0)
 NEVER: frozenset[int] = frozenset()

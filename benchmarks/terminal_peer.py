@@ -26,9 +26,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.shell import machine
-from sandboxes.image import ensure_base_image
+from sandboxes.images.base_image import ensure_base_image
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
 from tools.types import ToolContext
 

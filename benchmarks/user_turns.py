@@ -34,14 +34,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agent.states import common  # noqa: E402
+from agent.sessions.model_states import common  # noqa: E402
 from benchmarks.record_trajectory import DATA, chat_format  # noqa: E402
 from benchmarks.recording import machine, record  # noqa: E402
-from model.chat import ChatFormat  # noqa: E402
+from model.chat.chat_format import ChatFormat  # noqa: E402
+from model.chat.tokenizer import Tokenizer  # noqa: E402
 from model.engine import Engine  # noqa: E402
 from model.messages import Message  # noqa: E402
 from model.scripted import scripted_engine  # noqa: E402
-from model.tokenizer import Tokenizer  # noqa: E402
 
 ASKED = "Go on with the next part of the task, and say what you found so far before you change it."
 

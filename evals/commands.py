@@ -92,7 +92,7 @@ def run(
     Exit codes: 0 every attempt was made, 1 some failed in their environment or an error, 2 usage,
     130 interrupted.
     """
-    from evals.begin import Options, begin
+    from evals.run.begin import Options, begin
 
     flags = {
         "model": model,
@@ -165,8 +165,8 @@ def report(
 ) -> None:
     """Tell what a run came to, on the terminal, as JSON or as a page."""
     from agent.errors import ConfigError
-    from evals.report import Options
-    from evals.report import report as tell
+    from evals.report.report import Options
+    from evals.report.report import report as tell
 
     if output not in ("text", "json"):
         raise ConfigError(f"--output {output!r}: use text or json")
@@ -179,8 +179,8 @@ def export(
     to: Annotated[Path, typer.Option(help="The folder to write to.")],
 ) -> None:
     """Write each attempt as ATIF JSON and safetensors: ids, log-probabilities, masks, rewards."""
-    from evals.export import export as write
-    from evals.rundir import RunFolder
+    from evals.report.export import export as write
+    from evals.run.folder import RunFolder
 
     raise typer.Exit(write(RunFolder(run), to))
 
@@ -193,6 +193,6 @@ def trace(
     ] = None,
 ) -> None:
     """Show a session: what was said, thought, called and answered, and where tokens were reused."""
-    from evals.report import trace as tell
+    from evals.report.report import trace as tell
 
     raise typer.Exit(tell(id, html, run))

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.cli.output import write_err, write_out
 from agent.config import load_settings
-from agent.output import visible, write_err, write_out
-from agent.solve import with_image
-from evals.begin import load_again, model_label
+from agent.run.build import with_image
+from agent.text import visible
 from evals.errors import GradeError
-from evals.images import Images, read_map
 from evals.instance import Verdict
-from evals.rundir import RunFolder
+from evals.run.begin import load_again, model_label
+from evals.run.folder import RunFolder
 from evals.suites.base import Machine
+from evals.suites.images import Images, read_map
 
 HARNESS_TIMEOUT_S = 1800.0
 """What the official harness gives the tests of one instance."""

@@ -8,19 +8,19 @@ from pathlib import Path
 import torch
 
 from kernels.linear import Part, packed, plain
-from model.config import ModelConfig
-from model.device import on_device
-from model.device import why_not as why_no_kernels
+from model.checkpoint.config import ModelConfig, read_generation_config
+from model.checkpoint.quantize import Quantize, groups, quantized_weights
+from model.checkpoint.weights import fingerprint, load_tensors, parameter_count
 from model.errors import CheckpointError, MemoryFull
-from model.hybrid import HybridModel, HybridNetwork
-from model.memory import Memory, default_limit
-from model.native import NativeModel, why_not
+from model.hybrid.cpu import NativeModel, why_not
+from model.hybrid.gpu import on_device
+from model.hybrid.gpu import why_not as why_no_kernels
+from model.hybrid.model import HybridModel, HybridNetwork
 from model.network import Network
-from model.quantize import Quantize, groups, quantized_weights
-from model.sampling import SamplingParams, read_generation_config
+from model.sampling import SamplingParams
 from model.scheduler import Scheduler
 from model.session import Session
-from model.weights import fingerprint, load_tensors, parameter_count
+from model.state.memory import Memory, default_limit
 
 _SMALL = 100_000_000
 
@@ -65,12 +65,12 @@ class Engine:
 
         ``dtype`` is what to compute in: by default that of the checkpoint, except on a CPU for
         models under 100 million parameters, which run faster in float32. ``vocab_limit`` is how
-        many ids the tokenizer knows; the padding beyond them is then never sampled.
-        ``kv_memory`` is how many bytes the state of all sessions may take together, by default half
-        of what is free once the weights are loaded; what exceeds it is parked in the folder
-        ``swap`` (by default that for temporary files). ``quantize`` rounds the matrices to int8 or
-        int4 by groups (see ``model.quantize``). On a CPU the compiled path runs the model where it
-        can and ``native`` does not forbid it. ``drafts`` says whether sessions may try several
+        many ids the tokenizer knows; the padding beyond them is then never sampled. ``kv_memory``
+        is how many bytes the state of all sessions may take together, by default half of what is
+        free once the weights are loaded; what exceeds it is parked in the folder ``swap`` (by
+        default that for temporary files). ``quantize`` rounds the matrices to int8 or int4 by
+        groups (see ``model.checkpoint.quantize``). On a CPU the compiled path runs the model where
+        it can and ``native`` does not forbid it. ``drafts`` says whether sessions may try several
         tokens in a pass where it pays (see ``docs/speculation.md``); it changes no result.
         """
         config = ModelConfig.load(directory)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -39,30 +37,6 @@ class SamplingParams:
         for rule, holds in checks.items():
             if not holds:
                 raise ValueError(rule)
-
-
-def read_generation_config(directory: Path) -> SamplingParams:
-    """The sampling that ``generation_config.json`` asks for; defaults where it is silent.
-
-    Raises ``CheckpointError`` if the file is there but cannot be used.
-    """
-    path = directory / "generation_config.json"
-    if not path.is_file():
-        return SamplingParams()
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-        stated = {key: value for key, value in given.items() if value is not None}
-        plain = SamplingParams()
-        temperature = float(stated.get("temperature", plain.temperature))
-        return SamplingParams(
-            temperature=0.0 if stated.get("do_sample") is False else temperature,
-            top_k=int(stated.get("top_k", plain.top_k)),
-            top_p=float(stated.get("top_p", plain.top_p)),
-            min_p=float(stated.get("min_p", plain.min_p)),
-            presence_penalty=float(stated.get("presence_penalty", plain.presence_penalty)),
-        )
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{path} is not a usable generation config: {error}") from error
 
 
 def choose(

@@ -15,7 +15,7 @@ from time import perf_counter
 
 from torch import Tensor
 
-from model.costs import PassCosts
+from model.drafting.costs import PassCosts
 from model.network import Network, Progress, State, Trail, Verifying, Work, pieces
 
 MAX_BATCH = 32

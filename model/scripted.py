@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.checkpoint.config import ModelConfig
 from model.engine import Engine
 from model.errors import StateError
 from model.network import State, Work

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from model import persist
-from model.drafts import Ahead, Drafter
+from model.drafting.drafts import Ahead, Drafter
+from model.drafting.tokens import Tokens
 from model.errors import ContextFull, MemoryFull, SessionClosed, StateError
 from model.network import Network, Progress, State
 from model.sampling import SamplingParams, choose
 from model.scheduler import Scheduler
-from model.tokens import Tokens
 from model.usage import Usage
 
 __all__ = ["Network", "Progress", "Session", "Snapshot", "State", "TokenEvent", "Usage"]
@@ -287,7 +287,7 @@ class Session:
         return twin
 
     def park(self) -> None:
-        """Move the state out of memory (see ``model.memory``); the next use brings it back.
+        """Move the state out of memory (see ``model.state.memory``); the next use brings it back.
 
         Raises ``MemoryFull`` if there is no room on disk.
         """

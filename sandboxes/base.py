@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

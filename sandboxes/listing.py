@@ -7,12 +7,11 @@ import time
 import docker.errors
 import requests.exceptions
 
-from sandboxes.docker import OWNER_LABEL, SESSION_LABEL
-from sandboxes.engine import connect
 from sandboxes.errors import SandboxUnavailable
-from sandboxes.layers import layers
+from sandboxes.images.engine import OWNER_LABEL, SESSION_LABEL, connect
+from sandboxes.images.repository_image import layers
 from sandboxes.paths import Owner, workspaces_dir
-from sandboxes.workspace import read_stamp
+from sandboxes.workspace.workspace import read_stamp
 
 
 def listing() -> list[tuple[str, str, str]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
+from sandboxes.backends.bubblewrap import BubblewrapSandbox
+from sandboxes.backends.docker import ROOT, DockerSandbox
+from sandboxes.backends.local import LocalSandbox
 from sandboxes.base import Limits, Sandbox
-from sandboxes.bubblewrap import BubblewrapSandbox
-from sandboxes.docker import ROOT, DockerSandbox
 from sandboxes.errors import SandboxUnavailable
-from sandboxes.local import LocalSandbox
 from sandboxes.mounts import Mount
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 Kind = Literal["docker", "bubblewrap", "local"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -9,15 +9,14 @@ from pathlib import Path
 import docker.errors
 import requests.exceptions
 
-from sandboxes.cgroup import leftover_cgroups
-from sandboxes.docker import OWNER_LABEL
-from sandboxes.engine import connect
+from sandboxes.backends.cgroup import leftover_cgroups
+from sandboxes.backends.local import leftover_processes
 from sandboxes.errors import SandboxUnavailable
-from sandboxes.image import clear_scratch
-from sandboxes.local import leftover_processes
+from sandboxes.images.base_image import clear_scratch
+from sandboxes.images.engine import OWNER_LABEL, connect
 from sandboxes.paths import Owner, workspaces_dir
-from sandboxes.processes import send
-from sandboxes.workspace import read_stamp, remove_workspace
+from sandboxes.shell.processes import send
+from sandboxes.workspace.workspace import read_stamp, remove_workspace
 
 
 def prune(*, parent: Path | None = None) -> list[str]:

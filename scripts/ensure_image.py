@@ -9,7 +9,7 @@ import os
 import sys
 
 from sandboxes.errors import SandboxError
-from sandboxes.image import ensure_base_image
+from sandboxes.images.base_image import ensure_base_image
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from typing import Any
 import docker
 
 from sandboxes.errors import SandboxError
-from sandboxes.image import ensure_base_image
+from sandboxes.images.base_image import ensure_base_image
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sandboxes.errors import SandboxError
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 TIMEOUT_S = 120.0
 

@@ -15,12 +15,12 @@ import docker
 import docker.errors
 import pytest
 
-from model.chat import ChatFormat
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer
 from model.scripted import scripted_engine
-from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from agent.solve import LoadedModel
+    from agent.loading import LoadedModel
 
 GitRepo = Callable[..., Path]
 ScriptedModel = Callable[..., "LoadedModel"]
@@ -189,7 +189,7 @@ def scripted_model(tiny_checkpoint: Path, tiny_tokenizer: Tokenizer) -> Scripted
     A turn is what the model would write after the opened ``<think>``; ``<|im_end|>`` is put after
     each unless ``close`` is False.
     """
-    from agent.solve import LoadedModel
+    from agent.loading import LoadedModel
 
     chat = ChatFormat.load(tiny_checkpoint, tiny_tokenizer)
 

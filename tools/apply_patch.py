@@ -10,15 +10,15 @@ from pydantic import Field
 
 from sandboxes.errors import SandboxError
 from tools.edit import MAX_BYTES
+from tools.edits.patch.envelope import is_envelope, parse_envelope
+from tools.edits.patch.fit import Fitted, fit
+from tools.edits.patch.types import FilePatch, Hunk, Line, PatchError
+from tools.edits.patch.unified import is_unified, parse_unified
+from tools.edits.saving import encode_text, syntax_note
 from tools.errors import ToolFailure
-from tools.patch.envelope import is_envelope, parse_envelope
-from tools.patch.fit import Fitted, fit
-from tools.patch.types import FilePatch, Hunk, Line, PatchError
-from tools.patch.unified import is_unified, parse_unified
-from tools.paths import Place, locate, locate_file, read, refuse_git, write
-from tools.saving import encode_text, syntax_note
+from tools.files.paths import Place, locate, locate_file, read, refuse_git, write
 from tools.schema import Parameters
-from tools.textfile import TextFile, count_lines, decode
+from tools.text.text_file import TextFile, count_lines, decode
 from tools.types import Observation, ToolContext, ToolSpec
 
 _FENCE = re.compile(r"\A\s*```[^\n]*\n(.*?)\n?```\s*\Z", re.DOTALL)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from tools.edits.saving import syntax_note, write_text
 from tools.errors import ToolFailure
-from tools.explain import explain_missing
-from tools.paths import Place, locate, locate_file, read, refuse_git
-from tools.replace import NewlineMap, line_number, occurrences, replace_at
-from tools.saving import syntax_note, write_text
+from tools.files.paths import Place, locate, locate_file, read, refuse_git
 from tools.schema import Parameters
-from tools.textfile import TextFile, count_lines, decode, describe_binary, format_size
+from tools.text.explain import explain_missing
+from tools.text.replace import NewlineMap, line_number, occurrences, replace_at
+from tools.text.text_file import TextFile, count_lines, decode, describe_binary, format_size
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_BYTES = 10_000_000

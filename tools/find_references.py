@@ -6,11 +6,11 @@ import numpy as np
 from pydantic import Field
 
 from tools.errors import ToolFailure
+from tools.files.paths import printable
 from tools.find_symbol import find, nearest_names, split_name
 from tools.index.repository import RepositoryIndex
-from tools.paths import printable
 from tools.schema import Parameters
-from tools.truncate import cut_line
+from tools.text.truncate import cut_line
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_LINES = 100

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from tools.errors import ToolFailure
+from tools.files.paths import printable
 from tools.index.record import Definition
 from tools.index.repository import RepositoryIndex
-from tools.paths import printable
 from tools.schema import Parameters
 from tools.types import Observation, ToolContext, ToolSpec
 

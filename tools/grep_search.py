@@ -15,9 +15,9 @@ from pydantic import Field
 
 from sandboxes.base import ExecResult
 from tools.errors import ToolFailure
-from tools.paths import Place, locate, missing, printable
+from tools.files.paths import Place, locate, missing, printable
 from tools.schema import Parameters
-from tools.truncate import clean_output, cut_line
+from tools.text.truncate import clean_output, cut_line
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_MATCHES = 1000

@@ -8,9 +8,9 @@ import stat
 from pydantic import Field
 
 from tools.errors import ToolFailure
-from tools.paths import locate_directory, open_directory, printable
+from tools.files.paths import locate_directory, open_directory, printable
 from tools.schema import Parameters
-from tools.textfile import format_size
+from tools.text.text_file import format_size
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_ENTRIES = 500

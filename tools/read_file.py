@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from tools.errors import ToolFailure
+from tools.files.paths import Place, locate_file, read
 from tools.index.render import outline_lines
-from tools.paths import Place, locate_file, read
 from tools.schema import Parameters
-from tools.textfile import count_lines, decode, describe_binary, format_size, is_binary
-from tools.truncate import cut_line
+from tools.text.text_file import count_lines, decode, describe_binary, format_size, is_binary
+from tools.text.truncate import cut_line
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_LINES = 2000

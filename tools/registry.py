@@ -20,16 +20,14 @@ from tools import (
     list_directory,
     read_file,
     repo_map,
-    run_shell_command,
-    shell_input,
-    shell_process,
     submit,
     todo_write,
     write_file,
 )
+from tools.edits.preview import Change, on_paper
 from tools.errors import ToolFailure
-from tools.preview import Change, on_paper
 from tools.schema import describe_errors
+from tools.shell import run_shell_command, shell_input, shell_process
 from tools.types import Observation, ToolContext, ToolKind, ToolSpec
 
 _log = logging.getLogger(__name__)

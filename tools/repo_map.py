@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from tools.errors import ToolFailure
+from tools.files.paths import locate, missing, printable
 from tools.index.rank import Interest
 from tools.index.render import Map, render_map
-from tools.paths import locate, missing, printable
 from tools.schema import Parameters
 from tools.types import Observation, ToolContext, ToolSpec
 

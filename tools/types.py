@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from sandboxes.background import Background
 from sandboxes.base import Sandbox
-from tools.code import CodeReader
+from sandboxes.shell.background import Background
+from tools.files.code import CodeReader
+from tools.files.seen import SeenFiles
 from tools.schema import function_schema
-from tools.seen import SeenFiles
-from tools.tokens import estimate_tokens
+from tools.text.tokens import estimate_tokens
 
 ToolKind = Literal["read", "edit", "command", "external", "session"]
 """What a tool does, for whoever decides whether a call may run.

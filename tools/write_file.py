@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tools.paths import Place, locate, refuse_git, write
-from tools.saving import syntax_note
+from tools.edits.saving import syntax_note
+from tools.files.paths import Place, locate, refuse_git, write
 from tools.schema import Parameters
-from tools.textfile import TextFile, count_lines, decode
+from tools.text.text_file import TextFile, count_lines, decode
 from tools.types import Observation, ToolContext, ToolSpec
 
 _MAX_OLD_BYTES = 10_000_000

@@ -18,7 +18,7 @@ from acp.schema import (
 )
 
 from model.messages import ToolCall
-from tools.preview import Change
+from tools.edits.preview import Change
 from tools.types import ToolKind
 
 Kind = Literal["read", "edit", "search", "execute", "think", "fetch", "other"]

@@ -18,8 +18,8 @@ from acp.schema import (
     WriteTextFileRequest,
 )
 
-from sandboxes.exchange import LINK, PLAIN, Exchange, File
-from tools.textfile import TextFile, decode
+from sandboxes.workspace.exchange import LINK, PLAIN, Exchange, File
+from tools.text.text_file import TextFile, decode
 
 Ask = Callable[[str, Any], Any]
 """As in ``permission``; here it also raises ``TimeoutError``."""

@@ -13,12 +13,12 @@ from typing import Any
 from agent.config import Settings, load_settings
 from agent.errors import AgentError
 from agent.events import Listener
-from agent.liverecord import IDLE
 from agent.loading import LoadedModel, load_for
-from agent.resume import stored_settings
-from agent.solve import with_image
-from agent.store import SavedSession, Store
-from model import hub as checkpoints
+from agent.run.build import with_image
+from agent.run.live_record import IDLE
+from agent.run.resume import stored_settings
+from agent.sessions.store import SavedSession, Store
+from model.checkpoint import hub as checkpoints
 from sandboxes.paths import Owner
 from sandboxes.prune import prune
 

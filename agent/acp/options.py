@@ -17,7 +17,7 @@ from agent.config import SandboxKind, Settings, Thinking
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.approval import Mode as Asked
+    from agent.control.approvals import Mode as Asked
 
 Mode = Literal["ask", "edit", "auto"]
 

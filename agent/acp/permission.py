@@ -15,7 +15,7 @@ from acp.schema import (
 )
 
 from agent.acp.updates import Updates
-from agent.approval import Answer, Request, Verdict
+from agent.control.approvals import Answer, Request, Verdict
 
 ALWAYS_SHOWN = 60
 

@@ -16,10 +16,10 @@ from agent.acp.calls import (
     written_diff,
 )
 from agent.acp.updates import call_id, message, plan, thought, user_message
-from agent.history import live_records
-from agent.live import CHANGED
-from agent.prompt import CUT, MALFORMED, NO_CALL
-from agent.trajectory import step_from_json
+from agent.loop.prompts import CUT, MALFORMED, NO_CALL
+from agent.run.live import CHANGED
+from agent.sessions.history import live_records
+from agent.sessions.trajectory import step_from_json
 from agent.types import Step
 from model.messages import ToolCall
 from tools.registry import default_tools

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from agent.acp.options import Mode, Option
     from agent.acp.session import EditorSession
     from agent.config import Settings
-    from agent.store import SavedSession
+    from agent.sessions.store import SavedSession
 
 _log = logging.getLogger(__name__)
 
@@ -152,8 +152,8 @@ class Server:
         **_: Any,
     ) -> NewSessionResponse:
         """A session on the repository that ``cwd`` is or lies in; it is opened in the back."""
-        from agent.store import new_session_id
-        from sandboxes.repository import find_repository
+        from agent.sessions.store import new_session_id
+        from sandboxes.workspace.repository import find_repository
 
         folder = _folder(cwd, additional_directories)
         hub = await self._ready()
@@ -400,7 +400,7 @@ class Server:
         from agent.acp.outbox import Outbox
         from agent.acp.servers import servers_given
         from agent.acp.session import EditorSession
-        from agent.policy import load_policy
+        from agent.control.policy import load_policy
 
         send = partial(self._tell, session_id)
         session = EditorSession(

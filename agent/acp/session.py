@@ -28,17 +28,17 @@ from agent.acp.permission import Permission
 from agent.acp.replay import replay
 from agent.acp.slash import Command, available, command_in, run_command
 from agent.acp.updates import Updates, message, thought, usage
-from agent.approval import Approvals
 from agent.config import Settings, check_settings
-from agent.control import Control
+from agent.control.approvals import Approvals
+from agent.control.policy import Policy
+from agent.control.toolbox import Toolbox
 from agent.errors import ConfigError
-from agent.history import records_of
-from agent.live import LiveSession, Turn
-from agent.policy import Policy
-from agent.report import summary_of
-from agent.store import SavedSession
-from agent.surroundings import Surroundings
-from agent.toolbox import Toolbox
+from agent.run.frontend import Control
+from agent.run.live import LiveSession, Turn
+from agent.run.report import summary_of
+from agent.run.surroundings import Surroundings
+from agent.sessions.history import records_of
+from agent.sessions.store import SavedSession
 from agent.types import Failed, Interrupted, LimitReached
 from tools.mcp.spec import McpServer
 

@@ -13,8 +13,8 @@ from acp.schema import (
 )
 
 from agent.errors import ConfigError
-from agent.live import LiveSession
-from agent.store import Store
+from agent.run.live import LiveSession
+from agent.sessions.store import Store
 
 
 @dataclass(frozen=True)

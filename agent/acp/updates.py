@@ -42,7 +42,7 @@ from agent.events import (
     ThinkingDelta,
 )
 from model.messages import ToolCall
-from tools.preview import Change
+from tools.edits.preview import Change
 from tools.registry import Registry
 from tools.types import Observation
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.config import Settings
-from agent.running import open_box
-from evals.images import Images
+from agent.run.build import open_box
 from evals.instance import Instance, Place, Verdict
+from evals.suites.images import Images
 from sandboxes.errors import SandboxError, WorkspaceError
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 __all__ = ["Machine", "Place", "Suite", "Verdict", "grade_each", "run_check"]
 

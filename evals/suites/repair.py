@@ -1,21 +1,23 @@
 """Our own repair tasks: a small module with one wrong line, a test that shows it, an issue text.
 
-The data set is what ``evals.repair`` writes (``held_out.jsonl``); without one it is the example
+The data set is what ``evals.training`` writes (``held_out.jsonl``); without one it is the example
 repositories. A task is solved if its tests pass, put back as they were, and the patch touches the
 module alone.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from evals.dataset import Row, read_rows, require, unique
 from evals.errors import DatasetError
 from evals.instance import Instance, Place
-from evals.repair.measure import CHECK, repository
 from evals.suites.base import Machine, Verdict, grade_each, run_check
+from evals.suites.dataset import Row, read_rows, require, unique
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 _FIELDS = ("instance_id", "issue", "path", "module", "test_path", "test")
@@ -87,3 +89,29 @@ class Repair:
                 return run_check(instance.id, place, patch, CHECK, machine, restore=tests)
 
         return grade_each(one, instances, patches, workers)
+
+
+CHECK = "python3 -m pytest -q"
+
+
+@contextmanager
+def repository(files: Mapping[str, str]) -> Iterator[Path]:
+    """A throw-away git repository with these files in its first commit."""
+    with tempfile.TemporaryDirectory(prefix="tenuto-task-") as name:
+        repo = Path(name) / "repo"
+        repo.mkdir()
+        for path, text in files.items():
+            (repo / path).write_text(text)
+        quiet = {
+            "PATH": os.environ["PATH"],
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+        }
+        identity = ["-c", "user.name=Tenuto", "-c", "user.email=tenuto@localhost"]
+        for arguments in (
+            ["init", "-q"],
+            ["add", "."],
+            [*identity, "commit", "-q", "-m", "A module and its test"],
+        ):
+            subprocess.run(["git", *arguments], cwd=repo, env=quiet, check=True)
+        yield repo

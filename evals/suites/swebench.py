@@ -2,7 +2,7 @@
 
 A row of the 5.x format brings its image and everything that the official harness grades with; a
 classic row names neither, and its image is the official one of its id. The repository lies in the
-image. Grading is the official ``swebench`` package's alone (``evals.harness``).
+image. Grading is the official ``swebench`` package's alone (``evals.suites.harness``).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from evals import harness
-from evals.dataset import Row, read_rows, require, unique
 from evals.errors import DatasetError
-from evals.images import repository_in
 from evals.instance import Instance, Place
+from evals.suites import harness
 from evals.suites.base import Machine, Verdict
+from evals.suites.dataset import Row, read_rows, require, unique
+from evals.suites.images import repository_in
 from sandboxes.errors import SandboxUnavailable
 
 ALIASES = {

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evals.dataset import read_rows, require, unique
 from evals.errors import DatasetError
 from evals.instance import Instance, Place
 from evals.suites.base import Machine, Verdict, grade_each, run_check
+from evals.suites.dataset import read_rows, require, unique
 
 
 class Tasks:

@@ -26,14 +26,13 @@ from typing import Any
 import docker.errors
 import requests.exceptions
 
-from evals.dataset import unique
 from evals.errors import DatasetError
-from evals.images import build, repository_in, working_folder
 from evals.instance import Instance, Place, Verdict
 from evals.suites.base import OUTPUT_KEPT, Machine
-from sandboxes.docker import SESSION_LABEL
-from sandboxes.engine import connect
+from evals.suites.dataset import unique
+from evals.suites.images import build, repository_in, working_folder
 from sandboxes.errors import SandboxGone, SandboxUnavailable
+from sandboxes.images.engine import SESSION_LABEL, connect
 
 VERDICT_FILE = "verifier.json"
 _LOGS = "/logs/verifier"

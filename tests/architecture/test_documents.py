@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from agent.app import app
+from agent.cli.app import app
 from agent.config import PREFIX, REPOSITORY_KEYS, Settings
 from tests.architecture.sources import ROOT, tracked
 

@@ -88,8 +88,8 @@ def test_no_function_rebinds_a_global() -> None:
 
 def test_the_command_is_a_console_script_only() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    assert project["project"]["scripts"] == {"agent": "agent.cli:main"}
-    assert (ROOT / "agent" / "cli.py").is_file() or (ROOT / "agent" / "cli").is_dir()
+    assert project["project"]["scripts"] == {"agent": "agent.cli.main:main"}
+    assert (ROOT / "agent" / "cli" / "main.py").is_file()
     assert not (ROOT / "agent" / "__main__.py").exists()
     assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == set(PACKAGES)
 

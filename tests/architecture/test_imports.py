@@ -97,11 +97,11 @@ def test_kernels_package_itself_imports_nothing() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "import agent.loop",
+        "import agent.loop.loop",
         "from agent import loop",
-        "def late():\n    from agent.loop import run\n",
+        "def late():\n    from agent.loop.loop import run\n",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import agent\n",
-        "import importlib\nimportlib.import_module('agent.loop')\n",
+        "import importlib\nimportlib.import_module('agent.loop.loop')\n",
     ],
 )
 def test_the_check_sees_an_import_against_the_order(tmp_path: Path, source: str) -> None:

@@ -11,13 +11,13 @@ from kernels.backend import KernelError, interpreting
 from kernels.linear import Weight, packed, plain, quantize
 from kernels.quantized_linear import PackedWeight
 from kernels.sampling import sample_batch
-from model.config import ModelConfig
-from model.device import DeviceModel, StepInputs, why_not
-from model.hybrid import HybridModel, HybridNetwork
+from model.checkpoint.config import ModelConfig
+from model.checkpoint.quantize import groups
+from model.checkpoint.weights import tensor_shapes
+from model.hybrid.gpu import DeviceModel, StepInputs, why_not
+from model.hybrid.model import HybridModel, HybridNetwork
 from model.network import State, Work
-from model.passes import Pass
-from model.quantize import groups
-from model.weights import tensor_shapes
+from model.state.passes import Pass
 from tests.gpu.comparing import close
 
 pytestmark = pytest.mark.gpu

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from agent.loading import LoadedModel
-from agent.store import Store
-from model.chat import ChatFormat
-from model.config import ModelConfig
+from agent.sessions.store import Store
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer
+from model.checkpoint.config import ModelConfig
 from model.engine import Engine
 from model.sampling import SamplingParams
-from model.tokenizer import Tokenizer
 from tests.support.placed import PlacedNetwork
 
 BUGGY = {

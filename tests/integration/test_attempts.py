@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from agent import attempts
+from agent.cli.json_events import event_as_json
 from agent.config import Settings
 from agent.errors import ConfigError
 from agent.events import CheckDone, Event, FromAttempt, Prefilled, RunEnded, RunStarted, StepDone
 from agent.loading import load_model
-from agent.report import as_json, status_of
-from agent.resume import resume, stored_settings
-from agent.solve import solve
-from agent.stream import event_as_json
-from agent.trajectory import read_records, session_ids
+from agent.run import attempts
+from agent.run.report import as_json, status_of
+from agent.run.resume import resume, stored_settings
+from agent.run.solve import solve
+from agent.sessions.trajectory import read_records, session_ids
 from agent.types import Task
 from sandboxes.errors import SandboxUnavailable
 

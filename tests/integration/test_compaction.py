@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from agent.compaction import PREFACE, listed, open_files
 from agent.config import Settings
 from agent.events import Compacted, Event, Notice, StepDone
-from agent.history import history_of
-from agent.report import status_of
-from agent.resume import resume, stored_settings
-from agent.rewind import fork, rewind
-from agent.solve import solve
-from agent.trajectory import read_records
+from agent.loop.compaction import PREFACE, listed, open_files
+from agent.run.report import status_of
+from agent.run.resume import resume, stored_settings
+from agent.run.solve import solve
+from agent.sessions.history import history_of
+from agent.sessions.rewind import fork, rewind
+from agent.sessions.trajectory import read_records
 from agent.types import Step, Task
-from model.chat import ChatFormat
+from model.chat.chat_format import ChatFormat
 from model.messages import Message, ToolCall
 from model.usage import Usage
 from tools.types import Observation

@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.approval import Answer, Approvals, Request
 from agent.config import Settings
-from agent.control import Control
+from agent.control.approvals import Answer, Approvals, Request
+from agent.control.policy import Hook, HookLists
 from agent.events import CallDone, CallPlanned, CallRunning, Event, RunEnded
-from agent.policy import Hook, HookLists
-from agent.report import status_of
-from agent.resume import resume
-from agent.solve import solve
-from agent.trajectory import read_records, session_ids
+from agent.run.frontend import Control
+from agent.run.report import status_of
+from agent.run.resume import resume
+from agent.run.solve import solve
+from agent.sessions.trajectory import read_records, session_ids
 from agent.types import SolveReport, Task
-from tools.preview import Change
+from tools.edits.preview import Change
 
 LOCAL = Settings(sandbox="local")
 OLD, NEW = "def add(a, b):\n    return a - b\n", "def add(a, b):\n    return a + b\n"

@@ -15,21 +15,22 @@ import pytest
 from agent.config import Settings
 from agent.events import CallRunning, Event, RunStarted
 from agent.loading import LoadedModel, load_model
-from agent.store import Store
-from evals import grade, harness
-from evals.attempt import Worker
-from evals.begin import Options, begin
+from agent.sessions.store import Store
+from evals import grade
 from evals.errors import DatasetError, GradeError
-from evals.images import Images, read_map
-from evals.report import Options as ReportOptions
-from evals.report import report
-from evals.rundir import RunFolder
+from evals.report.report import Options as ReportOptions
+from evals.report.report import report
+from evals.run.attempt import Worker
+from evals.run.begin import Options, begin
+from evals.run.folder import RunFolder
+from evals.suites import harness
 from evals.suites.base import Machine
+from evals.suites.images import Images, read_map
 from evals.suites.repair import Repair
 from evals.suites.terminal_bench import TerminalBench
-from sandboxes.docker import SESSION_LABEL
 from sandboxes.errors import ImageMissing
-from sandboxes.image import ensure_base_image
+from sandboxes.images.base_image import ensure_base_image
+from sandboxes.images.engine import SESSION_LABEL
 from tests.support.evaluation import call, turns, write_tasks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.page import page
-from evals.report import Options, report
+from evals.report.page import page
+from evals.report.report import Options, report
 from tests.support.sample_run import make_run
 
 RUNS = "document.title='it ran';document.body.innerHTML='it ran'"

@@ -13,13 +13,13 @@ import pytest
 
 from agent.config import load_settings
 from agent.loading import load_model
-from evals.begin import Options, begin
-from evals.cluster import Cluster
-from evals.images import Images
-from evals.rundir import RunFolder
-from evals.runner import Job, Nobody, Runner
+from evals.run.begin import Options, begin
+from evals.run.cluster import Cluster
+from evals.run.folder import RunFolder
+from evals.run.runner import Job, Nobody, Runner
 from evals.suites import find_suite
 from evals.suites.base import Machine
+from evals.suites.images import Images
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = str(ROOT / "tests" / "support" / "small_suite.py")

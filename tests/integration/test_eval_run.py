@@ -15,11 +15,11 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.loading import LoadedModel, load_model
-from agent.trajectory import read_records
+from agent.sessions.trajectory import read_records
 from evals import grade
-from evals.begin import Options, begin
 from evals.errors import DatasetError, RunError
-from evals.rundir import RunFolder
+from evals.run.begin import Options, begin
+from evals.run.folder import RunFolder
 from tests.support.evaluation import call, turns, write_tasks
 
 SUITE = str(Path(__file__).parents[1] / "support" / "small_suite.py")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.image import ensure_base_image
+from sandboxes.images.base_image import ensure_base_image
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
-from tools.tokens import estimate_tokens
+from tools.text.tokens import estimate_tokens
 from tools.types import Observation, ToolContext
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "navigation"

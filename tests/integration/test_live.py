@@ -6,11 +6,11 @@ import pytest
 
 from agent.config import Settings
 from agent.errors import ConfigError
-from agent.history import history_of
-from agent.live import LiveSession
-from agent.resume import resume, stored_settings
-from agent.surroundings import Surroundings
-from agent.trajectory import read_records
+from agent.run.live import LiveSession
+from agent.run.resume import resume, stored_settings
+from agent.run.surroundings import Surroundings
+from agent.sessions.history import history_of
+from agent.sessions.trajectory import read_records
 from agent.types import Answered, Interrupted, Submitted
 
 

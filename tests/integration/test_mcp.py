@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import pytest
 
-from agent.approval import Answer, Approvals, Request
 from agent.config import Settings
-from agent.control import Control
-from agent.report import status_of
-from agent.solve import solve
-from agent.toolbox import Toolbox
-from agent.trajectory import read_records, session_ids
+from agent.control.approvals import Answer, Approvals, Request
+from agent.control.toolbox import Toolbox
+from agent.run.frontend import Control
+from agent.run.report import status_of
+from agent.run.solve import solve
+from agent.sessions.trajectory import read_records, session_ids
 from agent.types import Task
 from sandboxes.base import Sandbox
 from tools.mcp.servers import MAX_RESTARTS, Servers

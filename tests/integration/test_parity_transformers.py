@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from benchmarks import parity
 from model.engine import Engine
-from model.hybrid import HybridNetwork
+from model.hybrid.model import HybridNetwork
 from model.scheduler import Scheduler
 
 TOLERANCE = 1e-4

@@ -8,18 +8,19 @@ import pytest
 from tokenizers import Tokenizer
 
 from agent.config import Settings
-from agent.report import status_of
-from agent.solve import LoadedModel, solve
-from agent.trajectory import session_ids
+from agent.loading import LoadedModel
+from agent.run.report import status_of
+from agent.run.solve import solve
+from agent.sessions.trajectory import session_ids
 from agent.types import Task
-from evals.repair import documents, oracle
-from evals.repair.corpus import Function
-from evals.repair.measure import repository
-from evals.repair.tasks import tasks_of
-from model.chat import ChatFormat
-from model.hub import resolve
+from evals.suites.repair import repository
+from evals.training import documents, oracle
+from evals.training.corpus import Function
+from evals.training.tasks import tasks_of
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer as ChatTokenizer
+from model.checkpoint.hub import resolve
 from model.scripted import scripted_engine
-from model.tokenizer import Tokenizer as ChatTokenizer
 
 FUNCTIONS = (
     Function(

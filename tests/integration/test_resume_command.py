@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from agent import app
-from agent.commands.resume import run as resume
-from agent.commands.solve import Output, run
-from agent.history import history_of
-from agent.trajectory import read_records
+from agent.cli import app
+from agent.cli.resume import run as resume
+from agent.cli.solve import Output, run
+from agent.sessions.history import history_of
+from agent.sessions.trajectory import read_records
 
 ROOT = Path(__file__).parents[2]
-AGENT = (sys.executable, "-c", "from agent.cli import main; main()")
+AGENT = (sys.executable, "-c", "from agent.cli.main import main; main()")
 # Greedy noise of a random model: no usable call, so the guard ends the run after four turns. The
 # sandbox is one where every session sees the same path, which is in the prompt.
 FLAGS = ("--temperature=0", "--max-turn-tokens=60", "--sandbox=bubblewrap", "--output=stream-json")

@@ -11,13 +11,13 @@ import pytest
 from agent.config import Settings
 from agent.errors import ConfigError, StoreError
 from agent.events import Notice, StepDone
-from agent.history import history_of, live_records
-from agent.report import status_of
-from agent.resume import resume, stored_settings
-from agent.rewind import fork, rewind
-from agent.solve import solve
-from agent.states import nearest, points
-from agent.trajectory import read_records, session_ids
+from agent.run.report import status_of
+from agent.run.resume import resume, stored_settings
+from agent.run.solve import solve
+from agent.sessions.history import history_of, live_records
+from agent.sessions.model_states import nearest, points
+from agent.sessions.rewind import fork, rewind
+from agent.sessions.trajectory import read_records, session_ids
 from agent.types import Task
 from model.errors import StateError
 from model.session import Session
@@ -459,7 +459,7 @@ def test_a_damaged_record_is_refused(scene) -> None:
 
 def _schemas(scene: Scene):
     from sandboxes.open import open_sandbox
-    from sandboxes.workspace import Workspace
+    from sandboxes.workspace.workspace import Workspace
     from tools.registry import Registry
     from tools.types import ToolContext
 

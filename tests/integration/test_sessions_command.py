@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from agent import app
-from agent.commands.solve import Output, run
+from agent.cli import app
+from agent.cli.solve import Output, run
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.commands.solve import Output, run
+from agent.cli.solve import Output, run
 
 ROOT = Path(__file__).parents[2]
 KEYS = {
@@ -168,7 +168,7 @@ def test_a_patch_that_is_no_utf8(git_repo, script, scripted_model, capfdbinary) 
 def agent_command(repo: Path, checkpoint: Path, task: str, output: str) -> list[str]:
     """A run of the whole program that ends after one short turn."""
     return [
-        *(sys.executable, "-c", "from agent.cli import main; main()", "solve", task),
+        *(sys.executable, "-c", "from agent.cli.main import main; main()", "solve", task),
         *("--repo", str(repo), "--model", str(checkpoint), "--sandbox=local"),
         *("--max-steps=1", "--max-turn-tokens=3", f"--output={output}"),
     ]

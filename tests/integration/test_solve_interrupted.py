@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.solve import load_model
-from agent.store import Store
-from agent.trajectory import read_records, session_ids
+from agent.loading import load_model
+from agent.sessions.store import Store
+from agent.sessions.trajectory import read_records, session_ids
 from sandboxes.prune import prune
 
 ROOT = Path(__file__).parents[2]
-AGENT = (sys.executable, "-c", "from agent.cli import main; main()")
+AGENT = (sys.executable, "-c", "from agent.cli.main import main; main()")
 
 
 class Run:

@@ -8,10 +8,10 @@ import pytest
 
 from agent.config import Settings
 from agent.events import CommandOutput, Event, RunStarted, StepDone
-from agent.report import as_json, status_of
-from agent.solve import solve
-from agent.store import Store
-from agent.trajectory import read_records, read_steps, session_ids
+from agent.run.report import as_json, status_of
+from agent.run.solve import solve
+from agent.sessions.store import Store
+from agent.sessions.trajectory import read_records, read_steps, session_ids
 from agent.types import SolveReport, Task
 from model.session import Usage
 

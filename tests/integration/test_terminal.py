@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.store import Store
-from agent.trajectory import read_records, read_steps
+from agent.sessions.store import Store
+from agent.sessions.trajectory import read_records, read_steps
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "support" / "scripted_agent.py"

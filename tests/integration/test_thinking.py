@@ -11,17 +11,17 @@ import dataclasses
 import pytest
 import torch
 
-from agent.begin import Beginning
 from agent.config import Settings
-from agent.conversation import Conversation
-from agent.history import history_of
 from agent.loading import load_model
-from agent.resume import resume, stored_settings
-from agent.rewind import fork, rewind
-from agent.solve import solve
-from agent.trajectory import message_from_json, read_records
+from agent.loop.conversation import Conversation
+from agent.loop.first_prompt import Beginning
+from agent.run.resume import resume, stored_settings
+from agent.run.solve import solve
+from agent.sessions.history import history_of
+from agent.sessions.prefix_cache import WarmCache
+from agent.sessions.rewind import fork, rewind
+from agent.sessions.trajectory import message_from_json, read_records
 from agent.types import Task
-from agent.warm import WarmCache
 from model.session import Session
 
 FIELDS = {"sandbox": "bubblewrap", "max_steps": 1, "max_turn_tokens": 40, "temperature": 1.0}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sandboxes.base import Limits, Sandbox
-from sandboxes.image import ensure_base_image
+from sandboxes.images.base_image import ensure_base_image
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
 from tools.types import Observation, ToolContext
 

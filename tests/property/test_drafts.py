@@ -19,18 +19,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.native import LEVELS
-from model.cache import PAGE
-from model.config import ModelConfig
-from model.drafts import Draft, Drafter
-from model.hybrid import VERIFY_ROWS, HybridModel, HybridNetwork
-from model.memory import Memory
-from model.native import NativeModel
+from model.checkpoint.config import ModelConfig
+from model.drafting.drafts import Draft, Drafter
+from model.drafting.tokens import Tokens
+from model.hybrid.cpu import NativeModel
+from model.hybrid.model import VERIFY_ROWS, HybridModel, HybridNetwork
 from model.network import Work
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
 from model.session import Session, TokenEvent
-from model.tokens import Tokens
-from model.trail import HybridTrail, settle
+from model.state.memory import Memory
+from model.state.pages import PAGE
+from model.state.trail import HybridTrail, settle
 from tests.support.native import library, random_tensors, small_config
 
 VOCAB = 300

@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.mirror import Mirror
-from sandboxes.workspace import Workspace
+from agent.run.mirror import Mirror
+from sandboxes.workspace.workspace import Workspace
 
 NAMES = ("a.txt", "b.txt", "d/c.txt")
 START = {"a.txt": "one\ntwo\nthree\nfour\nfive\n", "b.txt": "x\n"}

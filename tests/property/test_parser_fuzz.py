@@ -11,10 +11,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from model.chat import ChatFormat
+from model.chat.chat_format import ChatFormat
+from model.chat.parser import (
+    CallParsed,
+    CallStarted,
+    ContentText,
+    ThinkingText,
+    TurnEvent,
+    TurnParser,
+)
+from model.chat.tokenizer import Tokenizer
 from model.messages import Message, ToolCall
-from model.parser import CallParsed, CallStarted, ContentText, ThinkingText, TurnEvent, TurnParser
-from model.tokenizer import Tokenizer
 
 TOOLS: list[dict[str, Any]] = [
     {

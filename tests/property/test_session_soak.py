@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.checkpoint.hub import resolve
 from model.engine import Engine
-from model.hub import resolve
 from tests.support.soak import OPERATIONS, TIGHT, Soak
 
 

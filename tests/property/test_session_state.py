@@ -16,8 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.checkpoint.hub import resolve
 from model.engine import Engine
-from model.hub import resolve
 from model.sampling import SamplingParams
 from model.session import Session
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 # Few and short names, so that files, folders and links meet at the same path.
 NAMES = st.sampled_from(["a", "b", "ü ☃", "q\"uo\\te'", "new\nline", "-dash", "tab\t", ".hidden"])

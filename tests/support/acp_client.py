@@ -18,7 +18,7 @@ from agent.acp.hub import Hub
 from agent.acp.server import Server
 from agent.acp.stdio import Frames
 from agent.loading import LoadedModel
-from agent.store import Store
+from agent.sessions.store import Store
 from tests.support.acp_wire import Judge, Schema
 
 ANSWER_S = 60.0

@@ -18,9 +18,9 @@ from typing import Any
 def force(turns: list[str]) -> None:
     """Turn n of ``turns`` follows the n-th generation prompt of a session of the embedded model."""
     import model.session as sessions
-    from model import hub
+    from model.chat.tokenizer import Tokenizer
+    from model.checkpoint import hub
     from model.session import Session, TokenEvent
-    from model.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(hub.resolve("embedded"))
     start = tuple(tokenizer.encode_markup("<|im_start|>assistant"))
@@ -47,7 +47,7 @@ def force(turns: list[str]) -> None:
 def main() -> None:
     """Serve, with the model forced once it is loaded."""
     from agent.acp import server
-    from agent.cli import main as agent
+    from agent.cli.main import main as agent
 
     turns = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     make_hub = server._make_hub

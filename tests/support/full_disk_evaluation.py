@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from evals.begin import Options, begin
 from evals.errors import RunError
-from evals.rundir import RunFolder
+from evals.run.begin import Options, begin
+from evals.run.folder import RunFolder
 
 HERE = Path(__file__).parent
 COUNT = 8

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from agent.loading import LoadedModel
-from agent.trajectory import session_ids
-from evals.begin import Options, begin
-from evals.rundir import RunFolder
-from model.chat import ChatFormat
+from agent.sessions.trajectory import session_ids
+from evals.run.begin import Options, begin
+from evals.run.folder import RunFolder
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer
 from model.scripted import scripted_engine
-from model.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
 KILLS, INSTANCES, SEED = 20, 30, 7

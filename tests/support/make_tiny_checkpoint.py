@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from model.config import ModelConfig
-from model.weights import tensor_shapes
+from model.checkpoint.config import ModelConfig
+from model.checkpoint.weights import tensor_shapes
 
 TESTS = Path(__file__).resolve().parent.parent
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kernels.native import Native, native
 from kernels.native.build import BuildError, build
-from model.config import ModelConfig
-from model.weights import tensor_shapes
+from model.checkpoint.config import ModelConfig
+from model.checkpoint.weights import tensor_shapes
 
 
 def library(level: str) -> Native:

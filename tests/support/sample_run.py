@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.trajectory import step_to_json
+from agent.sessions.trajectory import step_to_json
 from agent.types import Step
 from evals.instance import Done, Result, Verdict
-from evals.rundir import RunFolder
+from evals.run.folder import RunFolder
 from model.messages import Message, ToolCall
 from model.session import Usage
 from tools.types import Observation

@@ -13,11 +13,11 @@ from pathlib import Path
 
 def main() -> int:
     """Run it; returns the exit code."""
-    from agent.commands import solve
+    from agent.cli import solve
     from agent.loading import LoadedModel
-    from model.chat import ChatFormat
+    from model.chat.chat_format import ChatFormat
+    from model.chat.tokenizer import Tokenizer
     from model.scripted import scripted_engine
-    from model.tokenizer import Tokenizer
 
     checkpoint, repo, turns, *flags = sys.argv[1:]
     tokenizer = Tokenizer.load(Path(checkpoint))

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from model.engine import Engine
-from model.hybrid import HybridNetwork
+from model.hybrid.model import HybridNetwork
 from model.sampling import SamplingParams
 from model.session import Session, Snapshot
-from model.trail import HybridTrail, settle
+from model.state.trail import HybridTrail, settle
 
 PARAMS = (
     SamplingParams(temperature=0.0),

@@ -24,7 +24,7 @@ from tools.index.parsing import Workers
 from tools.index.queries import query_text
 from tools.index.record import Definition, split_names, unpack, unpack_outline
 from tools.index.store import TagStore
-from tools.textfile import decode
+from tools.text.text_file import decode
 
 MAX_FILE_BYTES = 1_000_000
 MAX_FILES = 50_000

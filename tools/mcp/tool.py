@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tools.mcp.servers import ServerFailed, Servers
 from tools.mcp.spec import McpServer
-from tools.truncate import clean_output, cut_middle
+from tools.text.truncate import clean_output, cut_middle
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_NAME = 64

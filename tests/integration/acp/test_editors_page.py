@@ -41,7 +41,7 @@ def test_every_block_names_the_same_command() -> None:
 def test_the_json_blocks_start_an_agent_that_says_what_it_can() -> None:
     async def hello(args: list[str]) -> Any:
         # The console script of the page; here its entry point, since the tests run from a clone.
-        command = [sys.executable, "-c", "from agent.cli import main; main()", *args]
+        command = [sys.executable, "-c", "from agent.cli.main import main; main()", *args]
         environment = dict(os.environ, PYTHONPATH=str(ROOT))
         async with spawn_agent_process(Nobody(), *command, env=environment) as (agent, _):
             return await agent.initialize(1, ClientCapabilities())

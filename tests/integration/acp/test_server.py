@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.acp.session import OPENING
-from agent.history import history_of, records_of
+from agent.sessions.history import history_of, records_of
 from tests.support.acp_client import RawClient, Refused, Served, allow, choose
 
 

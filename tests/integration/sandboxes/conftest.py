@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sandboxes.base import Limits, Sandbox
-from sandboxes.image import ensure_base_image
+from sandboxes.images.base_image import ensure_base_image
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 OpenSandbox = Callable[..., Sandbox]
 

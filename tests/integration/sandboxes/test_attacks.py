@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sandboxes.backends.disk_watch import disk_usage
 from sandboxes.base import Limits, Sandbox
-from sandboxes.diskwatch import disk_usage
 
 OpenSandbox = Callable[..., Sandbox]
 SMALL = Limits(memory_mb=256, pids=64, cpus=1.0, disk_mb=64)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.check import run_check
+from agent.run.check import run_check
 from sandboxes.base import Sandbox
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 # The processes of a local sandbox are seen by everybody, and this test's neighbours run it too.
 SLEEP = f"1000.{os.getpid()}"

@@ -11,7 +11,7 @@ import pytest
 from sandboxes.base import Limits, Sandbox
 from sandboxes.errors import SandboxUnavailable
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 PROXY = "http://user:password@proxy.invalid:3128"
 

@@ -14,10 +14,10 @@ import pytest
 
 from sandboxes.base import ExecResult, Limits, Sandbox
 from sandboxes.errors import ImageMissing, SandboxGone, SandboxUnavailable
-from sandboxes.image import ensure_base_image
+from sandboxes.images.base_image import ensure_base_image
 from sandboxes.mounts import parse_mount
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 OpenSandbox = Callable[..., Sandbox]
 SMALL = Limits(memory_mb=256, pids=64, cpus=1.0, disk_mb=64)
@@ -302,8 +302,8 @@ def test_a_base_image_that_cannot_be_built(
     docker_engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """No registry answers for an address nobody has, and there is no debootstrap on this PATH."""
-    monkeypatch.setattr("sandboxes.image.PARENT_IMAGE", "registry.invalid/nothing:1")
-    monkeypatch.setattr("sandboxes.image.BASE_TAG", "tenuto/never-built:1")
+    monkeypatch.setattr("sandboxes.images.base_image.PARENT_IMAGE", "registry.invalid/nothing:1")
+    monkeypatch.setattr("sandboxes.images.base_image.BASE_TAG", "tenuto/never-built:1")
     monkeypatch.setenv("PATH", str(tmp_path))
     said: list[str] = []
     with pytest.raises(ImageMissing, match="no image registry answers") as caught:

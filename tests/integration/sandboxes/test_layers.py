@@ -12,10 +12,10 @@ import pytest
 
 from sandboxes.base import Limits
 from sandboxes.errors import ImageMissing
-from sandboxes.layers import LAYER_LABEL, Recipe, image_of, layers
+from sandboxes.images.repository_image import LAYER_LABEL, Recipe, image_of, layers
 from sandboxes.open import open_sandbox
 from sandboxes.prune import prune
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.docker
 LIMITS = Limits(memory_mb=512, pids=64, disk_mb=64)

@@ -12,15 +12,15 @@ from pathlib import Path
 import docker
 import pytest
 
-from sandboxes.processes import read_process
 from sandboxes.prune import prune
-from sandboxes.workspace import Workspace
+from sandboxes.shell.processes import read_process
+from sandboxes.workspace.workspace import Workspace
 
 OWNER_SCRIPT = """
 import sys
 from pathlib import Path
 from sandboxes.open import open_sandbox
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 kind, repo, parent = sys.argv[1:]
 sandbox = open_sandbox(kind, Workspace.create(Path(repo), parent=Path(parent)), name="killed")
@@ -78,7 +78,8 @@ def test_a_kill_while_the_copy_is_made(git_repo: Callable[..., Path], places: Pa
     (places / "half").mkdir()
     (places / "half" / "tree").mkdir()
     code = (
-        "import sys; from pathlib import Path; from sandboxes.workspace import write_stamp; "
+        "import sys; from pathlib import Path; "
+        "from sandboxes.workspace.workspace import write_stamp; "
         "write_stamp(Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", code, str(places / "half")], check=True)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from model import engine as engine_module
 from model.engine import Engine
 from model.errors import CheckpointError
-from model.hybrid import HybridNetwork
+from model.hybrid.model import HybridNetwork
 from model.sampling import SamplingParams
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from model.checkpoint.config import read_generation_config
 from model.errors import CheckpointError
-from model.sampling import SamplingParams, choose, read_generation_config
+from model.sampling import SamplingParams, choose
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from model.checkpoint.hub import resolve
 from model.engine import Engine
 from model.errors import MemoryFull
-from model.hub import resolve
-from model.hybrid import HybridNetwork
+from model.hybrid.model import HybridNetwork
 from model.network import State, Work, pieces
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler

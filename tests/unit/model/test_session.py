@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from model.cache import HybridState
 from model.engine import Engine
 from model.errors import ContextFull, MemoryFull, SessionClosed
-from model.hybrid import HybridNetwork
+from model.hybrid.model import HybridNetwork
 from model.sampling import SamplingParams
 from model.session import Session, TokenEvent, Usage
+from model.state.pages import HybridState
 
 GREEDY = SamplingParams(temperature=0.0)
 WARM = SamplingParams(temperature=1.0, top_k=0, top_p=1.0)

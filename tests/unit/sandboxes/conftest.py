@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace
 
 
 @pytest.fixture

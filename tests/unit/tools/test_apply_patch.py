@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.preview import Change
+from tools.edits.preview import Change
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "patch"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())

@@ -1,0 +1,121 @@
+"""The commands put together, and what becomes of their errors: one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from importlib import metadata
+from itertools import pairwise
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli import acp, cache, doctor, model, resume, sandbox, sessions, solve
+from agent.cli.failure import DEBUG, tell
+from agent.cli.output import write_err, write_out
+from agent.cli.printing import Output, print_error
+from agent.text import visible
+from agent.version import version
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="agent",
+    help="A coding agent whose model runs in the same process as its loop.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(name="solve")(solve.solve)
+app.command(name="resume")(resume.resume)
+app.command(name="fork")(resume.fork)
+app.command(name="rewind")(resume.rewind)
+app.command(name="doctor")(doctor.doctor)
+app.command(name="acp")(acp.acp)
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(model.app, name="model")
+app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(cache.app, name="cache")
+
+ADDED = "tenuto.commands"
+"""The entry points under which packages that stand above this one add commands."""
+
+
+def added_commands() -> dict[str, Any]:
+    """The commands that other packages of this distribution add: a group or a function, by name.
+
+    Only our own distribution is asked: what else is installed adds nothing. Empty in a plain clone
+    that was never installed.
+    """
+    try:
+        points = metadata.distribution("tenuto").entry_points.select(group=ADDED)
+    except metadata.PackageNotFoundError:
+        return {}
+    return {point.name: point.load() for point in points}
+
+
+for _name, _command in added_commands().items():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(name=_name)(_command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        write_out(f"tenuto {version()}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """A coding agent whose model runs in the same process as its loop."""
+
+
+def call(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Nothing is raised."""
+    try:
+        code = app(arguments, prog_name="agent", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except _UsageError as error:
+        format_message = getattr(error, "format_message", error.__str__)
+        message = " ".join(str(format_message()).split())
+        exit_code = int(getattr(error, "exit_code", 2))
+        if not message:
+            return exit_code  # the help was asked for by saying nothing, and is printed
+        write_err(f"error: {visible(message)} (see agent --help)\n")
+        if (output := _wanted_output(arguments)) is not None:
+            print_error(visible(message), exit_code, {"model": None, "sandbox": None}, output)
+        return exit_code
+    except typer.Abort:
+        return tell(KeyboardInterrupt()).exit_code
+    except BrokenPipeError:
+        write_out("")
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return tell(error).exit_code
+
+
+def _wanted_output(arguments: list[str]) -> Output | None:
+    """The JSON output that a command line asks for which could not be read as a whole."""
+    if arguments[:1] not in (["solve"], ["resume"], ["fork"]):
+        return None
+    joined = [word.removeprefix("--output=") for word in arguments if word.startswith("--output=")]
+    apart = [after for word, after in pairwise(arguments) if word == "--output"]
+    named = [word for word in (*joined, *apart) if word in (Output.JSON, Output.STREAM_JSON)]
+    return Output(named[-1]) if named else None
+
+
+def quieten() -> None:
+    """Keep the logs and warnings of libraries off stderr, which is ours, unless debugging."""
+    if os.environ.get(DEBUG, "") in ("", "0") and not sys.warnoptions:
+        logging.basicConfig(handlers=[logging.NullHandler()])
+        warnings.simplefilter("ignore")

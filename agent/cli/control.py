@@ -1,0 +1,93 @@
+"""The control of a run that was started at a command line: rules, hooks, and the person there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.control.policy import load_policy
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.cli.interrupts import Interrupts
+    from agent.config import Settings
+    from agent.events import Listener
+    from agent.run.frontend import Control
+
+Approve = Annotated[
+    str | None,
+    typer.Option(
+        metavar="never|edits|commands|all",
+        help="What to ask for at the terminal before it runs.",
+    ),
+]
+Interactive = Annotated[
+    bool | None,
+    typer.Option(
+        "--interactive/--no-interactive",
+        help="Whether Ctrl-C asks for words to the model; default: if --approve asks.",
+    ),
+]
+McpFromRepo = Annotated[
+    bool | None,
+    typer.Option(
+        "--mcp-from-repo/--no-mcp-from-repo",
+        help="Start the MCP servers that the repository lists; they run outside the sandbox.",
+    ),
+]
+
+
+@contextmanager
+def controlled(
+    settings: Settings,
+    repo: Path,
+    interrupts: Interrupts,
+    listen: Listener,
+    *,
+    interactive: bool | None = None,
+) -> Iterator[Control]:
+    """The control for one run. Without ``interactive`` it is so where calls are asked for.
+
+    Raises ``ConfigError`` if someone is to be asked and there is no terminal.
+    """
+    from agent.cli.terminal import Terminal
+    from agent.control.approvals import Approvals
+    from agent.control.toolbox import Toolbox
+    from agent.events import Notice
+    from agent.run.frontend import Control
+
+    policy = load_policy(repo, mcp_from_repo=settings.mcp_from_repo)
+    for line in policy.notices:
+        listen(Notice(line))
+    if interactive is None:
+        interactive = settings.approve != "never"
+    terminal = Terminal.open(lambda: interrupts.count)
+    if terminal is None:
+        if settings.approve != "never":
+            raise ConfigError(
+                f"--approve {settings.approve} asks at a terminal, and there is none; give "
+                "--approve never, and deny by rules what must not run"
+            )
+        if interactive:
+            raise ConfigError("--interactive asks at a terminal, and there is none; leave it out")
+
+    def words() -> str | None:
+        if terminal is None or not interactive or not interrupts.by_person:
+            return None
+        said = terminal.words()
+        if said is not None:
+            interrupts.take_back()
+        return said
+
+    toolbox = Toolbox(policy.servers)
+    try:
+        approvals = Approvals(settings.approve, terminal, policy.rules)
+        yield Control(approvals, words, policy.hooks, toolbox)
+    finally:
+        toolbox.close()
+        if terminal is not None:
+            terminal.close()

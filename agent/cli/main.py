@@ -1,0 +1,63 @@
+"""The entry of the ``agent`` command: sees that the right packages would be imported, then runs.
+
+Nothing but the standard library is imported before that is known.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from agent.errors import AgentError, BrokenInstall
+
+SIBLINGS = ("model", "kernels", "tools", "sandboxes", "evals")
+
+
+def main() -> NoReturn:
+    """The console script. Always ends the process with an exit code and never with a traceback."""
+    try:
+        open_closed_streams()
+        check_siblings()
+        # Only now: these import the siblings.
+        from agent.cli.app import call, quieten
+
+        quieten()
+        code = call(sys.argv[1:])
+    except AgentError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (agent.output is not safe yet)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def open_closed_streams() -> None:
+    """Let the descriptors 0 to 2 that came closed be /dev/null.
+
+    Else the next file that is opened gets one of these numbers, and a program that is started with
+    it takes it for its own stdin, stdout or stderr.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+def check_siblings() -> None:
+    """Make sure that the packages beside ``agent`` are the ones that would be imported.
+
+    ``tools`` and ``kernels`` are common names: another project's folder on ``PYTHONPATH``, or a
+    distribution of that name, would be imported instead. Raises ``BrokenInstall``.
+    """
+    home = Path(__file__).resolve().parents[2]
+    for name in SIBLINGS:
+        found = find_spec(name)
+        origin = found.origin if found is not None else None
+        if origin is None or Path(origin).resolve().parent.parent != home:
+            where = Path(origin).parent if origin else "nowhere"
+            raise BrokenInstall(
+                f"the package {name!r} is found at {where}, not beside agent in {home}; "
+                "install tenuto into an environment of its own and unset PYTHONPATH"
+            )

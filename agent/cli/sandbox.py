@@ -1,0 +1,78 @@
+"""``agent sandbox``: images, what runs now, and what killed runs left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.cli.output import write_err, write_out
+from agent.text import visible
+
+app = typer.Typer(help="Sandboxes.", no_args_is_help=True)
+
+
+def _tell(line: str) -> None:
+    write_err(f"{visible(line)}\n")
+
+
+@app.command()
+def build(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Even if it is there.")] = False,
+    repo: Annotated[
+        Path | None,
+        typer.Option(help="Build the image that this repository's .agent.toml asks for."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="none|bridge", help="What network the build has; default: none."),
+    ] = None,
+) -> None:
+    """Build the base image of the Docker sandbox, unless it is there. Prints its tag.
+
+    With --repo, the repository's own: this runs its Dockerfile and set-up commands as root in
+    containers, without your credentials.
+    """
+    if repo is None:
+        from sandboxes.images.base_image import build_base_image
+
+        write_out(f"{build_base_image(_tell, rebuild=rebuild)}\n")
+        return
+    from agent.config import load_settings
+    from agent.errors import ConfigError
+    from agent.run.build import image_for
+
+    if not repo.is_dir():
+        raise ConfigError(f"--repo {repo} is not a directory")
+    settings = load_settings({"network": network, "build": True, "sandbox": "docker"}, repo)
+    write_out(f"{image_for(settings, repo, _tell)}\n")
+
+
+@app.command("list")
+def list_() -> None:
+    """List what is there: containers, working copies, and the images of repositories."""
+    from sandboxes.listing import listing
+
+    for kind, name, what in listing():
+        write_out(f"{kind:9}  {visible(name)}  {visible(what)}\n")
+
+
+@app.command()
+def prune(
+    images: Annotated[
+        bool, typer.Option("--images", help="Remove the images of repositories too.")
+    ] = False,
+) -> None:
+    """Remove containers and working copies whose process is gone."""
+    from sandboxes.prune import prune as prune_sandboxes
+
+    removed = prune_sandboxes()
+    if images:
+        from sandboxes.images.repository_image import remove_layers
+
+        removed += [f"image {tag}" for tag in remove_layers()]
+    for line in removed:
+        write_out(f"removed {visible(line)}\n")
+    if not removed:
+        write_out("nothing to remove\n")

@@ -1,0 +1,174 @@
+"""``agent sessions``: list, show and remove saved sessions."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.output import write_err, write_json, write_out, write_patch
+from agent.text import visible
+
+if TYPE_CHECKING:
+    from agent.sessions.store import SavedSession
+
+TASK_CHARACTERS = 60
+BLOCK_LINES = 20
+HEADER = ("created", "parent", "repo", "model", "sandbox", "thinking", "seed", "check")
+LINE_CHARACTERS = 200
+
+
+class Output(StrEnum):
+    """How a command prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+app = typer.Typer(help="Saved sessions.", no_args_is_help=True)
+
+
+@app.command(name="list")
+def list_sessions(
+    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+) -> None:
+    """List the sessions, oldest first."""
+    from agent.sessions.store import Store
+
+    store = Store()
+    store.reap()
+    found = store.sessions()
+    if output is Output.JSON:
+        write_json({"sessions": [{"id": session.id, **session.data} for session in found]})
+        return
+    if not found:
+        write_out(f"no sessions in {store.root}\n")
+    for session in found:
+        task = visible(" ".join(str(session.data.get("task", "")).split()))[:TASK_CHARACTERS]
+        steps = session.data.get("steps", "-")
+        write_out(f"{session.id}  {session.status:<14} {steps:>4} steps  {task}\n")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")],
+    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+) -> None:
+    """Show one session: what was asked, each step, and how it ended."""
+    from agent.sessions.store import Store
+    from agent.sessions.trajectory import read_records
+
+    store = Store()
+    store.reap()
+    session = store.find(name)
+    records = list(read_records(session.trajectory)) if session.trajectory.exists() else []
+    if output is Output.JSON:
+        write_json({"id": session.id, **session.data, "records": records})
+        return
+    _header(session)
+    for record in records:
+        if record["type"] == "step":
+            _step(record)
+        elif record["type"] == "check":
+            write_out(f"\ncheck {record['when']}: exit code {record['exit_code']}\n")
+        elif "compacted" in record:
+            account = record["compacted"]
+            write_out(
+                f"\ncontext compacted from {account['before']:,} to {account['after']:,} tokens"
+                f"{' (before: session ' + account['kept'] + ')' if account['kept'] else ''}\n"
+            )
+        elif record["type"] == "rewind":
+            write_out(
+                f"\nback to step {record['to']} ({record['why']}): later steps above are void\n"
+            )
+        elif record["type"] == "resume":
+            write_out(f"\nresumed {record['time']} with {visible(str(record['model']))}\n")
+        elif record["type"] == "words":
+            write_out(f"\nthe user said:\n{_block(record['messages'][-1]['content'])}")
+        elif record["type"] == "end" and record.get("patch"):
+            write_out(f"\npatch:\n{visible(record['patch'])}")
+
+
+@app.command()
+def patch(
+    name: Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Apply it to the repository instead of printing it.")
+    ] = False,
+) -> None:
+    """Print a session's patch: its files after the last step against those it began with.
+
+    However it ended, also if it was killed; whether a check passes with it is not asked.
+    """
+    from agent.sessions.history import history_of, records_of
+    from agent.sessions.store import Store
+    from sandboxes.workspace.record import open_record
+
+    store = Store()
+    store.reap()
+    session = store.find(name)
+    history = history_of(records_of(session))
+    baseline, repo = str(session.data["baseline"]), Path(str(session.data["repo"]))
+    with open_record(session.files) as files:
+        changes = files.patch(baseline, history.tree or baseline)
+        if not apply:
+            write_patch(changes)
+        elif changes:
+            files.apply(repo, changes)
+            write_err(f"applied to {visible(str(repo))}\n")
+    if not changes:
+        write_err(f"session {session.id} has changed nothing\n")
+
+
+@app.command()
+def rm(
+    names: Annotated[list[str], typer.Argument(help="Ids, or how they begin.", metavar="ID...")],
+) -> None:
+    """Remove sessions: their record and their saved state."""
+    from agent.sessions.store import Store
+
+    store = Store()
+    for name in names:
+        write_out(f"removed {store.remove(name)}\n")
+
+
+def _header(session: SavedSession) -> None:
+    data = session.data
+    write_out(f"session {session.id}: {session.status}\n")
+    if data.get("attempts"):
+        write_out(f"attempt:  {data['attempt']} of {data['attempts']}\n")
+    for key in (*HEADER, "summary"):
+        if data.get(key) not in (None, ""):
+            write_out(f"{key + ':':<10}{visible(str(data[key]))}\n")
+    if task := data.get("task"):
+        write_out(f"\n{visible(str(task))}\n")
+
+
+def _step(record: dict[str, Any]) -> None:
+    message = record["message"]
+    write_out(f"\nstep {record['index'] + 1}\n")
+    for part in ("thinking", "content"):
+        if text := message.get(part):
+            write_out(_block(text))
+    observations = iter(record["observations"])
+    for call in message.get("tool_calls", ()):
+        arguments = " ".join(f"{key}={value!r}" for key, value in call["arguments"].items())
+        write_out(_cut(f"  > {visible(call['name'])} {visible(arguments)}") + "\n")
+        if seen := next(observations, None):
+            write_out(_block(seen["text"], indent="    "))
+
+
+def _block(text: str, *, indent: str = "  ") -> str:
+    lines = visible(text).strip("\n").split("\n")
+    shown = [_cut(indent + line) for line in lines[:BLOCK_LINES]]
+    if len(lines) > BLOCK_LINES:
+        shown.append(f"{indent}… {len(lines) - BLOCK_LINES} more lines")
+    return "\n".join(shown) + "\n"
+
+
+def _cut(line: str) -> str:
+    """At most ``LINE_CHARACTERS`` of a line, which may be a whole file that has no other."""
+    more = len(line) - LINE_CHARACTERS
+    return line if more <= 0 else f"{line[:LINE_CHARACTERS]}… {more:,} more characters"

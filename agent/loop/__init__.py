@@ -1,0 +1,1 @@
+"""The agent loop: read, speak, act, keep; its limits and its prompts."""

@@ -1,0 +1,203 @@
+"""The model's side of a run: new messages go in as tokens, a turn comes out.
+
+Tokens are only appended. What was sampled is parsed for the loop's sake but stays in the session as
+it is; it is never decoded and encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.events import CallWriting, ContentDelta, Listener, Prefilled, ThinkingDelta, nobody
+from agent.types import TurnEnd
+from model.chat.chat_format import ChatFormat
+from model.chat.parser import CallStarted, ContentText, ThinkingText, TurnEvent
+from model.messages import Message
+from model.sampling import SamplingParams
+from model.session import Progress, Session
+from model.usage import Usage
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the model said in one turn, as sampled and as read."""
+
+    message: Message
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: TurnEnd
+
+
+class _Halted(Exception):
+    """Carries a halt out of a prefill."""
+
+
+class Conversation:
+    """One session spoken to in messages. ``halt`` is asked before each sampled token."""
+
+    def __init__(
+        self,
+        session: Session,
+        chat: ChatFormat,
+        tools: Sequence[Mapping[str, Any]],
+        sampling: SamplingParams,
+        *,
+        thinking: bool = True,
+        listen: Listener = nobody,
+        halt: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.session = session
+        self._chat = chat
+        self._tools = tools
+        self._sampling = sampling
+        self._thinking = thinking
+        self._listen = listen
+        self._halt = halt
+        self._closed: bool | None = None
+        self._open_thinking = False
+        self._unfinished: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the session holds."""
+        return self.session.length
+
+    @property
+    def halted(self) -> bool:
+        """Whether it is to stop."""
+        return self._halt()
+
+    def adopt(self, session: Session) -> None:
+        """Go on with ``session``, in which nothing was said yet; the one before is closed."""
+        if session is not self.session:
+            self.session.close()
+        self.session = session
+        self._closed, self._open_thinking, self._unfinished = None, False, ()
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The ids that ``messages`` add to what the session holds, up to the next turn's start."""
+        if self._closed is None:
+            return self._chat.begin(messages, self._tools, self._thinking)
+        return self._chat.append(
+            self._closed, messages, self._thinking, open_thinking=self._open_thinking
+        )
+
+    def whole(self, messages: Sequence[Message], *, preserve_thinking: bool) -> list[int]:
+        """The ids of a conversation begun anew from ``messages``, up to the next turn's start.
+
+        Raises ``ValueError`` if the template refuses them.
+        """
+        return self._chat.begin(
+            messages, self._tools, self._thinking, preserve_thinking=preserve_thinking
+        )
+
+    def fresh(self) -> Conversation:
+        """One about which nothing is known yet, with the same session; only to encode with."""
+        return Conversation(
+            self.session, self._chat, self._tools, self._sampling, thinking=self._thinking
+        )
+
+    def lengthened(self, ids: Sequence[int], message: Message) -> list[int]:
+        """A prompt's ``ids`` with ``message`` of the user's put before the next turn's start."""
+        more = self._chat.append(True, [message], self._thinking)
+        cut = self._chat.turn_cut(ids) - 1
+        return [*ids[:cut], *more[more.index(ids[cut]) :]]
+
+    def aside(self, messages: Sequence[Message], max_tokens: int) -> tuple[str, Usage]:
+        """What the model would say to ``messages``, without reasoning, and what all has cost then.
+
+        The session stays as it is. Raises ``ContextFull`` if there is no room for the question.
+        """
+        closed, open_thinking = bool(self._closed), self._open_thinking
+        ids = self._chat.append(closed, messages, False, open_thinking=open_thinking)
+        fork = self.session.fork()
+        try:
+            fork.extend(ids, on_progress=self._prefilled)
+            parser = self._chat.parser(self._tools, False)
+            for token in fork.generate(
+                self._sampling,
+                max_tokens=max_tokens,
+                stop_ids=self._chat.stop_ids,
+                should_stop=self._halt,
+            ):
+                parser.push(token.id)
+            return parser.finish().content, fork.usage
+        except _Halted:
+            return "", fork.usage
+        finally:
+            fork.close()
+
+    def recall(self, turn_ids: Sequence[int], *, thinking: bool, go_on: bool = False) -> None:
+        """Take the session to end with the turn ``turn_ids``, sampled earlier with ``thinking``.
+
+        With ``go_on`` the next ``speak`` continues that turn.
+        """
+        parser = self._chat.parser(self._tools, thinking)
+        for token_id in turn_ids:
+            parser.push(token_id)
+        self._unfinished = tuple(turn_ids) if go_on else ()
+        parser.finish()
+        self._closed = bool(turn_ids) and turn_ids[-1] in self._chat.stop_ids
+        self._open_thinking = parser.in_thinking
+
+    def hear(self, ids: Sequence[int], mark: Callable[[], None] | None = None) -> bool:
+        """Prefill ``ids``; False if it was halted. Then, and if it raises, nothing has changed.
+
+        ``mark`` is called when all but the next turn's start is there (``ChatFormat.turn_cut``),
+        if that is anything.
+        Raises ``ContextFull`` if they do not fit.
+        """
+        cut = self._chat.turn_cut(ids) if mark else 0
+        tell: Progress | None = self._prefilled
+        try:
+            if mark is not None and cut + self.tokens:
+                self.session.extend(ids[:cut], on_progress=tell)
+                mark()
+                # The turn's start is a few tokens, at which nothing is halted half way.
+                tell = None
+            self.session.extend(ids[cut:], on_progress=tell)
+        except _Halted:
+            return False
+        return True
+
+    def speak(self, max_tokens: int) -> Turn:
+        """Sample one turn of at most ``max_tokens`` tokens, telling the listener as it comes."""
+        parser = self._chat.parser(self._tools, self._thinking)
+        for token_id in self._unfinished:
+            parser.push(token_id)
+        counted, self._unfinished = parser.thinking_tokens, ()
+        ids: list[int] = []
+        logprobs: list[float] = []
+        for token in self.session.generate(
+            self._sampling,
+            max_tokens=max_tokens,
+            stop_ids=self._chat.stop_ids,
+            should_stop=self._halt,
+        ):
+            ids.append(token.id)
+            logprobs.append(token.logprob)
+            for event in parser.push(token.id):
+                self._tell(event)
+        message = parser.finish()
+        self.session.count(thinking_tokens=parser.thinking_tokens - counted)
+        self._closed = bool(ids) and ids[-1] in self._chat.stop_ids
+        self._open_thinking = parser.in_thinking
+        ended: TurnEnd = "stop" if self._closed else "length"
+        if not self._closed and len(ids) < max_tokens and self._halt():
+            ended = "interrupted"
+        return Turn(message, tuple(ids), tuple(logprobs), ended)
+
+    def _prefilled(self, done: int, total: int) -> None:
+        self._listen(Prefilled(done, total))
+        if done < total and self._halt():
+            raise _Halted
+
+    def _tell(self, event: TurnEvent) -> None:
+        if isinstance(event, ThinkingText):
+            self._listen(ThinkingDelta(event.text))
+        elif isinstance(event, ContentText):
+            self._listen(ContentDelta(event.text))
+        elif isinstance(event, CallStarted):
+            self._listen(CallWriting(event.name))

@@ -1,0 +1,51 @@
+"""What the first prompt tells of a repository: its own notes to agents, and a map of its code.
+
+Both are the same for every task in it, so that the state after them can be stored and used again
+(``agent.sessions.prefix_cache``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.config import Settings
+from agent.loading import LoadedModel
+from agent.loop.agents_md import first_notes
+from sandboxes.base import Sandbox
+from tools import repo_map
+from tools.errors import ToolFailure
+from tools.types import ToolContext
+
+ROOMY_CONTEXT = 32_768
+"""A model with less room than this, in tokens, gets no map unless it is asked for."""
+
+DEFAULT_TOKENS = 1024
+INTRODUCTION = "The most referenced code of the repository (repo_map shows more, or one part):"
+
+
+def overview(
+    repo: Path,
+    sandbox: Sandbox,
+    settings: Settings,
+    model: LoadedModel,
+    should_stop: Callable[[], bool] | None = None,
+) -> str:
+    """The notes and the map of ``repo``; "" if there are neither.
+
+    The map is not weighted by the task. A repository that cannot be mapped gets none.
+    """
+    parts = [first_notes(repo)]
+    tokens = settings.map_tokens
+    if tokens is None:
+        tokens = DEFAULT_TOKENS if model.engine.context_length >= ROOMY_CONTEXT else 0
+    if tokens:
+        context = ToolContext(
+            sandbox, should_stop=should_stop, count_tokens=model.chat.count_tokens
+        )
+        try:
+            if drawn := repo_map.draw(context, ".", tokens):
+                parts.append(f"{INTRODUCTION}\n\n{drawn.text}")
+        except (ToolFailure, OSError):
+            pass  # the tools will say what is wrong, if they are asked
+    return "\n\n".join(part for part in parts if part)

@@ -1,0 +1,1 @@
+"""The open session and its short callers: solve, resume, attempts."""

@@ -1,0 +1,116 @@
+"""The parts of a run, built from the settings: image, sandbox, limits, sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.config import Settings
+from agent.events import (
+    Listener,
+    Notice,
+    nobody,
+)
+from agent.loop.budget import RunLimits
+from agent.sessions.store import Store
+from model.sampling import SamplingParams
+from sandboxes.base import Limits, Sandbox
+from sandboxes.images.repository_image import Recipe, image_of
+from sandboxes.mounts import environment_of, parse_mount
+from sandboxes.open import open_sandbox
+from sandboxes.prune import prune
+from sandboxes.workspace.workspace import Workspace
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What the sandbox may use."""
+    return Limits(
+        memory_mb=settings.memory_mb,
+        cpus=settings.cpus,
+        disk_mb=settings.disk_mb,
+        network=settings.online,
+        writable=settings.writable,
+    )
+
+
+def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
+    """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
+    return open_sandbox(
+        settings.sandbox,
+        workspace,
+        image=settings.image,
+        limits=limits_of(settings),
+        name=name,
+        root=settings.workdir,
+        search_path=settings.search_path,
+        mounts=[parse_mount(mount) for mount in settings.mounts],
+        environment=environment_of(settings.pass_env, os.environ),
+    )
+
+
+def sampling_of(settings: Settings, default: SamplingParams) -> SamplingParams:
+    """How the settings sample, given how the checkpoint's makers do."""
+    if settings.temperature is None:
+        return default
+    return dataclasses.replace(default, temperature=settings.temperature)
+
+
+def run_limits(settings: Settings) -> RunLimits:
+    """The loop's limits in the settings."""
+    return RunLimits(
+        max_steps=settings.max_steps,
+        max_tokens=settings.max_tokens,
+        max_turn_tokens=settings.max_turn_tokens,
+        max_wall_time_s=settings.max_wall_time,
+    )
+
+
+def image_for(settings: Settings, repo: Path, tell: Callable[[str], None]) -> str:
+    """Its tag: found, or built where that is allowed. Raises ``SandboxError``."""
+    recipe = Recipe(
+        repo,
+        image=settings.image,
+        dockerfile=settings.dockerfile,
+        devcontainer=settings.devcontainer,
+        setup=settings.setup,
+        files=settings.setup_files,
+    )
+    return image_of(recipe, build=settings.build, limits=limits_of(settings), on_progress=tell)
+
+
+def prepare(
+    settings: Settings,
+    *,
+    repo: Path | None = None,
+    store: Store | None = None,
+    listen: Listener = nobody,
+) -> Settings:
+    """Clear away what killed runs left, and see that the sandbox's image is there.
+
+    Once a process is enough. Returns the settings with the image in them. Raises
+    ``SandboxUnavailable`` and ``ImageMissing``.
+    """
+    (store or Store()).reap()
+    for line in dict.fromkeys(prune()):
+        listen(Notice(f"removed {line}, left by a run that was killed"))
+    return with_image(settings, listen, repo)
+
+
+def with_image(settings: Settings, listen: Listener = nobody, repo: Path | None = None) -> Settings:
+    """The settings with the image to use, where Docker is: our own unless they name another.
+
+    Our own is built if need be. That of the repository (a Dockerfile, a set-up) is taken as it was
+    built, or built now if the user asked for that. Without ``repo`` it is left for later.
+    """
+    wanted = settings.dockerfile or settings.devcontainer or settings.setup
+    if settings.sandbox != "docker":
+        if wanted:
+            listen(Notice("dockerfile, devcontainer and setup are for --sandbox docker: left out"))
+        return settings
+    if wanted and repo is None:
+        return settings
+    image = image_for(settings, repo or Path(), lambda line: listen(Notice(line)))
+    done = {"image": image, "dockerfile": None, "devcontainer": None, "setup": ()}
+    return settings.model_copy(update=done)

@@ -1,0 +1,87 @@
+"""Opening what a session that is held open needs: a new one, or one that was saved."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.config import Settings
+from agent.loading import LoadedModel
+from agent.run.build import open_box
+from agent.run.live_record import IDLE, first_tree, forget_if_unused, register
+from agent.run.resume import Resumption
+from agent.run.surroundings import Surroundings
+from agent.sessions.history import History, history_of, records_of
+from agent.sessions.model_states import foreign
+from agent.sessions.store import RUNNING, SavedSession, Store
+from model.session import Session
+from sandboxes.base import Sandbox
+from sandboxes.workspace.kept_tree import Origin
+from sandboxes.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All of one session; ``stack`` takes it down. ``saved`` is claimed.
+
+    ``abandons`` says that the record holds more than ``history``: a step that was under way.
+    """
+
+    saved: SavedSession
+    workspace: Workspace
+    sandbox: Sandbox
+    session: Session
+    stack: ExitStack
+    history: History = field(default_factory=History)
+    abandons: bool = False
+
+
+def opened_new(
+    repo: Path, settings: Settings, model: LoadedModel, *, store: Store, name: str
+) -> Opened:
+    """See ``LiveSession.begin``."""
+    with ExitStack() as stack:
+        workspace = Workspace.create(repo, ignored=settings.ignored_files)
+        stack.callback(workspace.close)
+        sandbox = stack.enter_context(open_box(settings, workspace, name))
+        saved = register(store, name, repo, settings, model, workspace)
+        stack.callback(forget_if_unused, store, saved.path)
+        saved = stack.enter_context(saved.claim())
+        workspace.keep_record(saved.files)
+        saved = saved.update(status=IDLE, root=sandbox.root)
+        session = model.engine.session(seed=settings.seed)
+        return Opened(saved, workspace, sandbox, session, stack.pop_all())
+
+
+def opened_saved(
+    saved: SavedSession, settings: Settings, model: LoadedModel, around: Surroundings
+) -> Opened:
+    """See ``LiveSession.open``."""
+    with ExitStack() as stack:
+        saved = stack.enter_context(saved.claim())
+        parts = Resumption(saved, None, settings, model, around.listen, _never, around.control)
+        records = records_of(saved)
+        whole = history_of(records)
+        history = parts.without_half_a_step(records, whole)
+        data = saved.data
+        origin = Origin(saved.files, str(data["baseline"]), str(data["head"]))
+        tree = history.tree or first_tree(saved)
+        workspace = Workspace.reopen(
+            Path(str(data["repo"])), origin, tree, ignored=settings.ignored_files
+        )
+        stack.callback(workspace.close)
+        sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
+        if "tokenizer" in foreign(saved, history, model):
+            # Its ids mean nothing here; the first turn encodes the conversation anew.
+            session = model.engine.session(seed=int(data.get("seed", 0)))
+        else:
+            session = parts.plan(history, None, sandbox, None).session
+        abandons = history.loose or len(history.steps) < len(whole.steps)
+        status = "interrupted" if saved.status == RUNNING else saved.status
+        saved = saved.update(status=status, root=sandbox.root)
+        return Opened(saved, workspace, sandbox, session, stack.pop_all(), history, abandons)
+
+
+def _never() -> bool:
+    return False

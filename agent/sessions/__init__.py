@@ -1,0 +1,1 @@
+"""What is kept on disk: saved sessions, their records, model states, prefix cache."""

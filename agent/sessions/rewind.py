@@ -1,0 +1,83 @@
+"""Rewinding a saved session, and forking one."""
+
+from __future__ import annotations
+
+from agent.errors import ConfigError, StoreError
+from agent.events import Listener, Notice, nobody
+from agent.loading import LoadedModel
+from agent.sessions.history import history_of, records_of
+from agent.sessions.model_states import catch_up, changed_text, disown, foreign, nearest
+from agent.sessions.store import KILLED, RUNNING, SavedSession, Store, now
+from agent.version import version
+from model.errors import StateError
+from sandboxes.workspace.record import open_record
+
+
+def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listener = nobody) -> int:
+    """Take ``saved`` back to the end of live step ``step``; 0 is before the first.
+
+    What came after stays in the trajectory as abandoned. The record decides: once its line is on
+    disk, conversation, files and model state are those of ``step``; a state that could not be
+    saved any more is rebuilt when the session goes on. Returns how many tokens had to be prefilled
+    for the state now. Raises ``ConfigError`` if there is no such step, ``StoreError`` if another
+    process works on the session, or the files of ``step`` are gone: nothing has moved then.
+    """
+    with saved.claim() as saved:
+        records = records_of(saved)
+        there = len(history_of(records).steps)
+        if not 0 <= step <= there:
+            raise ConfigError(f"session {saved.id} has no step {step}; --to takes 0 to {there}")
+        target = history_of(records, step)
+        tree = target.tree or str(saved.data["baseline"])
+        with open_record(saved.files) as files:
+            if not files.is_whole(tree):
+                raise StoreError(
+                    f"session {saved.id} stays as it is: the files of step {step} are not (or not "
+                    f"all) in {saved.files}"
+                )
+        try:
+            with saved.writer() as trajectory:
+                trajectory.write("rewind", to=step, why="asked for", time=now())
+        except OSError as error:
+            raise StoreError(
+                f"session {saved.id} stays as it is: its record cannot be written "
+                f"({error.strerror})"
+            ) from error
+        why = foreign(saved, target, model)
+        saved = saved.update(
+            status="interrupted",
+            exit_status=None,
+            summary=f"rewound to step {step}",
+            steps=step,
+            check_result=None,
+            allowed_from=min(int(saved.data.get("allowed_from", 0)), step),
+        )
+        if "tokenizer" in why:
+            listen(Notice(f"{changed_text(why)}; the state is rebuilt when the session goes on"))
+            return 0
+        if why:
+            listen(Notice(f"{changed_text(why)}; the state is rebuilt from the stored tokens"))
+        seed = int(saved.data.get("seed", 0))
+        found = nearest(model.engine, saved, target.ids, seed=seed, foreign=bool(why))
+        cost = catch_up(found, target.ids, target.usage)
+        if why:
+            disown(saved)
+        try:
+            if step:
+                found.session.save(saved.path)
+        except StateError as error:
+            listen(Notice(f"{error}; the state is rebuilt when the session goes on"))
+        found.session.close()
+        if why:
+            saved.update(
+                model=model.engine.name, fingerprint=model.engine.fingerprint, version=version()
+            )
+        return cost
+
+
+def fork(store: Store, saved: SavedSession) -> SavedSession:
+    """A new session with the conversation, state and files of ``saved``. Raises ``StoreError``."""
+    with saved.claim() as saved:
+        records_of(saved)
+        status = KILLED if saved.status == RUNNING else saved.status
+        return store.copy(saved, parent=saved.id, status=status)

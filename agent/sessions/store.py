@@ -1,0 +1,304 @@
+"""Saved sessions: ``$XDG_STATE_HOME/tenuto/sessions/ID/``.
+
+``session.json``     what the session is and how it ended; replaced whole, never half-written
+``trajectory.jsonl`` every step, appended as it happens (``agent.sessions.trajectory``)
+``state/``           the model's state after the last step (``model.session.Session.save``), beside
+                     its ``session_state.json``
+``points/``          such a state for each of the last user turns, to go back to
+``approvals.json``   the user's "always" and "never" answers, if any (``agent.control.answers``)
+``files.git``        the repository's files as the session found them and as each step left them
+``lock``             held, with the process's id in it, while a process works on the session
+
+A folder appears only once its ``session.json`` is complete. Folders are mode 0700: they hold pieces
+of the user's code.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import SessionNotFound, StoreError
+from agent.sessions.trajectory import TrajectoryWriter
+from sandboxes.paths import Owner, private_dir, state_dir
+
+FORMAT = 1
+RUNNING = "running"
+KILLED = "killed"
+_TEXTS = ("task", "repo", "baseline", "head")
+_UNBORN = ".new-"
+_UNBORN_KEPT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """One session's folder and what its ``session.json`` said when it was read."""
+
+    path: Path
+    data: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The folder's name, which begins with the time (UTC) the session began."""
+        return self.path.name
+
+    @property
+    def status(self) -> str:
+        """``running``, ``killed``, ``unreadable``, or how the run ended."""
+        return str(self.data.get("status", "unreadable"))
+
+    @property
+    def complete(self) -> bool:
+        """Whether ``session.json`` says all that is needed to go on."""
+        texts = all(isinstance(self.data.get(key), str) for key in _TEXTS)
+        numbers = all(isinstance(self.data.get(key, 0), int) for key in ("seed", "allowed_from"))
+        return texts and numbers and isinstance(self.data.get("settings"), dict)
+
+    @property
+    def trajectory(self) -> Path:
+        """The path of the record of its steps."""
+        return self.path / "trajectory.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """The folder of the model's state; may not exist."""
+        return self.path / "state"
+
+    @property
+    def files(self) -> Path:
+        """The git directory with the baseline and every step's files."""
+        return self.path / "files.git"
+
+    @contextmanager
+    def claim(self) -> Iterator[SavedSession]:
+        """Hold the session for this process alone; yields it as it is on disk now.
+
+        The claim ends with the block, and with the process however that ends. Raises
+        ``StoreError`` that names the process if another one has it.
+        """
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self.path / "lock", flags, 0o600)
+        except OSError as error:
+            raise StoreError(f"cannot use session {self.id}: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 20, 0).decode("ascii", "replace")
+                raise _in_use(self.id, holder) from error
+            current = _read(self.path)
+            owner = Owner.parse(str(current.data.get("owner", "")))
+            if current.status == RUNNING and owner not in (None, Owner.of_this_process()):
+                assert owner is not None
+                if not owner.is_gone():
+                    raise _in_use(self.id, f"{owner.pid} on {owner.host}")
+            with suppress(OSError):  # a full disk costs the others the number, not the lock
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield current
+        finally:
+            os.close(descriptor)
+
+    def writer(self) -> TrajectoryWriter:
+        """Open the trajectory for appending."""
+        return TrajectoryWriter(self.trajectory)
+
+    def reread(self) -> SavedSession:
+        """The session as it is on disk now."""
+        return _read(self.path)
+
+    def update(self, **fields: Any) -> SavedSession:
+        """Replace ``session.json`` by one with ``fields`` changed. Raises ``OSError``."""
+        data = {**self.data, **fields, "updated": now()}
+        write_atomically(self.path / "session.json", data)
+        return SavedSession(self.path, data)
+
+
+def new_session_id() -> str:
+    """An id that begins with the time (UTC), so that ids sort by age."""
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    text = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
+    # Microseconds, since the attempts of one run may begin in the same second.
+    return f"{text}-{rest // 1000:06}{secrets.token_hex(2)}"
+
+
+class Store:
+    """The folder of all saved sessions; made when the first one is."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root if root is not None else state_dir() / "sessions"
+
+    def create(self, name: str | None = None, **fields: Any) -> SavedSession:
+        """A new session with status ``running``, owned by this process. Raises ``StoreError``.
+
+        ``name`` is its id, from ``new_session_id``.
+        """
+        name = name or new_session_id()
+        unborn, path = self.root / (_UNBORN + name), self.root / name
+        made = now()
+        data = {
+            "format": FORMAT,
+            "id": name,
+            "created": made,
+            "updated": made,
+            "status": RUNNING,
+            "owner": str(Owner.of_this_process()),
+            **fields,
+        }
+        try:
+            private_dir(self.root)
+            unborn.mkdir(mode=0o700)
+            write_atomically(unborn / "session.json", data)
+            unborn.rename(path)
+            _sync_folder(self.root)
+        except OSError as error:
+            raise StoreError(
+                f"cannot save sessions under {self.root}: {error.strerror}; "
+                "make it writable or set XDG_STATE_HOME"
+            ) from error
+        return SavedSession(path, data)
+
+    def copy(self, session: SavedSession, **fields: Any) -> SavedSession:
+        """A new session with everything ``session`` has, and ``fields`` changed.
+
+        Git's objects and saved states never change and are shared by hard links. Raises
+        ``StoreError``.
+        """
+        name = new_session_id()
+        unborn, path = self.root / (_UNBORN + name), self.root / name
+
+        def share(source: str, target: str) -> None:
+            # Below the session alone: its own path may have a folder "state" in it, too.
+            if {"objects", "state"} & set(Path(source).relative_to(session.path).parts[:-1]):
+                os.link(source, target)
+            else:
+                shutil.copy2(source, target)
+
+        try:
+            unborn.mkdir(mode=0o700)
+            for entry in session.path.iterdir():
+                if entry.is_dir():
+                    shutil.copytree(entry, unborn / entry.name, copy_function=share)
+                elif entry.name not in ("lock", "session.json"):
+                    shutil.copy2(entry, unborn / entry.name)
+            data = {**session.data, "id": name, "created": now(), "updated": now(), **fields}
+            write_atomically(unborn / "session.json", data)
+            unborn.rename(path)
+            _sync_folder(self.root)
+        except (OSError, shutil.Error) as error:
+            shutil.rmtree(unborn, ignore_errors=True)
+            raise StoreError(f"cannot copy session {session.id}: {error}") from error
+        return SavedSession(path, data)
+
+    def sessions(self) -> list[SavedSession]:
+        """All sessions, oldest first; a damaged one has status ``unreadable``."""
+        return [_read(path) for path in self._folders()]
+
+    def find(self, name: str) -> SavedSession:
+        """The session whose id is ``name`` or the only one that begins with it."""
+        folders = list(self._folders())
+        matches = [path for path in folders if path.name == name] or [
+            path for path in folders if name and path.name.startswith(name)
+        ]
+        if len(matches) == 1:
+            return _read(matches[0])
+        if matches:
+            raise SessionNotFound(f"{len(matches)} sessions begin with {name!r}; write more of it")
+        raise SessionNotFound(f"no session {name!r}; see agent sessions list")
+
+    def remove(self, name: str) -> str:
+        """Delete a session that is not running; returns its id."""
+        session = self.find(name)
+        if session.status == RUNNING and not _owner_gone(session):
+            raise StoreError(f"session {session.id} is running; stop it first")
+        try:
+            with session.claim():
+                # Renamed first, so that a kill half way leaves no session that looks whole.
+                doomed = session.path.rename(self.root / (_UNBORN + session.id))
+            shutil.rmtree(doomed)
+        except OSError as error:
+            raise StoreError(f"cannot remove session {session.id}: {error.strerror}") from error
+        return session.id
+
+    def reap(self) -> list[str]:
+        """Mark sessions whose process died as ``killed``; returns their ids. Never raises."""
+        killed = []
+        with suppress(OSError, StoreError):
+            for session in self.sessions():
+                if session.status == RUNNING and _owner_gone(session):
+                    with suppress(StoreError), session.claim() as held:
+                        # Another process may have gone on with it in between.
+                        if held.status == RUNNING and _owner_gone(held):
+                            held.update(status=KILLED)
+                            killed.append(session.id)
+            for path in self.root.glob(_UNBORN + "*"):
+                if time.time() - path.stat().st_mtime > _UNBORN_KEPT_S:
+                    shutil.rmtree(path, ignore_errors=True)
+        return killed
+
+    def _folders(self) -> Iterator[Path]:
+        try:
+            entries = sorted(self.root.iterdir())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"cannot read {self.root}: {error.strerror}") from error
+        yield from (path for path in entries if path.is_dir() and not path.name.startswith("."))
+
+
+def _read(path: Path) -> SavedSession:
+    try:
+        data = json.loads((path / "session.json").read_bytes())
+    except (OSError, ValueError):
+        data = None
+    return SavedSession(path, data if isinstance(data, dict) else {})
+
+
+def _in_use(name: str, process: str) -> StoreError:
+    who = f"process {process}" if process else "another process"
+    return StoreError(f"session {name} is in use by {who}; wait for it or stop it")
+
+
+def _owner_gone(session: SavedSession) -> bool:
+    owner = Owner.parse(str(session.data.get("owner", "")))
+    return owner is None or owner.is_gone()
+
+
+def write_atomically(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON beside ``path`` and rename it there, with both synced."""
+    text = json.dumps(data, indent=2, ensure_ascii=True, allow_nan=False, default=str) + "\n"
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        with fresh.open("wb") as file:
+            file.write(text.encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def now() -> str:
+    """The time (UTC) as records carry it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,1 @@
+"""What an evaluation says: figures, pages, exports."""

@@ -1,0 +1,276 @@
+"""Runs and sessions as one HTML page that needs nothing else and runs nothing.
+
+Whatever comes from a model, a repository or a command is escaped; on top of that the page's own
+policy forbids scripts, frames, forms and requests of any kind, so that even a mistake here could
+not run anything. It has no script of its own: what opens and filters is HTML and CSS.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from agent.types import Step
+from evals.report.page_style import STYLE
+from evals.report.stats import Comparison
+from evals.report.summary import Attempt, Summary, comparison_lines, rate_line
+from evals.report.trace import Checked, Ended, Told, Trace
+from model.messages import Message, ToolCall
+from tools.types import Observation
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+SHOWN = 20_000
+"""Characters of one text that are shown; of a longer one its beginning and its end."""
+_CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "�")
+
+
+def escape(text: object) -> str:
+    """``text`` for HTML, between tags or in a quoted attribute."""
+    plain = str(text).encode("utf-8", "replace").decode("utf-8")
+    return html.escape(plain.translate(_CONTROL), quote=True)
+
+
+def page(title: str, body: str) -> str:
+    """A whole document."""
+    return (
+        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8>"
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
+    )
+
+
+def trace_page(title: str, trace: Trace) -> str:
+    """One session."""
+    return page(title, f"<h1>{escape(title)}</h1>{facts(_about(trace.about))}{render(trace)}")
+
+
+def run_page(
+    summary: Summary,
+    traces: Mapping[tuple[str, int], Trace],
+    other: Summary | None = None,
+    comparison: Comparison | None = None,
+) -> str:
+    """A run: its rates, a table, and every attempt with its trajectory."""
+    parts = [f"<h1>{escape(summary.name)}</h1>", facts(_run_facts(summary))]
+    if other is not None and comparison is not None:
+        lines = comparison_lines(comparison, summary.name, other.name)
+        items = "".join(f"<li>{escape(line)}" for line in lines)
+        parts.append(f"<h2>Compared with {escape(other.name)}</h2><ul>{items}</ul>")
+    parts.append(_table(summary, other))
+    parts += [
+        _attempt(attempt, traces.get((attempt.result.instance_id, attempt.result.attempt)))
+        for attempt in summary.attempts
+    ]
+    return page(f"Run {summary.name}", "".join(parts))
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> str:
+    """A list of names and values."""
+    rows = "".join(f"<dt>{escape(name)}<dd>{escape(value)}" for name, value in pairs)
+    return f"<dl class=facts>{rows}</dl>"
+
+
+def _about(about: Mapping[str, Any]) -> list[tuple[str, object]]:
+    names = ("id", "model", "sandbox", "image", "repo", "seed", "thinking", "version")
+    return [(name, about[name]) for name in names if about.get(name) is not None]
+
+
+def _run_facts(summary: Summary) -> list[tuple[str, object]]:
+    identity = summary.about.get("identity", {})
+    keys = ("suite", "dataset", "model", "seed", "temperature", "max_steps")
+    found: list[tuple[str, object]] = [
+        (key, identity[key]) for key in keys if identity.get(key) is not None
+    ]
+    found += [("rate", rate_line(f"pass@{k}", value)) for k, value in summary.pass_at.items()]
+    found += [
+        ("rate", rate_line(f"pass^{k}", value)) for k, value in summary.pass_all.items() if k > 1
+    ]
+    tokens = (
+        f"{summary.total('prefilled_tokens'):,.0f} prefilled, "
+        f"{summary.total('generated_tokens'):,.0f} generated, "
+        f"{summary.total('reused_tokens'):,.0f} reused, "
+        f"{summary.total('shared_tokens'):,.0f} shared"
+    )
+    return [*found, ("tokens", tokens), ("time", _times(summary.total))]
+
+
+def _times(total: Any) -> str:
+    return (
+        f"{total('prefill_s'):,.1f} s prefill, {total('decode_s'):,.1f} s decode, "
+        f"{total('tool_s'):,.1f} s tools, {total('wall_s'):,.1f} s in all"
+    )
+
+
+def _table(summary: Summary, other: Summary | None) -> str:
+    theirs = {} if other is None else other.outcomes
+    heads = ["instance", "attempt", "outcome", "ended", "steps", "prefilled", "generated"]
+    heads += ["prefill s", "decode s", "tools s", "s"]
+    if other is not None:
+        heads.append(other.name)
+    rows = []
+    for attempt in summary.attempts:
+        result, usage = attempt.result, attempt.result.usage
+        cells = [
+            f'<a href="#{_anchor(attempt)}">{escape(result.instance_id)}</a>',
+            escape(result.attempt),
+            escape(attempt.outcome),
+            escape(result.status),
+            escape(result.steps),
+        ]
+        cells += [f"{usage.get(n, 0):,.0f}" for n in ("prefilled_tokens", "generated_tokens")]
+        cells += [f"{usage.get(n, 0):.1f}" for n in ("prefill_s", "decode_s", "tool_s")]
+        cells.append(f"{result.seconds:.1f}")
+        if other is not None:
+            seen = theirs.get(result.instance_id, [])
+            cells.append(f"{sum(seen)} of {len(seen)}" if seen else "")
+        kind = attempt.outcome.replace(" ", "-")
+        rows.append(f'<tr class="{kind}">' + "".join(f"<td>{cell}" for cell in cells))
+    head = "".join(f"<th>{escape(name)}" for name in heads)
+    return f"{_FILTER}<table><thead><tr>{head}<tbody>{''.join(rows)}</table></div>"
+
+
+_FILTER = "<div class=filtered>" + "".join(
+    f"<label><input type=radio name=show class=show-{kind}{' checked' if kind == 'all' else ''}>"
+    f"{kind.replace('-', ' ')}</label>"
+    for kind in ("all", "resolved", "unresolved", "not-graded")
+)
+
+
+def _anchor(attempt: Attempt) -> str:
+    return escape(f"{attempt.result.instance_id}.{attempt.result.attempt}")
+
+
+def _attempt(attempt: Attempt, trace: Trace | None) -> str:
+    result, verdict = attempt.result, attempt.verdict
+    head = (
+        f"<summary><b>{escape(result.instance_id)}</b> attempt {escape(result.attempt)} "
+        f'<span class="tag {attempt.outcome.replace(" ", "-")}">{escape(attempt.outcome)}</span> '
+        f"{escape(result.exit_status)} ({escape(result.status)})</summary>"
+    )
+    pairs: list[tuple[str, object]] = [
+        ("summary", result.summary),
+        ("tokens", _tokens(result.usage)),
+        ("time", _times(lambda name: result.usage.get(name, 0.0))),
+        ("seed", result.seed),
+        ("tries", result.tries),
+        ("session", result.session),
+    ]
+    if verdict is not None and verdict.reason:
+        pairs.append(("verdict", verdict.reason))
+    parts = [facts(pairs), block("patch", result.patch, "patch")]
+    if verdict is not None and verdict.output:
+        parts.append(folded("test output", verdict.output))
+    if trace is not None:
+        parts.append(render(trace))
+    return f'<details class=attempt id="{_anchor(attempt)}">{head}{"".join(parts)}</details>'
+
+
+def _tokens(usage: Mapping[str, float]) -> str:
+    names = ("context", "prefilled", "generated", "thinking", "reused", "shared")
+    return ", ".join(f"{usage.get(f'{name}_tokens', 0):,.0f} {name}" for name in names)
+
+
+def render(trace: Trace) -> str:
+    """The entries of a session."""
+    widest = max((step.usage.context_tokens for step in trace.steps), default=1)
+    parts = []
+    for entry in trace.entries:
+        if isinstance(entry, Told):
+            parts += [_message(message) for message in entry.messages]
+        elif isinstance(entry, Step):
+            parts.append(_step(entry, widest))
+        elif isinstance(entry, Checked):
+            told = "passes" if entry.exit_code == 0 else f"fails ({entry.exit_code})"
+            parts.append(folded(f"check {entry.when}: {told}", entry.output))
+        elif isinstance(entry, Ended):
+            text = f"{entry.status}: {entry.summary}" if entry.summary else entry.status
+            parts.append(f"<p class=ended>{escape(text)}</p>")
+    return f"<section class=trace>{''.join(parts)}</section>"
+
+
+def _message(message: Message) -> str:
+    if message.role == "system":
+        return folded("system", message.content)
+    return block(message.role, message.content, "message")
+
+
+def _step(step: Step, widest: int) -> str:
+    message = step.message
+    parts = [f"<h3>step {step.index + 1}</h3>", _bar(step, widest)]
+    if message.thinking:
+        parts.append(block("thinking", message.thinking, "thinking"))
+    if message.content:
+        parts.append(block("text", message.content, "message"))
+    seen: Sequence[Observation | None] = [*step.observations]
+    missing = len(message.tool_calls) - len(seen)
+    for call, observation in zip(message.tool_calls, [*seen, *[None] * missing], strict=False):
+        parts.append(_call(call, observation))
+    return f"<article class=step>{''.join(parts)}</article>"
+
+
+def _bar(step: Step, widest: int) -> str:
+    """Where the step's context came from, to scale: there before, prefilled, sampled."""
+    usage = step.usage
+    new = usage.prefilled_tokens + usage.generated_tokens
+    before = max(0, usage.context_tokens - new)
+    pieces = (
+        ("reused", before),
+        ("prefilled", usage.prefilled_tokens),
+        ("generated", usage.generated_tokens),
+    )
+    bars = "".join(
+        f'<i class="{name}" style="width:{100 * count / max(1, widest):.2f}%"></i>'
+        for name, count in pieces
+    )
+    told = ", ".join(f"{count:,} {name}" for name, count in pieces)
+    timing = (
+        f"{usage.prefill_s:.2f} s prefill, {usage.decode_s:.2f} s decode, "
+        f"{usage.tool_s:.2f} s tools"
+    )
+    return f"<div class=bar>{bars}</div><p class=cost>{escape(told)}; {escape(timing)}</p>"
+
+
+def _call(call: ToolCall, observation: Observation | None) -> str:
+    arguments = []
+    for name, value in call.arguments.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        arguments.append(block(str(name), text, "argument"))
+    error = f"<p class=bad>{escape(call.error)}</p>" if call.error else ""
+    head = f"<p class=call>{escape(call.name)}</p>"
+    if observation is None:
+        return head + "".join(arguments) + error + "<p class=cost>not run</p>"
+    kind = "observation" if observation.ok else "observation bad"
+    return head + "".join(arguments) + error + block("result", observation.text, kind)
+
+
+def block(name: str, text: str, kind: str) -> str:
+    """A named text. ``kind`` is a class of ours."""
+    if kind == "patch":
+        inner = "".join(_patch_line(line) for line in _shortened(text).split("\n"))
+    else:
+        inner = escape(_shortened(text))
+    return f'<div class="block {kind}"><span>{escape(name)}</span><pre>{inner}</pre></div>'
+
+
+def folded(name: str, text: str) -> str:
+    """A named text that is shown on a click."""
+    return (
+        f"<details class=folded><summary>{escape(name)}</summary>"
+        f"<pre>{escape(_shortened(text))}</pre></details>"
+    )
+
+
+def _patch_line(line: str) -> str:
+    kind = {"+": "add", "-": "del", "@": "at"}.get(line[:1], "")
+    return f'<i class="{kind}">{escape(line)}\n</i>' if kind else escape(line) + "\n"
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= SHOWN:
+        return text
+    half = SHOWN // 2
+    return f"{text[:half]}\n… {len(text) - SHOWN:,} characters left out …\n{text[-half:]}"

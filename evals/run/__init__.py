@@ -1,0 +1,1 @@
+"""One evaluation run: its folder, its attempts, its workers."""

@@ -1,0 +1,256 @@
+"""``agent eval run`` once its flags are read."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from agent.cli.interrupts import SIGNALS
+from agent.cli.output import write_err
+from agent.config import Settings, load_settings
+from agent.errors import ConfigError
+from agent.loading import LoadedModel, load_for
+from agent.run.build import with_image
+from agent.sessions.store import Store
+from agent.text import visible
+from agent.version import version
+from evals.errors import DatasetError
+from evals.instance import UNSETTLED, Instance, Result
+from evals.run.attempt import Worker
+from evals.run.board import Board
+from evals.run.folder import RunFolder
+from evals.run.runner import Execute, Interruptions, Runner, missing
+from evals.suites import find_suite
+from evals.suites.base import Machine, Suite
+from evals.suites.dataset import Selection
+from evals.suites.images import Images, read_map
+from sandboxes.prune import prune
+
+IDENTITY = (
+    "model",
+    "sandbox",
+    "image",
+    "network",
+    "memory_mb",
+    "cpus",
+    "thinking",
+    "max_steps",
+    "max_tokens",
+    "max_turn_tokens",
+    "max_wall_time",
+    "command_timeout",
+    "seed",
+    "temperature",
+)
+"""The settings that decide what comes out of a run."""
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of ``agent eval run`` that are not settings."""
+
+    suite: str
+    dataset: str | None = None
+    folder: Path | None = None
+    ids: tuple[str, ...] = ()
+    filter: str | None = None
+    shuffle: int | None = None
+    slice: str | None = None
+    workers: int = 4
+    attempts: int = 1
+    engine: str = "local"
+    engines: int | None = None
+    redo: bool = False
+    image_map: Path | None = None
+    pull: bool = True
+
+    @property
+    def place(self) -> Path:
+        """The run's folder."""
+        if self.folder is not None:
+            return self.folder
+        name = Path(self.suite).stem
+        return Path("runs") / (f"{name}-{Path(self.dataset).stem}" if self.dataset else name)
+
+
+def model_label(name: str) -> str:
+    """What the predictions call the model: the last part of its name, as ours."""
+    return f"tenuto/{name.rstrip('/').rpartition('/')[2]}"
+
+
+def begin(options: Options, flags: Mapping[str, Any], *, model: LoadedModel | None = None) -> int:
+    """Run or go on with a run; returns the exit code. Without ``model`` it loads one."""
+    if options.engine not in ("local", "ray"):
+        raise ConfigError(f"--engine {options.engine!r}: use local or ray")
+    settings = load_settings(flags)
+    suite = find_suite(options.suite)
+    every = suite.load(options.dataset)
+    chosen = Selection(options.ids, options.filter, options.shuffle, options.slice).of(every)
+    images = Images(read_map(options.image_map), options.pull)
+    folder = RunFolder(options.place)
+    with folder.claim():
+        if options.redo:
+            _clear(folder)
+        folder.begin(identity(options, settings), about(options, settings, every))
+        jobs = missing(folder, chosen, options.attempts, redo=options.redo)
+        total = len(chosen) * options.attempts
+        _tell(f"{folder.path}: {total - len(jobs)} of {total} attempts are done")
+        interruptions = Interruptions()
+        if jobs:
+            for line in dict.fromkeys(prune()):
+                _tell(f"removed {line}, left by a run that was killed")
+            if any(job.instance.image is None for job in jobs) and suite.name != "terminal-bench":
+                settings = with_image(settings, lambda event: _tell(getattr(event, "text", "")))
+            machine = Machine(settings, images, _tell)
+            board = Board(total, total - len(jobs))
+            with (
+                heard_signals(interruptions),
+                executor(options, suite, machine, folder, model) as execute,
+                board,
+            ):
+                runner = Runner(
+                    folder,
+                    model_label(settings.model),
+                    execute,
+                    options.workers,
+                    board,
+                    interruptions,
+                )
+                runner.run(jobs)
+        return _end(folder, chosen, options, interruptions)
+
+
+@contextmanager
+def executor(
+    options: Options,
+    suite: Suite,
+    machine: Machine,
+    folder: RunFolder,
+    model: LoadedModel | None = None,
+) -> Iterator[Execute]:
+    """What makes attempts: an engine in this process, or several by Ray."""
+    if options.engine == "ray":
+        from evals.run.cluster import Cluster
+
+        with Cluster.start(
+            options.suite, machine, workers=options.workers, engines=options.engines
+        ) as cluster:
+            yield cluster.execute
+        return
+    settings = machine.settings
+    model = model or load_for(settings)
+    worker = Worker(suite, machine, model, Store(folder.sessions))
+    yield lambda job, listen, stop: worker.run(
+        job.instance, job.attempt, listen=listen, interrupted=stop
+    )
+
+
+def identity(options: Options, settings: Settings) -> dict[str, Any]:
+    """What makes a run this one and no other."""
+    dataset = options.dataset
+    if dataset is not None and Path(dataset).exists():
+        dataset = str(Path(dataset).resolve())
+    values = settings.model_dump()
+    return {"suite": options.suite, "dataset": dataset} | {key: values[key] for key in IDENTITY}
+
+
+def about(options: Options, settings: Settings, every: list[Instance]) -> dict[str, Any]:
+    """What else ``run.json`` says, for whoever reads it later."""
+    return {
+        "version": version(),
+        "label": model_label(settings.model),
+        "attempts": options.attempts,
+        "workers": options.workers,
+        "engine": options.engine,
+        "instances": len(every),
+        "check_timeout": settings.check_timeout,
+    }
+
+
+@contextmanager
+def heard_signals(interruptions: Interruptions) -> Iterator[None]:
+    """Count ^C and its kin. The third one raises ``KeyboardInterrupt``."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        interruptions.count += 1
+        if interruptions.count == 1:
+            _tell("stopping: what is under way is finished; once more stops that too")
+        elif interruptions.count > 2:
+            raise KeyboardInterrupt
+
+    previous = {}
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _clear(folder: RunFolder) -> None:
+    for name in ("run.json", "grades.json"):
+        (folder.path / name).unlink(missing_ok=True)
+    for path in folder.path.glob("preds*.json"):
+        path.unlink()
+
+
+def _end(
+    folder: RunFolder, chosen: list[Instance], options: Options, interruptions: Interruptions
+) -> int:
+    """Say what the run came to."""
+    results = folder.results()
+    wanted = {(i.id, n) for i in chosen for n in range(1, options.attempts + 1)}
+    there = [result for key, result in results.items() if key in wanted]
+    counts: dict[str, int] = {}
+    for result in there:
+        counts[result.exit_status] = counts.get(result.exit_status, 0) + 1
+    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
+    _tell(f"{len(there)} of {len(wanted)} attempts are done: {told}")
+    _tell(_tokens(there))
+    if interruptions.count:
+        _tell(f"interrupted; go on with the same command, --run {folder.path}")
+        return EXIT_INTERRUPTED
+    if unsettled := [r for r in there if r.exit_status in UNSETTLED]:
+        first = unsettled[0]
+        _tell(f"{first.instance_id}: {first.summary}; the same command tries these again")
+        return 1
+    return 0
+
+
+def _tokens(results: list[Result]) -> str:
+    """What was prefilled, against what was new: above 1 something ran twice."""
+
+    def total(name: str) -> int:
+        return round(sum(result.usage.get(name, 0) for result in results))
+
+    new = total("context_tokens") + total("compacted_tokens") - total("generated_tokens")
+    shared, prefilled = total("shared_tokens"), total("prefilled_tokens")
+    ratio = (prefilled + shared) / new if new > 0 else 0.0
+    return (
+        f"{new:,} new tokens, {prefilled:,} prefilled ({ratio:.2f} for each new one), "
+        f"{shared:,} shared, {total('generated_tokens'):,} generated"
+    )
+
+
+def _tell(line: str) -> None:
+    write_err(visible(line.replace("\n", " ")) + "\n")
+
+
+def load_again(folder: RunFolder) -> tuple[Suite, list[Instance], Settings]:
+    """The suite, the instances and the settings of a run that is there. Raises ``EvalError``."""
+    about = folder.about()
+    known = about.get("identity")
+    if not isinstance(known, dict):
+        raise DatasetError(f"{folder.path} is no folder of a run: it has no run.json")
+    suite = find_suite(str(known["suite"]))
+    flags = {key: known.get(key) for key in IDENTITY}
+    settings = load_settings(flags | {"check_timeout": about.get("check_timeout")})
+    return suite, suite.load(known.get("dataset")), settings

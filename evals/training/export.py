@@ -1,0 +1,30 @@
+"""From a training checkpoint to a model directory that ``--model`` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from evals.training.network import Network
+
+KEPT_IN_FP32 = ("A_log", "linear_attn.norm.weight")
+
+
+def export(network: Network, directory: Path) -> int:
+    """Write ``model.safetensors`` under the family's tensor names, in bf16; returns its size.
+
+    ``A_log`` and the gated norms stay in float32, as in the published checkpoints.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():
+        wide = name.endswith(KEPT_IN_FP32)
+        full = name if name.startswith("mtp.") else f"model.{name}"
+        tensors[full] = value.to(torch.float32 if wide else torch.bfloat16).contiguous()
+    path = directory / "model.safetensors"
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={"format": "pt"})
+    part.replace(path)
+    return path.stat().st_size

@@ -1,0 +1,48 @@
+"""One repair task: a module with one wrong line, a test that shows it, and an issue text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from evals.training.oracle import Attempt
+
+
+@dataclass(frozen=True)
+class RepairTask:
+    """One task. ``line`` (0-based, in ``module``) must become ``fixed``; ``kind`` names the bug."""
+
+    instance_id: str
+    source: str
+    name: str
+    path: str
+    module: str
+    test_path: str
+    test: str
+    issue: str
+    kind: str
+    line: int
+    fixed: str
+
+    @property
+    def fix(self) -> Attempt:
+        """The edit that repairs the module."""
+        return Attempt(self.kind, self.line, self.fixed)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The repository: path to content."""
+        return {self.path: self.module, self.test_path: self.test}
+
+
+def write_tasks(tasks: Iterable[RepairTask], path: Path) -> None:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(asdict(task)) + "\n" for task in tasks))
+
+
+def read_tasks(path: Path) -> Iterator[RepairTask]:
+    """The tasks of ``write_tasks``."""
+    for line in path.read_text().splitlines():
+        yield RepairTask(**json.loads(line))

@@ -1,0 +1,1 @@
+"""Text and ids: chat template, tokenizer, parser of tool calls."""

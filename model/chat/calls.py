@@ -1,0 +1,89 @@
+"""Builds one ``ToolCall`` from what the parser finds, and words what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from model.chat.arguments import Signatures
+from model.messages import ToolCall, ToolSchema
+
+_CUT = (
+    "was cut off by the token limit, so it was not run;"
+    " send it again, in smaller parts if it is long."
+)
+_NO_FUNCTION = (
+    "A <tool_call> block has no <function=NAME> line;"
+    " write <function=NAME> on the line after <tool_call>."
+)
+
+
+class CallBuilder:
+    """The call being read. ``begin`` starts afresh; each way to end it returns the call."""
+
+    def __init__(self, tools: Sequence[ToolSchema]) -> None:
+        self._tools = Signatures(tools)
+        self._name = ""
+        self._parameter = ""
+        self._arguments: dict[str, Any] = {}
+        self._errors: list[str] = []
+
+    def begin(self, name: str) -> None:
+        """A function's name was read."""
+        self._name, self._arguments, self._errors = name, {}, []
+
+    def open_parameter(self, name: str) -> None:
+        """A parameter's opening tag was read; its value comes next."""
+        self._parameter = name
+
+    def awaits(self, parameter: str) -> bool:
+        """Whether the tool has this parameter and neither has it been given nor is it open."""
+        given = parameter in self._arguments or parameter == self._parameter
+        return not given and parameter in self._tools.parameters(self._name)
+
+    def value(self, text: str) -> None:
+        """The open parameter's value was read."""
+        if self._parameter in self._arguments:
+            self._errors.append(f"Parameter {self._parameter!r} is given twice.")
+        converted, error = self._tools.convert(self._name, self._parameter, text)
+        self._arguments[self._parameter] = converted
+        if error is not None:
+            self._errors.append(error)
+        self._parameter = ""
+
+    def unclosed(self) -> None:
+        """The open parameter's end tag is missing or misplaced."""
+        self._errors.append(
+            f"Parameter {self._parameter!r} is not closed;"
+            " write </parameter> at the start of the line after its value."
+        )
+
+    def between(self, text: str) -> None:
+        """Text outside of any parameter; there should be only whitespace."""
+        stray = text.strip()
+        if stray:
+            shown = stray if len(stray) <= 60 else stray[:57] + "..."
+            self._errors.append(
+                f"Between the parameters of {self._name} is text, where none may be: {shown!r}."
+            )
+
+    def complete(self) -> ToolCall:
+        """The call has ended as it should."""
+        error = " ".join(self._errors) or None
+        if not self._tools.knows(self._name):
+            error = self._tools.unknown(self._name)
+        return self._take(error)
+
+    def cut(self) -> ToolCall:
+        """The text stopped in the middle of the call."""
+        return self._take(f"The call to {self._name} {_CUT}" if self._name else f"The call {_CUT}")
+
+    def without_function(self) -> ToolCall:
+        """A call's block held no function."""
+        return self._take(_NO_FUNCTION)
+
+    def _take(self, error: str | None) -> ToolCall:
+        arguments: Mapping[str, Any] = self._arguments
+        call = ToolCall(self._name, arguments, error)
+        self.begin("")
+        return call

@@ -1,0 +1,187 @@
+"""Messages to token ids, by appending only.
+
+A session's ids never change once they are there, so a new message is encoded as the text that the
+checkpoint's chat template would add after it. How that text is found: the template renders a probe
+conversation (a user message, an assistant turn with a marker for content, then the new messages
+and the generation prompt), and what follows the marker is the text to add. In this family's
+templates a message's rendering depends on earlier messages only through the removal of old
+reasoning, which is switched off (``preserve_thinking``), so the text is the same as after the real
+conversation; a property test holds whole renderings of the Qwen3.6 template against it. Apart from
+the tags themselves nothing here repeats a template's wording, so checkpoints with other prompts,
+such as the embedded one, need no code. A template without the switch (Qwen3.5's) appends alike;
+only a conversation begun anew from its transcript loses the reasoning of earlier user turns.
+
+Loading tries the template on a probe: it must close an assistant turn with the stop token, and
+whether its prompt leaves a think block open tells the parser where to start.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from model.chat.parser import TurnParser
+from model.chat.template import ChatTemplate, Mask, read_json
+from model.chat.tokenizer import Tokenizer
+from model.errors import CheckpointError
+from model.messages import Message, ToolSchema
+
+TURN_END = "<|im_end|>"
+_TURN_START = "<|im_start|>"
+_THINK_END = "\n</think>\n\n"
+
+
+class ChatFormat:
+    """How one checkpoint writes conversations. Immutable; any number of sessions may share it."""
+
+    def __init__(
+        self, template: ChatTemplate, tokenizer: Tokenizer, stop_ids: frozenset[int]
+    ) -> None:
+        """Check the template on a probe. Raises ``CheckpointError`` if it is of another family."""
+        self._template = template
+        self._tokenizer = tokenizer
+        self.stop_ids = stop_ids
+        probe = (Message("tool", "result"), Message("user", "go on"))
+        try:
+            added = {
+                thinking: self._after_turn(probe, Mask(tokenizer), thinking)
+                for thinking in (True, False)
+            }
+        except ValueError as error:
+            raise CheckpointError(
+                f"{error}; only Qwen3.5-style chat templates are supported"
+            ) from error
+        self._opens_thinking = {
+            thinking: text.rfind("<think>") > text.rfind("</think>")
+            for thinking, text in added.items()
+        }
+
+    @classmethod
+    def load(cls, directory: Path, tokenizer: Tokenizer) -> ChatFormat:
+        """Read chat template and stop tokens beside the weights. Raises ``CheckpointError``."""
+        turn_end = tokenizer.special(TURN_END)
+        if turn_end is None:
+            raise CheckpointError(
+                f"the tokenizer in {directory} has no {TURN_END} token;"
+                " use a Qwen3.5-style chat checkpoint"
+            )
+        stop_ids = {turn_end}
+        config = read_json(directory / "config.json")
+        text_config = config.get("text_config")
+        for source in (config, text_config, read_json(directory / "generation_config.json")):
+            found = source.get("eos_token_id") if isinstance(source, dict) else None
+            stop_ids.update(
+                i for i in (found if isinstance(found, list) else [found]) if isinstance(i, int)
+            )
+        return cls(ChatTemplate.load(directory, tokenizer), tokenizer, frozenset(stop_ids))
+
+    def begin(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        thinking: bool,
+        *,
+        preserve_thinking: bool = True,
+    ) -> list[int]:
+        """Ids of a whole conversation and the generation prompt: the first extend of a session.
+
+        ``messages`` may hold earlier assistant turns (a session rebuilt from its transcript); with
+        ``preserve_thinking=False`` those before the last user message lose their reasoning, as the
+        stock template has it. Raises ``ValueError`` if the template refuses the conversation.
+        """
+        mask = Mask(self._tokenizer)
+        rendered = self._template.render(
+            [_entry(message, mask) for message in messages],
+            tools=mask(list(tools)) or None,
+            add_generation_prompt=True,
+            enable_thinking=thinking,
+            preserve_thinking=preserve_thinking,
+        )
+        return self._template.encode(rendered, mask)
+
+    def append(
+        self,
+        previous_ends_with_stop: bool,
+        messages: Sequence[Message],
+        thinking: bool,
+        *,
+        open_thinking: bool = False,
+    ) -> list[int]:
+        """Ids that come after an assistant turn: ``messages`` and the next generation prompt.
+
+        A turn that was cut before its stop token (``previous_ends_with_stop=False``) is closed
+        first; with ``open_thinking`` (``TurnParser.in_thinking`` of that turn) its reasoning is
+        closed before that. Raises ``ValueError`` if the template refuses the messages.
+        """
+        mask = Mask(self._tokenizer)
+        text = self._after_turn(messages, mask, thinking)
+        if previous_ends_with_stop:
+            text = text.removeprefix(TURN_END)
+        elif open_thinking:
+            text = _THINK_END + text
+        return self._template.encode(text, mask)
+
+    def parser(self, tools: Sequence[ToolSchema], thinking: bool) -> TurnParser:
+        """A parser for one generated turn, starting where the generation prompt leaves off."""
+        return TurnParser(
+            self._tokenizer.stream(),
+            tools,
+            stop_ids=self.stop_ids,
+            in_thinking=self._opens_thinking[thinking],
+        )
+
+    def turn_cut(self, ids: Sequence[int]) -> int:
+        """Where in a prompt's ``ids`` its last turn begins, just after ``<|im_start|>``.
+
+        Up to there the ids do not depend on what the turn will be: a session kept at that point
+        can be given the turn again in another form. 0 if there is no such token.
+        """
+        start = self._tokenizer.special(_TURN_START)
+        return next((at + 1 for at in reversed(range(len(ids))) if ids[at] == start), 0)
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens ``text`` from outside has."""
+        return len(self._tokenizer.encode_text(text))
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """Equal for two checkpoints whose token ids mean the same."""
+        return self._tokenizer.fingerprint
+
+    def _after_turn(self, messages: Sequence[Message], mask: Mask, thinking: bool) -> str:
+        """What the template writes after an assistant's content, ``<|im_end|>`` first; masked."""
+        marker = secrets.token_hex(16)
+        rendered = self._template.render(
+            [
+                {"role": "user", "content": "probe"},
+                {"role": "assistant", "content": marker, "reasoning_content": "probe"},
+                *(_entry(message, mask) for message in messages),
+            ],
+            tools=None,
+            add_generation_prompt=True,
+            enable_thinking=thinking,
+            preserve_thinking=True,
+        )
+        _, found, text = rendered.partition(marker)
+        if not found or not text.startswith(TURN_END):
+            raise ValueError(f"the chat template does not end an assistant turn with {TURN_END}")
+        return text
+
+
+def _entry(message: Message, mask: Mask) -> dict[str, Any]:
+    """The message as chat templates expect it, outside text masked."""
+    entry: dict[str, Any] = {"role": message.role, "content": mask(message.content)}
+    if message.role == "assistant":
+        # Always text: without it templates look for think tags in the content.
+        entry["reasoning_content"] = mask(message.thinking)
+        if message.tool_calls:
+            entry["tool_calls"] = [
+                {
+                    "type": "function",
+                    "function": {"name": mask(call.name), "arguments": mask(call.arguments)},
+                }
+                for call in message.tool_calls
+            ]
+    return entry

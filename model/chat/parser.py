@@ -1,0 +1,440 @@
+"""Reads a generated turn as it comes: reasoning, visible text, and XML tool calls.
+
+The format is Qwen3.5's and later::
+
+    reasoning</think>
+
+    text<tool_call>
+    <function=NAME>
+    <parameter=P>
+    value, any number of lines
+    </parameter>
+    </function>
+    </tool_call><|im_end|>
+
+Nothing is escaped in it, so a value may hold any of this markup. What ends what is decided by place
+and by what follows, never by the mere words:
+
+* ``</parameter>`` ends a value if it starts a line and the next thing is a parameter, the end of
+  the function or the call, or the end of the turn. Code that mentions it inside a line, or an XML
+  file with such a line followed by anything else, survives. A value that starts on the line of its
+  tag (``<parameter=P>value</parameter>``) ends at the first one with such a follower.
+* A value left open is ended by a ``</function>`` or ``</tool_call>`` line with which the call
+  really ends, or by a line that opens a parameter of this tool that has not been given. If it holds
+  an end tag nonetheless, the call is malformed: better refused than run with markup in a value.
+* Exactly one newline on each side of a value belongs to the markup.
+* ``<tool_call>`` inside reasoning ends it if a function follows; a mention does not.
+  ``<function=`` at the start of a line counts without ``<tool_call>``. A second ``</think>`` on
+  its line is dropped.
+
+The one thing this cannot tell apart is a value that spells out a whole end of call, line for line.
+
+A decision is taken only when no continuation could change it, so the outcome does not depend on how
+the text was cut into pieces. The parser never raises; what it cannot read as a call becomes a
+``ToolCall`` with ``error`` set.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from model.chat.calls import CallBuilder
+from model.chat.tokenizer import Decoder
+from model.messages import Message, ToolCall, ToolSchema
+
+
+@dataclass(frozen=True)
+class ThinkingText:
+    """More reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ContentText:
+    """More visible text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CallStarted:
+    """A call's function name is known; its parameters are still being written."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CallParsed:
+    """A call is complete, or known to be malformed (``call.error``)."""
+
+    call: ToolCall
+
+
+TurnEvent = ThinkingText | ContentText | CallStarted | CallParsed
+
+
+class _State(Enum):
+    THINKING = auto()
+    CONTENT = auto()
+    MALFORMED = auto()  # after a <tool_call> line that no function follows
+    FUNCTION = auto()  # inside <function=...>, between parameters
+    VALUE = auto()
+
+
+_NAME = r"[^<>\n]{1,200}"
+_TAG = re.compile(rf"<(?:function|parameter)=({_NAME})(?:>|(?=\n))")
+_OPEN_TAG = re.compile(r"<(?:function|parameter)=[^<>\n]{0,200}\Z")
+_SPACE = re.compile(r"\s*")
+_MARKS = {
+    _State.THINKING: ("<think>", "</think>", "<tool_call>"),
+    _State.CONTENT: ("<think>", "</think>", "<tool_call>", "</tool_call>", "<function="),
+    _State.MALFORMED: ("</tool_call>",),
+    _State.FUNCTION: (
+        "<parameter=",
+        "</parameter>",
+        "</function>",
+        "</tool_call>",
+        "<tool_call>",
+        "<function=",
+    ),
+    _State.VALUE: ("<parameter=", "</parameter>", "</function>", "</tool_call>"),
+}
+# What makes an end tag inside a value a real one.
+_AFTER = {
+    "</parameter>": ("<parameter=", "</function>", "</tool_call>"),
+    "</function>": ("</tool_call>", "<tool_call>", "<function="),
+    "</tool_call>": ("<tool_call>", "<function="),
+}
+
+
+class _Undecided(Exception):
+    """The text so far can go on in ways that read differently; more of it or the end will tell."""
+
+
+class TurnParser:
+    """Parses one assistant turn. Feed ids to ``push``, then take the message from ``finish``."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tools: Sequence[ToolSchema],
+        *,
+        stop_ids: frozenset[int],
+        in_thinking: bool,
+    ) -> None:
+        """``in_thinking`` says that the prompt left a think block open."""
+        self._decoder = decoder
+        self._call = CallBuilder(tools)
+        self._stop_ids = stop_ids
+        self._state = _State.THINKING if in_thinking else _State.CONTENT
+        self._text = ""  # the whole turn so far
+        self._at = 0  # where the part not yet taken begins
+        self._scan = 0  # from _at to here nothing is markup
+        self._section = 0  # where the text after the last markup begins
+        self._stopped = False  # a stop id was sampled
+        self._ended = False  # no more text will come
+        self._events: list[TurnEvent] = []
+
+        self._thinking: list[str] = []
+        self._content: list[str] = []
+        self._fresh = True  # nothing but whitespace in this section yet
+        self._gap = ""  # whitespace that counts only if more text follows it
+        self._token_starts: list[int] = []
+        self._thinking_from = 0
+        self._closed_thinking_tokens = 0
+
+        self._calls: list[ToolCall] = []
+
+    def push(self, token_id: int) -> list[TurnEvent]:
+        """Take one sampled id; a stop id ends the turn. Returns what became known by it."""
+        if self._ended:
+            return []
+        if token_id in self._stop_ids:
+            self._stopped = True
+            return self._end()
+        self._token_starts.append(len(self._text))
+        return self.push_text(self._decoder.push(token_id))
+
+    def push_text(self, text: str) -> list[TurnEvent]:
+        """Take text instead of ids (for tests and replays)."""
+        if text and not self._ended:
+            self._text += text
+            self._run()
+        return self._take_events()
+
+    def finish(self) -> Message:
+        """The turn as a message. Without a stop id before it, a call left open was cut off."""
+        if not self._ended:
+            self._end()
+        return Message(
+            "assistant",
+            content="".join(self._content),
+            thinking="".join(self._thinking),
+            tool_calls=tuple(self._calls),
+        )
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Sampled tokens of the reasoning so far, with its tags (but not those of the prompt)."""
+        if self._state is not _State.THINKING:
+            return self._closed_thinking_tokens
+        return self._closed_thinking_tokens + self._tokens_between(self._thinking_from, None)
+
+    @property
+    def in_thinking(self) -> bool:
+        """Whether the reasoning is open; after ``finish``, whether it was never closed."""
+        return self._state is _State.THINKING
+
+    # Driving
+
+    def _end(self) -> list[TurnEvent]:
+        self._text += self._decoder.flush()
+        self._ended = True
+        self._run()
+        if self._state in (_State.THINKING, _State.CONTENT):
+            self._speak(len(self._text))
+        elif not self._stopped:
+            self._add(self._call.cut())
+        elif self._state is _State.MALFORMED:
+            self._add(self._call.without_function())
+        else:
+            if self._state is _State.VALUE:
+                self._end_value(len(self._text), closed=False)
+            else:
+                self._call.between(self._text[self._at :])
+            self._end_call(len(self._text))
+        return self._take_events()
+
+    def _run(self) -> None:
+        steps = {
+            _State.THINKING: self._in_thinking,
+            _State.CONTENT: self._in_content,
+            _State.MALFORMED: self._in_malformed,
+            _State.FUNCTION: self._in_function,
+            _State.VALUE: self._in_value,
+        }
+        try:
+            while (found := self._next_mark()) is not None:
+                mark, place = found
+                if not steps[self._state](mark, place):
+                    self._scan = place + 1
+        except _Undecided:
+            pass
+        if self._state in (_State.THINKING, _State.CONTENT):
+            self._speak(self._scan)
+
+    def _next_mark(self) -> tuple[str, int] | None:
+        """The next markup that this state knows, and where; None if there is no more."""
+        marks = _MARKS[self._state]
+        while (place := self._text.find("<", self._scan)) >= 0:
+            self._scan = place
+            for mark in marks:
+                if self._text.startswith(mark, place):
+                    return mark, place
+            rest = self._text[place : place + 16]
+            if not self._ended and any(mark.startswith(rest) for mark in marks):
+                raise _Undecided
+            self._scan = place + 1
+        self._scan = len(self._text)
+        return None
+
+    # One method for each state: handles a mark; False if the mark is mere text here.
+
+    def _in_thinking(self, mark: str, place: int) -> bool:
+        self._speak(place)
+        if mark == "<think>":
+            if self._fresh:
+                self._skip(place + len(mark))
+            return self._fresh
+        if mark == "</think>":
+            self._leave_thinking(place + len(mark))
+            return True
+        if not self._follows(place + len(mark), ("<function=",), at_end=False):
+            return False
+        self._leave_thinking(place)
+        return True
+
+    def _in_content(self, mark: str, place: int) -> bool:
+        self._speak(place)
+        after = place + len(mark)
+        if mark == "<think>":
+            if self._fresh:
+                self._enter(_State.THINKING, after)
+                self._thinking_from = place
+            return self._fresh
+        if mark == "<tool_call>":
+            return self._open_call(place, after)
+        if not self._starts_line(place):
+            return False
+        if mark == "<function=":
+            return self._open_function(place, bare=True)
+        self._skip(after)  # a stray </think> or </tool_call>
+        return True
+
+    def _in_malformed(self, mark: str, place: int) -> bool:
+        self._add(self._call.without_function())
+        self._enter(_State.CONTENT, place + len(mark))
+        return True
+
+    def _in_function(self, mark: str, place: int) -> bool:
+        if mark == "<parameter=":
+            tag = self._tag(place)
+            if tag is None:
+                return False
+            self._call.between(self._text[self._at : place])
+            self._call.open_parameter(_clean(tag[1]))
+            self._enter(_State.VALUE, tag.end())
+            return True
+        self._call.between(self._text[self._at : place])
+        if mark == "</parameter>":
+            self._skip(place + len(mark))
+        else:
+            self._end_call(place + len(mark) if mark == "</function>" else place)
+        return True
+
+    def _in_value(self, mark: str, place: int) -> bool:
+        after = place + len(mark)
+        if self._text[self._at] == "\n" and self._text[place - 1] != "\n":
+            return False
+        if mark == "<parameter=":
+            tag = self._tag(place)
+            if tag is None or not self._call.awaits(_clean(tag[1])):
+                return False
+        elif not self._follows(after, _AFTER[mark], at_end=self._stopped):
+            return False
+        closed = mark == "</parameter>"
+        self._end_value(place, closed=closed)
+        self._enter(_State.FUNCTION, after if closed else place)
+        return True
+
+    # Calls
+
+    def _open_call(self, place: int, after: int) -> bool:
+        """At ``<tool_call>`` in visible text."""
+        if self._follows(after, ("<function=",), at_end=False):
+            return self._open_function(_past_space(self._text, after), bare=False)
+        rest = self._text[after:].lstrip()
+        if self._ended and "<function=".startswith(rest):  # cut here, or ended with an empty call
+            self._enter(_State.MALFORMED, after)
+            return True
+        if self._text[after] == "\n" or rest.startswith("{"):
+            self._enter(_State.MALFORMED, after)
+            return True
+        return False  # a mention in prose
+
+    def _open_function(self, place: int, *, bare: bool) -> bool:
+        """At ``<function=``; ``bare`` if no ``<tool_call>`` vouches that it is meant as a call."""
+        tag = self._tag(place)
+        if tag is None:
+            if bare:
+                return False
+            self._enter(_State.MALFORMED, place)
+            return True
+        if bare:
+            following = self._text[tag.end() : tag.end() + 1]
+            if not following and not self._ended:
+                raise _Undecided
+            if following not in ("", "\n", "<"):
+                return False
+        name = _clean(tag[1])
+        self._call.begin(name)
+        self._events.append(CallStarted(name))
+        self._enter(_State.FUNCTION, tag.end())
+        return True
+
+    def _tag(self, place: int) -> re.Match[str] | None:
+        """The whole opening tag at ``place``, or None if it is none."""
+        if not self._ended and _OPEN_TAG.match(self._text, place):
+            raise _Undecided
+        return _TAG.match(self._text, place)
+
+    def _end_value(self, place: int, *, closed: bool) -> None:
+        value = self._text[self._at : place].removeprefix("\n").removesuffix("\n")
+        if not closed:
+            value = value.removesuffix("</parameter>")
+            if any(mark in value for mark in _AFTER):
+                self._call.unclosed()
+        self._call.value(value)
+
+    def _end_call(self, after: int) -> None:
+        self._add(self._call.complete())
+        self._enter(_State.CONTENT, after)
+
+    def _add(self, call: ToolCall) -> None:
+        self._calls.append(call)
+        self._events.append(CallParsed(call))
+
+    # Text
+
+    def _speak(self, end: int) -> None:
+        """Take the text up to ``end`` as reasoning or content; whitespace around it is dropped."""
+        text = self._text[self._at : end]
+        self._at = max(self._at, end)
+        if self._fresh:
+            text = text.lstrip()
+        if not text:
+            return
+        self._fresh = False
+        text = self._gap + text
+        spoken = text.rstrip()
+        self._gap = text[len(spoken) :]
+        if spoken and self._state is _State.THINKING:
+            self._thinking.append(spoken)
+            self._events.append(ThinkingText(spoken))
+        elif spoken:
+            self._content.append(spoken)
+            self._events.append(ContentText(spoken))
+
+    def _leave_thinking(self, place: int) -> None:
+        self._closed_thinking_tokens += self._tokens_between(self._thinking_from, place)
+        self._enter(_State.CONTENT, place)
+
+    def _enter(self, state: _State, place: int) -> None:
+        self._state = state
+        self._fresh = True
+        said = self._thinking if state is _State.THINKING else self._content
+        self._gap = "\n\n" if said else ""
+        self._skip(place)
+
+    def _skip(self, place: int) -> None:
+        self._at = self._scan = self._section = place
+
+    # Looking around
+
+    def _follows(self, place: int, marks: tuple[str, ...], *, at_end: bool) -> bool:
+        """Whether one of ``marks``, or (with ``at_end``) the end, comes next after whitespace."""
+        place = _past_space(self._text, place)
+        if any(self._text.startswith(mark, place) for mark in marks):
+            return True
+        rest = self._text[place : place + 16]
+        if not self._ended and any(mark.startswith(rest) for mark in marks):
+            raise _Undecided
+        return at_end and not rest
+
+    def _starts_line(self, place: int) -> bool:
+        begin = max(self._section, self._text.rfind("\n", 0, place) + 1)
+        return not self._text[begin:place].strip()
+
+    def _tokens_between(self, start: int, end: int | None) -> int:
+        starts = self._token_starts
+        last = len(starts) if end is None else bisect_left(starts, end)
+        return last - bisect_left(starts, start)
+
+    def _take_events(self) -> list[TurnEvent]:
+        events, self._events = self._events, []
+        return events
+
+
+def _past_space(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return found.end() if found else place
+
+
+def _clean(name: str) -> str:
+    """A name as models may write it, with spaces or quotes around it."""
+    return name.strip().strip("\"'")

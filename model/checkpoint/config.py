@@ -1,0 +1,259 @@
+"""What a checkpoint's ``config.json`` says about the network.
+
+Read are both forms that exist: the multimodal one, with the language model under ``text_config``,
+and the text-only one. Everything the code depends on is checked here, so that a checkpoint either
+runs as its makers meant or is refused with one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from model.errors import CheckpointError
+from model.sampling import SamplingParams
+
+LayerType = Literal["linear_attention", "full_attention"]
+
+_MODEL_TYPES = ("qwen3_5", "qwen3_5_text")
+_SUPPORTED = "supported are dense Qwen3.5/3.6 checkpoints (model_type qwen3_5 or qwen3_5_text)"
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The dimensions of one network of the family, under Hugging Face's names where it has them.
+
+    ``rotary_dim`` is how many dimensions of a head turn with the position, ``context_length`` the
+    most tokens a sequence may hold, ``dtype`` that of the stored weights.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layer_types: tuple[LayerType, ...]
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    linear_num_key_heads: int
+    linear_num_value_heads: int
+    linear_key_head_dim: int
+    linear_value_head_dim: int
+    linear_conv_kernel_dim: int
+    rope_theta: float
+    rotary_dim: int
+    mrope_section: tuple[int, int, int]
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+    mtp_num_hidden_layers: int
+    context_length: int
+    dtype: torch.dtype
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """How many layers there are, without the MTP layers."""
+        return len(self.layer_types)
+
+    @property
+    def linear_key_dim(self) -> int:
+        """The width of all DeltaNet keys together."""
+        return self.linear_num_key_heads * self.linear_key_head_dim
+
+    @property
+    def linear_value_dim(self) -> int:
+        """The width of all DeltaNet values together."""
+        return self.linear_num_value_heads * self.linear_value_head_dim
+
+    @property
+    def conv_dim(self) -> int:
+        """The width of what the short convolution runs over: queries, keys and values."""
+        return 2 * self.linear_key_dim + self.linear_value_dim
+
+    @classmethod
+    def load(cls, directory: Path) -> ModelConfig:
+        """Read ``directory/config.json``. Raises ``CheckpointError``."""
+        path = directory / "config.json"
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path} is missing; is {directory} a checkpoint?") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+        try:
+            return cls.from_dict(given)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> ModelConfig:
+        """Read a parsed ``config.json``. Raises ``CheckpointError``."""
+        if not isinstance(given, Mapping):
+            raise CheckpointError("the configuration is not a JSON object")
+        if given.get("model_type") not in _MODEL_TYPES:
+            names = given.get("architectures") or [given.get("model_type")]
+            raise CheckpointError(f"architecture {names[0]} is not supported; {_SUPPORTED}")
+        if given.get("quantization_config") is not None:
+            raise CheckpointError("quantised checkpoints are not supported; use the bf16 one")
+        text = given.get("text_config", given)
+        try:
+            config = cls(
+                vocab_size=int(text["vocab_size"]),
+                hidden_size=int(text["hidden_size"]),
+                intermediate_size=int(text["intermediate_size"]),
+                layer_types=_layer_types(text),
+                num_attention_heads=int(text["num_attention_heads"]),
+                num_key_value_heads=int(text["num_key_value_heads"]),
+                head_dim=int(text["head_dim"]),
+                linear_num_key_heads=int(text["linear_num_key_heads"]),
+                linear_num_value_heads=int(text["linear_num_value_heads"]),
+                linear_key_head_dim=int(text["linear_key_head_dim"]),
+                linear_value_head_dim=int(text["linear_value_head_dim"]),
+                linear_conv_kernel_dim=int(text["linear_conv_kernel_dim"]),
+                **_rope(text),
+                rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
+                tie_word_embeddings=bool(
+                    text.get("tie_word_embeddings", given.get("tie_word_embeddings", False))
+                ),
+                mtp_num_hidden_layers=int(text.get("mtp_num_hidden_layers") or 0),
+                context_length=int(text["max_position_embeddings"]),
+                dtype=_dtype(text, given),
+            )
+        except KeyError as error:
+            raise CheckpointError(f"the configuration lacks {error}; {_SUPPORTED}") from error
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise CheckpointError(f"the configuration has a wrong value: {error}") from error
+        _check(config, text)
+        return config
+
+    @classmethod
+    def tiny(cls, *, vocab_size: int, context_length: int) -> ModelConfig:
+        """The smallest member of the family, for networks without weights and for tests."""
+        return cls(
+            vocab_size=vocab_size,
+            hidden_size=32,
+            intermediate_size=48,
+            layer_types=("linear_attention",) * 3 + ("full_attention",),
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+            linear_conv_kernel_dim=4,
+            rope_theta=10000.0,
+            rotary_dim=4,
+            mrope_section=(1, 1, 0),
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=True,
+            mtp_num_hidden_layers=1,
+            context_length=context_length,
+            dtype=torch.float32,
+        )
+
+
+def _layer_types(text: Mapping[str, Any]) -> tuple[LayerType, ...]:
+    count = int(text["num_hidden_layers"])
+    kinds = text.get("layer_types")
+    if kinds is None:
+        every = int(text.get("full_attention_interval", 4))
+        return tuple(
+            "linear_attention" if (i + 1) % every else "full_attention" for i in range(count)
+        )
+    if len(kinds) != count:
+        raise CheckpointError(f"layer_types has {len(kinds)} entries for {count} layers")
+    unknown = set(kinds) - {"linear_attention", "full_attention"}
+    if unknown:
+        raise CheckpointError(f"layer type {sorted(unknown)[0]!r} is not supported; {_SUPPORTED}")
+    return tuple(kinds)
+
+
+def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary settings, from ``rope_parameters`` or from the older flat fields."""
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    # Older configs call the plain rotation with three positions "mrope".
+    if kind not in ("default", "mrope"):
+        raise CheckpointError(f"rope_type {kind!r} is not supported; use the unscaled config")
+    part = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 0.25))
+    rotary = int(int(text["head_dim"]) * float(part))
+    section = tuple(int(n) for n in rope.get("mrope_section", (11, 11, 10)))
+    return {
+        "rope_theta": float(rope.get("rope_theta", text.get("rope_theta", 10_000_000))),
+        "rotary_dim": rotary,
+        "mrope_section": section,
+    }
+
+
+def _dtype(text: Mapping[str, Any], given: Mapping[str, Any]) -> torch.dtype:
+    for source in (text, given):
+        name = source.get("dtype") or source.get("torch_dtype")
+        if name is not None:
+            if name not in _DTYPES:
+                raise CheckpointError(f"dtype {name!r} is not supported; use bf16, fp16 or fp32")
+            return _DTYPES[name]
+    return torch.bfloat16
+
+
+def _check(config: ModelConfig, text: Mapping[str, Any]) -> None:
+    """Refuse what the forward pass would silently compute wrongly."""
+    for name, size in vars(config).items():
+        if type(size) is int and size < 1 and name != "mtp_num_hidden_layers":
+            raise CheckpointError(f"{name} must be 1 or more; {_SUPPORTED}")
+    rules = {
+        "attention_bias is not supported": not text.get("attention_bias"),
+        "attn_output_gate must be true": text.get("attn_output_gate", True),
+        "hidden_act must be silu": text.get("hidden_act", "silu") == "silu",
+        "mtp_use_dedicated_embeddings is not supported": not text.get(
+            "mtp_use_dedicated_embeddings"
+        ),
+        "mixture-of-experts layers are not supported": not text.get("num_experts"),
+        "there must be at least one layer": config.num_hidden_layers > 0,
+        "mtp_num_hidden_layers must be 0 or 1": config.mtp_num_hidden_layers in (0, 1),
+        "rotary_dim must be even and within the head": config.rotary_dim % 2 == 0
+        and 0 < config.rotary_dim <= config.head_dim,
+        "mrope_section must be three numbers": len(config.mrope_section) == 3,
+        "num_attention_heads must be a multiple of num_key_value_heads": (
+            config.num_attention_heads % config.num_key_value_heads == 0
+        ),
+        "linear_num_value_heads must be a multiple of linear_num_key_heads": (
+            config.linear_num_value_heads % config.linear_num_key_heads == 0
+        ),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise CheckpointError(f"{rule}; {_SUPPORTED}")
+
+
+def head_name(config: ModelConfig) -> str:
+    """The tensor that the logits come from."""
+    return "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+
+
+def read_generation_config(directory: Path) -> SamplingParams:
+    """The sampling that ``generation_config.json`` asks for; defaults where it is silent.
+
+    Raises ``CheckpointError`` if the file is there but cannot be used.
+    """
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        return SamplingParams()
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        stated = {key: value for key, value in given.items() if value is not None}
+        plain = SamplingParams()
+        temperature = float(stated.get("temperature", plain.temperature))
+        return SamplingParams(
+            temperature=0.0 if stated.get("do_sample") is False else temperature,
+            top_k=int(stated.get("top_k", plain.top_k)),
+            top_p=float(stated.get("top_p", plain.top_p)),
+            min_p=float(stated.get("min_p", plain.min_p)),
+            presence_penalty=float(stated.get("presence_penalty", plain.presence_penalty)),
+        )
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{path} is not a usable generation config: {error}") from error

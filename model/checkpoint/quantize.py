@@ -1,0 +1,174 @@
+"""Quantised weights: made from a checkpoint once, kept on disk beside it, mapped ever after.
+
+One file a checkpoint and format in the user's cache. It carries a stamp of what it was made from;
+a file whose stamp is another one (the checkpoint changed, or the format did) is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kernels.backend import KernelError
+from kernels.linear import QuantizedWeight, quantize
+from kernels.linear.formats import group_for
+from model.checkpoint.config import ModelConfig, head_name
+from model.errors import CheckpointError
+
+Quantize = Literal["none", "int8", "int4"]
+BITS: Mapping[Quantize, int] = {"int8": 8, "int4": 4}
+_FORMAT = "1"
+_ALIGN = 64
+
+
+def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
+    """The matrices that are quantised, those together that are joined into one.
+
+    Left out are the gates' inputs of DeltaNet layers, the embedding, and the MTP head.
+    """
+    for index, kind in enumerate(config.layer_types):
+        layer = f"layers.{index}."
+        if kind == "full_attention":
+            yield tuple(f"{layer}self_attn.{part}_proj.weight" for part in ("q", "k", "v"))
+            yield (f"{layer}self_attn.o_proj.weight",)
+        else:
+            yield tuple(f"{layer}linear_attn.in_proj_{part}.weight" for part in ("qkv", "z"))
+            yield (f"{layer}linear_attn.out_proj.weight",)
+        yield tuple(f"{layer}mlp.{part}_proj.weight" for part in ("gate", "up"))
+        yield (f"{layer}mlp.down_proj.weight",)
+    yield (head_name(config),)
+
+
+def cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/tenuto/quantized``, or the one under ``~/.cache``. Not created here."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    return root / "tenuto" / "quantized"
+
+
+def cache_file(directory: Path, mode: Quantize) -> Path:
+    """Where the quantised weights of the checkpoint in ``directory`` are kept."""
+    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
+    return cache_dir() / f"{name}-{mode}.safetensors"
+
+
+def quantized_weights(
+    directory: Path,
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    mode: Quantize,
+    identity: str,
+) -> dict[str, QuantizedWeight]:
+    """The matrices of ``groups`` quantised, each under its first name, mapped from the cache.
+
+    ``tensors`` are those of the checkpoint, ``identity`` tells them from others. Raises
+    ``CheckpointError`` if a matrix cannot be quantised. Where the cache cannot be written the
+    weights are quantised for this process alone.
+    """
+    bits = BITS[mode]
+    stamp = _stamp(directory, mode, identity)
+    try:
+        shapes = _shapes(config, tensors, bits)
+    except KernelError as error:
+        raise CheckpointError(str(error)) from error
+    file = cache_file(directory, mode)
+    found = _read(file, stamp, shapes, bits)
+    if found is not None:
+        return found
+    made = ((names[0], _quantized(names, tensors, bits)) for names in groups(config))
+    try:
+        _write(file, stamp, shapes, made)
+    except OSError:
+        return {names[0]: _quantized(names, tensors, bits) for names in groups(config)}
+    found = _read(file, stamp, shapes, bits)
+    if found is None:
+        raise CheckpointError(f"{file} cannot be read back; delete it and try again")
+    return found
+
+
+def _stamp(directory: Path, mode: Quantize, identity: str) -> str:
+    """Covers what the fingerprint samples, and the size and age of the files it samples from."""
+    digest = hashlib.sha256(repr((_FORMAT, mode, identity)).encode())
+    for path in sorted(directory.glob("*.safetensors")):
+        stat = path.stat()
+        digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+Shapes = dict[str, tuple[int, int, int]]
+"""Outputs, inputs and group of each quantised matrix."""
+
+
+def _shapes(config: ModelConfig, tensors: Mapping[str, Tensor], bits: int) -> Shapes:
+    shapes = {}
+    for names in groups(config):
+        inputs = tensors[names[0]].shape[1]
+        outputs = sum(tensors[name].shape[0] for name in names)
+        shapes[names[0]] = (outputs, inputs, group_for(inputs))
+    return shapes
+
+
+def _quantized(names: tuple[str, ...], tensors: Mapping[str, Tensor], bits: int) -> QuantizedWeight:
+    parts = [tensors[name] for name in names]
+    return quantize(parts[0] if len(parts) == 1 else torch.cat(parts), bits)
+
+
+def _read(file: Path, stamp: str, shapes: Shapes, bits: int) -> dict[str, QuantizedWeight] | None:
+    """The weights in ``file``; None if there is none, or it is damaged or of something else."""
+    found = {}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            if (opened.metadata() or {}).get("stamp") != stamp:
+                return None
+            for name, (outputs, inputs, group) in shapes.items():
+                data, scales = opened.get_tensor(name), opened.get_tensor(f"{name}.scales")
+                found[name] = QuantizedWeight(bits, group, outputs, inputs, data, scales)
+    except (OSError, SafetensorError):
+        return None
+    return found
+
+
+def _write(
+    file: Path, stamp: str, shapes: Shapes, made: Iterator[tuple[str, QuantizedWeight]]
+) -> None:
+    """Write one matrix after the other, so that no more than one is held; whole or not at all."""
+    header: dict[str, object] = {"__metadata__": {"stamp": stamp}}
+    at = 0
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as draft:
+        try:
+            # The header's length depends on offsets that are known only at the end: room first.
+            room = _ALIGN * (4 + 8 * len(shapes))
+            draft.seek(room)
+            for name, weight in made:
+                for key, tensor in ((name, weight.data), (f"{name}.scales", weight.scales)):
+                    raw = tensor.view(torch.uint8).numpy()
+                    draft.write(raw.data)
+                    dtype = "U8" if tensor.dtype == torch.uint8 else "BF16"
+                    offsets = [at, at + raw.nbytes]
+                    header[key] = {
+                        "dtype": dtype,
+                        "shape": list(tensor.shape),
+                        "data_offsets": offsets,
+                    }
+                    at += raw.nbytes
+            text = json.dumps(header, separators=(",", ":")).encode()
+            if len(text) > room - 8:
+                raise OSError("the header does not fit")
+            draft.seek(0)
+            draft.write((room - 8).to_bytes(8, "little") + text.ljust(room - 8))
+            draft.flush()
+            os.fsync(draft.fileno())
+            Path(draft.name).replace(file)
+        except BaseException:
+            Path(draft.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,1 @@
+"""The network: Gated DeltaNet and attention layers, on CPU and GPU."""

@@ -1,0 +1,271 @@
+"""The hybrid network: its forward pass from top to bottom, and the same as sessions' network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.linear import Part, Weight, linear
+from kernels.rope import frequencies, tables
+from model.checkpoint.config import ModelConfig, head_name
+from model.hybrid.attention import Attention
+from model.hybrid.deltanet import DeltaNet
+from model.hybrid.layers import Block, FeedForward, Norm, Rotation, Take
+from model.network import State, Trail, Work
+from model.state.memory import Memory
+from model.state.pages import HybridState, Layout
+from model.state.passes import LayerMemory, Pass
+from model.state.trail import HybridTrail, Rows, settle
+
+PREFILL_CHUNK = 512
+VERIFY_ROWS = 8
+"""The most tokens of one sequence that ``verify`` runs; the compiled steps take up to 16."""
+
+
+@dataclass(frozen=True)
+class MtpHead:
+    """The multi-token-prediction layer: from a position's hidden state and the token after it to
+    the hidden state that predicts the one after that (DeepSeek-V3 report, 2024, section 2.2)."""
+
+    embedding_norm: Norm
+    hidden_norm: Norm
+    project: Weight
+    block: Block
+    norm: Norm
+
+    def __call__(self, hidden: Tensor, following: Tensor, rotation: Rotation) -> Tensor:
+        """``hidden`` and the embedded next tokens ``following``, both ``[batch, time, hidden]``."""
+        joined = torch.cat([self.embedding_norm(following), self.hidden_norm(hidden)], dim=-1)
+        return self.norm(self.block(linear(joined, self.project), rotation, None))
+
+
+@dataclass(frozen=True)
+class HybridModel:
+    """The whole network as plain tensors.
+
+    ``hidden`` and ``logits`` are differentiable with respect to the tensors it was built from, so
+    that the same code trains and runs.
+    """
+
+    config: ModelConfig
+    embedding: Tensor
+    blocks: tuple[Block, ...]
+    norm: Norm
+    head: Weight
+    mtp: MtpHead | None
+    speed: Tensor
+    axis: Tensor
+
+    @classmethod
+    def build(
+        cls,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        dtype: torch.dtype,
+        quantized: Mapping[str, Part] | None = None,
+    ) -> HybridModel:
+        """From tensors under the names of ``weights.tensor_shapes``; MTP tensors may be absent.
+
+        Matrices are cast to ``dtype`` or come from ``quantized`` (see ``quantize.groups``); norms
+        and decay parameters are kept in float32.
+        """
+        source = Take(tensors, dtype, quantized or {})
+
+        def norm(name: str) -> Norm:
+            return Norm(source.floats(name), config.rms_norm_eps)
+
+        def block(prefix: str, kind: str) -> Block:
+            take = source.under(prefix)
+            build = Attention.build if kind == "full_attention" else DeltaNet.build
+            return Block(
+                norm(prefix + "input_layernorm.weight"),
+                build(config, take),
+                norm(prefix + "post_attention_layernorm.weight"),
+                FeedForward(
+                    take.matrix("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+                    take.matrix("mlp.down_proj.weight"),
+                ),
+            )
+
+        embedding = tensors["embed_tokens.weight"].to(dtype)
+        mtp = None
+        if "mtp.fc.weight" in tensors:
+            mtp = MtpHead(
+                norm("mtp.pre_fc_norm_embedding.weight"),
+                norm("mtp.pre_fc_norm_hidden.weight"),
+                source.matrix("mtp.fc.weight"),
+                block("mtp.layers.0.", "full_attention"),
+                norm("mtp.norm.weight"),
+            )
+        speed, axis = frequencies(config.rotary_dim, config.rope_theta, config.mrope_section)
+        return cls(
+            config,
+            embedding,
+            tuple(block(f"layers.{i}.", kind) for i, kind in enumerate(config.layer_types)),
+            norm("norm.weight"),
+            source.matrix(head_name(config)),
+            mtp,
+            speed.to(embedding.device),
+            axis.to(embedding.device),
+        )
+
+    def rotation(self, start: int, time: int) -> Rotation:
+        """The rotation of text at positions ``start`` to ``start + time``."""
+        positions = torch.arange(start, start + time, device=self.speed.device).expand(3, -1)
+        return Rotation(*tables(positions, self.speed, self.axis))
+
+    def rotations(self, positions: Sequence[int]) -> Rotation:
+        """The rotation of one token in each of several texts, at ``positions``."""
+        places = torch.tensor(positions, device=self.speed.device).expand(3, -1)
+        cos, sin = tables(places, self.speed, self.axis)
+        return Rotation(cos.unsqueeze(1), sin.unsqueeze(1))
+
+    def hidden(self, ids: Tensor, running: Pass | None = None) -> Tensor:
+        """The normalised hidden states ``[batch, time, hidden]`` of ``ids [batch, time]``.
+
+        In a pass, row by row, ``ids`` go on from its states. Without one the sequences start here
+        and nothing is kept (training).
+        """
+        x = F.embedding(ids, self.embedding)
+        memories: Sequence[LayerMemory | None] = [None] * len(self.blocks)
+        if running is None:
+            rotation = self.rotation(0, ids.shape[1])
+        elif len(running.starts) == 1:
+            memories, rotation = running.layers, self.rotation(running.starts[0], ids.shape[1])
+        else:
+            memories, rotation = running.layers, self.rotations(running.starts)
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x = block(x, rotation, memory)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[..., vocab]`` in the dtype of the weights, from normalised hidden states."""
+        return linear(hidden, self.head)
+
+    def draft(self, hidden: Tensor, following: Tensor) -> Tensor:
+        """The MTP head's hidden states: position ``t`` predicts the token at ``t + 2``.
+
+        ``hidden [batch, time, hidden]`` is from ``hidden()``, ``following [batch, time]`` are the
+        ids one place further. The sequence starts here. The model must have an MTP head.
+        """
+        assert self.mtp is not None, "this checkpoint has no MTP head"
+        rotation = self.rotation(0, following.shape[1])
+        return self.mtp(hidden, F.embedding(following, self.embedding), rotation)
+
+
+class Compiled(Protocol):
+    """A ``HybridModel`` that something faster runs (``native.NativeModel``)."""
+
+    def hidden(self, ids: Tensor, running: Pass) -> Tensor:
+        """As ``HybridModel.hidden``, in a pass."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``."""
+        ...
+
+
+@runtime_checkable
+class Stepping(Compiled, Protocol):
+    """One whose rows do not depend on each other, and which can go back to each of them."""
+
+    @property
+    def trail_width(self) -> int:
+        """See ``native.NativeModel``, as for the rest."""
+        ...
+
+    def rows(
+        self, ids: Tensor, running: Pass, *, exact: bool = True, trail: Tensor | None = None
+    ) -> Tensor: ...
+
+    def replay(
+        self,
+        trail: Tensor,
+        first: int,
+        count: int,
+        source: tuple[Tensor, ...] | None,
+        target: tuple[Tensor, ...],
+    ) -> None: ...
+
+
+class HybridNetwork:
+    """A ``HybridModel`` as sessions' network; inference only.
+
+    The head runs for the last position only; ``vocab_limit`` leaves out the padding rows at the end
+    of the vocabulary. States take their room from ``memory`` (None: without limit). With
+    ``compiled`` that runs instead of torch.
+    """
+
+    prefill_chunk = PREFILL_CHUNK
+
+    def __init__(
+        self,
+        model: HybridModel,
+        *,
+        fingerprint: str,
+        vocab_limit: int | None = None,
+        memory: Memory | None = None,
+        compiled: Compiled | None = None,
+    ) -> None:
+        self.model = model
+        self.compiled = compiled
+        self.fingerprint = fingerprint
+        self.vocab_size = min(vocab_limit or model.config.vocab_size, model.config.vocab_size)
+        self.context_length = model.config.context_length
+        self.layout = Layout.of(model.config, model.embedding, memory)
+
+    def new_state(self) -> HybridState:
+        """The state before the first token."""
+        return HybridState(self.layout)
+
+    def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
+        """See ``network.Network.run``."""
+        states = [settle(piece.state) for piece in work]
+        kinds, time = self.model.config.layer_types, len(work[0].ids)
+        with torch.inference_mode(), self.layout.memory.passing():
+            running = Pass(self.layout, kinds, states, time)
+            ids = torch.tensor([list(piece.ids) for piece in work], device=self.layout.device)
+            runner = self.compiled or self.model
+            hidden = runner.hidden(ids, running)[:, -1]
+            if not any(piece.logits for piece in work):
+                return [(None, state) for state in running.states()]
+            logits = runner.logits(hidden)[:, : self.vocab_size].float()
+            return list(zip(logits, running.states(), strict=True))
+
+    @property
+    def verifies(self) -> int:
+        """See ``network.Verifying``."""
+        return VERIFY_ROWS if isinstance(self.compiled, Stepping) else 0
+
+    def verify(self, work: Sequence[Work]) -> list[tuple[Tensor, Trail]]:
+        """See ``network.Verifying``."""
+        runner = self.compiled
+        assert isinstance(runner, Stepping)
+        states = [settle(piece.state) for piece in work]
+        times = [len(piece.ids) for piece in work]
+        with torch.inference_mode(), self.layout.memory.passing():
+            kept = Rows.of(self.layout, runner.replay, sum(times), runner.trail_width)
+            running = Pass(self.layout, self.model.config.layer_types, states, times)
+            ids = torch.tensor([i for piece in work for i in piece.ids])
+            hidden = runner.rows(ids, running, trail=kept.trail)
+            logits = runner.logits(hidden)[:, : self.vocab_size].float()
+            edges = list(accumulate(times, initial=0))
+            return [
+                (logits[start:end], HybridTrail(before, after, kept, start))
+                for (start, end), before, after in zip(
+                    pairwise(edges), states, running.states(), strict=True
+                )
+            ]
+
+    def load_state(
+        self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
+    ) -> HybridState:
+        """See ``network.Network.load_state``."""
+        with torch.inference_mode():
+            return HybridState.load(self.layout, tensors, spans, length)

@@ -1,0 +1,1 @@
+"""The state of sessions: pages, slots, budget, trails."""

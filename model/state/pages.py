@@ -1,0 +1,209 @@
+"""What a hybrid network remembers of a sequence: a DeltaNet slot and pages of keys and values.
+
+Both are values. A pass reads one slot and writes another, so a snapshot, a fork, or the state a
+failed pass started from, is that slot kept. Pages fill up from the front and are never changed
+where they are filled: sequences with the same beginning name the same pages, and only a page that
+two of them would go on filling differently is copied, at most once for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.checkpoint.config import ModelConfig
+from model.errors import StateError
+from model.state.memory import Block, Memory
+
+PAGE = 256
+"""Positions in a page."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shapes of a network's state, and where it lives.
+
+    A page is ``[attention_layers, 2, kv_heads, PAGE, head_dim]``, keys then values, in the dtype of
+    the weights. A slot is the last inputs of the short convolutions ``[delta_layers, width - 1,
+    conv_dim]`` in that dtype, and the delta rule's states ``[delta_layers, value_heads, key_dim,
+    value_dim]``, in float32 whatever the weights are.
+    """
+
+    page: tuple[int, ...]
+    conv: tuple[int, ...]
+    recurrent: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    memory: Memory
+
+    @classmethod
+    def of(cls, config: ModelConfig, like: Tensor, memory: Memory | None = None) -> Layout:
+        """For ``config``, in the dtype and on the device of ``like``."""
+        deltas = config.layer_types.count("linear_attention")
+        return cls(
+            page=(
+                len(config.layer_types) - deltas,
+                2,
+                config.num_key_value_heads,
+                PAGE,
+                config.head_dim,
+            ),
+            conv=(deltas, config.linear_conv_kernel_dim - 1, config.conv_dim),
+            recurrent=(
+                deltas,
+                config.linear_num_value_heads,
+                config.linear_key_head_dim,
+                config.linear_value_head_dim,
+            ),
+            dtype=like.dtype,
+            device=like.device,
+            memory=memory or Memory(),
+        )
+
+    @property
+    def page_bytes(self) -> int:
+        """Of one page."""
+        return _elements(self.page) * self.dtype.itemsize
+
+    @property
+    def slot_bytes(self) -> int:
+        """Of one slot."""
+        return _elements(self.conv) * self.dtype.itemsize + _elements(self.recurrent) * 4
+
+    def new_page(self) -> Page:
+        """An empty page; its unfilled part is undefined. Raises ``MemoryFull``."""
+
+        def make() -> tuple[Tensor, ...]:
+            return (torch.empty(self.page, dtype=self.dtype, device=self.device),)
+
+        return Page(self.memory.take(make, self.page_bytes, "page"))
+
+    def new_slot(self) -> Block:
+        """A slot whose content is undefined. Raises ``MemoryFull``."""
+
+        def make() -> tuple[Tensor, ...]:
+            return (
+                torch.empty(self.conv, dtype=self.dtype, device=self.device),
+                torch.empty(self.recurrent, dtype=torch.float32, device=self.device),
+            )
+
+        return self.memory.take(make, self.slot_bytes, "slot")
+
+
+@dataclass(eq=False)
+class Page:
+    """A block of ``PAGE`` positions, of which the first ``filled`` are taken for good."""
+
+    block: Block
+    filled: int = 0
+
+    @property
+    def data(self) -> Tensor:
+        """``[attention_layers, 2, kv_heads, PAGE, head_dim]``, see ``Layout``."""
+        return self.block.tensors[0]
+
+
+@dataclass(frozen=True)
+class HybridState:
+    """The memory of all layers after ``length`` tokens. Without a slot, all of it is zero."""
+
+    layout: Layout
+    length: int = 0
+    slot: Block | None = None
+    pages: tuple[Page, ...] = ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """``conv`` and ``recurrent``, shaped as in ``Layout``."""
+        if self.slot is None:
+            lay = self.layout
+            conv = torch.zeros(lay.conv, dtype=lay.dtype, device=lay.device)
+            return {"conv": conv, "recurrent": torch.zeros(lay.recurrent, device=lay.device)}
+        conv, recurrent = self.slot.tensors
+        return {"conv": conv, "recurrent": recurrent}
+
+    def span(self, start: int, end: int) -> dict[str, Tensor]:
+        """``kv [positions, attention_layers, 2, kv_heads, head_dim]`` of ``start`` to ``end``."""
+        parts = []
+        for number in range(start // PAGE, -(-end // PAGE)):
+            first = number * PAGE
+            part = self.pages[number].data[:, :, :, max(0, start - first) : end - first]
+            parts.append(part.permute(3, 0, 1, 2, 4))
+        if not parts:
+            layers, two, heads, _, dim = self.layout.page
+            return {"kv": torch.empty(0, layers, two, heads, dim, dtype=self.layout.dtype)}
+        return {"kv": torch.cat(parts)}
+
+    def park(self) -> None:
+        """Park the slot and those pages that nobody has used since this state was."""
+        if self.slot is not None:
+            last = self.slot.used_at
+            blocks = [page.block for page in self.pages if page.block.used_at <= last]
+            self.layout.memory.park([self.slot, *blocks])
+
+    @classmethod
+    def load(
+        cls,
+        layout: Layout,
+        tensors: Mapping[str, Tensor],
+        spans: Iterable[Mapping[str, Tensor]],
+        length: int,
+    ) -> HybridState:
+        """The state whose ``tensors()`` and, end to end, ``span()`` these are.
+
+        Raises ``StateError`` if they do not fit the layout, ``MemoryFull`` if memory does not
+        suffice.
+        """
+        conv, recurrent = tensors.get("conv"), tensors.get("recurrent")
+        if (
+            conv is None
+            or recurrent is None
+            or len(tensors) != 2
+            or (conv.shape, conv.dtype) != (layout.conv, layout.dtype)
+            or (recurrent.shape, recurrent.dtype) != (layout.recurrent, torch.float32)
+        ):
+            raise StateError("the saved DeltaNet state is not this model's")
+        pages: list[Page] = []
+        at = 0
+        with layout.memory.passing():
+            for span in spans:
+                at = _fill(layout, pages, at, span)
+            if at != length:
+                raise StateError(f"the saved state holds {at} positions, not {length}")
+            if length == 0:
+                return cls(layout)
+            slot = layout.new_slot()
+            for own, given in zip(slot.tensors, (conv, recurrent), strict=True):
+                own.copy_(given)
+        return cls(layout, length, slot, tuple(pages))
+
+
+def _fill(layout: Layout, pages: list[Page], at: int, span: Mapping[str, Tensor]) -> int:
+    """Write a span from position ``at`` on into ``pages``; returns where it ends."""
+    layers, two, heads, _, dim = layout.page
+    rest = span.get("kv")
+    if (
+        rest is None
+        or len(span) != 1
+        or (rest.shape[1:], rest.dtype) != ((layers, two, heads, dim), layout.dtype)
+    ):
+        raise StateError("the saved keys and values are not this model's")
+    while len(rest):
+        offset = at % PAGE
+        if offset == 0:
+            pages.append(layout.new_page())
+        part = rest[: PAGE - offset]
+        end = offset + len(part)
+        pages[-1].data[:, :, :, offset:end] = part.permute(1, 2, 3, 0, 4)
+        pages[-1].filled = end
+        rest, at = rest[len(part) :], at + len(part)
+    return at
+
+
+def _elements(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

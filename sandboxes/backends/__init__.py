@@ -1,0 +1,1 @@
+"""The kinds of sandbox: Docker, bubblewrap, local."""

@@ -1,0 +1,282 @@
+"""Commands in a bubblewrap sandbox: the host's programs, nothing else of the host.
+
+For machines without Docker. The programs are those in the host's /usr, read-only. There is no
+network unless asked for, and a process table, a /tmp and a home of its own. As in a container
+(see ``docker.py``) the keeper is process 1, and all ends when our end of its pipe closes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from sandboxes.backends.cgroup import Cgroup
+from sandboxes.backends.common import OUTPUTS, CommonSandbox
+from sandboxes.backends.environment import sandbox_environment
+from sandboxes.backends.keeper import KEEPER, Keeper
+from sandboxes.base import Limits
+from sandboxes.errors import SandboxGone, SandboxUnavailable
+from sandboxes.mounts import Mount
+from sandboxes.shell.bash import shell_command
+from sandboxes.shell.processes import WRITE_TIMEOUT_S, PipeStream
+from sandboxes.shell.shell import Stream
+from sandboxes.workspace.safe_tree import SafeTree
+from sandboxes.workspace.workspace import Workspace
+
+ROOT = "/workspace"
+HOME = "/home/agent"
+UID = GID = 1000
+PATH = "/usr/local/bin:/usr/bin:/bin"
+_PROGRAM_FOLDERS = ("/usr/", "/bin", "/sbin")
+
+# What programs need of /etc; no accounts, keys or host names.
+_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
+_ETC_NETWORK = ("ca-certificates", "hosts", "nsswitch.conf", "pki", "resolv.conf", "ssl")
+_PASSWD = f"root:x:0:0::/:/bin/false\nagent:x:{UID}:{GID}::{HOME}:/bin/bash\n"
+_GROUP = f"root:x:0:\nagent:x:{GID}:\n"
+
+
+class BubblewrapSandbox(CommonSandbox):
+    """The ``Sandbox`` in a bubblewrap (see ``base.py``)."""
+
+    kind = "bubblewrap"
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        limits: Limits | None = None,
+        mounts: Sequence[Mount] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Raises ``SandboxUnavailable`` if bwrap is not there or may not make namespaces."""
+        if shutil.which("bwrap") is None:
+            raise SandboxUnavailable(
+                "bubblewrap is not installed; install it (Debian: apt-get install bubblewrap)"
+            )
+        super().__init__(workspace, limits, SafeTree(workspace.path, root=ROOT))
+        self._mounts = mounts
+        self._environment = dict(environment or {})
+        # The kernel kills the sandbox when the thread that started it ends, so that is one of ours.
+        self._starter = ThreadPoolExecutor(max_workers=1)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begin()
+        self._ready(OUTPUTS)
+
+    def start_shell(self, command: list[str], slot: int) -> Stream:
+        """See ``shell.ShellHost``."""
+        if self._closed:
+            raise SandboxGone("the sandbox is closed")
+        pipes = self._pipes[slot]
+        pipes.clear()
+        self._keeper.start_shell(command[-1], slot)
+        return pipes
+
+    def shell_lives(self, pid: int) -> bool:
+        """See ``shell.ShellHost``."""
+        return self._keeper.lives(pid)
+
+    def kill_shell(self, pid: int) -> None:
+        """See ``shell.ShellHost``."""
+        self._keeper.kill(pid)
+
+    def _stop_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        self._keeper.stop_command(pid, since_s, spared)
+
+    def _interrupt_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        self._keeper.interrupt_command(pid, since_s, spared)
+
+    def _kill_all(self) -> None:
+        self._keeper.kill_all()
+
+    def _begin(self) -> None:
+        self._cgroup = Cgroup.create(self._limits)
+        self._pipes = (_SharedPipes(), _SharedPipes())
+        try:
+            self._process = self._starter.submit(self._launch).result()
+            self._keeper = Keeper(PipeStream(self._process))
+            self._check_start()
+        except BaseException:
+            self._end()
+            raise
+
+    def _begin_anew(self) -> None:
+        self._keeper.lives(1)
+        self._stop()
+        self._begin()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        inner_ends = [end for pipes in self._pipes for end in pipes.inner]
+        keeper = ["bash", "--noprofile", "--norc", "-c", KEEPER, "bash", *shell_command("")[:-1]]
+        # The limits are set inside: there the count of processes is that of the sandbox alone.
+        limits = f"ulimit -c 0; ulimit -f {self._limits.disk_mb * 1024}; "
+        limits += f"ulimit -d {self._limits.memory_mb * 1024}; ulimit -u {self._limits.pids}; "
+        inner = ["bash", "-c", limits + f'exec "$@" {_inherited(inner_ends)}', "bash", *keeper]
+        return subprocess.Popen(
+            self._cgroup.entering([*self._bwrap(), "--", *inner]),
+            env={"PATH": os.environ.get("PATH", PATH)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            pass_fds=inner_ends,
+            start_new_session=True,
+        )
+
+    def _bwrap(self) -> list[str]:
+        etc = self.workspace.path.with_name("etc")
+        etc.mkdir(exist_ok=True)
+        (etc / "passwd").write_text(_PASSWD)
+        (etc / "group").write_text(_GROUP)
+        tmpfs = ["--size", str(max(64, self._limits.memory_mb // 2) << 20), "--tmpfs"]
+        command = ["bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--as-pid-1"]
+        if self._limits.network:
+            command.append("--share-net")
+        command += ["--uid", str(UID), "--gid", str(GID), "--hostname", "sandbox", "--new-session"]
+        command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
+        for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+            place = Path("/", name)
+            if place.is_symlink():
+                command += ["--symlink", str(place.readlink()), str(place)]
+            elif place.is_dir():
+                command += ["--ro-bind", str(place), str(place)]
+        for name in (*_ETC, *(_ETC_NETWORK if self._limits.network else ())):
+            command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+        for name in ("passwd", "group"):
+            command += ["--ro-bind", str(etc / name), f"/etc/{name}"]
+        command += ["--proc", "/proc"]
+        for name in _kernel_files():
+            command += ["--ro-bind-try", name, name]
+        command += ["--dev", "/dev", *tmpfs, "/dev/shm"]
+        command += ["--remount-ro", "/dev", *tmpfs, "/tmp", *tmpfs, HOME]
+        command += ["--ro-bind", str(self.workspace.outputs), OUTPUTS]
+        command += ["--bind", str(self.workspace.path), ROOT, "--chdir", ROOT]
+        for mount in self._mounts:
+            how = "--bind" if mount.writable else "--ro-bind"
+            command += [how, str(mount.source), mount.target]
+        command += ["--remount-ro", "/"]
+        variables = {"PATH": _inner_path(), **sandbox_environment(HOME), **self._environment}
+        for key, value in variables.items():
+            command += ["--setenv", key, value]
+        return command
+
+    def _check_start(self) -> None:
+        try:
+            self._keeper.lives(1)
+        except SandboxGone as error:
+            text = str(error)
+            if "bwrap:" in text:
+                reason = text.partition("bwrap:")[2].strip()
+                raise SandboxUnavailable(
+                    f"bubblewrap may not make a sandbox here ({reason}); allow unprivileged user "
+                    "namespaces or use --sandbox docker"
+                ) from error
+            raise
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            # Its death is that of process 1 inside, and the kernel ends all the others with that.
+            with suppress(OSError):
+                process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        for pipes in self._pipes:
+            pipes.end()
+        self._cgroup.remove()
+
+    def _end(self) -> None:
+        self._stop()
+        self._starter.shutdown(wait=False)
+
+
+class _SharedPipes:
+    """A ``shell.Stream`` over one pair of pipes that all shells of the sandbox use in turn.
+
+    We keep both ends of each open, so a shell's end is not seen here but asked of the keeper.
+    """
+
+    def __init__(self) -> None:
+        self._take, self._commands = os.pipe()
+        self._output, self._put = os.pipe()
+        for fd in (self._take, self._commands):
+            os.set_blocking(fd, False)
+        # Bash reads from a blocking end of its own: the flag belongs to the open pipe end.
+        self.inner = (os.open(f"/proc/self/fd/{self._take}", os.O_RDONLY), self._put)
+        self._poll = select.poll()
+        self._poll.register(self._output, select.POLLIN)
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """See ``shell.Stream``."""
+        if not self._poll.poll(timeout_s * 1000):
+            return None
+        return os.read(self._output, 1 << 16)
+
+    def write(self, data: bytes) -> None:
+        """See ``shell.Stream``."""
+        view = memoryview(data)
+        deadline = time.monotonic() + WRITE_TIMEOUT_S
+        while view:
+            try:
+                view = view[os.write(self._commands, view) :]
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("the shell does not read its commands") from None
+                select.select([], [self._commands], [], 0.1)
+
+    def clear(self) -> None:
+        """Take out the commands that an ended shell has not read."""
+        _drain(lambda: os.read(self._take, 1 << 16))
+
+    def close(self) -> None:
+        """The next shell uses the same pipes."""
+
+    def end(self) -> None:
+        """Close all."""
+        for fd in {self._take, self._commands, self._output, self._put, self.inner[0]}:
+            with suppress(OSError):
+                os.close(fd)
+
+
+def _kernel_files() -> list[str]:
+    """What is in /proc beside processes and can be written by somebody.
+
+    Started by root, a sandbox has root's id in a namespace without rights, and the owner of these
+    is allowed in by id alone: the one for core dumps names a program that the kernel runs.
+    """
+    found = []
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdecimal() or entry.is_symlink():
+                continue
+            with suppress(OSError):
+                if entry.is_dir() or entry.stat().st_mode & 0o222:
+                    found.append(entry.path)
+    return sorted(found)
+
+
+def _inherited(ends: list[int]) -> str:
+    """The redirections that give the keeper both shells' pipes (see ``keeper.py``)."""
+    commands, output, second_commands, second_output = ends
+    return f"5<&{commands} 6>&{output} 7<&{second_commands} 8>&{second_output}"
+
+
+def _inner_path() -> str:
+    """The folders of our own PATH that are there inside, or the usual ones."""
+    own = os.environ.get("PATH", "").split(":")
+    return ":".join(folder for folder in own if folder.startswith(_PROGRAM_FOLDERS)) or PATH
+
+
+def _drain(read: Callable[[], bytes]) -> None:
+    with suppress(BlockingIOError):
+        while read():
+            pass

@@ -1,0 +1,153 @@
+"""What the three sandboxes have in common: the files, the two shells, the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from sandboxes.backends.disk_watch import DiskWatch
+from sandboxes.base import Limits
+from sandboxes.shell.output import Outputs
+from sandboxes.shell.shell import BashShell, Stream
+from sandboxes.workspace.safe_tree import SafeTree
+from sandboxes.workspace.workspace import Workspace
+
+OUTPUTS = "/outputs"
+
+
+class CommonSandbox(ABC):
+    """A ``Sandbox`` (see ``base.py``) but for where its commands run.
+
+    A subclass calls ``_ready`` once commands can run, and keeps the rest of ``shell.ShellHost``.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, workspace: Workspace, limits: Limits | None, files: SafeTree) -> None:
+        self.workspace = workspace
+        self._limits = limits or Limits()
+        self._files = files
+        self._closed = False
+        self._watch: DiskWatch | None = None
+
+    def _ready(self, outputs: str) -> None:
+        """``outputs`` is what commands call the folder of long outputs."""
+        kept = Outputs(self.workspace.outputs, outputs)
+        size = self._limits.output_bytes
+        self._shell = BashShell(self, output_bytes=size, outputs=kept)
+        self._second = BashShell(self, output_bytes=size, slot=1)
+        self._watch = DiskWatch(self.workspace.path, self._limits.disk_mb, self._kill_all)
+
+    @property
+    def root(self) -> str:
+        """See ``base.Sandbox``."""
+        return self._files.root
+
+    def shell(self) -> BashShell:
+        """See ``base.Sandbox``."""
+        return self._shell
+
+    def second_shell(self) -> BashShell:
+        """See ``base.Sandbox``."""
+        return self._second
+
+    def renew(self) -> None:
+        """See ``base.Sandbox``."""
+        self._let_shells_go()
+        self._begin_anew()
+
+    def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See ``base.Sandbox``."""
+        return self._files.read_bytes(path, max_bytes=max_bytes)
+
+    def write_bytes(self, path: str, data: bytes, *, executable: bool | None = None) -> None:
+        """See ``base.Sandbox``."""
+        self._files.write_bytes(path, data, executable=executable)
+
+    def remove(self, path: str) -> None:
+        """See ``base.Sandbox``."""
+        self._files.remove(path)
+
+    def resolve(self, path: str) -> Path:
+        """See ``base.Sandbox``."""
+        return self._files.resolve(path)
+
+    def relative(self, path: str) -> str:
+        """See ``base.Sandbox``."""
+        return self._files.relative(path)
+
+    def close(self) -> None:
+        """See ``base.Sandbox``."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._watch is not None:
+            self._watch.end()
+        self._end()
+        self._let_shells_go()
+        self.workspace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def trouble(self) -> str:
+        """See ``shell.ShellHost``."""
+        return self._watch.trouble() if self._watch is not None else ""
+
+    def stop_command(self, pid: int, since_s: float) -> None:
+        """See ``shell.ShellHost``. The other shell, and what it started, is spared."""
+        self._stop_command(pid, since_s, self._other_than(pid))
+
+    def interrupt_command(self, pid: int, since_s: float) -> None:
+        """See ``shell.ShellHost``."""
+        self._interrupt_command(pid, since_s, self._other_than(pid))
+
+    def _other_than(self, pid: int) -> list[int]:
+        return [s.pid for s in (self._shell, self._second) if s.pid not in (0, pid)]
+
+    def _let_shells_go(self) -> None:
+        for name in ("_shell", "_second"):
+            if (shell := getattr(self, name, None)) is not None:
+                shell.let_go()
+
+    @abstractmethod
+    def start_shell(self, command: list[str], slot: int) -> Stream:
+        """See ``shell.ShellHost``."""
+
+    @abstractmethod
+    def shell_lives(self, pid: int) -> bool:
+        """See ``shell.ShellHost``."""
+
+    @abstractmethod
+    def kill_shell(self, pid: int) -> None:
+        """See ``shell.ShellHost``."""
+
+    @abstractmethod
+    def _stop_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        """``stop_command`` that spares the processes ``spared`` and what they started."""
+
+    @abstractmethod
+    def _interrupt_command(self, pid: int, since_s: float, spared: list[int]) -> None:
+        """``interrupt_command``, likewise."""
+
+    @abstractmethod
+    def _kill_all(self) -> None:
+        """Kill all that runs inside; called on another thread. Raises ``SandboxError``."""
+
+    @abstractmethod
+    def _begin_anew(self) -> None:
+        """``renew`` once the shells are let go."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """End all that runs. Never raises."""

@@ -1,0 +1,418 @@
+"""One bash kept open, spoken to over two pipes.
+
+Bash reads pairs of a random nonce and a command, each ended by NUL. Bash evals the command with its
+stdin at /dev/null and both outputs on the stream, then prints the nonce and the exit code between
+two control characters. The nonce is new for each command, so no output can end one by accident.
+Both go through one pipe, so the marker comes after all that the command itself wrote.
+
+``exit``, ``set -e`` and a time-out end the bash. Its last act is then to print its folder and its
+exported variables, with which the next one starts.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandboxes.base import ExecResult, Running
+from sandboxes.errors import SandboxGone, ShellBusy
+from sandboxes.shell.bash import shell_command
+from sandboxes.shell.output import Output, Outputs, Whole
+
+POLL_S = 0.1
+ALIVE_EVERY_S = 0.2
+GRACE_S = 1.0
+START_TIMEOUT_S = 30.0
+_STATE_BYTES = 1 << 20
+_MARKER = re.compile(rb"\036[0-9a-f]+:(\d+):(x?)\036")
+# More than any marker has: two control characters, a nonce, a pid or code, two colons, an x.
+_MARKER_BYTES = 64
+
+
+class Stream(Protocol):
+    """The two directions of a started shell."""
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """What has come, waiting at most ``timeout_s``; None if nothing has, b"" at the end."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send all of ``data``. Raises ``OSError`` if the shell does not take it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it. Never raises."""
+        ...
+
+
+class ShellHost(Protocol):
+    """What a sandbox does for its shell. ``pid`` is the shell's own idea of its process id."""
+
+    def start_shell(self, command: list[str], slot: int) -> Stream:
+        """Start ``command`` in the workspace root. Raises ``SandboxGone``.
+
+        A sandbox has one shell in each slot at a time.
+        """
+        ...
+
+    def shell_lives(self, pid: int) -> bool:
+        """Whether the shell is there. Raises ``SandboxGone`` if the sandbox is not."""
+        ...
+
+    def stop_command(self, pid: int, since_s: float) -> None:
+        """Signal USR1 to the shell, then kill all that was started in the last ``since_s``.
+
+        What a process from before that time started is spared. Raises ``SandboxGone``.
+        """
+        ...
+
+    def interrupt_command(self, pid: int, since_s: float) -> None:
+        """Send SIGINT to what ``stop_command`` would kill. Raises ``SandboxGone``."""
+        ...
+
+    def trouble(self) -> str:
+        """Why the sandbox itself killed what ran, told once; else nothing."""
+        ...
+
+    def kill_shell(self, pid: int) -> None:
+        """Kill the shell. Raises ``SandboxGone``."""
+        ...
+
+
+@dataclass
+class _Live:
+    stream: Stream
+    pid: int
+    started: float
+    pending: bytes = b""
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a command ended: its code, and what its shell left if it ended too."""
+
+    code: int
+    left: bytes | None = None
+
+
+@dataclass
+class _Job:
+    """The command that a shell runs, from its start to its end."""
+
+    live: _Live
+    command: str
+    nonce: str
+    began: float
+    heard: float
+    whole: Whole | None
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """How long to wait for a command. ``kills`` says what becomes of it at ``deadline``."""
+
+    deadline: float
+    kills: bool
+    silence_s: float | None
+    should_stop: Callable[[], bool] | None
+
+
+class BashShell:
+    """The ``Shell`` of every sandbox (see ``base.py``), over a ``ShellHost``."""
+
+    def __init__(
+        self, host: ShellHost, *, output_bytes: int, outputs: Outputs | None = None, slot: int = 0
+    ) -> None:
+        self._host = host
+        self._output_bytes = output_bytes
+        self._outputs = outputs
+        self._slot = slot
+        self._live: _Live | None = None
+        self._job: _Job | None = None
+        self._carried: bytes | None = None
+
+    @property
+    def pid(self) -> int:
+        """The shell's own idea of its process id; 0 if there is no shell."""
+        return self._live.pid if self._live is not None else 0
+
+    def run(
+        self,
+        command: str,
+        *,
+        timeout_s: float,
+        silence_s: float | None = None,
+        save_over: int | None = None,
+        on_output: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> ExecResult:
+        """See ``base.Shell.run``."""
+        if self._job is not None:
+            raise ShellBusy("an earlier command still runs in the shell; wait for it or stop it")
+        live = self._ready()
+        began = time.monotonic()
+        saves = save_over is not None and self._outputs is not None
+        whole = self._outputs.start(save_over) if saves else None  # type: ignore[union-attr,arg-type]
+        job = _Job(live, command, secrets.token_hex(8), began, began, whole)
+        self._job = job
+        patience = _Patience(began + timeout_s, True, silence_s, should_stop)
+        text = command.replace("\0", "").encode("utf-8", "surrogateescape")
+        return self._go_on(job, patience, on_output, job.nonce.encode() + b"\0" + text + b"\0")
+
+    def running(self) -> Running | None:
+        """See ``base.Shell.running``."""
+        if (job := self._job) is None:
+            return None
+        now = time.monotonic()
+        return Running(job.command, now - job.began, now - job.heard)
+
+    def wait(
+        self,
+        *,
+        timeout_s: float,
+        on_output: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> ExecResult:
+        """See ``base.Shell.wait``."""
+        patience = _Patience(time.monotonic() + timeout_s, False, None, should_stop)
+        return self._go_on(self._current(), patience, on_output)
+
+    def interrupt(self) -> None:
+        """See ``base.Shell.interrupt``."""
+        if (job := self._job) is not None:
+            self._host.interrupt_command(job.live.pid, time.monotonic() - job.began)
+
+    def stop(self) -> ExecResult:
+        """See ``base.Shell.stop``."""
+        return self._go_on(self._current(), _Patience(0.0, True, None, None), None)
+
+    def close(self) -> None:
+        """See ``base.Shell.close``. A later ``run`` starts a new shell, if the sandbox is open."""
+        live = self._live
+        self._carried = None
+        self._end_job()
+        if live is not None:
+            with suppress(SandboxGone, OSError):
+                self._host.stop_command(live.pid, time.monotonic() - live.started)
+            with suppress(SandboxGone, OSError):
+                self._drop(live)
+
+    def let_go(self) -> None:
+        """Forget the shell, which ends or has ended with its sandbox."""
+        live, self._live = self._live, None
+        self._carried = None
+        self._end_job()
+        if live is not None:
+            live.stream.close()
+
+    def _current(self) -> _Job:
+        if self._job is None:
+            raise ValueError("no command is running in the shell")
+        return self._job
+
+    def _end_job(self) -> None:
+        job, self._job = self._job, None
+        if job is not None and job.whole is not None:
+            job.whole.close()
+
+    def _go_on(
+        self,
+        job: _Job,
+        patience: _Patience,
+        on_output: Callable[[str], None] | None,
+        send: bytes = b"",
+    ) -> ExecResult:
+        """Follow ``job`` to its end or to that of our patience, and say what it gave since."""
+        live = job.live
+        output = Output(self._output_bytes, on_output, job.whole)
+        end: _End | None = None
+        how = "died"
+        try:
+            if send:
+                live.stream.write(send)
+            end, how = self._follow(job, output, patience)
+            if how == "stop":
+                end = self._stop(live, job.nonce, output, job.began)
+        except OSError:
+            pass
+        except BaseException:
+            # Interrupted: nothing may go on running behind the caller's back.
+            self._end_job()
+            self._abandon(live, job.began)
+            raise
+        output.finish()
+        cause = ""
+        if how != "running":
+            self._end_job()
+            cause = self._host.trouble() if how == "died" else ""
+            if how != "ended" or (end is not None and end.left is not None):
+                self._carried = end.left if end else None
+                self._drop(live)
+        return ExecResult(
+            output=output.text(),
+            exit_code=end.code if how == "ended" and end is not None else None,
+            duration_s=time.monotonic() - job.began,
+            timed_out=how == "stop",
+            shell_died=how == "died",
+            dropped_bytes=output.dropped,
+            running=how == "running",
+            saved=job.whole.path if job.whole else None,
+            saved_lost=job.whole.lost if job.whole else 0,
+            cause=cause,
+        )
+
+    def _ready(self) -> _Live:
+        """The live shell with nothing left to read, or a new one if it ended meanwhile."""
+        if self._live is not None:
+            if _discard(self._live):
+                return self._live
+            self._drop(self._live)
+        return self._start()
+
+    def _start(self) -> _Live:
+        nonce = secrets.token_hex(8)
+        stream = self._host.start_shell(shell_command(nonce), self._slot)
+        live = _Live(stream, 0, time.monotonic())
+        try:
+            output = Output(4096)
+            deadline = time.monotonic() + START_TIMEOUT_S
+            end = self._until_marker(live, nonce, output, deadline)
+            if end is None:
+                said = output.text().strip() or "nothing"
+                raise SandboxGone(f"bash did not start in the sandbox; it said: {said[:200]}")
+            live.pid = end.code
+            self._live = live
+            if self._carried:
+                self._restore(live, self._carried)
+        except BaseException:
+            self._live = None
+            stream.close()
+            raise
+        self._carried = None
+        return live
+
+    def _restore(self, live: _Live, left: bytes) -> None:
+        """Give a new shell the folder and the exported variables of the one before."""
+        folder, _, exports = left.partition(b"\0")
+        quoted = b"'" + folder.replace(b"'", b"'\\''") + b"'"
+        nonce = secrets.token_hex(8)
+        script = b"{ " + exports + b"\ncd -- " + quoted + b"; } 2>/dev/null"
+        live.stream.write(nonce.encode() + b"\0" + script + b"\0")
+        self._until_marker(live, nonce, Output(0), time.monotonic() + START_TIMEOUT_S)
+
+    def _follow(self, job: _Job, output: Output, patience: _Patience) -> tuple[_End | None, str]:
+        """Read until the command ``ended`` or ``died``, is to ``stop``, or is left ``running``."""
+        live = job.live
+        asked = checked = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if patience.should_stop is not None and now - asked >= POLL_S:
+                asked = now
+                if patience.should_stop():
+                    return None, "stop"
+            left = patience.deadline - now
+            data = live.stream.read(min(POLL_S, max(left, 0.0)))
+            if data == b"":
+                output.add(live.pending)
+                return None, "died"
+            if data:
+                job.heard = now
+                if (end := self._take(live, job.nonce, output, data)) is not None:
+                    return end, "ended"
+            elif now - checked >= ALIVE_EVERY_S:
+                checked = now
+                if not self._host.shell_lives(live.pid):
+                    # Its last words may still be on the way.
+                    end = self._until_marker(live, job.nonce, output, now + POLL_S)
+                    return end, "ended" if end is not None else "died"
+            if left <= 0:
+                return None, "stop" if patience.kills else "running"
+            if patience.silence_s is not None and now - job.heard >= patience.silence_s:
+                return None, "running"
+
+    def _until_marker(
+        self, live: _Live, nonce: str, output: Output, deadline: float
+    ) -> _End | None:
+        while (left := deadline - time.monotonic()) > 0:
+            data = live.stream.read(min(POLL_S, left))
+            if data == b"":
+                break
+            if data and (end := self._take(live, nonce, output, data)) is not None:
+                return end
+        output.add(live.pending)
+        live.pending = b""
+        return None
+
+    def _take(self, live: _Live, nonce: str, output: Output, data: bytes) -> _End | None:
+        """Pass on output up to the marker; keep what may be the start of one for the next time."""
+        start = b"\036" + nonce.encode() + b":"
+        live.pending += data
+        while True:
+            at = live.pending.find(start)
+            if at < 0:
+                keep = _possible_start(live.pending, start)
+                at = len(live.pending) - keep
+            output.add(live.pending[:at])
+            live.pending = live.pending[at:]
+            found = _MARKER.match(live.pending)
+            if found is not None:
+                break
+            if len(live.pending) < _MARKER_BYTES:
+                return None
+            # A command that printed its own nonce; the rest of it is output like any other.
+            output.add(live.pending[:1])
+            live.pending = live.pending[1:]
+        rest = live.pending[found.end() :]
+        if found[2] == b"":
+            live.pending = rest
+            return _End(int(found[1]))
+        left, ended, _ = rest.partition(start + b"end\036")
+        if not ended and len(rest) < _STATE_BYTES:
+            return None
+        return _End(int(found[1]), left if ended else b"")
+
+    def _stop(self, live: _Live, nonce: str, output: Output, began: float) -> _End | None:
+        """Kill what the command started and make the shell end."""
+        deadline = time.monotonic() + GRACE_S
+        end: _End | None = None
+        while time.monotonic() < deadline and (end is None or end.left is None):
+            self._host.stop_command(live.pid, time.monotonic() - began)
+            turn = min(deadline, time.monotonic() + POLL_S)
+            end = self._until_marker(live, nonce, output, turn) or end
+        return end
+
+    def _abandon(self, live: _Live, began: float) -> None:
+        try:
+            self._host.stop_command(live.pid, time.monotonic() - began)
+            self._drop(live)
+        except SandboxGone:
+            self.let_go()
+
+    def _drop(self, live: _Live) -> None:
+        """Let go of a shell that ended or is to end."""
+        self._live = None
+        try:
+            self._host.kill_shell(live.pid)
+        finally:
+            live.stream.close()
+
+
+def _possible_start(text: bytes, start: bytes) -> int:
+    """How many bytes at the end of ``text`` may be the first ones of ``start``."""
+    at = text.rfind(b"\036", max(0, len(text) - len(start) + 1))
+    return len(text) - at if at >= 0 and start.startswith(text[at:]) else 0
+
+
+def _discard(live: _Live) -> bool:
+    """Forget what background processes printed since the last command ended. False at the end."""
+    live.pending = b""
+    for _ in range(1000):
+        data = live.stream.read(0)
+        if not data:
+            return data is None
+    return True

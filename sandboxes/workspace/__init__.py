@@ -1,0 +1,1 @@
+"""The private copy of the repository: diff, checkpoint, rollback."""

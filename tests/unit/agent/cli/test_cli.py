@@ -1,0 +1,247 @@
+"""The command line: one line on stderr, the right exit code, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.cli import app
+from agent.cli import main as cli
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("TENUTO_DEBUG", raising=False)
+
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    def run(*arguments: str) -> Outcome:
+        code = app.call(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom agent.cli import app\napp.call(['solve', '--help'])\n"
+        "assert 'torch' not in sys.modules and 'docker' not in sys.modules, 'slow import'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-wall-time" in done.stdout
+
+
+def test_what_is_told_of_an_interrupted_start_needs_no_torch() -> None:
+    # A start that was interrupted while torch was being imported cannot import it again.
+    code = (
+        "import sys\nimport agent.cli.printing, agent.commands.sessions\n"
+        "import agent.report, agent.store, agent.history, sandboxes.record\n"
+        "assert 'torch' not in sys.modules, 'slow import'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(call: Callable[..., Outcome]) -> None:
+    code, out, _ = call("--version")
+    assert code == 0
+    assert out.startswith("tenuto ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("solve", "--nope"),
+        ("nope",),
+        ("solve", "x", "--max-steps", "many"),
+        ("solve", "x", "--output", "xml"),
+        ("sessions", "show"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    call: Callable[..., Outcome], arguments: tuple[str, ...]
+) -> None:
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("sessions",), ("sandbox",)])
+def test_nothing_said_is_help_alone(
+    call: Callable[..., Outcome], arguments: tuple[str, ...]
+) -> None:
+    code, out, err = call(*arguments)
+    assert (code, err) == (2, "")
+    assert "Usage: agent" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "event"),
+    [
+        (("solve", "x", "--output=json", "--nope"), {}),
+        (("solve", "x", "--max-steps", "many", "--output", "stream-json"), {"event": "result"}),
+        (("resume", "--output=json"), {}),
+    ],
+)
+def test_a_json_output_has_its_object_also_for_wrong_usage(
+    call: Callable[..., Outcome], arguments: tuple[str, ...], event: dict[str, str]
+) -> None:
+    code, out, err = call(*arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    data = json.loads(out)
+    assert {"status": "error", "exit_status": 2, **event}.items() <= data.items()
+    assert data["summary"] in err
+
+
+def test_a_value_out_of_range_is_code_2(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, _, err = call("solve", "x", "--repo", str(tmp_path), "--max-steps", "0")
+    assert code == 2
+    assert err == (
+        "error: max_steps = 0 in the command line: input should be greater than or equal to 1\n"
+    )
+
+
+def test_no_such_directory_is_code_2(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, _, err = call("solve", "x", "--repo", str(tmp_path / "nope"))
+    assert code == 2
+    assert "is not a directory" in err
+
+
+@pytest.mark.parametrize("task", ["", "  \n "])
+def test_an_empty_task_is_code_2(call: Callable[..., Outcome], task: str) -> None:
+    code, _, err = call("solve", task)
+    assert code == 2
+    assert err == "error: the task is empty: say what to do\n"
+
+
+def test_a_folder_that_is_no_repository_is_code_1(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    code, out, err = call("solve", "x", "--repo", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert "is not in a git repository" in err
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_session_is_code_1(call: Callable[..., Outcome]) -> None:
+    for command in ("show", "rm"):
+        code, _, err = call("sessions", command, "20000101")
+        assert code == 1
+        assert err == "error: no session '20000101'; see agent sessions list\n"
+
+
+def test_no_sessions_yet(call: Callable[..., Outcome]) -> None:
+    code, out, _ = call("sessions", "list")
+    assert code == 0
+    assert out.startswith("no sessions in ")
+
+
+def test_an_unknown_model_offline_is_one_line(call: Callable[..., Outcome]) -> None:
+    code, _, err = call("model", "info", "nobody/nothing")
+    assert code == 1
+    assert err.startswith("error: nobody/nothing is not (or not all) on this machine")
+    assert err.count("\n") == 1
+
+
+def test_an_internal_error_is_one_line_unless_debugging(
+    call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("boom\nboom")
+
+    monkeypatch.setattr(app, "version", broken)
+    code, _, err = call("--version")
+    assert code == 1
+    assert (
+        err == "error: internal error: RuntimeError: boom boom; set TENUTO_DEBUG=1 to see where\n"
+    )
+    monkeypatch.setenv("TENUTO_DEBUG", "1")
+    _, _, err = call("--version")
+    assert "Traceback" in err
+    assert err.endswith("to see where\n")
+
+
+@pytest.mark.parametrize("name", cli.SIBLINGS)
+def test_other_packages_of_our_names_are_noticed(tmp_path: Path, name: str) -> None:
+    """As when the command is run with PYTHONPATH=. inside a project that has such a folder."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported')")
+    done = subprocess.run(
+        [sys.executable, "-c", "from agent.cli.main import main; main()", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the package {name!r} is found at {tmp_path / name}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_into_a_closed_pipe_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "from agent.cli.main import main; main()", "--help"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_are_not_taken_by_other_files(closed: tuple[int, ...]) -> None:
+    code = (
+        "import os, sys\n"
+        f"for number in {closed}: os.close(number)\n"
+        "from agent.cli.main import open_closed_streams\n"
+        "open_closed_streams()\n"
+        f"ok = all(os.path.samestat(os.fstat(n), os.stat(os.devnull)) for n in {closed})\n"
+        f"ok = ok and all(os.get_inheritable(n) for n in {closed})\n"
+        "sys.exit(0 if ok and os.open('/', os.O_RDONLY) > 2 else 1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_a_full_stdout_is_told_once() -> None:
+    code = "from agent.cli.main import main; main()"
+    arguments = ("solve", "t", "--repo", "/nowhere", "--output", "json")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: --repo /nowhere is not a directory"]

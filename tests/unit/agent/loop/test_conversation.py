@@ -1,0 +1,28 @@
+"""What is heard is heard whole, or not at all."""
+
+from __future__ import annotations
+
+from agent.loading import load_model
+from agent.loop.conversation import Conversation
+from model.messages import Message
+from model.sampling import SamplingParams
+
+
+def test_a_halt_after_the_mark_does_not_leave_half_a_prompt() -> None:
+    """The next turn's start may lie across the end of a chunk, where halts are asked for."""
+    model = load_model("embedded")
+    marked: list[int] = []
+    session = model.engine.session()
+    conversation = Conversation(
+        session, model.chat, [], SamplingParams(temperature=0.0), halt=lambda: bool(marked)
+    )
+    cut, ids = 0, [0]
+    for words in range(1, 600):
+        ids = conversation.encode([Message("user", "a " * words)])
+        cut = model.chat.turn_cut(ids)
+        if cut < 512 < len(ids):
+            break
+    assert cut < 512 < len(ids)
+    assert conversation.hear(ids, lambda: marked.append(session.length))
+    assert marked == [cut]
+    assert session.ids == tuple(ids)

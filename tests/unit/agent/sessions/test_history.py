@@ -1,0 +1,66 @@
+"""Records and sessions that are not what they should be are refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import Settings
+from agent.errors import StoreError
+from agent.run.resume import stored_settings
+from agent.sessions.history import history_of, records_of
+from agent.sessions.model_states import points
+from agent.sessions.store import SavedSession, Store
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> SavedSession:
+    known = {"task": "t", "repo": "/r", "baseline": "b", "head": "h", "allowed_from": 0}
+    saved = Store(tmp_path).create(**known, seed=0, settings=Settings().model_dump())
+    saved.files.mkdir()
+    return saved
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"type": "step"},
+        {"type": "step", "index": 0, "message": "?", "usage": {"nothing": 1}},
+        {"type": "rewind"},
+        {"type": "check", "when": "before"},
+        {"type": "session", "messages": [{}]},
+        {"type": "resume", "messages": 5},
+    ],
+)
+def test_a_record_that_lacks_something_is_refused_in_words(record: dict[str, Any]) -> None:
+    with pytest.raises(StoreError, match="trajectory is damaged"):
+        history_of([record])
+
+
+@pytest.mark.parametrize("key", ["task", "repo", "baseline", "head", "settings", "allowed_from"])
+def test_a_session_that_lacks_something_is_refused_in_words(saved: SavedSession, key: str) -> None:
+    assert records_of(saved) == []
+    assert stored_settings(saved, {"max_steps": 3}).max_steps == 3
+    damaged = saved.update(**{key: ["?"]})
+    for use in (records_of, lambda session: stored_settings(session, {})):
+        with pytest.raises(StoreError, match="damaged"):
+            use(damaged)
+
+
+def test_settings_of_another_version_are_named_as_the_sessions(saved: SavedSession) -> None:
+    later = saved.update(settings={**saved.data["settings"], "later": 1})
+    with pytest.raises(Exception, match=f"later = 1 in session {saved.id}"):
+        stored_settings(later, {})
+
+
+def test_a_lost_trajectory_is_no_new_beginning(saved: SavedSession) -> None:
+    with pytest.raises(StoreError, match="cannot go on"):
+        records_of(saved.update(steps=2))
+
+
+def test_a_stranger_among_the_points_is_let_alone(saved: SavedSession) -> None:
+    for name in ("000000005", "00x", "notes"):
+        (saved.path / "points" / name).mkdir(parents=True)
+    assert [path.name for path in points(saved)] == ["000000005"]

@@ -1,0 +1,160 @@
+"""Runs and sessions told: on the terminal, as JSON, as a page; and two runs compared."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from evals.errors import RunError
+from evals.report.page import escape, page
+from evals.report.report import Options, report, trace
+from evals.report.summary import summarize
+from tests.support.sample_run import make_run
+
+HOSTILE = (
+    "</pre></title><script>document.title='ran'</script><img src=x onerror=alert(1)>"
+    "\"'><svg onload=alert(1)>\u202e&lt;\x00\x1b[31m]]><!--"
+)
+ALLOWED = {
+    *("html", "head", "meta", "title", "style", "body", "main", "section", "article", "details"),
+    *("summary", "h1", "h2", "h3", "dl", "dt", "dd", "ul", "li", "table", "thead", "tbody", "tr"),
+    *("th", "td", "a", "p", "div", "span", "pre", "i", "b", "label", "input"),
+}
+
+
+class Tags(HTMLParser):
+    """Collects every tag and attribute, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_table_and_the_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "r", {"a": [True, False], "b": [False, False], "c": [None, None]})
+    assert report(Options(run.path)) == 0
+    out = capsys.readouterr().out
+    assert "pass@1 25.0 %" in out
+    assert "pass@2 50.0 %" in out
+    assert "pass^2 0.0 %" in out
+    assert [line.split()[:4] for line in out.splitlines() if line.startswith("c")] == [
+        ["c", "not", "graded", "submitted"],
+        ["c", "#2", "not", "graded"],
+    ]
+
+
+def test_json_has_every_attempt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "r", {"a": [True], "b": [False]})
+    assert report(Options(run.path, json=True)) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["outcomes"] == {"resolved": 1, "unresolved": 1}
+    assert data["pass_at"]["1"]["value"] == 0.5
+    assert [r["outcome"] for r in data["results"]] == ["resolved", "unresolved"]
+    assert data["usage"]["generated_tokens"] == 10
+
+
+def test_two_runs_are_compared_in_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = make_run(tmp_path / "first", {n: [True] for n in "abcdef"})
+    second = make_run(tmp_path / "second", {n: [False] for n in "abcdef"})
+    html = tmp_path / "page.html"
+    assert report(Options(first.path, second.path, html)) == 0
+    out = capsys.readouterr().out
+    assert "better in first: a, b, c, d, e, f" in out
+    assert "p = 0.0312 (McNemar, exact)" in out
+    assert "p = 0.0312" in html.read_text()
+    other = make_run(tmp_path / "other", {"z": [True]})
+    with pytest.raises(RunError, match="share no graded instance"):
+        report(Options(first.path, other.path))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is no folder of a run"):
+        report(Options(tmp_path))
+
+
+def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"a": [True], "b": [False]}, HOSTILE, dataset=HOSTILE)
+    html = tmp_path / "page.html"
+    assert report(Options(run.path, html=html)) == 0
+    seen = Tags(html.read_text())
+    assert seen.tags <= ALLOWED
+    assert not {name for name in seen.attributes if name.startswith("on")}
+    assert seen.attributes <= {
+        *("lang", "charset", "http-equiv", "content", "name", "class", "id", "href", "style"),
+        *("type", "checked"),
+    }
+    shown = "".join(seen.text)
+    assert shown.count("<script>document.title='ran'</script>") > 20
+    assert "\x00" not in html.read_text()
+    assert "\x1b" not in html.read_text()
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"a": [True]})
+    html = tmp_path / "page.html"
+    report(Options(run.path, html=html))
+    text = html.read_text()
+    assert "default-src 'none'" in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_a_page_without_trajectories_is_small(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"a": [True]}, "y" * 30_000)
+    with_traces, without = tmp_path / "a.html", tmp_path / "b.html"
+    report(Options(run.path, html=with_traces))
+    report(Options(run.path, html=without, traces=False))
+    assert len(without.read_text()) < len(with_traces.read_text()) / 2
+    assert "10,000 characters left out" in with_traces.read_text()
+
+
+def test_a_session_of_a_run_is_shown_in_full(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "r", {"a": [True]}, "the text")
+    assert trace("a", None, run.path) == 0
+    out = capsys.readouterr().out
+    assert "## step 2: 6 reused, 2 prefilled, 2 generated" in out
+    assert out.count("the text") == 11
+    html = tmp_path / "a.html"
+    assert trace("a/1", html, run.path) == 0
+    assert Tags(html.read_text()).tags <= ALLOWED
+    with pytest.raises(RunError, match="has no attempt 'a/2'"):
+        trace("a/2", None, run.path)
+
+
+def test_control_characters_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "r", {"a": [False]}, HOSTILE)
+    report(Options(run.path))
+    trace("a", None, run.path)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+
+
+def test_lone_surrogates_do_not_break_the_page() -> None:
+    assert escape("a\udcffb<") == "a?b&lt;"
+    page("x", escape("\ud800")).encode()
+
+
+def test_outcomes_leave_out_what_was_not_graded(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"a": [True, None], "b": [None]})
+    assert summarize(run).outcomes == {"a": [True], "b": []}

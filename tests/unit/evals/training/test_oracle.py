@@ -1,0 +1,94 @@
+"""The oracle's edits, and the weights of what the model learns from them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from evals.training import oracle
+from evals.training.corpus import Function
+from evals.training.documents import drill, trajectory
+from evals.training.oracle import Attempt
+from evals.training.tasks import tasks_of
+from model.checkpoint.hub import resolve
+
+LINES = st.lists(
+    st.sampled_from(["x = 1", "return x", "return x + 1", "if x:", "pass", "y = 2"]), min_size=1
+)
+FUNCTION = Function(
+    "total",
+    "ours",
+    "def total(values, start):\n    result = start\n    for value in values:\n"
+    "        result += value\n    return result",
+    (),
+    True,
+    ("values", "start"),
+)
+
+
+@given(lines=LINES, data=st.data())
+def test_an_edit_is_unique_and_changes_its_line_alone(lines, data) -> None:
+    # The first line is unique, as a definition's is; it ends the search for a unique text.
+    text = "\n".join(["def f(x):", *(f"    {line}" for line in lines)])
+    line = data.draw(st.integers(1, len(lines)))
+    old, new = oracle.edit_strings(text, line, "z = 9")
+    assert text.count(old) == 1
+    assert text.replace(old, new) == oracle.replace_line(text, line, "z = 9")
+
+
+def test_a_second_try_takes_the_first_one_back() -> None:
+    text = "def f(x):\n    y = x + 1\n    return y - 1"
+    turn = oracle.attempt_turn(
+        "m.py", text, Attempt("operator", 1, "y = x - 1"), Attempt("constant", 2, "return y - 2")
+    )
+    assert turn.thinking == "Not that. The operator in `y = x + 1` looks wrong."
+    edits = [call.arguments for call in turn.tool_calls[:2]]
+    assert [(edit["old_string"], edit["new_string"]) for edit in edits] == [
+        ("return y - 2", "return y - 1"),
+        ("y = x + 1", "y = x - 1"),
+    ]
+    assert turn.tool_calls[2].arguments == {"command": oracle.NEXT_TEST}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.from_file(str(resolve("embedded") / "tokenizer.json"))
+
+
+def learnt(document, tokenizer) -> str:
+    ids, weights = document.encode(tokenizer)
+    assert "".join(text for text, _ in document.parts) == tokenizer.decode(
+        list(ids), skip_special_tokens=False
+    )
+    chosen = [int(i) for i, weight in zip(ids, weights, strict=True) if weight == 1]
+    return tokenizer.decode(chosen, skip_special_tokens=False)
+
+
+def test_wrong_guesses_are_read_and_not_learnt(tokenizer) -> None:
+    task = tasks_of(FUNCTION, 0, ["sums"], 1)[0]
+    document = trajectory(random.Random(0), task, misses=3)
+    assert document is not None
+    text = learnt(document, tokenizer)
+    assert document.text.count("Not that. ") == 3
+    assert text.count("Not that. ") == 1
+    assert text.count("<function=run_shell_command>") == 5
+    assert f"<parameter=new_string>\n{task.fixed}\n" in text
+    assert text.endswith("</function>\n</tool_call><|im_end|>")
+    assert "exit code" not in text
+
+
+def test_a_drill_ends_at_the_original(tokenizer) -> None:
+    document = drill(random.Random(4), FUNCTION, "sums.py", most=3)
+    assert document is not None
+    shown = document.parts[1][0]
+    for piece in document.text.split("<parameter=old_string>\n")[1:]:
+        old, rest = piece.split("\n</parameter>\n<parameter=new_string>\n")
+        new = rest.split("\n</parameter>")[0]
+        assert shown.count(old) == 1
+        shown = shown.replace(old, new)
+    assert shown == FUNCTION.text
+    assert "def total" not in learnt(document, tokenizer)

@@ -1,0 +1,108 @@
+"""What a session knows of the source code in its workspace: the index, outlines, broken syntax."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sandboxes.base import Sandbox
+from tools.errors import ToolFailure
+from tools.files.paths import NOISE
+from tools.index.languages import Language, language_of
+from tools.index.parsing import ParseFailed, Workers
+from tools.index.rank import Interest, Ranked, Ranker
+from tools.index.record import Definition, unpack_outline
+from tools.index.repository import MAX_FILE_BYTES, RepositoryIndex, Tables
+from tools.index.store import TagStore, cache_path
+
+_HEAD_CHARACTERS = 16_384
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A place that does not parse. ``line`` and ``column`` count from 1."""
+
+    line: int
+    column: int
+    missing: str
+
+
+class CodeReader:
+    """Parses in a process of its own, and indexes a workspace at the first question about it."""
+
+    def __init__(self, workers: Workers | None = None) -> None:
+        self._workers = workers or Workers()
+        self._ranker = Ranker()
+        self._index: RepositoryIndex | None = None
+
+    def index(
+        self, sandbox: Sandbox, should_stop: Callable[[], bool] | None = None
+    ) -> RepositoryIndex:
+        """The index of the workspace as it is now. Raises ``ToolFailure`` if it cannot be made."""
+        if self._index is None:
+            top = sandbox.resolve(".")
+            self._index = RepositoryIndex(top, TagStore(cache_path()), self._workers, skip=NOISE)
+        try:
+            self._index.refresh(should_stop or (lambda: False))
+        except OSError as error:
+            raise ToolFailure(
+                f"The index cannot be made: {error.strerror or error}. Use grep_search."
+            ) from None
+        return self._index
+
+    def rank(self, index: RepositoryIndex, tables: Tables, interest: Interest) -> Ranked:
+        """The definitions of the index, the weightiest first."""
+        return self._ranker.rank(tables, index.all_names(), index.name_id, interest)
+
+    def outline(self, path: str, text: str) -> tuple[Definition, ...]:
+        """The definitions in ``text``; empty if its language is not known or it does not parse."""
+        language = self._language(path, text)
+        if language is None or not language.indexed:
+            return ()
+        with suppress(ParseFailed, OSError, ValueError):
+            source = text.encode("utf-8", "replace")
+            return unpack_outline(self._workers.first.tags(language.name, source).outline)
+        return ()
+
+    def new_problems(self, path: str, before: str, after: str) -> list[Problem]:
+        """Where ``after`` does not parse and ``before`` did; empty if that cannot be told.
+
+        A place counts as old if a line of the same text was broken before.
+        """
+        language = self._language(path, after)
+        if language is None:
+            return []
+        try:
+            found = self._problems(language, after)
+            old = self._problems(language, before) if found and before else []
+        except (ParseFailed, OSError, ValueError):
+            return []
+        lines_before = before.split("\n")
+        known = [lines_before[problem.line - 1] for problem in old]
+        lines_after = after.split("\n")
+        new = []
+        for problem in found:
+            line = lines_after[min(problem.line, len(lines_after)) - 1]
+            if line in known:
+                known.remove(line)
+            else:
+                new.append(problem)
+        # Errors move as the parser recovers elsewhere: no more of them than before is not worse.
+        return new if len(found) > len(old) else []
+
+    def close(self) -> None:
+        """End the process that parses; it starts again when needed."""
+        self._workers.close()
+
+    def _problems(self, language: Language, text: str) -> list[Problem]:
+        source = text.encode("utf-8", "replace")
+        return [
+            Problem(*row) for row in json.loads(self._workers.first.problems(language.name, source))
+        ]
+
+    def _language(self, path: str, text: str) -> Language | None:
+        if len(text) > MAX_FILE_BYTES:
+            return None
+        return language_of(path, text[:_HEAD_CHARACTERS].encode("utf-8", "replace"))

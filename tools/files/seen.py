@@ -1,0 +1,81 @@
+"""What the model knows of each file's content: as it read it, or as its own edit left it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+
+from tools.errors import ToolFailure
+from tools.text.text_file import decode
+from tools.text.truncate import cut_line
+
+_KEPT_BYTES = 1_000_000
+_DIFF_LINES = 80
+_DIFF_LINE_CHARACTERS = 300
+
+
+class SeenFiles:
+    """Contents by path from the workspace root, links followed."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[bytes, bytes | None]] = {}
+
+    def __copy__(self) -> SeenFiles:
+        """One that goes its own way, for a call that only tries."""
+        other = SeenFiles()
+        other._files = dict(self._files)
+        return other
+
+    def note(self, real: str, data: bytes) -> None:
+        """The model knows that the file at ``real`` holds ``data``."""
+        kept = data if len(data) <= _KEPT_BYTES else None
+        self._files[real] = (_digest(data), kept)
+
+    def forget(self, real: str) -> None:
+        """The file is gone, or nothing is known of it any more."""
+        self._files.pop(real, None)
+
+    def clear(self) -> None:
+        """Forget every file: the tree was put back to another state."""
+        self._files.clear()
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The files the model knows."""
+        return frozenset(self._files)
+
+    def refuse_if_changed(self, shown: str, real: str, data: bytes) -> None:
+        """Raise ``ToolFailure`` if the model knows the file with another content than ``data``."""
+        known = self._files.get(real)
+        if known is None or known[0] == _digest(data):
+            return
+        raise ToolFailure(
+            f"Nothing was changed: {shown} is not what it was when you last read or wrote it; "
+            "a command or somebody else changed it since. Read it again with read_file, then "
+            f"repeat the edit if it still fits.{_difference(known[1], data)}"
+        )
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=20).digest()
+
+
+def _difference(before: bytes | None, after: bytes) -> str:
+    """What changed, as a diff; empty if it cannot be shown."""
+    old, new = (None if data is None else decode(data) for data in (before, after))
+    if old is None or new is None:
+        return ""
+    lines = [
+        cut_line(line, _DIFF_LINE_CHARACTERS)
+        for line in difflib.unified_diff(_lines(old.text), _lines(new.text), n=1, lineterm="")
+    ][2:]
+    if not lines:
+        return " The difference is in its encoding or its line endings."
+    if len(lines) > _DIFF_LINES:
+        left = len(lines) - _DIFF_LINES
+        lines = [*lines[:_DIFF_LINES], f"[... {left} more lines of difference ...]"]
+    return " The difference:\n" + "\n".join(lines)
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").split("\n")

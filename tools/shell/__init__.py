@@ -1,0 +1,1 @@
+"""The shell tools and what they report."""

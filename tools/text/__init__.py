@@ -1,0 +1,1 @@
+"""Text files, matching, and cutting to a token budget."""

@@ -1,0 +1,237 @@
+"""Why a text is not in a file: what is nearest to it there, and in what the two differ."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+
+from tools.text.nearest import Span, count_lines, nearest_lines
+from tools.text.replace import line_number, occurrences
+from tools.text.truncate import cut_line
+
+_CONTEXT_LINES = 2
+_BLOCK_LINES = 40
+_BLOCK_LINE_CHARACTERS = 500
+_MIN_APPLIED_CHARACTERS = 4
+_MIN_MATCHED_CHARACTERS = 4
+_NAMED_PLACES = 3
+
+_ESCAPED = re.compile(r"\\([nt\"'\\])")
+_UNESCAPED = {"n": "\n", "t": "\t", '"': '"', "'": "'", "\\": "\\"}
+_LINE_NUMBER = re.compile(r"^\s*\d+(?:[:|→-]|\t) ?", re.MULTILINE)
+_ELISION = re.compile(r"\s*(?:(?:#|//|--|/\*|<!--)\s*)?(?:\.\.\.|…)")
+_TYPOGRAPHY = str.maketrans("‘’‚‛“”„‟‐‑‒–—−", "''''\"\"\"\"------")
+
+
+def explain_missing(
+    shown: str, text: str, old: str, new: str, *, old_name: str = "old_string"
+) -> str:
+    """Tell a model why ``old``, which is not in ``text``, was not found, and what to send instead.
+
+    ``text`` and both strings have LF line ends. ``shown`` is the file's path, ``old_name`` what
+    the model knows ``old`` as.
+    """
+    start = f"Nothing was changed: {old_name} is not in {shown}"
+    new_name = "new_string" if old_name == "old_string" else "the text after the change"
+    if not text.strip():
+        return f"{start}, which is {'empty' if not text else 'blank'}."
+    if not old.strip():
+        return f"{start}: it is only whitespace. Take the lines around it into old_string."
+    lines = text.split("\n")
+    applied = _applied(text, new)
+    if applied:
+        places = _places(text, applied)
+        return (
+            f"{start}, but {new_name} is, at {places}: this edit seems to be applied already. "
+            "Go on with the next step; read the file if you are in doubt."
+        )
+    for explain in (_spaces, _written_out, _numbered, _typographic, _elided):
+        found = explain(text, old)
+        if found is not None:
+            reason, span = found
+            if old_name != "old_string":
+                reason = reason.replace("old_string", old_name)
+                reason = reason[0].upper() + reason[1:]
+            return (
+                f"{start}. {reason} Repeat the edit with the text that the file has, "
+                f"{span.named()}:\n{_block(lines, span)}"
+            )
+    near = nearest_lines(lines, old)
+    if near is None:
+        return f"{start}, nor anything like it. Read the file and copy the text to replace from it."
+    span, similarity = near
+    around = Span(
+        max(span.first - _CONTEXT_LINES, 1), min(span.last + _CONTEXT_LINES, count_lines(lines))
+    )
+    return (
+        f"{start}. The nearest text is in {span.named()} ({similarity:.0%} alike)."
+        f"{_first_difference(lines, span, old)} Repeat the edit with the text that the file has. "
+        f"{around.named().capitalize()}:\n{_block(lines, around)}"
+    )
+
+
+def _applied(text: str, new: str) -> list[int]:
+    """Where ``new`` is already in the file, if it is long enough for that to mean something."""
+    if len(new.strip()) < _MIN_APPLIED_CHARACTERS:
+        return []
+    return occurrences(text, new, overlapping=False)
+
+
+def _places(text: str, found: Sequence[int]) -> str:
+    numbers = [str(line_number(text, start)) for start in found[:_NAMED_PLACES]]
+    more = f" and {len(found) - _NAMED_PLACES} more" if len(found) > _NAMED_PLACES else ""
+    return f"{'line' if len(found) == 1 else 'lines'} {', '.join(numbers)}{more}"
+
+
+def _spaces(text: str, old: str) -> tuple[str, Span] | None:
+    """A place that differs from ``old`` in whitespace only."""
+    spans = list(_ignoring_spaces(text, old))
+    if not spans:
+        return None
+    first = spans[0]
+    lines = text.split("\n")[first.first - 1 : first.last]
+    reason = (
+        f"{first.named().capitalize()} {'differs' if first.first == first.last else 'differ'} "
+        f"from old_string only in {_kind_of_spaces(lines, old)}."
+    )
+    if len(spans) > 1:
+        reason += f" ({len(spans)} such places; this is the first.)"
+    return reason, first
+
+
+def _ignoring_spaces(text: str, part: str) -> Iterator[Span]:
+    """The lines where ``part`` occurs if all whitespace is left out of both."""
+    wanted = "".join(part.split())
+    if len(wanted) < _MIN_MATCHED_CHARACTERS:
+        return
+    lines = text.split("\n")
+    squeezed = ["".join(line.split()) for line in lines]
+    starts: list[int] = []
+    total = 0
+    for line in squeezed:
+        starts.append(total)
+        total += len(line)
+    whole = "".join(squeezed)
+    at = whole.find(wanted)
+    number = 0
+    while at >= 0:
+        while number + 1 < len(starts) and starts[number + 1] <= at:
+            number += 1
+        last = number
+        while last + 1 < len(starts) and starts[last + 1] < at + len(wanted):
+            last += 1
+        yield Span(number + 1, last + 1)
+        at = whole.find(wanted, at + len(wanted))
+
+
+def _kind_of_spaces(lines: Sequence[str], old: str) -> str:
+    """In what kind of whitespace the file's ``lines`` and ``old`` differ, in words."""
+    theirs = old.strip("\n").split("\n")
+    filled = [line.strip() for line in theirs if line.strip()]
+    if len(lines) == len(theirs):
+        pairs = list(zip(lines, theirs, strict=True))
+        if all(ours.rstrip() == their.rstrip() for ours, their in pairs):
+            if old.strip("\n") != old and all(ours == their for ours, their in pairs):
+                return "line breaks at its start or end"
+            return "whitespace at line ends"
+        if all(ours.strip() == their.strip() for ours, their in pairs):
+            return "indentation" + _tabs(lines, theirs)
+        if all("".join(ours.split()) == "".join(their.split()) for ours, their in pairs):
+            return "whitespace within lines"
+    if [line for line in lines if line.strip()] == [line for line in theirs if line.strip()]:
+        return "blank lines"
+    if [line.strip() for line in lines if line.strip()] == filled:
+        return "blank lines and indentation"
+    return "whitespace and line breaks"
+
+
+def _tabs(lines: Sequence[str], theirs: Sequence[str]) -> str:
+    ours_have = any("\t" in _indent(line) for line in lines)
+    theirs_have = any("\t" in _indent(line) for line in theirs)
+    if ours_have and not theirs_have:
+        return " (the file has tabs, old_string spaces)"
+    if theirs_have and not ours_have:
+        return " (the file has spaces, old_string tabs)"
+    return ""
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _written_out(text: str, old: str) -> tuple[str, Span] | None:
+    """A place equal to ``old`` once its escapes or entities are read as what they stand for."""
+    plain = _ESCAPED.sub(lambda match: _UNESCAPED[match[1]], old)
+    span = _find_variant(text, old, plain)
+    if span is not None:
+        return (
+            r"old_string has escapes (\n, \t, \") where the file has the characters themselves.",
+            span,
+        )
+    span = _find_variant(text, old, html.unescape(old))
+    if span is not None:
+        return (
+            "old_string has entities (&lt;, &amp;) where the file has the characters themselves.",
+            span,
+        )
+    return None
+
+
+def _numbered(text: str, old: str) -> tuple[str, Span] | None:
+    """A place equal to ``old`` without the line numbers at its line starts."""
+    span = _find_variant(text, old, _LINE_NUMBER.sub("", old))
+    if span is None:
+        return None
+    return "old_string has line numbers that are not part of the file.", span
+
+
+def _typographic(text: str, old: str) -> tuple[str, Span] | None:
+    """A place that differs from ``old`` only in the form of its quotes and dashes."""
+    plain = text.translate(_TYPOGRAPHY)
+    span = next(_ignoring_spaces(plain, old.translate(_TYPOGRAPHY)), None)
+    if span is None:
+        return None
+    return "old_string has other quotes or dashes (straight or typographic) than the file.", span
+
+
+def _elided(text: str, old: str) -> tuple[str, Span] | None:
+    """The lines between the first and the last of ``old``, which leaves out some with ``...``."""
+    theirs = [line.strip() for line in old.strip("\n").split("\n")]
+    if not any(_ELISION.match(line) for line in theirs[1:-1]):
+        return None
+    lines = [line.strip() for line in text.split("\n")]
+    if theirs[0] not in lines:
+        return None
+    first = lines.index(theirs[0])
+    if theirs[-1] not in lines[first:]:
+        return None
+    last = lines.index(theirs[-1], first)
+    return "old_string leaves lines out (...), but it must have every line.", Span(
+        first + 1, last + 1
+    )
+
+
+def _find_variant(text: str, old: str, variant: str) -> Span | None:
+    if variant == old or not variant.strip():
+        return None
+    return next(_ignoring_spaces(text, variant), None)
+
+
+def _first_difference(lines: Sequence[str], span: Span, old: str) -> str:
+    theirs = old.strip("\n").split("\n")
+    if len(theirs) == 1:
+        return ""
+    for number, line in enumerate(theirs, span.first):
+        if number > span.last or lines[number - 1] != line:
+            return f" They first differ in line {number}."
+    return ""
+
+
+def _block(lines: Sequence[str], span: Span) -> str:
+    """The lines as they are; of very many, the first."""
+    shown = [cut_line(line, _BLOCK_LINE_CHARACTERS) for line in lines[span.first - 1 : span.last]]
+    if len(shown) > _BLOCK_LINES:
+        left = len(shown) - _BLOCK_LINES
+        shown = [*shown[:_BLOCK_LINES], f"[... {left} more lines, see them with read_file ...]"]
+    return "\n".join(shown)
