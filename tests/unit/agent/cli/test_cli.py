@@ -54,8 +54,9 @@ def test_help_needs_no_torch() -> None:
 def test_what_is_told_of_an_interrupted_start_needs_no_torch() -> None:
     # A start that was interrupted while torch was being imported cannot import it again.
     code = (
-        "import sys\nimport agent.cli.printing, agent.commands.sessions\n"
-        "import agent.report, agent.store, agent.history, sandboxes.record\n"
+        "import sys\nimport agent.cli.printing, agent.cli.sessions\n"
+        "import agent.run.report, agent.sessions.store, agent.sessions.history\n"
+        "import sandboxes.workspace.record\n"
         "assert 'torch' not in sys.modules, 'slow import'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
