@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sandboxes.base import Sandbox
 from sandboxes.open import open_sandbox
 from sandboxes.workspace.workspace import Workspace
-from tools.index.languages import language_of
+from tools.index.languages import detect_language
 from tools.registry import Registry
-from tools.text.tokens import estimate_tokens
+from tools.text.token_estimate import estimate_tokens
 from tools.types import Observation, ToolContext
 
 RESULTS = Path(__file__).resolve().parent / "results" / "navigation.json"
@@ -85,8 +85,8 @@ def assemble(repo: Path, files: int, lines: int) -> dict[str, Any]:
         name = path.relative_to(packages).as_posix()
         if not path.is_file() or path.is_symlink() or path.stat().st_size > 900_000:
             continue
-        data = path.read_bytes() if language_of(name, b"") else b""
-        language = language_of(name, data[:16_384])
+        data = path.read_bytes() if detect_language(name, b"") else b""
+        language = detect_language(name, data[:16_384])
         if language is not None and language.indexed and data and b"\0" not in data:
             found.append((name, data.count(b"\n"), language.name))
     found.sort(key=lambda item: (not item[0].startswith("torch/optim/"), item[0]))

@@ -12,11 +12,11 @@ from sandboxes.errors import SandboxError
 from tools.edit import MAX_BYTES
 from tools.edits.patch.envelope import is_envelope, parse_envelope
 from tools.edits.patch.fit import Fitted, fit
-from tools.edits.patch.types import FilePatch, Hunk, Line, PatchError
+from tools.edits.patch.hunks import FilePatch, Hunk, PatchError, PatchLine
 from tools.edits.patch.unified import is_unified, parse_unified
-from tools.edits.saving import encode_text, syntax_note
+from tools.edits.saving import describe_new_problems, encode_text
 from tools.errors import ToolFailure
-from tools.files.paths import Place, locate, locate_file, read, refuse_git, write
+from tools.files.places import Place, locate, locate_file, read, refuse_git, write
 from tools.schema import Parameters
 from tools.text.text_file import TextFile, count_lines, decode
 from tools.types import Observation, ToolContext, ToolSpec
@@ -67,7 +67,7 @@ def run(context: ToolContext, parameters: ApplyPatchParameters) -> Observation:
             raise ToolFailure(text + _none_applied(len(patches))) from None
     work.write()
     notes = "".join(
-        syntax_note(context, file.place, file.before, file.text)
+        describe_new_problems(context, file.place, file.before, file.text)
         for file in work.files.values()
         if file.text is not None
     )
@@ -238,7 +238,7 @@ def _without_mark(hunks: tuple[Hunk, ...], text: str) -> tuple[Hunk, ...]:
     """The hunks without a byte-order mark in their lines, which is no part of the file's text."""
     bare = []
     for hunk in hunks:
-        lines = [Line(line.kind, line.text.removeprefix("\ufeff")) for line in hunk.lines]
+        lines = [PatchLine(line.kind, line.text.removeprefix("\ufeff")) for line in hunk.lines]
         if not text:  # a file with nothing but the mark has a line for git, but none here
             lines = [line for line in lines if line.kind == "+" or line.text]
         bare.append(replace(hunk, lines=tuple(lines)))

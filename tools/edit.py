@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tools.edits.saving import syntax_note, write_text
+from tools.edits.saving import describe_new_problems, write_text
 from tools.errors import ToolFailure
-from tools.files.paths import Place, locate, locate_file, read, refuse_git
+from tools.files.places import Place, locate, locate_file, read, refuse_git
 from tools.schema import Parameters
 from tools.text.explain import explain_missing
-from tools.text.replace import NewlineMap, line_number, occurrences, replace_at
+from tools.text.replace import NewlineMap, find_occurrences, line_number, replace_at
 from tools.text.text_file import TextFile, count_lines, decode, describe_binary, format_size
 from tools.types import Observation, ToolContext, ToolSpec
 
@@ -75,14 +75,14 @@ def _create(context: ToolContext, place: Place, text: str) -> Observation:
     write_text(context, place, TextFile("", "utf-8", b""), text)
     lines = count_lines(text)
     said = f"Created {place.shown} ({lines} {'line' if lines == 1 else 'lines'})."
-    return Observation(said + syntax_note(context, place, "", text))
+    return Observation(said + describe_new_problems(context, place, "", text))
 
 
 def _replace(
     context: ToolContext, place: Place, file: TextFile, old: str, new: str, *, replace_all: bool
 ) -> Observation:
     content = NewlineMap(file.text)
-    found = occurrences(content.text, old, overlapping=not replace_all)
+    found = find_occurrences(content.text, old, overlapping=not replace_all)
     if not found:
         raise ToolFailure(explain_missing(place.shown, content.text, old, new))
     if len(found) > 1 and not replace_all:
@@ -100,7 +100,7 @@ def _done(context: ToolContext, place: Place, file: TextFile, text: str, count: 
     write_text(context, place, file, text)
     plural = "replacement" if count == 1 else "replacements"
     said = f"Edited {place.shown}: {count} {plural}."
-    return Observation(said + syntax_note(context, place, file.text, text))
+    return Observation(said + describe_new_problems(context, place, file.text, text))
 
 
 def _lines(text: str, found: list[int]) -> str:

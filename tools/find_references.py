@@ -6,9 +6,9 @@ import numpy as np
 from pydantic import Field
 
 from tools.errors import ToolFailure
-from tools.files.paths import printable
-from tools.find_symbol import find, nearest_names, split_name
-from tools.index.repository import RepositoryIndex
+from tools.files.places import printable
+from tools.find_symbol import find, find_nearest_names, split_name
+from tools.index.repository_index import RepositoryIndex
 from tools.schema import Parameters
 from tools.text.truncate import cut_line
 from tools.types import Observation, ToolContext, ToolSpec
@@ -83,7 +83,7 @@ def _lines_of(index: RepositoryIndex, path: str, numbers: list[int], room: int) 
 def _nothing(index: RepositoryIndex, name: str, *, defined: bool) -> str:
     if defined:
         return f"{name} is defined, but no code in the index mentions it; see find_symbol."
-    near = nearest_names(index, name)
+    near = find_nearest_names(index, name)
     hint = f" Nearest defined names: {', '.join(near)}." if near else ""
     return f"No code in the index mentions {name}.{hint} grep_search finds other text."
 

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from tools.errors import ToolFailure
-from tools.files.paths import printable
-from tools.index.record import Definition
-from tools.index.repository import RepositoryIndex
+from tools.files.places import printable
+from tools.index.repository_index import RepositoryIndex
+from tools.index.tags import Definition
 from tools.schema import Parameters
 from tools.types import Observation, ToolContext, ToolSpec
 
@@ -98,7 +98,7 @@ def run(context: ToolContext, parameters: FindSymbolParameters) -> Observation:
 
 def _nothing(index: RepositoryIndex, given: str, name: str) -> str:
     text = f"No definition of {given} in the index."
-    if near := nearest_names(index, name):
+    if near := find_nearest_names(index, name):
         text += f" Nearest: {', '.join(near)}."
     if index.name_id(name) is not None:
         text += " The name is used; see find_references."
@@ -108,7 +108,7 @@ def _nothing(index: RepositoryIndex, given: str, name: str) -> str:
     return f"{text} Not indexed: {left}." if left else text
 
 
-def nearest_names(index: RepositoryIndex, name: str) -> list[str]:
+def find_nearest_names(index: RepositoryIndex, name: str) -> list[str]:
     """Up to five defined names that ``name`` may have meant, the most likely first."""
     names = index.all_names()
     defined = [names[number] for number in np.unique(index.tables.defined_name)]

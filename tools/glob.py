@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sandboxes.base import Sandbox
 from tools.errors import ToolFailure
-from tools.files.paths import NOISE, locate_directory, printable, walk_files
+from tools.files.places import NOISE, locate_directory, printable, walk_files
 from tools.schema import Parameters
 from tools.types import Observation, ToolContext, ToolSpec
 

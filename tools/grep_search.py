@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sandboxes.base import ExecResult
 from tools.errors import ToolFailure
-from tools.files.paths import Place, locate, missing, printable
+from tools.files.places import Place, describe_missing, locate, printable
 from tools.schema import Parameters
 from tools.text.truncate import clean_output, cut_line
 from tools.types import Observation, ToolContext, ToolSpec
@@ -50,7 +50,7 @@ def run(context: ToolContext, parameters: GrepSearchParameters) -> Observation:
         raise ToolFailure("The pattern has a null character in it: text files have none.")
     place = locate(context.sandbox, parameters.path)
     if not place.host.exists():
-        raise ToolFailure(missing(context.sandbox, place.shown, kind="file or directory"))
+        raise ToolFailure(describe_missing(context.sandbox, place.shown, kind="file or directory"))
     search = _Search(context, parameters, place)
     result = search.run(head=parameters.limit + 1)
     # The programs say "error" both for a wrong pattern and for one file that cannot be read.

@@ -8,7 +8,7 @@ import stat
 from pydantic import Field
 
 from tools.errors import ToolFailure
-from tools.files.paths import locate_directory, open_directory, printable
+from tools.files.places import locate_directory, open_directory, printable
 from tools.schema import Parameters
 from tools.text.text_file import format_size
 from tools.types import Observation, ToolContext, ToolSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from tools.errors import ToolFailure
-from tools.files.paths import Place, locate_file, read
-from tools.index.render import outline_lines
+from tools.files.places import Place, locate_file, read
+from tools.index.render import format_outline
 from tools.schema import Parameters
 from tools.text.text_file import count_lines, decode, describe_binary, format_size, is_binary
 from tools.text.truncate import cut_line
@@ -64,9 +64,9 @@ def _is_long(text: str) -> bool:
 def _outline(context: ToolContext, place: Place, text: str) -> Observation | None:
     """The definitions of a long source file instead of its text; None if it has hardly any."""
     definitions = context.code.outline(place.real, text)
-    lines = outline_lines(definitions)
+    lines = format_outline(definitions)
     if len("\n".join(lines)) > MAX_OUTLINE_CHARACTERS:
-        lines = outline_lines([item for item in definitions if item.depth == 0])
+        lines = format_outline([item for item in definitions if item.depth == 0])
     if len(lines) < MIN_OUTLINE_LINES:
         return None
     fitting = _fit(lines, MAX_OUTLINE_CHARACTERS)

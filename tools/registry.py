@@ -24,7 +24,7 @@ from tools import (
     todo_write,
     write_file,
 )
-from tools.edits.preview import Change, on_paper
+from tools.edits.preview import Change, preview_context
 from tools.errors import ToolFailure
 from tools.schema import describe_errors
 from tools.shell import run_shell_command, shell_input, shell_process
@@ -127,7 +127,7 @@ class Registry:
         spec = self._tools.get(name)
         if spec is None or spec.kind != "edit":
             return ()
-        context, paper = on_paper(self.context)
+        context, paper = preview_context(self.context)
         try:
             spec.run(context, spec.parameters.model_validate(dict(arguments)))
             return paper.changes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tools.errors import ToolFailure
-from tools.files.paths import locate, missing, printable
+from tools.files.places import describe_missing, locate, printable
 from tools.index.rank import Interest
 from tools.index.render import Map, render_map
 from tools.schema import Parameters
@@ -32,7 +32,7 @@ def draw(context: ToolContext, path: str, max_tokens: int) -> Map | None:
     """
     place = locate(context.sandbox, path)
     if not place.host.exists():
-        raise ToolFailure(missing(context.sandbox, place.shown, kind="file or directory"))
+        raise ToolFailure(describe_missing(context.sandbox, place.shown, kind="file or directory"))
     below = "" if place.real == "." else place.real + ("/" if place.host.is_dir() else "")
     index = context.code.index(context.sandbox, context.should_stop)
     tables = index.tables

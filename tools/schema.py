@@ -50,7 +50,9 @@ class Parameters(BaseModel):
         return read
 
 
-def function_schema(name: str, description: str, parameters: type[BaseModel]) -> dict[str, Any]:
+def make_function_schema(
+    name: str, description: str, parameters: type[BaseModel]
+) -> dict[str, Any]:
     """The function schema that chat templates expect, without pydantic's titles and references."""
     raw = parameters.model_json_schema()
     definitions = raw.pop("$defs", {})

@@ -12,8 +12,8 @@ from sandboxes.base import Sandbox
 from sandboxes.shell.background import Background
 from tools.files.code import CodeReader
 from tools.files.seen import SeenFiles
-from tools.schema import function_schema
-from tools.text.tokens import estimate_tokens
+from tools.schema import make_function_schema
+from tools.text.token_estimate import estimate_tokens
 
 ToolKind = Literal["read", "edit", "command", "external", "session"]
 """What a tool does, for whoever decides whether a call may run.
@@ -90,4 +90,4 @@ class ToolSpec:
 
     def schema(self) -> Mapping[str, Any]:
         """The function schema for the chat template, without pydantic's titles."""
-        return function_schema(self.name, self.description, self.parameters)
+        return make_function_schema(self.name, self.description, self.parameters)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tools.edits.saving import syntax_note
-from tools.files.paths import Place, locate, refuse_git, write
+from tools.edits.saving import describe_new_problems
+from tools.files.places import Place, locate, refuse_git, write
 from tools.schema import Parameters
 from tools.text.text_file import TextFile, count_lines, decode
 from tools.types import Observation, ToolContext, ToolSpec
@@ -37,7 +37,7 @@ def run(context: ToolContext, parameters: WriteFileParameters) -> Observation:
     context.seen.note(place.real, data)
     lines = count_lines(text)
     said = f"Wrote {place.shown} ({lines} {'line' if lines == 1 else 'lines'})."
-    return Observation(said + syntax_note(context, place, before, text))
+    return Observation(said + describe_new_problems(context, place, before, text))
 
 
 def _old(context: ToolContext, place: Place) -> tuple[TextFile, str]:

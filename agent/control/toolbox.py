@@ -13,7 +13,7 @@ from tools.registry import default_tools
 from tools.types import ToolSpec
 
 if TYPE_CHECKING:
-    from tools.mcp.servers import Servers
+    from tools.mcp.running_servers import RunningServers
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Toolbox:
     """Several runs may share one, at the same time too. Whoever makes it closes it."""
 
     servers: tuple[McpServer, ...] = ()
-    _started: Servers | None = field(default=None, repr=False)
+    _started: RunningServers | None = field(default=None, repr=False)
     _theirs: tuple[ToolSpec, ...] = field(default=(), repr=False)
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -36,15 +36,15 @@ class Toolbox:
         if not self.servers:
             return ours
         # The SDK takes a second to import.
-        from tools.mcp.servers import Servers
-        from tools.mcp.tool import tools_of
+        from tools.mcp.running_servers import RunningServers
+        from tools.mcp.tool import wrap_tools
 
         with self._starting:
             if self._started is None:
-                self._started = Servers()
+                self._started = RunningServers()
                 for line in self._started.start(self.servers, halt):
                     listen(Notice(line))
-                self._theirs = tools_of(self._started, [spec.name for spec in ours])
+                self._theirs = wrap_tools(self._started, [spec.name for spec in ours])
             return (*ours, *self._theirs)
 
     def close(self) -> None:

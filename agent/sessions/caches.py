@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.sessions import prefix_cache as warm
 from model.checkpoint import quantize
-from tools.index import store as tags
+from tools.index import tag_store as tags
 
 
 @dataclass(frozen=True)

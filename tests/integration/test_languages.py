@@ -12,7 +12,7 @@ from sandboxes.images.base_image import ensure_base_image
 from sandboxes.open import open_sandbox
 from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
-from tools.text.tokens import estimate_tokens
+from tools.text.token_estimate import estimate_tokens
 from tools.types import Observation, ToolContext
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "navigation"

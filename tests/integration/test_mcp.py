@@ -22,9 +22,9 @@ from agent.run.solve import solve
 from agent.sessions.trajectory import read_records, session_ids
 from agent.types import Task
 from sandboxes.base import Sandbox
-from tools.mcp.servers import MAX_RESTARTS, Servers
+from tools.mcp.running_servers import MAX_RESTARTS, RunningServers
 from tools.mcp.spec import McpServer
-from tools.mcp.tool import MAX_CHARACTERS, tools_of
+from tools.mcp.tool import MAX_CHARACTERS, wrap_tools
 from tools.registry import Registry, default_tools
 from tools.types import Observation, ToolContext
 
@@ -42,11 +42,11 @@ class Box:
     """Started servers and the registry of their tools."""
 
     def __init__(self, *servers: McpServer) -> None:
-        self.servers = Servers()
+        self.servers = RunningServers()
         self.stopped = False
         self.failed = self.servers.start(servers)
         names = [spec.name for spec in default_tools()]
-        self.tools = tools_of(self.servers, names)
+        self.tools = wrap_tools(self.servers, names)
         context = ToolContext(cast(Sandbox, None), should_stop=lambda: self.stopped)
         self.registry = Registry(context, self.tools)
 
@@ -180,9 +180,9 @@ def test_after_a_kill_no_server_is_left(tmp_path) -> None:
     """Not even a child of a server that has left its session."""
     code = (
         "import os, signal, sys\n"
-        "from tools.mcp.servers import Servers\n"
+        "from tools.mcp.running_servers import RunningServers\n"
         "from tools.mcp.spec import McpServer\n"
-        "servers = Servers()\n"
+        "servers = RunningServers()\n"
         "server = McpServer(name='t', command=tuple(sys.argv[1:]), start_timeout=60)\n"
         "assert servers.start((server,)) == []\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

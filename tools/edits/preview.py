@@ -74,7 +74,7 @@ class Paper:
         return tuple(found)
 
 
-def on_paper(context: ToolContext) -> tuple[ToolContext, Paper]:
+def preview_context(context: ToolContext) -> tuple[ToolContext, Paper]:
     """A context like ``context`` in which nothing that happens is kept, and its paper."""
     paper = Paper(context.sandbox)
     fields = {

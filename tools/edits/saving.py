@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tools.errors import ToolFailure
-from tools.files.paths import Place, write
+from tools.files.places import Place, write
 from tools.text.text_file import TextFile
 from tools.text.truncate import cut_line
 from tools.types import ToolContext
@@ -31,7 +31,7 @@ def write_text(context: ToolContext, place: Place, file: TextFile, text: str) ->
     context.seen.note(place.real, data)
 
 
-def syntax_note(context: ToolContext, place: Place, before: str, after: str) -> str:
+def describe_new_problems(context: ToolContext, place: Place, before: str, after: str) -> str:
     """What to add to an observation if ``after`` does not parse where ``before`` did; else ""."""
     problems = context.code.new_problems(place.real, before, after)
     if not problems:

@@ -5,35 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from sandboxes.base import Sandbox
 from tools.errors import ToolFailure
-from tools.files.paths import NOISE
-from tools.index.languages import Language, language_of
-from tools.index.parsing import ParseFailed, Workers
+from tools.files.places import NOISE
+from tools.index.languages import Language, detect_language
+from tools.index.parsing import ParseFailed, ParseWorkers
 from tools.index.rank import Interest, Ranked, Ranker
-from tools.index.record import Definition, unpack_outline
-from tools.index.repository import MAX_FILE_BYTES, RepositoryIndex, Tables
-from tools.index.store import TagStore, cache_path
+from tools.index.repository_index import MAX_FILE_BYTES, RepositoryIndex, Tables
+from tools.index.tag_store import TagStore, cache_path
+from tools.index.tags import Definition, SyntaxProblem, unpack_outline
 
 _HEAD_CHARACTERS = 16_384
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A place that does not parse. ``line`` and ``column`` count from 1."""
-
-    line: int
-    column: int
-    missing: str
 
 
 class CodeReader:
     """Parses in a process of its own, and indexes a workspace at the first question about it."""
 
-    def __init__(self, workers: Workers | None = None) -> None:
-        self._workers = workers or Workers()
+    def __init__(self, workers: ParseWorkers | None = None) -> None:
+        self._workers = workers or ParseWorkers()
         self._ranker = Ranker()
         self._index: RepositoryIndex | None = None
 
@@ -66,7 +56,7 @@ class CodeReader:
             return unpack_outline(self._workers.first.tags(language.name, source).outline)
         return ()
 
-    def new_problems(self, path: str, before: str, after: str) -> list[Problem]:
+    def new_problems(self, path: str, before: str, after: str) -> list[SyntaxProblem]:
         """Where ``after`` does not parse and ``before`` did; empty if that cannot be told.
 
         A place counts as old if a line of the same text was broken before.
@@ -96,13 +86,14 @@ class CodeReader:
         """End the process that parses; it starts again when needed."""
         self._workers.close()
 
-    def _problems(self, language: Language, text: str) -> list[Problem]:
+    def _problems(self, language: Language, text: str) -> list[SyntaxProblem]:
         source = text.encode("utf-8", "replace")
         return [
-            Problem(*row) for row in json.loads(self._workers.first.problems(language.name, source))
+            SyntaxProblem(*row)
+            for row in json.loads(self._workers.first.problems(language.name, source))
         ]
 
     def _language(self, path: str, text: str) -> Language | None:
         if len(text) > MAX_FILE_BYTES:
             return None
-        return language_of(path, text[:_HEAD_CHARACTERS].encode("utf-8", "replace"))
+        return detect_language(path, text[:_HEAD_CHARACTERS].encode("utf-8", "replace"))

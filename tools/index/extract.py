@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib
 import re
 from array import array
-from dataclasses import dataclass
 
 from tree_sitter import Language as Grammar
 from tree_sitter import Node, Parser, Query, QueryCursor, Tree
 
 from tools.index.languages import BY_NAME
 from tools.index.queries import SPLIT, query_text
-from tools.index.record import Definition, Tags
+from tools.index.tags import Definition, SyntaxProblem, Tags
 
 MAX_DEFINITIONS = 20_000
 MAX_REFERENCES = 400_000
@@ -30,15 +29,6 @@ _CODE = frozenset({"function", "method", "constructor"})
 _AROUND = 16
 _ONE_LINE = frozenset({"variable", "constant", "macro", "type", "prototype"})
 _TRAILING = re.compile(r"\s*(?:\{|:|=>|=|do)\s*$")
-
-
-@dataclass(frozen=True)
-class SyntaxProblem:
-    """One place that does not parse: line and column from 1, and what is missing, if known."""
-
-    line: int
-    column: int
-    missing: str
 
 
 class Extractor:

@@ -91,7 +91,7 @@ def may_have_language(path: str) -> bool:
     return "." not in name or suffix == "h" or suffix in _BY_SUFFIX or name in _BY_FILE_NAME
 
 
-def language_of(path: str, head: bytes) -> Language | None:
+def detect_language(path: str, head: bytes) -> Language | None:
     """The language of the file at ``path`` that begins with ``head``; None if it is not known.
 
     The name decides; a ``.h`` file is C++ if it has words that only C++ has, and a file without a

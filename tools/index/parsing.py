@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from tools.index.record import Packed
+from tools.index.tags import Packed
 from tools.index.worker import read_answer, write_request
 
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -32,7 +32,7 @@ class ParseFailed(Exception):
     """A source could not be parsed: it took too long, too much memory, or crashed the grammar."""
 
 
-class Worker:
+class ParseWorker:
     """One process. Not for several threads at once."""
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS_A_FILE) -> None:
@@ -77,12 +77,12 @@ class Worker:
             raise
 
 
-class Workers:
+class ParseWorkers:
     """As many workers as there are processors; the first is kept, the others go after a batch."""
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS_A_FILE) -> None:
         self._cpu_seconds = cpu_seconds
-        self.first = Worker(cpu_seconds)
+        self.first = ParseWorker(cpu_seconds)
 
     def tags_of(
         self,
@@ -101,7 +101,7 @@ class Workers:
         done: queue.Queue[tuple[int, Packed | None] | BaseException | None] = queue.Queue(256)
         stop = threading.Event()
 
-        def work(worker: Worker) -> None:
+        def work(worker: ParseWorker) -> None:
             try:
                 while not stop.is_set():
                     index = waiting.get_nowait()
@@ -117,7 +117,7 @@ class Workers:
                     worker.close()
                 done.put(None)
 
-        workers = [self.first, *(Worker(self._cpu_seconds) for _ in range(count - 1))]
+        workers = [self.first, *(ParseWorker(self._cpu_seconds) for _ in range(count - 1))]
         threads = [threading.Thread(target=work, args=[w], daemon=True) for w in workers]
         for thread in threads:
             thread.start()
@@ -145,14 +145,14 @@ class Workers:
         self.first.close()
 
 
-def _tags(worker: Worker, language: str, source: bytes) -> Packed | None:
+def _tags(worker: ParseWorker, language: str, source: bytes) -> Packed | None:
     try:
         return worker.tags(language, source)
     except ParseFailed:
         return None
 
 
-def _start(owner: Worker, cpu_seconds: float) -> subprocess.Popen[bytes]:
+def _start(owner: ParseWorker, cpu_seconds: float) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         # Isolated: no setting of the user's and no module of the current folder gets in.
         [sys.executable, "-I", "-c", _START, _ROOT, str(cpu_seconds)],

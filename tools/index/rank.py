@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.index.repository import Ids, Tables
+from tools.index.repository_index import Ids, Tables
 
 DAMPING = 0.85
 _ITERATIONS = 40

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tools.index.rank import Ranked
-from tools.index.record import Definition
-from tools.index.repository import RepositoryIndex, Tables
+from tools.index.repository_index import RepositoryIndex, Tables
+from tools.index.tags import Definition
 
 _FEWEST_TOKENS_A_LINE = 3
 
@@ -67,12 +67,12 @@ def render_map(
     return Map(renderer.text(wanted[:low], len(candidates)), low == len(candidates))
 
 
-def definition_line(definition: Definition, *, indent: int = 0) -> str:
+def format_definition(definition: Definition, *, indent: int = 0) -> str:
     """``  12: class Cart``, the signature set in by its depth."""
     return f"{definition.line:>5}: {'  ' * indent}{definition.signature}"
 
 
-def outline_lines(definitions: Sequence[Definition]) -> list[str]:
+def format_outline(definitions: Sequence[Definition]) -> list[str]:
     """Every definition that is not inside a function, with its first and last line."""
     return [
         f"{definition.line}-{definition.last}: {'  ' * definition.depth}{definition.signature}"
@@ -117,7 +117,7 @@ class _Renderer:
         path = self._tables.files[file]
         lines = [self._shown_path(path)]
         lines += [
-            definition_line(definition, indent=definition.depth)
+            format_definition(definition, indent=definition.depth)
             for definition in _with_parents(self._index.outline(path), chosen)
         ]
         return "\n".join(lines)

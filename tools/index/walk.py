@@ -23,7 +23,7 @@ Rules = tuple[tuple[str, IgnoreRules], ...]
 
 
 @dataclass(frozen=True)
-class Found:
+class WalkedFile:
     """A regular file: its path from the root, and a stamp that changes when it does."""
 
     path: str
@@ -33,7 +33,7 @@ class Found:
 
 def walk(
     top: Path, skip: frozenset[str], wanted: Callable[[str], bool] = lambda path: True
-) -> Iterator[Found]:
+) -> Iterator[WalkedFile]:
     """Every regular file below ``top`` that is ``wanted`` and that no ``.gitignore`` covers.
 
     Folders named in ``skip`` are left out, links are not followed, what cannot be read is passed
@@ -74,11 +74,11 @@ def walk(
                     status = entry.stat(follow_symlinks=False)
                 except OSError:
                     continue
-                yield Found(path, status.st_size, stamp_of(status))
+                yield WalkedFile(path, status.st_size, take_stamp(status))
             pending += folders[::-1]
 
 
-def rules_above(top: Path, folder: str) -> Rules:
+def read_rules_above(top: Path, folder: str) -> Rules:
     """The rules that hold for what lies in ``folder`` (``""`` or ``a/b/``), its own not among them.
 
     A folder that is itself ignored makes no difference: whoever looks into it wants it.
@@ -93,7 +93,7 @@ def rules_above(top: Path, folder: str) -> Rules:
     return tuple(rules)
 
 
-def rules_in(descriptor: int, folder: str) -> Rules:
+def read_rules_in(descriptor: int, folder: str) -> Rules:
     """The rules of the ``.gitignore`` in an open folder, which is called ``folder``; maybe none."""
     own = _rules_at(descriptor, ".gitignore")
     return ((folder, own),) if own else ()
@@ -132,7 +132,7 @@ def _name_of(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
-def stamp_of(status: os.stat_result) -> Stamp:
+def take_stamp(status: os.stat_result) -> Stamp:
     """What changes whenever a file's content is written or replaced."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 

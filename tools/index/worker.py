@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from tools.index.extract import Extractor, columns_in_characters
-from tools.index.record import pack
+from tools.index.tags import pack
 
 REQUEST = struct.Struct("<III")
 COUNT = struct.Struct("<I")

@@ -25,7 +25,7 @@ from mcp.types import (
 )
 from pydantic import BaseModel, ConfigDict
 
-from tools.mcp.servers import ServerFailed, Servers
+from tools.mcp.running_servers import RunningServers, ServerFailed
 from tools.mcp.spec import McpServer
 from tools.text.truncate import clean_output, cut_middle
 from tools.types import Observation, ToolContext, ToolSpec
@@ -62,7 +62,7 @@ class McpTool(ToolSpec):
         return {"type": "function", "function": function}
 
 
-def tools_of(servers: Servers, taken: Iterable[str]) -> tuple[ToolSpec, ...]:
+def wrap_tools(servers: RunningServers, taken: Iterable[str]) -> tuple[ToolSpec, ...]:
     """The tools of ``servers`` under names that are not in ``taken``."""
     names = set(taken)
     found: list[ToolSpec] = []
@@ -73,7 +73,7 @@ def tools_of(servers: Servers, taken: Iterable[str]) -> tuple[ToolSpec, ...]:
     return tuple(found)
 
 
-def _spec(servers: Servers, server: McpServer, tool: Tool, name: str) -> McpTool:
+def _spec(servers: RunningServers, server: McpServer, tool: Tool, name: str) -> McpTool:
     def run(context: ToolContext, parameters: AnyArguments) -> Observation:
         halt = context.should_stop or (lambda: False)
         started = servers.starts(server.name)

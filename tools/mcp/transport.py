@@ -68,7 +68,7 @@ class Meter:
 
 
 @asynccontextmanager
-async def connected(server: McpServer, meter: Meter) -> AsyncIterator[tuple[Any, Any]]:
+async def connect(server: McpServer, meter: Meter) -> AsyncIterator[tuple[Any, Any]]:
     """The read and write streams to ``server``. Raises ``OSError`` if its program cannot start."""
     if server.url is not None:
         async with _over_http(server, meter) as streams:

@@ -15,13 +15,13 @@ _BINARY_SHARE = 0.3
 
 def observe(result: ExecResult, root: str, timeout_s: float) -> Observation:
     """``ok`` means that the command exited with code 0."""
-    body, cut = shown_output(result)
+    body, cut = show_output(result)
     ending = f"[{_ending(result, root, timeout_s)}]"
     text = f"{body}\n{ending}" if body else ending
     return Observation(text, ok=result.exit_code == 0, truncated=cut)
 
 
-def shown_output(result: ExecResult) -> tuple[str, bool]:
+def show_output(result: ExecResult) -> tuple[str, bool]:
     """The output as the model reads it, and whether something of it is left out."""
     text = clean_output(result.output)
     where = f"; all of it is in {result.saved}" if result.saved else ""

@@ -9,9 +9,9 @@ from pydantic import Field, field_validator
 from sandboxes.base import Shell
 from sandboxes.shell.background import Process
 from tools.errors import ToolFailure
-from tools.files.paths import locate_directory
+from tools.files.places import locate_directory
 from tools.schema import Parameters
-from tools.shell.command_report import MAX_CHARACTERS, observe, shown_output
+from tools.shell.command_report import MAX_CHARACTERS, observe, show_output
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_TIMEOUT_S = 600.0
@@ -86,7 +86,7 @@ def _ended_meanwhile(context: ToolContext, shell: Shell) -> str:
     if not result.running:
         said = observe(result, context.sandbox.root, float("inf")).text
         return f"The command left running, `{shown}`, has ended:\n{said}\n\n"
-    printed, _ = shown_output(result)
+    printed, _ = show_output(result)
     news = f" It printed since:\n{printed}" if printed else ""
     raise ToolFailure(
         f"The shell is busy: `{shown}` has been running for {running.elapsed_s:.0f} s. Wait for it "
@@ -104,7 +104,7 @@ def _start(context: ToolContext, command: str, directory: str | None) -> Observa
     enter = f"{_enter(context, directory)} || exit\n" if directory is not None else ""
     started = context.processes().start(command, enter)
     if not isinstance(started, Process):
-        output, _ = shown_output(started)
+        output, _ = show_output(started)
         raise ToolFailure(f"The command could not be started in the background.\n{output}".rstrip())
     return Observation(
         f"Started in the background: pid {started.id}, output in {started.log}. "

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from tools.errors import ToolFailure
 from tools.schema import Parameters
-from tools.shell.command_report import shown_output
+from tools.shell.command_report import show_output
 from tools.shell.run_shell_command import MAX_TIMEOUT_S
 from tools.shell.shell_process import choose, tell
 from tools.types import Observation, ToolContext, ToolSpec
@@ -54,7 +54,7 @@ def run(context: ToolContext, parameters: ShellInputParameters) -> Observation:
     if not before.running:
         return tell(context, process, before)
     # What it printed before is no answer.
-    earlier, _ = shown_output(processes.output(process))
+    earlier, _ = show_output(processes.output(process))
     if not processes.write(process, text, end=parameters.end):
         raise ToolFailure("The process does not take input now.")
     state = processes.wait(

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from sandboxes.shell.background import Process, State
 from tools.errors import ToolFailure
 from tools.schema import Parameters
-from tools.shell.command_report import observe, shown_output
+from tools.shell.command_report import observe, show_output
 from tools.shell.run_shell_command import MAX_TIMEOUT_S, shorten
 from tools.types import Observation, ToolContext, ToolSpec
 
@@ -88,7 +88,7 @@ def choose(context: ToolContext, wanted: str | None) -> Process | None:
 
 def tell(context: ToolContext, process: Process, state: State) -> Observation:
     """What ``process`` printed since the last time, and how it is."""
-    body, cut = shown_output(context.processes().output(process))
+    body, cut = show_output(context.processes().output(process))
     if cut:
         body += f"\n[all of it is in {process.log}]"
     ending = f"[{_how(process, state)}]"

@@ -6,8 +6,8 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
-from tools.text.nearest import Span, count_lines, nearest_lines
-from tools.text.replace import line_number, occurrences
+from tools.text.nearest import LineSpan, count_lines, find_nearest_lines
+from tools.text.replace import find_occurrences, line_number
 from tools.text.truncate import cut_line
 
 _CONTEXT_LINES = 2
@@ -57,11 +57,11 @@ def explain_missing(
                 f"{start}. {reason} Repeat the edit with the text that the file has, "
                 f"{span.named()}:\n{_block(lines, span)}"
             )
-    near = nearest_lines(lines, old)
+    near = find_nearest_lines(lines, old)
     if near is None:
         return f"{start}, nor anything like it. Read the file and copy the text to replace from it."
     span, similarity = near
-    around = Span(
+    around = LineSpan(
         max(span.first - _CONTEXT_LINES, 1), min(span.last + _CONTEXT_LINES, count_lines(lines))
     )
     return (
@@ -75,7 +75,7 @@ def _applied(text: str, new: str) -> list[int]:
     """Where ``new`` is already in the file, if it is long enough for that to mean something."""
     if len(new.strip()) < _MIN_APPLIED_CHARACTERS:
         return []
-    return occurrences(text, new, overlapping=False)
+    return find_occurrences(text, new, overlapping=False)
 
 
 def _places(text: str, found: Sequence[int]) -> str:
@@ -84,7 +84,7 @@ def _places(text: str, found: Sequence[int]) -> str:
     return f"{'line' if len(found) == 1 else 'lines'} {', '.join(numbers)}{more}"
 
 
-def _spaces(text: str, old: str) -> tuple[str, Span] | None:
+def _spaces(text: str, old: str) -> tuple[str, LineSpan] | None:
     """A place that differs from ``old`` in whitespace only."""
     spans = list(_ignoring_spaces(text, old))
     if not spans:
@@ -100,7 +100,7 @@ def _spaces(text: str, old: str) -> tuple[str, Span] | None:
     return reason, first
 
 
-def _ignoring_spaces(text: str, part: str) -> Iterator[Span]:
+def _ignoring_spaces(text: str, part: str) -> Iterator[LineSpan]:
     """The lines where ``part`` occurs if all whitespace is left out of both."""
     wanted = "".join(part.split())
     if len(wanted) < _MIN_MATCHED_CHARACTERS:
@@ -121,7 +121,7 @@ def _ignoring_spaces(text: str, part: str) -> Iterator[Span]:
         last = number
         while last + 1 < len(starts) and starts[last + 1] < at + len(wanted):
             last += 1
-        yield Span(number + 1, last + 1)
+        yield LineSpan(number + 1, last + 1)
         at = whole.find(wanted, at + len(wanted))
 
 
@@ -160,7 +160,7 @@ def _indent(line: str) -> str:
     return line[: len(line) - len(line.lstrip())]
 
 
-def _written_out(text: str, old: str) -> tuple[str, Span] | None:
+def _written_out(text: str, old: str) -> tuple[str, LineSpan] | None:
     """A place equal to ``old`` once its escapes or entities are read as what they stand for."""
     plain = _ESCAPED.sub(lambda match: _UNESCAPED[match[1]], old)
     span = _find_variant(text, old, plain)
@@ -178,7 +178,7 @@ def _written_out(text: str, old: str) -> tuple[str, Span] | None:
     return None
 
 
-def _numbered(text: str, old: str) -> tuple[str, Span] | None:
+def _numbered(text: str, old: str) -> tuple[str, LineSpan] | None:
     """A place equal to ``old`` without the line numbers at its line starts."""
     span = _find_variant(text, old, _LINE_NUMBER.sub("", old))
     if span is None:
@@ -186,7 +186,7 @@ def _numbered(text: str, old: str) -> tuple[str, Span] | None:
     return "old_string has line numbers that are not part of the file.", span
 
 
-def _typographic(text: str, old: str) -> tuple[str, Span] | None:
+def _typographic(text: str, old: str) -> tuple[str, LineSpan] | None:
     """A place that differs from ``old`` only in the form of its quotes and dashes."""
     plain = text.translate(_TYPOGRAPHY)
     span = next(_ignoring_spaces(plain, old.translate(_TYPOGRAPHY)), None)
@@ -195,7 +195,7 @@ def _typographic(text: str, old: str) -> tuple[str, Span] | None:
     return "old_string has other quotes or dashes (straight or typographic) than the file.", span
 
 
-def _elided(text: str, old: str) -> tuple[str, Span] | None:
+def _elided(text: str, old: str) -> tuple[str, LineSpan] | None:
     """The lines between the first and the last of ``old``, which leaves out some with ``...``."""
     theirs = [line.strip() for line in old.strip("\n").split("\n")]
     if not any(_ELISION.match(line) for line in theirs[1:-1]):
@@ -207,18 +207,18 @@ def _elided(text: str, old: str) -> tuple[str, Span] | None:
     if theirs[-1] not in lines[first:]:
         return None
     last = lines.index(theirs[-1], first)
-    return "old_string leaves lines out (...), but it must have every line.", Span(
+    return "old_string leaves lines out (...), but it must have every line.", LineSpan(
         first + 1, last + 1
     )
 
 
-def _find_variant(text: str, old: str, variant: str) -> Span | None:
+def _find_variant(text: str, old: str, variant: str) -> LineSpan | None:
     if variant == old or not variant.strip():
         return None
     return next(_ignoring_spaces(text, variant), None)
 
 
-def _first_difference(lines: Sequence[str], span: Span, old: str) -> str:
+def _first_difference(lines: Sequence[str], span: LineSpan, old: str) -> str:
     theirs = old.strip("\n").split("\n")
     if len(theirs) == 1:
         return ""
@@ -228,7 +228,7 @@ def _first_difference(lines: Sequence[str], span: Span, old: str) -> str:
     return ""
 
 
-def _block(lines: Sequence[str], span: Span) -> str:
+def _block(lines: Sequence[str], span: LineSpan) -> str:
     """The lines as they are; of very many, the first."""
     shown = [cut_line(line, _BLOCK_LINE_CHARACTERS) for line in lines[span.first - 1 : span.last]]
     if len(shown) > _BLOCK_LINES:

@@ -15,7 +15,7 @@ _BY_TOKEN_BELOW = 3000
 
 
 @dataclass(frozen=True)
-class Span:
+class LineSpan:
     """Lines ``first`` to ``last`` of the file, both counted from 1 and included."""
 
     first: int
@@ -27,7 +27,7 @@ class Span:
         return f"lines {self.first}-{self.last}"
 
 
-def nearest_lines(lines: Sequence[str], old: str) -> tuple[Span, float] | None:
+def find_nearest_lines(lines: Sequence[str], old: str) -> tuple[LineSpan, float] | None:
     """The run of lines most like ``old``, if at least ``MIN_SIMILARITY`` alike.
 
     Shared trigrams, a sliding sum over the file, choose a few candidates; difflib judges them.
@@ -58,7 +58,7 @@ def nearest_lines(lines: Sequence[str], old: str) -> tuple[Span, float] | None:
             best = (ratio, start)
     if best is None:
         return None
-    return Span(best[1] + 1, best[1] + size), best[0]
+    return LineSpan(best[1] + 1, best[1] + size), best[0]
 
 
 def _units(text: str, length: int) -> Sequence[str]:

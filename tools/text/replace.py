@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 
-from tools.text.text_file import dominant_newline
+from tools.text.text_file import find_dominant_newline
 
 
 class NewlineMap:
@@ -27,7 +27,7 @@ class NewlineMap:
         return index + bisect.bisect_left(self._crlf, index)
 
 
-def occurrences(text: str, part: str, *, overlapping: bool) -> list[int]:
+def find_occurrences(text: str, part: str, *, overlapping: bool) -> list[int]:
     """Where ``part`` begins in ``text``, in order. ``part`` is not empty."""
     step = 1 if overlapping else len(part)
     found: list[int] = []
@@ -61,7 +61,7 @@ def replace_at(content: NewlineMap, found: list[int], old: str, new: str, newlin
         last = content.position(start + len(old) - tail)
         around = original[content.position(start) : content.position(start + len(old))]
         pieces.append(original[done:first])
-        pieces.append(middle.replace("\n", dominant_newline(around) or newline))
+        pieces.append(middle.replace("\n", find_dominant_newline(around) or newline))
         done = last
     pieces.append(original[done:])
     return "".join(pieces)

@@ -46,14 +46,14 @@ class TextFile:
     @property
     def newline(self) -> str:
         """The line ending that most lines have; a line feed if none has any."""
-        return dominant_newline(self.text) or "\n"
+        return find_dominant_newline(self.text) or "\n"
 
     def encode(self, text: str) -> bytes:
         """``text`` as this file would hold it. Raises ``UnicodeEncodeError``."""
         return self.bom + text.encode(self.encoding)
 
 
-def dominant_newline(text: str) -> str | None:
+def find_dominant_newline(text: str) -> str | None:
     """CRLF or LF, whichever ends more lines of ``text`` (LF on a tie); None without a line end."""
     crlf = text.count("\r\n")
     lf = text.count("\n") - crlf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.text.tokens import estimate_tokens
+from tools.text.token_estimate import estimate_tokens
 
 
 @pytest.fixture

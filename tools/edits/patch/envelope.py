@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tools.edits.patch.types import FilePatch, Hunk, Line, PatchError
+from tools.edits.patch.hunks import FilePatch, Hunk, PatchError, PatchLine
 
 BEGIN = "*** Begin Patch"
 END = "*** End Patch"
@@ -66,7 +66,7 @@ def _section(header: str, body: list[str]) -> FilePatch:
     return FilePatch("update", paths, hunks, move)
 
 
-def _added(path: str, body: list[str]) -> list[Line]:
+def _added(path: str, body: list[str]) -> list[PatchLine]:
     while body and not body[-1].strip():
         body = body[:-1]
     for line in body:
@@ -74,19 +74,19 @@ def _added(path: str, body: list[str]) -> list[Line]:
             raise PatchError(
                 f"every line of the new file {path} must begin with '+': {line[:80]!r}"
             )
-    return [Line("+", line[1:]) for line in body]
+    return [PatchLine("+", line[1:]) for line in body]
 
 
 def _hunks(path: str, body: Sequence[str]) -> list[Hunk]:
     hunks: list[Hunk] = []
     anchors: list[str] = []
-    lines: list[Line] = []
+    lines: list[PatchLine] = []
     at_end = False
 
     def close() -> None:
         nonlocal at_end
         # A blank line before the next header is there for looks.
-        while lines and lines[-1] == Line(" ", "") and not at_end:
+        while lines and lines[-1] == PatchLine(" ", "") and not at_end:
             lines.pop()
         if lines:
             if all(line.kind == " " for line in lines):
@@ -107,9 +107,9 @@ def _hunks(path: str, body: Sequence[str]) -> list[Hunk]:
             at_end = True
             close()
         elif line[:1] in (" ", "-", "+"):
-            lines.append(Line(line[0], line[1:]))  # type: ignore[arg-type]
+            lines.append(PatchLine(line[0], line[1:]))  # type: ignore[arg-type]
         elif not line.strip():
-            lines.append(Line(" ", ""))
+            lines.append(PatchLine(" ", ""))
         else:
             raise PatchError(
                 f"a line in the section of {path} begins with neither ' ', '-', '+' nor '@@': "

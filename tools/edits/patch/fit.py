@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tools.edits.patch.types import Hunk, PatchError
+from tools.edits.patch.hunks import Hunk, PatchError
 from tools.text.explain import explain_missing
-from tools.text.text_file import dominant_newline
+from tools.text.text_file import find_dominant_newline
 
 _PLACES_NAMED = 100
 _MAX_PLACES = 1000
@@ -48,7 +48,7 @@ def fit(shown: str, text: str, hunks: Sequence[Hunk]) -> Fitted:
     ends_with_newline = lines[-1] == ""
     if ends_with_newline:
         lines.pop()
-    newline = dominant_newline(text) or "\n"
+    newline = find_dominant_newline(text) or "\n"
     if newline == "\r\n" and not ends_with_newline:
         lines[-1] += "\r"  # as the others, while it may get a line after it
     result: list[str] = []

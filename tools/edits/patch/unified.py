@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from tools.edits.patch.types import FilePatch, Hunk, Line, PatchError
+from tools.edits.patch.hunks import FilePatch, Hunk, PatchError, PatchLine
 
 _HUNK = re.compile(r"@@+ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@+ ?(.*)")
 _BARE_HUNK = re.compile(r"@@( .*)?$")
@@ -156,10 +156,10 @@ class _Reader:
             ends_bare="+" in bare,
         )
 
-    def _counted(self, old: int, new: int) -> tuple[list[Line], set[str]] | None:
+    def _counted(self, old: int, new: int) -> tuple[list[PatchLine], set[str]] | None:
         """The lines that the header counts; None if the counts do not fit what follows."""
         at = self._at
-        lines: list[Line] = []
+        lines: list[PatchLine] = []
         bare: set[str] = set()
         while old > 0 or new > 0:
             if at >= len(self._lines):
@@ -169,10 +169,10 @@ class _Reader:
             if kind == "\\" and lines:
                 bare |= _sides(lines[-1])
             elif kind in ("", "\r"):
-                lines.append(Line(" ", text))
+                lines.append(PatchLine(" ", text))
                 old, new = old - 1, new - 1
             elif kind in (" ", "-", "+"):
-                lines.append(Line(kind, text[1:]))  # type: ignore[arg-type]
+                lines.append(PatchLine(kind, text[1:]))  # type: ignore[arg-type]
                 old -= kind != "+"
                 new -= kind != "-"
             else:
@@ -194,9 +194,9 @@ class _Reader:
         following = self._lines[at + 1] if at + 1 < len(self._lines) else ""
         return self._lines[at].startswith("--- ") and following.startswith("+++ ")
 
-    def _until_next(self) -> tuple[list[Line], set[str]]:
+    def _until_next(self) -> tuple[list[PatchLine], set[str]]:
         """The lines up to the next hunk or file, where the counts are wrong or missing."""
-        lines: list[Line] = []
+        lines: list[PatchLine] = []
         bare: set[str] = set()
         while (line := self._peek()) is not None and not self._begins_file():
             text = self._lines[self._at]
@@ -205,9 +205,9 @@ class _Reader:
             if text.startswith("\\"):
                 bare |= _sides(lines[-1]) if lines else set()
             elif text[:1] in (" ", "-", "+"):
-                lines.append(Line(text[0], text[1:]))  # type: ignore[arg-type]
+                lines.append(PatchLine(text[0], text[1:]))  # type: ignore[arg-type]
             elif not line:
-                lines.append(Line(" ", text))
+                lines.append(PatchLine(" ", text))
             else:
                 break
             self._at += 1
@@ -216,7 +216,7 @@ class _Reader:
         return lines, bare
 
 
-def _sides(line: Line) -> set[str]:
+def _sides(line: PatchLine) -> set[str]:
     return {"-", "+"} if line.kind == " " else {line.kind}
 
 

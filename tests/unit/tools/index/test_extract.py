@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tools.index.extract import Extractor
-from tools.index.languages import LANGUAGES, language_of
-from tools.index.record import Tags
+from tools.index.languages import LANGUAGES, detect_language
+from tools.index.tags import Tags
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "navigation"
 INDEXED = [language.name for language in LANGUAGES if language.indexed]
@@ -40,7 +40,7 @@ def test_tags_of_a_language(language: str, extractor: Extractor) -> None:
     lines = []
     for file in sorted((GOLDEN / language / "repo").iterdir()):
         source = file.read_bytes()
-        found = language_of(file.name, source)
+        found = detect_language(file.name, source)
         assert found is not None
         assert extractor.problems(found.name, source) == []
         lines += [f"== {file.name}: {found.name}", *described(extractor.tags(found.name, source))]
@@ -100,8 +100,8 @@ def test_broken_syntax_is_found(
 
 
 def test_a_prototype_tells_the_two_languages_of_a_header_apart() -> None:
-    assert (found := language_of("a/b.h", b"int f(void);\n")) and found.name == "c"
-    assert (found := language_of("a/b.h", b"namespace a {\n}\n")) and found.name == "cpp"
+    assert (found := detect_language("a/b.h", b"int f(void);\n")) and found.name == "c"
+    assert (found := detect_language("a/b.h", b"namespace a {\n}\n")) and found.name == "cpp"
 
 
 @pytest.mark.parametrize(
@@ -119,5 +119,5 @@ def test_a_prototype_tells_the_two_languages_of_a_header_apart() -> None:
     ],
 )
 def test_languages_are_told_by_name_or_first_line(path: str, head: bytes, name: str | None) -> None:
-    found = language_of(path, head)
+    found = detect_language(path, head)
     assert (found.name if found else None) == name

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tools.index.extract import Extractor
-from tools.index.parsing import ParseFailed, Worker, Workers
-from tools.index.record import Packed, pack, unpack
+from tools.index.parsing import ParseFailed, ParseWorker, ParseWorkers
+from tools.index.tags import Packed, pack, unpack
 
 SOURCE = b"def total(items):\n    return sum(items)\n"
 
@@ -23,7 +23,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def pid_of(worker: Worker) -> int:
+def pid_of(worker: ParseWorker) -> int:
     process = worker._process
     assert process is not None
     return process.pid
@@ -31,19 +31,19 @@ def pid_of(worker: Worker) -> int:
 
 @pytest.fixture
 def worker():
-    made = Worker()
+    made = ParseWorker()
     yield made
     made.close()
 
 
-def test_the_answer_is_that_of_the_extractor(worker: Worker) -> None:
+def test_the_answer_is_that_of_the_extractor(worker: ParseWorker) -> None:
     expected = Extractor().tags("python", SOURCE)
     assert worker.tags("python", SOURCE) == pack(expected)
     assert unpack(worker.tags("python", SOURCE)) == expected
     assert worker.problems("json", b"[1,") != b"[]"
 
 
-def test_one_process_serves_many_requests(worker: Worker) -> None:
+def test_one_process_serves_many_requests(worker: ParseWorker) -> None:
     worker.tags("python", SOURCE)
     first = pid_of(worker)
     worker.tags("go", b"package a\n")
@@ -51,7 +51,7 @@ def test_one_process_serves_many_requests(worker: Worker) -> None:
 
 
 def test_a_source_that_takes_too_long_ends_the_process_and_not_us() -> None:
-    worker = Worker(cpu_seconds=0.1)
+    worker = ParseWorker(cpu_seconds=0.1)
     slow = b"x = [" + b"a.b(c)," * 140_000 + b"]"
     with pytest.raises(ParseFailed):
         worker.tags("python", slow)
@@ -59,7 +59,7 @@ def test_a_source_that_takes_too_long_ends_the_process_and_not_us() -> None:
     worker.close()
 
 
-def test_a_killed_process_is_replaced(worker: Worker) -> None:
+def test_a_killed_process_is_replaced(worker: ParseWorker) -> None:
     worker.tags("python", SOURCE)
     first = pid_of(worker)
     os.kill(first, 9)
@@ -72,7 +72,7 @@ def test_a_killed_process_is_replaced(worker: Worker) -> None:
 
 
 def test_no_process_outlives_its_owner() -> None:
-    worker = Worker()
+    worker = ParseWorker()
     worker.tags("python", SOURCE)
     pid = pid_of(worker)
     assert alive(pid)
@@ -81,7 +81,7 @@ def test_no_process_outlives_its_owner() -> None:
     assert not alive(pid)
 
 
-def test_the_process_has_nothing_of_our_environment(worker: Worker, monkeypatch) -> None:
+def test_the_process_has_nothing_of_our_environment(worker: ParseWorker, monkeypatch) -> None:
     monkeypatch.setenv("SOME_SECRET", "value")
     worker.tags("python", SOURCE)
     pid = pid_of(worker)
@@ -94,7 +94,7 @@ def test_the_process_has_nothing_of_our_environment(worker: Worker, monkeypatch)
 
 
 def test_many_sources_by_several_workers() -> None:
-    workers = Workers()
+    workers = ParseWorkers()
     sources = [lambda n=n: ("python", f"def f{n}(): pass\n".encode()) for n in range(200)]
     sources[7] = lambda: None
     found: dict[int, Packed | None] = dict(workers.tags_of(sources, lambda: False))
@@ -106,7 +106,7 @@ def test_many_sources_by_several_workers() -> None:
 
 
 def test_a_batch_can_be_stopped() -> None:
-    workers = Workers()
+    workers = ParseWorkers()
     sources = [lambda: ("python", b"x = 1\n")] * 500
     found = list(workers.tags_of(sources, lambda: True))
     assert len(found) < 500
@@ -118,4 +118,4 @@ def test_an_error_in_a_source_comes_to_the_caller() -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        list(Workers().tags_of([broken] * 100, lambda: False))
+        list(ParseWorkers().tags_of([broken] * 100, lambda: False))

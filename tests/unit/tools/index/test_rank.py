@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tools.index.rank import DAMPING, Interest, Ranker, _pagerank
-from tools.index.repository import Tables
+from tools.index.repository_index import Tables
 
 
 class Graph:

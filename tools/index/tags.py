@@ -58,6 +58,15 @@ class Tags:
 
 
 @dataclass(frozen=True)
+class SyntaxProblem:
+    """A place that does not parse: line and column from 1, and what is missing, if known."""
+
+    line: int
+    column: int
+    missing: str
+
+
+@dataclass(frozen=True)
 class Packed:
     """``Tags`` as bytes. ``outline`` has the definitions; ``names`` and ``weights`` the rest.
 

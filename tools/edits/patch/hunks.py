@@ -13,7 +13,7 @@ class PatchError(Exception):
 
 
 @dataclass(frozen=True)
-class Line:
+class PatchLine:
     """One line of a hunk: context, removed or added."""
 
     kind: Kind
@@ -31,7 +31,7 @@ class Hunk:
     """
 
     number: int
-    lines: tuple[Line, ...]
+    lines: tuple[PatchLine, ...]
     start: int | None = None
     anchors: tuple[str, ...] = ()
     anchored: bool = False

@@ -1,7 +1,7 @@
 """The index of one tree: brought up to date before each question, from hashes where it can be.
 
 It reads files and never runs anything. Parsing happens in other processes (``parsing.py``), and
-what they found is kept under the content's hash (``store.py``), so only a content that nobody
+what they found is kept under the content's hash (``tag_store.py``), so only a content that nobody
 parsed before is parsed.
 """
 
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.index import walk
-from tools.index.languages import Language, language_of, may_have_language
-from tools.index.parsing import Workers
+from tools.index.languages import Language, detect_language, may_have_language
+from tools.index.parsing import ParseWorkers
 from tools.index.queries import query_text
-from tools.index.record import Definition, split_names, unpack, unpack_outline
-from tools.index.store import TagStore
+from tools.index.tag_store import TagStore
+from tools.index.tags import Definition, split_names, unpack, unpack_outline
 from tools.text.text_file import decode
 
 MAX_FILE_BYTES = 1_000_000
@@ -97,7 +97,12 @@ class RepositoryIndex:
     """Definitions and mentions below ``top``. One per session; not for several threads at once."""
 
     def __init__(
-        self, top: Path, store: TagStore, workers: Workers, *, skip: frozenset[str] = frozenset()
+        self,
+        top: Path,
+        store: TagStore,
+        workers: ParseWorkers,
+        *,
+        skip: frozenset[str] = frozenset(),
     ) -> None:
         """``skip`` names folders that are never entered."""
         self._top = top
@@ -190,12 +195,12 @@ class RepositoryIndex:
             data = walk.read_file(self._top, path, MAX_FILE_BYTES)
         except OSError:
             return []
-        return (as_utf8(data) or b"").decode("utf-8", "replace").split("\n")
+        return (to_utf8(data) or b"").decode("utf-8", "replace").split("\n")
 
-    def _changed(self) -> list[walk.Found]:
+    def _changed(self) -> list[walk.WalkedFile]:
         """The files whose stamp is new; those that are gone leave the index."""
         present: set[str] = set()
-        changed: list[walk.Found] = []
+        changed: list[walk.WalkedFile] = []
         total = 0
         too_many = False
         self._too_large.clear()
@@ -223,7 +228,7 @@ class RepositoryIndex:
         self.left_out = LeftOut(too_many=too_many)
         return changed
 
-    def _language_and_key(self, found: walk.Found) -> tuple[Language, bytes] | None:
+    def _language_and_key(self, found: walk.WalkedFile) -> tuple[Language, bytes] | None:
         source = self._source(found.path)
         if source is None:
             self._drop(found)
@@ -237,13 +242,13 @@ class RepositoryIndex:
             data = walk.read_file(self._top, path, MAX_FILE_BYTES + 1)
         except OSError:
             return None
-        language = language_of(path, data[:_HEAD])
+        language = detect_language(path, data[:_HEAD])
         if language is None or not language.indexed or len(data) > MAX_FILE_BYTES:
             return None
-        text = as_utf8(data)
+        text = to_utf8(data)
         return None if text is None else (language, text)
 
-    def _drop(self, found: walk.Found) -> None:
+    def _drop(self, found: walk.WalkedFile) -> None:
         self._others[found.path] = found.stamp
         self._failed.discard(found.path)
         if self._files.pop(found.path, None) is not None:
@@ -361,7 +366,7 @@ def _numbers(parts: list[Ids]) -> Ids:
     return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
-def as_utf8(data: bytes) -> bytes | None:
+def to_utf8(data: bytes) -> bytes | None:
     """A text file's bytes as UTF-8 without a byte-order mark; None if it is binary."""
     if data.isascii() and b"\0" not in data:
         return data

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tools.index.languages import Language
-from tools.index.record import Packed
+from tools.index.tags import Packed
 
 FORMAT = 1
 MAX_BYTES = 1_000_000_000

@@ -13,7 +13,7 @@ from sandboxes.base import Sandbox
 from sandboxes.errors import PathEscape
 from tools.errors import ToolFailure
 from tools.index.ignore import is_ignored
-from tools.index.walk import Rules, rules_above, rules_in
+from tools.index.walk import Rules, read_rules_above, read_rules_in
 
 NOISE = frozenset(
     {".git", "__pycache__", "node_modules", ".venv", ".tox", ".mypy_cache", ".pytest_cache"}
@@ -69,7 +69,7 @@ def locate_file(sandbox: Sandbox, path: str) -> tuple[Place, os.stat_result]:
     try:
         status = place.host.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise ToolFailure(missing(sandbox, place.shown)) from None
+        raise ToolFailure(describe_missing(sandbox, place.shown)) from None
     except OSError as error:
         raise ToolFailure(f"{place.shown} cannot be read: {error.strerror}.") from None
     if stat.S_ISDIR(status.st_mode):
@@ -86,7 +86,7 @@ def locate_directory(sandbox: Sandbox, path: str) -> Place:
         return place
     if place.host.exists():
         raise ToolFailure(f"{place.shown} is a file, not a directory.")
-    raise ToolFailure(missing(sandbox, place.shown, kind="directory"))
+    raise ToolFailure(describe_missing(sandbox, place.shown, kind="directory"))
 
 
 def refuse_git(place: Place) -> None:
@@ -128,17 +128,17 @@ def write(sandbox: Sandbox, place: Place, data: bytes, *, executable: bool | Non
         raise ToolFailure(f"{place.shown} cannot be written: {error.strerror or error}.") from None
 
 
-def missing(sandbox: Sandbox, shown: str, kind: str = "file") -> str:
+def describe_missing(sandbox: Sandbox, shown: str, kind: str = "file") -> str:
     """The text for a path that does not exist, with the nearest that do."""
     return f"There is no {kind} {shown}.{_suggestion(sandbox, shown)}"
 
 
 def _suggestion(sandbox: Sandbox, path: str) -> str:
-    near = nearest_paths(sandbox, path)
+    near = find_nearest_paths(sandbox, path)
     return f" Nearest existing: {', '.join(near)}." if near else ""
 
 
-def nearest_paths(sandbox: Sandbox, path: str) -> list[str]:
+def find_nearest_paths(sandbox: Sandbox, path: str) -> list[str]:
     """Up to three existing files that ``path`` may have meant, the most likely first."""
     wanted = path.strip("/").lower()
     name = _stem(wanted)
@@ -200,7 +200,7 @@ def walk_files(
     seen = 0
     top = open_directory(sandbox, real)
     rules: dict[str, Rules] = {
-        prefix: rules_above(sandbox.resolve("."), prefix) if ignoring else ()
+        prefix: read_rules_above(sandbox.resolve("."), prefix) if ignoring else ()
     }
     try:
         for folder, folders, files, descriptor in os.fwalk(".", dir_fd=top):
@@ -209,7 +209,7 @@ def walk_files(
             if ignoring:
                 here = rules.pop(below, ())
                 if ".gitignore" in files:
-                    here += rules_in(descriptor, below)
+                    here += read_rules_in(descriptor, below)
                 kept = [n for n in kept if not _left_out(here, below, n, ignoring, folder=True)]
                 files = [n for n in files if not _left_out(here, below, n, ignoring, folder=False)]
                 rules |= {f"{below}{name}/": here for name in kept}

@@ -12,8 +12,8 @@ import pytest
 
 from tools.index.extract import Extractor
 from tools.index.languages import BY_NAME
-from tools.index.record import Packed, pack, unpack
-from tools.index.store import TagStore, cache_path
+from tools.index.tag_store import TagStore, cache_path
+from tools.index.tags import Packed, pack, unpack
 
 PACKED = pack(Extractor().tags("python", b"class A:\n    def f(self): return g()\n"))
 
@@ -99,8 +99,8 @@ def test_a_full_disk_costs_the_cache_only(tmp_path: Path) -> None:
 def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "tags.sqlite"
     script = (
-        "import sys; from pathlib import Path; from tools.index.store import TagStore; "
-        "from tools.index.record import Packed; n = int(sys.argv[2]); "
+        "import sys; from pathlib import Path; from tools.index.tag_store import TagStore; "
+        "from tools.index.tags import Packed; n = int(sys.argv[2]); "
         "s = TagStore(Path(sys.argv[1])); "
         "[s.put([(b'%d-%d' % (n, i), Packed(b'[]', b'', b'', b'', b'', b''))]) for i in range(60)]"
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tools.index.parsing import Workers
-from tools.index.repository import MAX_FILE_BYTES, RepositoryIndex, as_utf8
-from tools.index.store import TagStore
+from tools.index.parsing import ParseWorkers
+from tools.index.repository_index import MAX_FILE_BYTES, RepositoryIndex, to_utf8
+from tools.index.tag_store import TagStore
 
 
-class CountingWorkers(Workers):
+class CountingWorkers(ParseWorkers):
     """Real workers that count what they were asked to parse."""
 
     def __init__(self) -> None:
@@ -246,4 +246,4 @@ def test_a_damaged_record_is_as_good_as_none(tree: Tree) -> None:
     ],
 )
 def test_any_encoding_becomes_utf_8(data: bytes, text: bytes | None) -> None:
-    assert as_utf8(data) == text
+    assert to_utf8(data) == text

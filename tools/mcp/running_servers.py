@@ -21,7 +21,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, Implementation, PaginatedRequestParams, Tool
 
 from tools.mcp.spec import McpServer
-from tools.mcp.transport import Meter, connected
+from tools.mcp.transport import Meter, connect
 
 MAX_TOOLS = 128
 MAX_PAGES = 20
@@ -36,7 +36,7 @@ class ServerFailed(Exception):
 
 
 @dataclass
-class _Live:
+class _Connected:
     """One running server. ``why`` is why it is of no use any more."""
 
     server: McpServer
@@ -49,13 +49,13 @@ class _Live:
     task: concurrent.futures.Future[None] | None = None
 
 
-class Servers:
+class RunningServers:
     """The started servers. Made, called and closed from ordinary threads."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, _Connected] = {}
         self._restarting = threading.Lock()
 
     def start(
@@ -121,13 +121,13 @@ class Servers:
 
     def _begin(
         self, portal: BlockingPortal, server: McpServer
-    ) -> tuple[_Live, concurrent.futures.Future[None]]:
+    ) -> tuple[_Connected, concurrent.futures.Future[None]]:
         """Start ``server``; the future hears how that went."""
-        live, ready = _Live(server), concurrent.futures.Future[None]()
+        live, ready = _Connected(server), concurrent.futures.Future[None]()
         live.task = portal.start_task_soon(self._serve, live, ready)
         return live, ready
 
-    def _living(self, portal: BlockingPortal, name: str, halt: Callable[[], bool]) -> _Live:
+    def _living(self, portal: BlockingPortal, name: str, halt: Callable[[], bool]) -> _Connected:
         """The running server ``name``. Raises ``ServerFailed`` if it cannot be started again."""
         with self._restarting:
             old = self._live[name]
@@ -165,12 +165,12 @@ class Servers:
             portal.start_task_soon(portal.stop, True)
         self._stack.close()
 
-    async def _serve(self, live: _Live, ready: concurrent.futures.Future[None]) -> None:
+    async def _serve(self, live: _Connected, ready: concurrent.futures.Future[None]) -> None:
         """Hold the connection until it is to stop or is lost; ``ready`` hears how it began."""
         live.meter, live.stop = Meter(), anyio.Event()
         meter, stop = live.meter, live.stop
         try:
-            async with connected(live.server, meter) as (read, write):
+            async with connect(live.server, meter) as (read, write):
                 who = Implementation(name="tenuto", version="0")
                 async with ClientSession(read, write, client_info=who) as session:
                     with anyio.fail_after(live.server.start_timeout):
@@ -201,7 +201,7 @@ class Servers:
             with suppress(concurrent.futures.InvalidStateError):
                 ready.set_exception(ServerFailed(live.why))
 
-    async def _call(self, live: _Live, tool: str, arguments: dict[str, Any]) -> CallToolResult:
+    async def _call(self, live: _Connected, tool: str, arguments: dict[str, Any]) -> CallToolResult:
         session, meter = live.session, live.meter
         if session is None or meter is None:
             raise ServerFailed(live.why or "it ended")
