@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from agent.config import Settings  # noqa: E402
 from agent.loading import LoadedModel  # noqa: E402
 from agent.run.solve import solve  # noqa: E402
-from agent.sessions.store import Store  # noqa: E402
+from agent.sessions.store import SessionStore  # noqa: E402
 from agent.sessions.trajectory import read_records  # noqa: E402
 from agent.types import Task  # noqa: E402
 from model.chat.chat_format import ChatFormat  # noqa: E402
@@ -164,7 +164,7 @@ STEPS: tuple[tuple[str, Call], ...] = (
         read("tests/unit/agent/sessions/test_store.py", 1, 129),
     ),
     (
-        "Store.create with a status is enough. Write the test at the end of the file.",
+        "SessionStore.create with a status is enough. Write the test at the end of the file.",
         run(
             "cat >> tests/integration/test_sessions_command.py <<'EOF'\n\n\n"
             "def test_list_by_status_and_number(store, capsys) -> None:\n"
@@ -252,7 +252,7 @@ def main() -> None:
         said = [turn(*step) for step in STEPS]
         turns = [text + "<|im_end|>" for text in said]
         model = LoadedModel(scripted_engine(turns, tokenizer=tokenizer), chat)
-        store = Store(place / "sessions")
+        store = SessionStore(place / "sessions")
         settings = Settings(sandbox="bubblewrap", warm_cache_mb=0)
         report = solve(Task(TASK, repo), settings, model, store=store)
         records = list(read_records(store.find(report.session).trajectory))

@@ -17,7 +17,7 @@ from agent.loading import LoadedModel, load_for
 from agent.run.build import with_image
 from agent.run.live_record import IDLE
 from agent.run.resume import stored_settings
-from agent.sessions.store import SavedSession, Store
+from agent.sessions.store import SavedSession, SessionStore
 from model.checkpoint import hub as checkpoints
 from sandboxes.paths import Owner
 from sandboxes.prune import prune
@@ -39,7 +39,7 @@ class Hub:
     """Used from several threads. ``flags`` are the command line's, over all configuration."""
 
     flags: Mapping[str, Any]
-    store: Store = field(default_factory=Store)
+    store: SessionStore = field(default_factory=SessionStore)
     abilities: Abilities = field(default_factory=Abilities)
     _models: dict[str, LoadedModel] = field(default_factory=dict)
     _names: list[str] = field(default_factory=list)

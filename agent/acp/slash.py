@@ -14,7 +14,7 @@ from acp.schema import (
 
 from agent.errors import ConfigError
 from agent.run.live import LiveSession
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def command_in(text: str) -> Command | None:
 def run_command(
     command: Command,
     live: LiveSession,
-    store: Store,
+    store: SessionStore,
     turns: Callable[[], list[int]],
     set_thinking: Callable[[str], None],
 ) -> str:

@@ -18,7 +18,7 @@ from agent.errors import AgentError, ConfigError
 
 if TYPE_CHECKING:
     from agent.loading import LoadedModel
-    from agent.sessions.store import SavedSession, Store
+    from agent.sessions.store import SavedSession, SessionStore
 
 Name = Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")]
 Text = Annotated[str | None, typer.Argument(help="What to tell the model.", metavar="[MESSAGE]")]
@@ -228,9 +228,9 @@ def rewind(
     from agent.loading import load_for
     from agent.run.resume import stored_settings
     from agent.sessions.rewind import rewind as go_back
-    from agent.sessions.store import Store
+    from agent.sessions.store import SessionStore
 
-    store = Store()
+    store = SessionStore()
     store.reap()
     saved = store.find(name)
     stored = stored_settings(saved, {"model": model})
@@ -270,11 +270,11 @@ def run(
                 from agent.run import resume as resuming
                 from agent.run.build import prepare
                 from agent.sessions.rewind import fork as make_copy
-                from agent.sessions.store import Store
+                from agent.sessions.store import SessionStore
 
                 if message is not None and not message.strip():
                     raise ConfigError("the message is empty: say what to do, or leave it out")
-                store = Store()
+                store = SessionStore()
                 store.reap()
                 saved = store.find(name)
                 settings = resuming.stored_settings(saved, dict(flags))
@@ -319,7 +319,7 @@ def _recorded(saved: SavedSession) -> int:
     return saved.trajectory.stat().st_size if saved.trajectory.exists() else 0
 
 
-def _unless_begun(store: Store, copy: SavedSession, recorded: int) -> None:
+def _unless_begun(store: SessionStore, copy: SavedSession, recorded: int) -> None:
     """Remove a copy whose run never began: its record is still the one it was made with."""
     with suppress(AgentError, OSError):
         if _recorded(copy) == recorded:

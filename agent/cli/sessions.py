@@ -35,9 +35,9 @@ def list_sessions(
     output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
 ) -> None:
     """List the sessions, oldest first."""
-    from agent.sessions.store import Store
+    from agent.sessions.store import SessionStore
 
-    store = Store()
+    store = SessionStore()
     store.reap()
     found = store.sessions()
     if output is Output.JSON:
@@ -57,10 +57,10 @@ def show(
     output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
 ) -> None:
     """Show one session: what was asked, each step, and how it ended."""
-    from agent.sessions.store import Store
+    from agent.sessions.store import SessionStore
     from agent.sessions.trajectory import read_records
 
-    store = Store()
+    store = SessionStore()
     store.reap()
     session = store.find(name)
     records = list(read_records(session.trajectory)) if session.trajectory.exists() else []
@@ -103,10 +103,10 @@ def patch(
     However it ended, also if it was killed; whether a check passes with it is not asked.
     """
     from agent.sessions.history import history_of, records_of
-    from agent.sessions.store import Store
+    from agent.sessions.store import SessionStore
     from sandboxes.workspace.record import open_record
 
-    store = Store()
+    store = SessionStore()
     store.reap()
     session = store.find(name)
     history = history_of(records_of(session))
@@ -127,9 +127,9 @@ def rm(
     names: Annotated[list[str], typer.Argument(help="Ids, or how they begin.", metavar="ID...")],
 ) -> None:
     """Remove sessions: their record and their saved state."""
-    from agent.sessions.store import Store
+    from agent.sessions.store import SessionStore
 
-    store = Store()
+    store = SessionStore()
     for name in names:
         write_out(f"removed {store.remove(name)}\n")
 

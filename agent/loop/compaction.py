@@ -19,7 +19,7 @@ from agent.loop import prompts
 from agent.loop.first_prompt import Beginning
 from agent.loop.loop import Loop, Opening
 from agent.sessions.history import history_of
-from agent.sessions.store import SavedSession, Store
+from agent.sessions.store import SavedSession, SessionStore
 from agent.sessions.trajectory import read_records
 from agent.types import Step
 from model.errors import ModelError
@@ -168,7 +168,7 @@ def keeper(saved: SavedSession) -> str:
 
     Returns the copy's id; raises ``StoreError``.
     """
-    store = Store(saved.path.parent)
+    store = SessionStore(saved.path.parent)
     here = _ids(saved)
     for other in store.sessions():
         ours = other.status == COMPACTED and other.data.get("parent") == saved.id

@@ -11,7 +11,7 @@ from agent.loop.conversation import Conversation
 from agent.loop.loop import Loop, Opening
 from agent.loop.prompts import fixed_part
 from agent.sessions.model_states import common
-from agent.sessions.prefix_cache import MIN_TOKENS, WarmCache
+from agent.sessions.prefix_cache import MIN_TOKENS, PrefixCache
 from agent.types import RunResult
 from model.errors import ModelError
 from model.messages import Message
@@ -27,7 +27,7 @@ class Beginning:
     """How first prompts are run: in the same pieces whether or not a state is stored."""
 
     model: LoadedModel
-    warm: WarmCache
+    warm: PrefixCache
     seed: int
 
     def run(self, loop: Loop, messages: Sequence[Message]) -> RunResult:

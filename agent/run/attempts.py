@@ -26,7 +26,7 @@ from agent.loop.prompts import first_messages, place_of
 from agent.run import report as reporting
 from agent.run.build import open_box
 from agent.run.run import Question, Run, marks_its_end
-from agent.sessions.store import RUNNING, SavedSession, Store
+from agent.sessions.store import RUNNING, SavedSession, SessionStore
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.types import Attempt, CheckRun, Interrupted, RunResult, SolveReport
 from model.errors import ModelError
@@ -76,7 +76,7 @@ class BestOf:
 
     first: Run
     beginning: Beginning
-    store: Store
+    store: SessionStore
     race: Race
     listen: Listener
     reports: dict[int, SolveReport] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from agent.events import (
     nobody,
 )
 from agent.loop.budget import RunLimits
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from model.sampling import SamplingParams
 from sandboxes.base import Limits, Sandbox
 from sandboxes.images.repository_image import Recipe, image_of
@@ -84,7 +84,7 @@ def prepare(
     settings: Settings,
     *,
     repo: Path | None = None,
-    store: Store | None = None,
+    store: SessionStore | None = None,
     listen: Listener = nobody,
 ) -> Settings:
     """Clear away what killed runs left, and see that the sandbox's image is there.
@@ -92,7 +92,7 @@ def prepare(
     Once a process is enough. Returns the settings with the image in them. Raises
     ``SandboxUnavailable`` and ``ImageMissing``.
     """
-    (store or Store()).reap()
+    (store or SessionStore()).reap()
     for line in dict.fromkeys(prune()):
         listen(Notice(f"removed {line}, left by a run that was killed"))
     return with_image(settings, listen, repo)

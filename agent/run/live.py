@@ -39,8 +39,8 @@ from agent.run.resume import Resumption, recall
 from agent.run.surroundings import Surroundings
 from agent.sessions.history import History, history_of, records_of
 from agent.sessions.model_states import catch_up, keep_point, nearest
-from agent.sessions.prefix_cache import WarmCache
-from agent.sessions.store import SavedSession, Store, new_session_id, now
+from agent.sessions.prefix_cache import PrefixCache
+from agent.sessions.store import SavedSession, SessionStore, new_session_id, now
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.types import CheckRun, Failed, LimitReached, RunResult, Step, Task
 from model.messages import Message
@@ -110,7 +110,7 @@ class LiveSession:
         settings: Settings,
         model: LoadedModel,
         *,
-        store: Store,
+        store: SessionStore,
         name: str | None = None,
         around: Surroundings | None = None,
     ) -> Self:
@@ -225,7 +225,7 @@ class LiveSession:
         self.saved = self.saved.update(steps=step, baseline=self._mirror.base)
         return cost, kept
 
-    def fork(self, store: Store) -> SavedSession:
+    def fork(self, store: SessionStore) -> SavedSession:
         """A new saved session that is as this one is now. Raises ``StoreError``."""
         return store.copy(self.saved, parent=self.id)
 
@@ -360,7 +360,7 @@ class LiveSession:
             if first:
                 result = loop.run(news, user_turn=True, opening=opening)
             else:
-                warm = WarmCache(self.model.engine, self.settings.warm_cache_mb)
+                warm = PrefixCache(self.model.engine, self.settings.warm_cache_mb)
                 result = Beginning(self.model, warm, self.settings.seed).run(loop, news)
         finally:
             self.steps = loop.steps
@@ -373,7 +373,7 @@ class LiveSession:
         """What gives up a context that is full, or, once, one that the user wants given up."""
         forced, self.compacts = self.compacts, False
         settings, engine = self.settings, self.model.engine
-        warm = WarmCache(engine, settings.warm_cache_mb)
+        warm = PrefixCache(engine, settings.warm_cache_mb)
         beginning = Beginning(self.model, warm, int(self.saved.data.get("seed", 0)))
 
         def at(share: float) -> Compactor:

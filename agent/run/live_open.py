@@ -14,7 +14,7 @@ from agent.run.resume import Resumption
 from agent.run.surroundings import Surroundings
 from agent.sessions.history import History, history_of, records_of
 from agent.sessions.model_states import foreign
-from agent.sessions.store import RUNNING, SavedSession, Store
+from agent.sessions.store import RUNNING, SavedSession, SessionStore
 from model.session import Session
 from sandboxes.base import Sandbox
 from sandboxes.workspace.kept_tree import Origin
@@ -38,7 +38,7 @@ class Opened:
 
 
 def opened_new(
-    repo: Path, settings: Settings, model: LoadedModel, *, store: Store, name: str
+    repo: Path, settings: Settings, model: LoadedModel, *, store: SessionStore, name: str
 ) -> Opened:
     """See ``LiveSession.begin``."""
     with ExitStack() as stack:

@@ -21,7 +21,7 @@ from agent.loading import LoadedModel
 from agent.run import report as reporting
 from agent.run.build import run_limits, sampling_of
 from agent.sessions.history import live_records
-from agent.sessions.store import RUNNING, SavedSession, Store, now
+from agent.sessions.store import RUNNING, SavedSession, SessionStore, now
 from agent.sessions.trajectory import TrajectoryWriter, message_to_json
 from agent.types import RunResult
 from agent.version import version
@@ -34,7 +34,7 @@ IDLE = "idle"
 
 
 def register(
-    store: Store,
+    store: SessionStore,
     name: str,
     repo: Path,
     settings: Settings,
@@ -72,7 +72,7 @@ def first_tree(saved: SavedSession) -> str:
     return str(saved.data.get("began") or saved.data["baseline"])
 
 
-def forget_if_unused(store: Store, path: Path) -> None:
+def forget_if_unused(store: SessionStore, path: Path) -> None:
     """Remove a session in which nobody said anything."""
     with suppress(AgentError, OSError):
         if not store.find(path.name).data.get("task"):

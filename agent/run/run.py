@@ -26,7 +26,7 @@ from agent.run.build import run_limits
 from agent.run.check import run_check
 from agent.run.frontend import Control
 from agent.sessions.model_states import keep_point
-from agent.sessions.prefix_cache import WarmCache
+from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.store import RUNNING, SavedSession
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.types import (
@@ -158,7 +158,7 @@ class Run:
         settings, saved = self.settings, self.saved
         if not settings.compact:
             return None
-        warm = WarmCache(self.model.engine, settings.warm_cache_mb)
+        warm = PrefixCache(self.model.engine, settings.warm_cache_mb)
         beginning = Beginning(self.model, warm, int(saved.data.get("seed", settings.seed)))
         keep = (lambda: keeper(saved)) if settings.keep_state else lambda: ""
         return Compactor(saved, beginning, settings.compact_at, self.listen, keep)

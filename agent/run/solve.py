@@ -19,8 +19,8 @@ from agent.run.attempts import BestOf, Race, one_at_a_time
 from agent.run.build import open_box, run_limits, sampling_of, with_image
 from agent.run.frontend import Control
 from agent.run.run import Question, Run, marks_its_end
-from agent.sessions.prefix_cache import WarmCache
-from agent.sessions.store import SavedSession, Store, new_session_id
+from agent.sessions.prefix_cache import PrefixCache
+from agent.sessions.store import SavedSession, SessionStore, new_session_id
 from agent.types import SolveReport, Task
 from agent.version import version
 from model.sampling import SamplingParams
@@ -32,7 +32,7 @@ def solve(
     settings: Settings,
     model: LoadedModel,
     *,
-    store: Store | None = None,
+    store: SessionStore | None = None,
     listen: Listener = nobody,
     interrupted: Question = lambda: False,
     apply: bool = False,
@@ -50,7 +50,7 @@ def solve(
         raise ConfigError("--n above 1 needs --check: it decides which attempt wins")
     if settings.n > 1 and sampling.temperature == 0:
         raise ConfigError("--n above 1 needs a temperature above 0: greedy attempts are all equal")
-    store = store or Store()
+    store = store or SessionStore()
     settings = with_image(settings, listen, task.repo)
     with ExitStack() as stack:
         workspace = Workspace.create(task.repo, ignored=settings.ignored_files)
@@ -76,7 +76,7 @@ def solve(
             apply,
             control or Control(),
         )
-        warm = WarmCache(model.engine, settings.warm_cache_mb)
+        warm = PrefixCache(model.engine, settings.warm_cache_mb)
         beginning = Beginning(model, warm, settings.seed)
         # Only now: whoever hears of the session may go on with it.
         started = RunStarted(saved.id, model.engine.name, settings.sandbox, 1, settings.n)
@@ -99,7 +99,7 @@ def solve(
 
 
 def _register(
-    store: Store,
+    store: SessionStore,
     name: str,
     task: Task,
     settings: Settings,

@@ -24,7 +24,7 @@ KEPT_POINTS = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class NearestState:
     """A session that holds ``session.ids``, a beginning of what was asked for.
 
     ``current`` says that it is the state after the last step, and ``damage`` what was wrong with
@@ -38,16 +38,16 @@ class Found:
 
 def nearest(
     engine: Engine, saved: SavedSession, ids: Sequence[int], *, seed: int, foreign: bool = False
-) -> Found:
+) -> NearestState:
     """The longest saved state whose ids ``ids`` begin with, else an empty session.
 
     With ``foreign`` no saved state is used.
     """
     if foreign:
-        return Found(engine.session(seed=seed), current=False)
+        return NearestState(engine.session(seed=seed), current=False)
     damage = ""
     places = [saved.path, *reversed(points(saved))]
-    best: Found | None = None
+    best: NearestState | None = None
     for place in places:
         if place != saved.path and int(place.name) > len(ids):
             continue
@@ -61,18 +61,18 @@ def nearest(
         if session.ids == tuple(ids[: session.length]):
             if best is not None:
                 best.session.close()
-            best = Found(session, current=place == saved.path)
+            best = NearestState(session, current=place == saved.path)
             if not best.current:
                 break
             # Past the last step there may be the user turn at which a process was killed.
         else:
             session.close()
     if best is None:
-        best = Found(engine.session(seed=seed), current=False)
-    return Found(best.session, best.current, damage)
+        best = NearestState(engine.session(seed=seed), current=False)
+    return NearestState(best.session, best.current, damage)
 
 
-def catch_up(found: Found, ids: Sequence[int], spent: Usage) -> int:
+def catch_up(found: NearestState, ids: Sequence[int], spent: Usage) -> int:
     """Prefill what ``found`` lacks of ``ids``; returns how many tokens that cost.
 
     Its counters become ``spent`` and that cost, unless it is the current state, which knows its

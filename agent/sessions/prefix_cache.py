@@ -47,7 +47,7 @@ def cache_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedPrefix:
     """One stored beginning: where, how large in bytes, and when it was last used (seconds)."""
 
     path: Path
@@ -55,7 +55,7 @@ class Entry:
     used: float
 
 
-class WarmCache:
+class PrefixCache:
     """The stored beginnings for one engine. Several processes may use the folder at once."""
 
     def __init__(self, engine: Engine, limit_mb: int, root: Path | None = None) -> None:
@@ -104,14 +104,14 @@ class WarmCache:
         finally:
             shutil.rmtree(unborn, ignore_errors=True)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CachedPrefix]:
         """What is stored, the least recently used first."""
         found = []
         with suppress(OSError):
             for path in self.root.iterdir():
                 with suppress(OSError):
                     if not path.name.startswith("."):
-                        found.append(Entry(path, _size(path), path.stat().st_mtime))
+                        found.append(CachedPrefix(path, _size(path), path.stat().st_mtime))
         return sorted(found, key=lambda entry: entry.used)
 
     def _load(self, place: Path) -> Session | None:

@@ -7,7 +7,7 @@ from agent.events import Listener, Notice, nobody
 from agent.loading import LoadedModel
 from agent.sessions.history import history_of, records_of
 from agent.sessions.model_states import catch_up, changed_text, disown, foreign, nearest
-from agent.sessions.store import KILLED, RUNNING, SavedSession, Store, now
+from agent.sessions.store import KILLED, RUNNING, SavedSession, SessionStore, now
 from agent.version import version
 from model.errors import StateError
 from sandboxes.workspace.record import open_record
@@ -75,7 +75,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
         return cost
 
 
-def fork(store: Store, saved: SavedSession) -> SavedSession:
+def fork(store: SessionStore, saved: SavedSession) -> SavedSession:
     """A new session with the conversation, state and files of ``saved``. Raises ``StoreError``."""
     with saved.claim() as saved:
         records_of(saved)

@@ -132,7 +132,7 @@ def new_session_id() -> str:
     return f"{text}-{rest // 1000:06}{secrets.token_hex(2)}"
 
 
-class Store:
+class SessionStore:
     """The folder of all saved sessions; made when the first one is."""
 
     def __init__(self, root: Path | None = None) -> None:

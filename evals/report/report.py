@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.output import is_terminal, write_err, write_json, write_out
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from agent.text import visible
 from agent.types import Step
 from evals.errors import RunError
@@ -88,7 +88,7 @@ def trace(name: str, html: Path | None, run: Path | None) -> int:
             raise RunError(f"{run} has no attempt {name!r} with a trajectory")
         title = name
     else:
-        saved = Store().find(name)
+        saved = SessionStore().find(name)
         path, title = saved.trajectory, saved.id
     found = read_trace(path)
     if html is not None:

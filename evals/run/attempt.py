@@ -30,7 +30,7 @@ from agent.events import Event, Listener, RunEnded, RunStarted, nobody
 from agent.loading import LoadedModel
 from agent.run.report import status_of, summary_of
 from agent.run.solve import solve
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from agent.types import Failed, Interrupted, LimitReached, SolveReport, Task
 from evals.errors import RunError
 from evals.instance import Done, ExitStatus, Instance, Place, Result
@@ -54,7 +54,7 @@ class Worker:
     suite: Suite
     machine: Machine
     model: LoadedModel
-    store: Store
+    store: SessionStore
 
     def run(
         self,

@@ -16,7 +16,7 @@ from agent.config import Settings, load_settings
 from agent.errors import ConfigError
 from agent.loading import LoadedModel, load_for
 from agent.run.build import with_image
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from agent.text import visible
 from agent.version import version
 from evals.errors import DatasetError
@@ -145,7 +145,7 @@ def executor(
         return
     settings = machine.settings
     model = model or load_for(settings)
-    worker = Worker(suite, machine, model, Store(folder.sessions))
+    worker = Worker(suite, machine, model, SessionStore(folder.sessions))
     yield lambda job, listen, stop: worker.run(
         job.instance, job.attempt, listen=listen, interrupted=stop
     )

@@ -23,7 +23,7 @@ from typing import Any
 from agent.config import Settings
 from agent.events import Listener
 from agent.loading import load_for
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from evals.errors import EvalError
 from evals.instance import Done, Instance, Result
 from evals.run.attempt import Stopped, Worker
@@ -44,7 +44,7 @@ class EngineActor:
         self, suite: str, settings: Settings, images: Mapping[str, str], pull: bool
     ) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="tenuto-engine-")
-        store = Store(Path(self._scratch.name))
+        store = SessionStore(Path(self._scratch.name))
         machine = Machine(settings, Images(images, pull))
         model = load_for(settings)
         self._worker = Worker(find_suite(suite), machine, model, store)

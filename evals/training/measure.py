@@ -15,7 +15,7 @@ from agent.config import Settings
 from agent.loading import LoadedModel
 from agent.run.report import status_of
 from agent.run.solve import solve
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from agent.types import Task
 from evals.suites.repair import CHECK, repository
 from evals.training.task import RepairTask
@@ -43,14 +43,14 @@ def measure(
     """Run every task once and tell ``on_result`` as each ends."""
     results = []
     with tempfile.TemporaryDirectory(prefix="tenuto-measure-") as state:
-        store = Store(Path(state))
+        store = SessionStore(Path(state))
         for task in tasks:
             results.append(_run(task, settings, model, store))
             on_result(results[-1])
     return results
 
 
-def _run(task: RepairTask, settings: Settings, model: LoadedModel, store: Store) -> Result:
+def _run(task: RepairTask, settings: Settings, model: LoadedModel, store: SessionStore) -> Result:
     with repository(task.files) as repo:
         report = solve(Task(task.issue, repo, CHECK), settings, model, store=store)
     status, exit_status = status_of(report.result, report.check)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.loading import LoadedModel
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
 from model.checkpoint.config import ModelConfig
@@ -37,9 +37,9 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def store(own_places: Path) -> Store:
+def store(own_places: Path) -> SessionStore:
     """The sessions of this test."""
-    return Store()
+    return SessionStore()
 
 
 @pytest.fixture

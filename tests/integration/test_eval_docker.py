@@ -15,7 +15,7 @@ import pytest
 from agent.config import Settings
 from agent.events import CallRunning, Event, RunStarted
 from agent.loading import LoadedModel, load_model
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from evals import grade
 from evals.errors import DatasetError, GradeError
 from evals.report.report import Options as ReportOptions
@@ -150,7 +150,7 @@ def test_a_container_that_dies_costs_a_try(
 ) -> None:
     (instance,) = Repair().load(str(write_tasks(tmp_path / "t.jsonl", 1)))
     machine = Machine(Settings(image=base), Images())
-    worker = Worker(Repair(), machine, scripted_model(*turns()), Store(tmp_path / "s"))
+    worker = Worker(Repair(), machine, scripted_model(*turns()), SessionStore(tmp_path / "s"))
     session, left = "", deaths
 
     def listen(event: Event) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.loading import load_model
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records, session_ids
 from sandboxes.prune import prune
 
@@ -114,7 +114,7 @@ def test_a_signal_stops_the_run_and_saves_the_session(
 @pytest.mark.parametrize("moment", ["start", "step"])
 @pytest.mark.parametrize("sandbox", ["local", pytest.param("docker", marks=pytest.mark.docker)])
 def test_after_a_kill_the_next_start_clears_up(
-    sandbox, moment, request, start, buggy_repo, store: Store, contents, leftovers
+    sandbox, moment, request, start, buggy_repo, store: SessionStore, contents, leftovers
 ) -> None:
     engine = request.getfixturevalue("docker_engine") if sandbox == "docker" else None
     before = contents(buggy_repo)

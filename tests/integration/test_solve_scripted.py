@@ -10,7 +10,7 @@ from agent.config import Settings
 from agent.events import CommandOutput, Event, RunStarted, StepDone
 from agent.run.report import as_json, status_of
 from agent.run.solve import solve
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records, read_steps, session_ids
 from agent.types import SolveReport, Task
 from model.session import Usage
@@ -29,7 +29,7 @@ def texts(report: SolveReport) -> list[list[str]]:
     return [[seen.text for seen in step.observations] for step in report.result.steps]
 
 
-def prompts(store: Store, report: SolveReport) -> list[list[dict[str, str]]]:
+def prompts(store: SessionStore, report: SolveReport) -> list[list[dict[str, str]]]:
     """The messages given before each step."""
     path = store.find(report.session).trajectory
     return [record["messages"] for record in read_records(path) if record["type"] == "prompt"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records, read_steps
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ def sleep(tmp_path: Path) -> Sleep:
     return Sleep(tmp_path / "pipe", "trap '' TERM INT; ")
 
 
-def texts(store: Store) -> list[str]:
+def texts(store: SessionStore) -> list[str]:
     (saved,) = store.sessions()
     return [seen.text for step in read_steps(saved.trajectory) for seen in step.observations]
 

@@ -18,7 +18,7 @@ from agent.loop.first_prompt import Beginning
 from agent.run.resume import resume, stored_settings
 from agent.run.solve import solve
 from agent.sessions.history import history_of
-from agent.sessions.prefix_cache import WarmCache
+from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.rewind import fork, rewind
 from agent.sessions.trajectory import message_from_json, read_records
 from agent.types import Task
@@ -160,7 +160,7 @@ def shared_cuts(scene: Scene, name: str) -> list[int]:
     engine, chat = scene.model.engine, scene.model.chat
     fresh = Conversation(engine.session(), chat, scene_tools(scene), engine.generation)
     messages = [message_from_json(message) for message in prompt["messages"]]
-    cuts = Beginning(scene.model, WarmCache(engine, 0), 0).cuts(fresh, messages, prompt["ids"])
+    cuts = Beginning(scene.model, PrefixCache(engine, 0), 0).cuts(fresh, messages, prompt["ids"])
     assert cuts
     return cuts
 

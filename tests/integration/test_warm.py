@@ -21,8 +21,8 @@ from agent.run.frontend import Control
 from agent.run.report import status_of
 from agent.run.solve import solve
 from agent.sessions.history import history_of
-from agent.sessions.prefix_cache import MIN_TOKENS, WarmCache, cache_dir
-from agent.sessions.store import Store
+from agent.sessions.prefix_cache import MIN_TOKENS, PrefixCache, cache_dir
+from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import message_from_json, read_records
 from agent.types import Task
 from model.errors import StateError
@@ -40,11 +40,11 @@ def model(tiny_checkpoint):
 
 
 @pytest.fixture
-def cache(model, tmp_path) -> WarmCache:
-    return WarmCache(model.engine, 100, tmp_path / "prefixes")
+def cache(model, tmp_path) -> PrefixCache:
+    return PrefixCache(model.engine, 100, tmp_path / "prefixes")
 
 
-def begun(model, cache: WarmCache, task: str, seed: int = 3, system: Message = SYSTEM) -> Session:
+def begun(model, cache: PrefixCache, task: str, seed: int = 3, system: Message = SYSTEM) -> Session:
     """A session that has read the whole first prompt."""
     messages = [system, Message("user", task)]
     session = model.engine.session()
@@ -66,7 +66,7 @@ def goes_on(model, session: Session) -> tuple[list[float], torch.Tensor]:
 
 
 def test_a_warm_start_goes_on_bit_for_bit_as_a_cold_one(model, cache) -> None:
-    off = WarmCache(model.engine, 0, cache.root)
+    off = PrefixCache(model.engine, 0, cache.root)
     cold = begun(model, off, "another task")
     assert cache.entries() == []
     first = begun(model, cache, "a task")
@@ -157,7 +157,7 @@ def test_the_least_recently_used_go_first(model, cache, tmp_path) -> None:
     assert begun(model, cache, "a task", system=systems[0]).usage.shared_tokens > 0
     # Times in the records differ in length.
     room = sum(entry.size for entry in cache.entries()) + 1000
-    small = WarmCache(model.engine, 100, cache.root)
+    small = PrefixCache(model.engine, 100, cache.root)
     small._limit = room
     begun(model, small, "a task", system=systems[3])
     left = {entry.path for entry in small.entries()}
@@ -191,10 +191,10 @@ from agent.events import Event, Prefilled
 from agent.sessions.history import history_of
 from agent.loading import load_model
 from agent.run.report import status_of
-from agent.sessions.prefix_cache import WarmCache
+from agent.sessions.prefix_cache import PrefixCache
 from model.messages import Message
 model = load_model({str(tiny_checkpoint)!r})
-cache = WarmCache(model.engine, 100, Path({str(place)!r}))
+cache = PrefixCache(model.engine, 100, Path({str(place)!r}))
 cache._limit = 3 * 200_000
 for number in range(6):
     system = Message("system", SYSTEM.content + str(number % 3))
@@ -219,7 +219,9 @@ for number in range(6):
     assert not list(place.glob(".new-*"))
 
 
-def test_the_second_solve_on_a_repository_starts_warm(model, buggy_repo, store: Store) -> None:
+def test_the_second_solve_on_a_repository_starts_warm(
+    model, buggy_repo, store: SessionStore
+) -> None:
     # That of a local sandbox, whose copy lies elsewhere each time, and of one that is shut off.
     for sandbox in ("local", "bubblewrap"):
         seen = [
@@ -230,7 +232,7 @@ def test_the_second_solve_on_a_repository_starts_warm(model, buggy_repo, store: 
         assert shared[0] == 0 < MIN_TOKENS < shared[1]
 
 
-def test_a_warm_solve_says_what_a_cold_one_does(model, buggy_repo, store: Store) -> None:
+def test_a_warm_solve_says_what_a_cold_one_does(model, buggy_repo, store: SessionStore) -> None:
     cold = solve(Task("add subtracts", buggy_repo), Settings(**NOISE), model, store=store)
     assert cache_dir().is_dir()
     warm = solve(Task("add is wrong", buggy_repo), Settings(**NOISE), model, store=store)

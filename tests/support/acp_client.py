@@ -18,7 +18,7 @@ from agent.acp.hub import Hub
 from agent.acp.server import Server
 from agent.acp.stdio import Frames
 from agent.loading import LoadedModel
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from tests.support.acp_wire import Judge, Schema
 
 ANSWER_S = 60.0
@@ -169,7 +169,7 @@ class Served:
     An async context manager; leaving it hangs up and waits until the server has ended.
     """
 
-    def __init__(self, model: LoadedModel, store: Store, **flags: Any) -> None:
+    def __init__(self, model: LoadedModel, store: SessionStore, **flags: Any) -> None:
         self._flags = {"sandbox": "local", "model": "scripted", **flags}
         self._mode = self._flags.pop("mode", "ask")
         self.hub = Hub(self._flags, store)

@@ -12,13 +12,13 @@ from agent.errors import StoreError
 from agent.run.resume import stored_settings
 from agent.sessions.history import history_of, records_of
 from agent.sessions.model_states import points
-from agent.sessions.store import SavedSession, Store
+from agent.sessions.store import SavedSession, SessionStore
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> SavedSession:
     known = {"task": "t", "repo": "/r", "baseline": "b", "head": "h", "allowed_from": 0}
-    saved = Store(tmp_path).create(**known, seed=0, settings=Settings().model_dump())
+    saved = SessionStore(tmp_path).create(**known, seed=0, settings=Settings().model_dump())
     saved.files.mkdir()
     return saved
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SessionNotFound, StoreError
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from sandboxes.paths import Owner
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "sessions")
+def store(tmp_path: Path) -> SessionStore:
+    return SessionStore(tmp_path / "sessions")
 
 
 def owner_of_a_dead_process() -> str:
@@ -30,7 +30,7 @@ def owner_of_a_dead_process() -> str:
     return done.stdout.strip()
 
 
-def test_a_new_session_is_running_and_private(store: Store) -> None:
+def test_a_new_session_is_running_and_private(store: SessionStore) -> None:
     session = store.create(task="fix it")
     assert session.status == "running"
     assert session.path.stat().st_mode & 0o777 == 0o700
@@ -38,14 +38,14 @@ def test_a_new_session_is_running_and_private(store: Store) -> None:
     assert [path.name for path in store.root.iterdir()] == [session.id]
 
 
-def test_update_replaces_the_file_and_keeps_the_rest(store: Store) -> None:
+def test_update_replaces_the_file_and_keeps_the_rest(store: SessionStore) -> None:
     session = store.create(task="fix it").update(status="submitted", steps=3)
     again = store.find(session.id)
     assert (again.status, again.data["task"], again.data["steps"]) == ("submitted", "fix it", 3)
     assert sorted(path.name for path in session.path.iterdir()) == ["session.json"]
 
 
-def test_find_takes_a_prefix_that_is_unique(store: Store) -> None:
+def test_find_takes_a_prefix_that_is_unique(store: SessionStore) -> None:
     first, _ = store.create(), store.create()
     assert store.find(first.id).id == first.id
     with pytest.raises(SessionNotFound, match="2 sessions begin with"):
@@ -55,7 +55,7 @@ def test_find_takes_a_prefix_that_is_unique(store: Store) -> None:
             store.find(name)
 
 
-def test_a_running_session_is_not_removed_but_a_dead_one_is(store: Store) -> None:
+def test_a_running_session_is_not_removed_but_a_dead_one_is(store: SessionStore) -> None:
     session = store.create()
     with pytest.raises(StoreError, match="is running"):
         store.remove(session.id)
@@ -65,7 +65,7 @@ def test_a_running_session_is_not_removed_but_a_dead_one_is(store: Store) -> Non
     assert list(store.root.iterdir()) == []
 
 
-def test_reap_marks_only_sessions_whose_process_died(store: Store) -> None:
+def test_reap_marks_only_sessions_whose_process_died(store: SessionStore) -> None:
     alive, dead, done = store.create(), store.create(), store.create()
     gone = owner_of_a_dead_process()
     dead.update(owner=gone)
@@ -78,7 +78,7 @@ def test_reap_marks_only_sessions_whose_process_died(store: Store) -> None:
     ]
 
 
-def test_reap_clears_half_made_folders_once_they_are_old(store: Store) -> None:
+def test_reap_clears_half_made_folders_once_they_are_old(store: SessionStore) -> None:
     store.create()
     young, old = store.root / ".new-young", store.root / ".new-old"
     young.mkdir()
@@ -91,7 +91,7 @@ def test_reap_clears_half_made_folders_once_they_are_old(store: Store) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00"])
-def test_a_damaged_session_is_listed_and_can_be_removed(store: Store, text: str) -> None:
+def test_a_damaged_session_is_listed_and_can_be_removed(store: SessionStore, text: str) -> None:
     session = store.create()
     (session.path / "session.json").write_text(text)
     assert [item.status for item in store.sessions()] == ["unreadable"]
@@ -99,7 +99,7 @@ def test_a_damaged_session_is_listed_and_can_be_removed(store: Store, text: str)
     assert store.sessions() == []
 
 
-def test_no_folder_yet_is_no_sessions(store: Store) -> None:
+def test_no_folder_yet_is_no_sessions(store: SessionStore) -> None:
     assert store.sessions() == []
     assert store.reap() == []
     assert not store.root.exists()
@@ -109,15 +109,15 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(StoreError, match="make it writable or set XDG_STATE_HOME"):
-        Store(blocked / "sessions").create()
+        SessionStore(blocked / "sessions").create()
 
 
-def test_text_that_is_no_unicode_does_not_stop_a_session(store: Store) -> None:
+def test_text_that_is_no_unicode_does_not_stop_a_session(store: SessionStore) -> None:
     session = store.create(task="odd \udcff name")
     assert json.loads((session.path / "session.json").read_bytes())["task"] == "odd \udcff name"
 
 
-def test_an_id_begins_with_the_time_and_names_its_owner(store: Store) -> None:
+def test_an_id_begins_with_the_time_and_names_its_owner(store: SessionStore) -> None:
     before = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     session = store.create()
     after = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -125,14 +125,14 @@ def test_an_id_begins_with_the_time_and_names_its_owner(store: Store) -> None:
     assert Owner.parse(session.data["owner"]) == Owner.of_this_process()
 
 
-def test_sessions_of_one_second_are_listed_oldest_first(store: Store) -> None:
+def test_sessions_of_one_second_are_listed_oldest_first(store: SessionStore) -> None:
     made = [store.create().id for _ in range(12)]
     assert [session.id for session in store.sessions()] == made
 
 
 def test_a_copy_shares_objects_and_states_alone(tmp_path: Path) -> None:
     # The usual place of sessions has a folder "state" above it.
-    store = Store(tmp_path / "state" / "objects" / "sessions")
+    store = SessionStore(tmp_path / "state" / "objects" / "sessions")
     saved = store.create(task="t")
     shared = ("files.git/objects/ab/cdef", "state/span-0", "points/000000005/state/point-1")
     own = ("files.git/info/exclude", "files.git/HEAD", "points/000000005/session_state.json")
@@ -147,7 +147,7 @@ def test_a_copy_shares_objects_and_states_alone(tmp_path: Path) -> None:
 
 
 def test_an_update_on_a_full_disk_leaves_the_old_one_and_nothing_else(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = store.create(task="t")
 

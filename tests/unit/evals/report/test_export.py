@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from agent.config import Settings
 from agent.loading import LoadedModel
 from agent.run.solve import solve
-from agent.sessions.store import Store
+from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records
 from agent.types import Task
 from evals.report.export import LEAST_LOGPROB, export, tensors_of, tokens_of
@@ -83,7 +83,7 @@ def test_the_ids_run_through_the_network_again_give_the_recorded_logprobs(
     """Random weights sample text that no tokenizer would split so; the ids survive all the same."""
     engine = Engine.load(tiny_checkpoint, name="tiny", vocab_limit=tiny_tokenizer.vocab_size)
     model = LoadedModel(engine, ChatFormat.load(tiny_checkpoint, tiny_tokenizer))
-    store = Store(tmp_path / "sessions")
+    store = SessionStore(tmp_path / "sessions")
     settings = Settings(
         sandbox="local", max_steps=2, max_turn_tokens=40, temperature=1.0, seed=4, warm_cache_mb=0
     )
