@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from agent.config import Settings
+from agent.settings.table import Settings
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
 from model.checkpoint import hub

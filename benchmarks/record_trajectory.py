@@ -20,11 +20,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agent.config import Settings  # noqa: E402
 from agent.loading import LoadedModel  # noqa: E402
 from agent.run.solve import solve  # noqa: E402
 from agent.sessions.store import SessionStore  # noqa: E402
 from agent.sessions.trajectory import read_records  # noqa: E402
+from agent.settings.table import Settings  # noqa: E402
 from agent.types import Task  # noqa: E402
 from model.chat.chat_format import ChatFormat  # noqa: E402
 from model.chat.tokenizer import Tokenizer  # noqa: E402

@@ -25,9 +25,9 @@ from time import perf_counter
 
 import torch
 
-from agent.config import Settings
 from agent.loading import LoadedModel, load_model
 from agent.run.build import prepare
+from agent.settings.table import Settings
 from evals.report.stats import wilson
 from evals.training.measure import Result, measure
 from evals.training.task import RepairTask, read_tasks

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.output import write_err, write_out
-from agent.config import load_settings
 from agent.run.build import with_image
+from agent.settings.load import load_settings
 from agent.text import visible
 from evals.errors import GradeError
 from evals.instance import Verdict

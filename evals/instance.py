@@ -40,9 +40,9 @@ class Instance:
 class Place:
     """Where an instance is worked on: a git repository on this machine, and settings for it.
 
-    ``settings`` are keys of ``agent.config.Settings`` that the instance decides (its image, where
-    the repository lies in it, whether it has the network). ``at_end``, if any, is called with the
-    session's id when the agent is done and its sandbox still open, and returns files to keep.
+    ``settings`` are keys of ``agent.settings.table.Settings`` that the instance decides (its image,
+    where the repository lies in it, whether it has the network). ``at_end``, if any, is called with
+    the session's id when the agent is done and its sandbox still open, and returns files to keep.
     """
 
     repo: Path

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.config import Settings, load_settings
 from agent.errors import AgentError
 from agent.events import Listener
 from agent.loading import LoadedModel, load_for
@@ -18,6 +17,8 @@ from agent.run.build import with_image
 from agent.run.live_record import IDLE
 from agent.run.resume import stored_settings
 from agent.sessions.store import SavedSession, SessionStore
+from agent.settings.load import load_settings
+from agent.settings.table import Settings
 from model.checkpoint import hub as checkpoints
 from sandboxes.paths import Owner
 from sandboxes.prune import prune

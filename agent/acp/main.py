@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from agent.acp.options import mode_named
 from agent.acp.server import Server
 from agent.acp.stdio import Frames, take
-from agent.config import check_settings
+from agent.settings.load import check_settings
 from sandboxes.paths import private_dir, state_dir
 
 LOGS_KEPT = 10

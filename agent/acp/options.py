@@ -13,8 +13,8 @@ from acp.schema import (
     SessionModeState,
 )
 
-from agent.config import SandboxKind, Settings, Thinking
 from agent.errors import ConfigError
+from agent.settings.table import SandboxKind, Settings, Thinking
 
 if TYPE_CHECKING:
     from agent.control.approvals import Mode as Asked

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from agent.acp.hub import Hub
     from agent.acp.options import Mode, Option
     from agent.acp.session import EditorSession
-    from agent.config import Settings
     from agent.sessions.store import SavedSession
+    from agent.settings.table import Settings
 
 _log = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from agent.acp.permission import Permission
 from agent.acp.replay import replay
 from agent.acp.slash import Command, available, command_in, run_command
 from agent.acp.updates import Updates, message, thought, usage
-from agent.config import Settings, check_settings
 from agent.control.approvals import Approvals
 from agent.control.policy import Policy
 from agent.control.toolbox import Toolbox
@@ -39,6 +38,8 @@ from agent.run.report import summary_of
 from agent.run.surroundings import Surroundings
 from agent.sessions.history import records_of
 from agent.sessions.store import SavedSession
+from agent.settings.load import check_settings
+from agent.settings.table import Settings
 from agent.types import Failed, Interrupted, LimitReached
 from tools.mcp.spec import McpServer
 

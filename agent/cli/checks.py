@@ -15,9 +15,10 @@ from typing import Literal
 
 import torch
 
-from agent.config import PREFIX, Settings
 from agent.loading import describe_model
 from agent.sessions.caches import caches
+from agent.settings.table import Settings
+from agent.settings.variables import PREFIX
 from agent.text import one_line
 from kernels.native import native
 from model.errors import ModelError

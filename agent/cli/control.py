@@ -14,9 +14,9 @@ from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.cli.interrupts import Interrupts
-    from agent.config import Settings
     from agent.events import Listener
     from agent.run.frontend import Control
+    from agent.settings.table import Settings
 
 Approve = Annotated[
     str | None,

@@ -9,7 +9,7 @@ import typer
 
 from agent.cli.output import write_json, write_out
 from agent.cli.sessions import Output
-from agent.config import load_settings
+from agent.settings.load import load_settings
 from agent.text import visible
 
 

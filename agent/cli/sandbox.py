@@ -39,9 +39,9 @@ def build(
 
         write_out(f"{build_base_image(_tell, rebuild=rebuild)}\n")
         return
-    from agent.config import load_settings
     from agent.errors import ConfigError
     from agent.run.build import image_for
+    from agent.settings.load import load_settings
 
     if not repo.is_dir():
         raise ConfigError(f"--repo {repo} is not a directory")

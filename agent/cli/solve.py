@@ -15,8 +15,8 @@ from agent.cli.failure import tell
 from agent.cli.interrupts import Interrupts
 from agent.cli.output import is_terminal
 from agent.cli.printing import Output, finish, listener, print_error
-from agent.config import load_settings
 from agent.errors import ConfigError
+from agent.settings.load import load_settings
 from sandboxes.workspace.repository import find_repository
 
 if TYPE_CHECKING:

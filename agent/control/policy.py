@@ -16,9 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.config import read_toml, reason_of, repository_files, user_file
 from agent.control.rules import Rules
 from agent.errors import ConfigError
+from agent.settings.files import read_toml, repository_files, user_file
+from agent.settings.load import reason_of
 from tools.mcp.spec import McpServer
 
 

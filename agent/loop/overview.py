@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.config import Settings
 from agent.loading import LoadedModel
 from agent.loop.agents_md import first_notes
+from agent.settings.table import Settings
 from sandboxes.base import Sandbox
 from tools import repo_map
 from tools.errors import ToolFailure

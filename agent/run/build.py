@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.config import Settings
 from agent.events import (
     Listener,
     Notice,
@@ -15,6 +14,7 @@ from agent.events import (
 )
 from agent.loop.budget import RunLimits
 from agent.sessions.store import SessionStore
+from agent.settings.table import Settings
 from model.sampling import SamplingParams
 from sandboxes.base import Limits, Sandbox
 from sandboxes.images.repository_image import Recipe, image_of

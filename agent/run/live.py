@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from agent.config import Settings
 from agent.control.hooks import Hooks
 from agent.errors import ConfigError
 from agent.events import CheckDone, CommandOutput
@@ -42,6 +41,7 @@ from agent.sessions.model_states import catch_up, keep_point, nearest
 from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.store import SavedSession, SessionStore, new_session_id, now
 from agent.sessions.trajectory import TrajectoryWriter
+from agent.settings.table import Settings
 from agent.types import CheckRun, Failed, LimitReached, RunResult, Step, Task
 from model.messages import Message
 from model.session import Session, Snapshot, Usage

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.config import Settings
 from agent.loading import LoadedModel
 from agent.run.build import open_box
 from agent.run.live_record import IDLE, first_tree, forget_if_unused, register
@@ -15,6 +14,7 @@ from agent.run.surroundings import Surroundings
 from agent.sessions.history import History, history_of, records_of
 from agent.sessions.model_states import foreign
 from agent.sessions.store import RUNNING, SavedSession, SessionStore
+from agent.settings.table import Settings
 from model.session import Session
 from sandboxes.base import Sandbox
 from sandboxes.workspace.kept_tree import Origin

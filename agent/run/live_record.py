@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.config import Settings
 from agent.errors import AgentError
 from agent.loading import LoadedModel
 from agent.run import report as reporting
@@ -23,6 +22,7 @@ from agent.run.build import run_limits, sampling_of
 from agent.sessions.history import live_records
 from agent.sessions.store import RUNNING, SavedSession, SessionStore, now
 from agent.sessions.trajectory import TrajectoryWriter, message_to_json
+from agent.settings.table import Settings
 from agent.types import RunResult
 from agent.version import version
 from model.messages import Message

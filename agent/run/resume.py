@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.config import Settings, check_settings
 from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel
@@ -30,6 +29,8 @@ from agent.sessions.history import History, history_of, records_of
 from agent.sessions.model_states import catch_up, changed_text, common, disown, foreign, nearest
 from agent.sessions.store import KILLED, RUNNING, SavedSession, now
 from agent.sessions.trajectory import message_to_json
+from agent.settings.load import check_settings
+from agent.settings.table import Settings
 from agent.types import RunResult, SolveReport, Task
 from agent.version import version
 from model import persist

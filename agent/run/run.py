@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.config import Settings
 from agent.control.hooks import Hooks
 from agent.events import CheckDone, CommandOutput, Listener, Notice, RunEnded
 from agent.loading import LoadedModel
@@ -29,6 +28,7 @@ from agent.sessions.model_states import keep_point
 from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.store import RUNNING, SavedSession
 from agent.sessions.trajectory import TrajectoryWriter
+from agent.settings.table import Settings
 from agent.types import (
     CheckReport,
     CheckRun,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack
 
-from agent.config import Settings
 from agent.errors import ConfigError
 from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel
@@ -21,6 +20,7 @@ from agent.run.frontend import Control
 from agent.run.run import Question, Run, marks_its_end
 from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.store import SavedSession, SessionStore, new_session_id
+from agent.settings.table import Settings
 from agent.types import SolveReport, Task
 from agent.version import version
 from model.sampling import SamplingParams

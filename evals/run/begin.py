@@ -12,11 +12,12 @@ from typing import Any
 
 from agent.cli.interrupts import SIGNALS
 from agent.cli.output import write_err
-from agent.config import Settings, load_settings
 from agent.errors import ConfigError
 from agent.loading import LoadedModel, load_for
 from agent.run.build import with_image
 from agent.sessions.store import SessionStore
+from agent.settings.load import load_settings
+from agent.settings.table import Settings
 from agent.text import visible
 from agent.version import version
 from evals.errors import DatasetError

@@ -20,10 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from agent.config import Settings
 from agent.events import Listener
 from agent.loading import load_for
 from agent.sessions.store import SessionStore
+from agent.settings.table import Settings
 from evals.errors import EvalError
 from evals.instance import Done, Instance, Result
 from evals.run.attempt import Stopped, Worker

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from agent.config import Settings
 from agent.run.build import open_box
+from agent.settings.table import Settings
 from evals.instance import Instance, Place, Verdict
 from evals.suites.images import Images
 from sandboxes.errors import SandboxError, WorkspaceError

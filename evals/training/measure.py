@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.config import Settings
 from agent.loading import LoadedModel
 from agent.run.report import status_of
 from agent.run.solve import solve
 from agent.sessions.store import SessionStore
+from agent.settings.table import Settings
 from agent.types import Task
 from evals.suites.repair import CHECK, repository
 from evals.training.task import RepairTask

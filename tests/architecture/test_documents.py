@@ -10,7 +10,8 @@ import pytest
 import typer.main
 
 from agent.cli.app import app
-from agent.config import PREFIX, REPOSITORY_KEYS, Settings
+from agent.settings.table import REPOSITORY_KEYS, Settings
+from agent.settings.variables import PREFIX
 from tests.architecture.sources import ROOT, tracked
 
 USAGE = (ROOT / "docs" / "usage.md").read_text("utf-8")

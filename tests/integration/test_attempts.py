@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from agent.cli.json_events import event_as_json
-from agent.config import Settings
 from agent.errors import ConfigError
 from agent.events import CheckDone, Event, FromAttempt, Prefilled, RunEnded, RunStarted, StepDone
 from agent.loading import load_model
@@ -14,6 +13,7 @@ from agent.run.report import as_json, status_of
 from agent.run.resume import resume, stored_settings
 from agent.run.solve import solve
 from agent.sessions.trajectory import read_records, session_ids
+from agent.settings.table import Settings
 from agent.types import Task
 from sandboxes.errors import SandboxUnavailable
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from agent.config import Settings
 from agent.events import Compacted, Event, Notice, StepDone
 from agent.loop.compaction import PREFACE, listed, open_files
 from agent.run.report import status_of
@@ -13,6 +12,7 @@ from agent.run.solve import solve
 from agent.sessions.history import history_of
 from agent.sessions.rewind import fork, rewind
 from agent.sessions.trajectory import read_records
+from agent.settings.table import Settings
 from agent.types import Step, Task
 from model.chat.chat_format import ChatFormat
 from model.messages import Message, ToolCall

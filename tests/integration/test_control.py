@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.config import Settings
 from agent.control.approvals import Answer, Approvals, Request
 from agent.control.policy import Hook, HookLists
 from agent.events import CallDone, CallPlanned, CallRunning, Event, RunEnded
@@ -16,6 +15,7 @@ from agent.run.report import status_of
 from agent.run.resume import resume
 from agent.run.solve import solve
 from agent.sessions.trajectory import read_records, session_ids
+from agent.settings.table import Settings
 from agent.types import SolveReport, Task
 from tools.edits.preview import Change
 

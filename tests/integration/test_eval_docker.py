@@ -12,10 +12,10 @@ from typing import Any
 import docker
 import pytest
 
-from agent.config import Settings
 from agent.events import CallRunning, Event, RunStarted
 from agent.loading import LoadedModel, load_model
 from agent.sessions.store import SessionStore
+from agent.settings.table import Settings
 from evals import grade
 from evals.errors import DatasetError, GradeError
 from evals.report.report import Options as ReportOptions

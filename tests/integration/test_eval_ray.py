@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load_settings
 from agent.loading import load_model
+from agent.settings.load import load_settings
 from evals.run.begin import Options, begin
 from evals.run.cluster import Cluster
 from evals.run.folder import RunFolder

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from agent.config import Settings
 from agent.errors import ConfigError
 from agent.run.live import LiveSession
 from agent.run.resume import resume, stored_settings
 from agent.run.surroundings import Surroundings
 from agent.sessions.history import history_of
 from agent.sessions.trajectory import read_records
+from agent.settings.table import Settings
 from agent.types import Answered, Interrupted, Submitted
 
 

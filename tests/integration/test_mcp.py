@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import pytest
 
-from agent.config import Settings
 from agent.control.approvals import Answer, Approvals, Request
 from agent.control.toolbox import Toolbox
 from agent.run.frontend import Control
 from agent.run.report import status_of
 from agent.run.solve import solve
 from agent.sessions.trajectory import read_records, session_ids
+from agent.settings.table import Settings
 from agent.types import Task
 from sandboxes.base import Sandbox
 from tools.mcp.running_servers import MAX_RESTARTS, RunningServers

@@ -7,11 +7,11 @@ import random
 import pytest
 from tokenizers import Tokenizer
 
-from agent.config import Settings
 from agent.loading import LoadedModel
 from agent.run.report import status_of
 from agent.run.solve import solve
 from agent.sessions.trajectory import session_ids
+from agent.settings.table import Settings
 from agent.types import Task
 from evals.suites.repair import repository
 from evals.training import documents, oracle

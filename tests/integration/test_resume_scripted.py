@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Settings
 from agent.errors import ConfigError, StoreError
 from agent.events import Notice, StepDone
 from agent.run.report import status_of
@@ -18,6 +17,7 @@ from agent.sessions.history import history_of, live_records
 from agent.sessions.model_states import nearest, points
 from agent.sessions.rewind import fork, rewind
 from agent.sessions.trajectory import read_records, session_ids
+from agent.settings.table import Settings
 from agent.types import Task
 from model.errors import StateError
 from model.session import Session

@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
-from agent.config import Settings
 from agent.events import CommandOutput, Event, RunStarted, StepDone
 from agent.run.report import as_json, status_of
 from agent.run.solve import solve
 from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records, read_steps, session_ids
+from agent.settings.table import Settings
 from agent.types import SolveReport, Task
 from model.session import Usage
 

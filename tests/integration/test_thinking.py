@@ -11,7 +11,6 @@ import dataclasses
 import pytest
 import torch
 
-from agent.config import Settings
 from agent.loading import load_model
 from agent.loop.conversation import Conversation
 from agent.loop.first_prompt import Beginning
@@ -21,6 +20,7 @@ from agent.sessions.history import history_of
 from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.rewind import fork, rewind
 from agent.sessions.trajectory import message_from_json, read_records
+from agent.settings.table import Settings
 from agent.types import Task
 from model.session import Session
 

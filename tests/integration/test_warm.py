@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.config import Settings
 from agent.events import Event, Prefilled
 from agent.loading import load_model
 from agent.loop.conversation import Conversation
@@ -24,6 +23,7 @@ from agent.sessions.history import history_of
 from agent.sessions.prefix_cache import MIN_TOKENS, PrefixCache, cache_dir
 from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import message_from_json, read_records
+from agent.settings.table import Settings
 from agent.types import Task
 from model.errors import StateError
 from model.messages import Message

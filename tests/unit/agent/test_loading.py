@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.config import Settings
 from agent.loading import load_for
+from agent.settings.table import Settings
 
 
 def test_every_setting_of_the_model_counts() -> None:

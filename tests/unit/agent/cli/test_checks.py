@@ -11,7 +11,7 @@ import pytest
 
 from agent.cli import app
 from agent.cli.checks import Finding, examine, healthy
-from agent.config import Settings
+from agent.settings.table import Settings
 from tests.support.native import library
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load_settings, user_file
 from agent.control.policy import load_policy
 from agent.control.rules import Rule
 from agent.errors import ConfigError
+from agent.settings.files import user_file
+from agent.settings.load import load_settings
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Settings
 from agent.loading import LoadedModel
 from agent.loop.overview import INTRODUCTION, overview
+from agent.settings.table import Settings
 from sandboxes.backends.local import LocalSandbox
 from sandboxes.base import Sandbox
 from sandboxes.workspace.workspace import Workspace

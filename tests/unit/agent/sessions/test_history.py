@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from agent.config import Settings
 from agent.errors import StoreError
 from agent.run.resume import stored_settings
 from agent.sessions.history import history_of, records_of
 from agent.sessions.model_states import points
 from agent.sessions.store import SavedSession, SessionStore
+from agent.settings.table import Settings
 
 
 @pytest.fixture

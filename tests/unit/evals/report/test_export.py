@@ -12,11 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from agent.config import Settings
 from agent.loading import LoadedModel
 from agent.run.solve import solve
 from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records
+from agent.settings.table import Settings
 from agent.types import Task
 from evals.report.export import LEAST_LOGPROB, export, tensors_of, tokens_of
 from model.chat.chat_format import ChatFormat

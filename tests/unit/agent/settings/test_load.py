@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import REPOSITORY_KEYS, Settings, load_settings, user_file
 from agent.errors import ConfigError
+from agent.settings.files import user_file
+from agent.settings.load import load_settings
+from agent.settings.table import REPOSITORY_KEYS, Settings
 
 
 @pytest.fixture(autouse=True)

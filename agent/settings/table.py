@@ -1,0 +1,328 @@
+"""The table of options: every setting with its group, help, default, bounds and flag.
+
+The flags of all commands, the variables, the keys of the files and the tables of ``docs/usage.md``
+come from here. A repository is not trusted, so its ``.agent.toml`` may only say how to work on it.
+What decides who is trusted with what (the sandbox, its network and size, the model) is the user's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from agent.settings.option import Group, option, option_of
+from sandboxes.mounts import environment_of, parse_mount
+
+Thinking = Literal["preserve", "drop", "off"]
+SandboxKind = Literal["docker", "bubblewrap", "local"]
+NetworkMode = Literal["none", "bridge"]
+Quantize = Literal["none", "int8", "int4"]
+Approve = Literal["never", "edits", "commands", "all"]
+
+
+class Settings(BaseModel):
+    """One run's settings. Times are seconds, sizes tokens or MiB as named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = option(
+        "embedded",
+        Group.MODEL,
+        "'embedded', a checkpoint directory, or a hub name.",
+        flag="--model",
+        short="-m",
+        metavar="NAME",
+        min_length=1,
+    )
+    quantize: Quantize = option(
+        "none",
+        Group.MODEL,
+        "Round the model's weights: less memory, faster on a CPU.",
+        flag="--quantize",
+        more="See [performance](performance.md).",
+    )
+    kv_memory: int | None = option(
+        None,
+        Group.MODEL,
+        "Memory for the model's state; what is idle beyond it is parked on disk.",
+        flag="--kv-memory",
+        metavar="MIB",
+        shown="half of what is free",
+        ge=1,
+    )
+    drafts: bool = option(
+        True,
+        Group.MODEL,
+        "Let a pass try several tokens where that pays.",
+        flag="--drafts",
+        more="It changes the time, never what comes out ([speculation](speculation.md)).",
+    )
+
+    sandbox: SandboxKind = option(
+        "docker",
+        Group.SANDBOX,
+        "Where commands run. 'local' has no isolation at all.",
+        flag="--sandbox",
+        short="-s",
+        more="See [Sandboxes](sandboxes.md).",
+    )
+    network: NetworkMode = option(
+        "none", Group.SANDBOX, "What network commands have.", flag="--network"
+    )
+    mounts: tuple[str, ...] = option(
+        (),
+        Group.SANDBOX,
+        "A folder or file that commands may read, or write with rw. May be repeated.",
+        flag="--mount",
+        metavar="HOST[:INSIDE][:rw]",
+    )
+    pass_env: tuple[str, ...] = option(
+        (),
+        Group.SANDBOX,
+        "A variable that commands get: yours, or with this value. May be repeated.",
+        flag="--env",
+        metavar="NAME[=VALUE]",
+    )
+    memory_mb: int = option(4096, Group.SANDBOX, "Memory of the sandbox, in MiB.", ge=64)
+    disk_mb: int = option(4096, Group.SANDBOX, "Disk of the sandbox, in MiB.", ge=64)
+    cpus: float = option(
+        2.0, Group.SANDBOX, "Processors of the sandbox.", gt=0, allow_inf_nan=False
+    )
+    ignored_files: bool = option(
+        False, Group.SANDBOX, "Copy files that an ignore rule covers, too."
+    )
+
+    image: str | None = option(
+        None,
+        Group.IMAGE,
+        "The Docker image to run commands in.",
+        flag="--image",
+        short="-i",
+        shown="our base image",
+        repository=True,
+        min_length=1,
+    )
+    dockerfile: str | None = option(
+        None,
+        Group.IMAGE,
+        "A Dockerfile that makes the image.",
+        more="See [Sandboxes](sandboxes.md#a-repositorys-own-image).",
+        repository=True,
+        min_length=1,
+    )
+    devcontainer: str | None = option(
+        None,
+        Group.IMAGE,
+        "A devcontainer.json that names or makes the image.",
+        repository=True,
+        min_length=1,
+    )
+    setup: tuple[str, ...] = option(
+        (), Group.IMAGE, "Commands for the image, run once.", repository=True
+    )
+    setup_files: tuple[str, ...] = option(
+        (), Group.IMAGE, "What the set-up and the Dockerfile see.", repository=True
+    )
+    build: bool = option(
+        False,
+        Group.IMAGE,
+        "Build the image that the repository asks for, if it is not there.",
+        flag="--build",
+        more="See [Sandboxes](sandboxes.md#a-repositorys-own-image).",
+    )
+    workdir: str | None = option(
+        None,
+        Group.IMAGE,
+        "Where the repository lies in a container.",
+        shown="/workspace",
+        pattern=r"^/.+",
+    )
+    search_path: str | None = option(
+        None, Group.IMAGE, "What goes before the image's PATH.", min_length=1
+    )
+    writable: bool = option(
+        False, Group.IMAGE, "Run commands as root that may change the whole container."
+    )
+
+    check: str | None = option(
+        None,
+        Group.CHECK,
+        "Command that passes once the task is done.",
+        flag="--check",
+        short="-c",
+        metavar="COMMAND",
+        more="It is run before the model begins and after its patch.",
+        repository=True,
+        min_length=1,
+    )
+    check_timeout: float = option(
+        600.0, Group.CHECK, "Seconds for the check.", repository=True, gt=0, allow_inf_nan=False
+    )
+    n: int = option(
+        1,
+        Group.CHECK,
+        "Attempts at the same time; the first that passes --check wins.",
+        flag="--n",
+        short="-n",
+        more="See [Several attempts](#several-attempts).",
+        ge=1,
+        le=64,
+    )
+
+    max_steps: int = option(
+        100, Group.LIMITS, "Turns of the model at most.", flag="--max-steps", repository=True, ge=1
+    )
+    max_tokens: int | None = option(
+        None,
+        Group.LIMITS,
+        "Tokens of the session at most, prompts included.",
+        flag="--max-tokens",
+        shown="the context length",
+        repository=True,
+        ge=1,
+    )
+    max_turn_tokens: int = option(
+        8192,
+        Group.LIMITS,
+        "Tokens of one turn at most.",
+        flag="--max-turn-tokens",
+        repository=True,
+        ge=1,
+    )
+    max_wall_time: float | None = option(
+        None,
+        Group.LIMITS,
+        "Seconds at most, from the first turn.",
+        flag="--max-wall-time",
+        metavar="SECONDS",
+        repository=True,
+        gt=0,
+        allow_inf_nan=False,
+    )
+    command_timeout: float = option(
+        120.0,
+        Group.LIMITS,
+        "Seconds for one command of the model.",
+        repository=True,
+        gt=0,
+        allow_inf_nan=False,
+    )
+
+    thinking: Thinking = option(
+        "preserve",
+        Group.CONTEXT,
+        "Keep the model's reasoning in its context; drop that of earlier user turns; or off.",
+        flag="--thinking",
+        repository=True,
+    )
+    compact: bool = option(
+        True,
+        Group.CONTEXT,
+        "Compact a context that is nearly full.",
+        flag="--compact",
+        more="See [Long runs](#long-runs).",
+    )
+    compact_at: float = option(
+        0.85,
+        Group.CONTEXT,
+        "How full, as a part of the context length.",
+        flag="--compact-at",
+        metavar="PART",
+        gt=0,
+        lt=1,
+        allow_inf_nan=False,
+    )
+    map_tokens: int | None = option(
+        None,
+        Group.CONTEXT,
+        "Tokens for a map of the code in the first prompt.",
+        shown="1024; 0 below 32,768 tokens of context",
+        repository=True,
+        ge=0,
+        le=32_768,
+    )
+
+    seed: int = option(
+        0,
+        Group.SAMPLING,
+        "Seed of the sampling.",
+        flag="--seed",
+        more="Attempt *i* uses seed + *i* - 1.",
+        ge=0,
+        lt=2**63,
+    )
+    temperature: float | None = option(
+        None,
+        Group.SAMPLING,
+        "0 is greedy.",
+        flag="--temperature",
+        short="-t",
+        shown="the checkpoint's",
+        repository=True,
+        ge=0,
+        le=10,
+        allow_inf_nan=False,
+    )
+
+    approve: Approve = option(
+        "never",
+        Group.APPROVAL,
+        "What to ask for at the terminal before it runs.",
+        flag="--approve",
+        more="See [Control](control.md).",
+    )
+    mcp_from_repo: bool = option(
+        False,
+        Group.APPROVAL,
+        "Start the MCP servers that the repository lists; they run outside the sandbox.",
+        flag="--mcp-from-repo",
+    )
+
+    keep_state: bool = option(True, Group.STORAGE, "Save the model's state after each step.")
+    warm_cache_mb: int = option(
+        4096,
+        Group.STORAGE,
+        "MiB for states of prompt beginnings that later runs start from; 0 stores none.",
+        ge=0,
+    )
+
+    @property
+    def online(self) -> bool:
+        """Whether commands reach the network."""
+        return self.network != "none"
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _accept_booleans(cls, value: Any) -> Any:
+        """Read the booleans that older sessions and files have."""
+        words = {"true": "bridge", "false": "none", "1": "bridge", "0": "none"}
+        return words.get(str(value).lower(), value)
+
+    @field_validator("mounts", "pass_env", "setup", "setup_files", mode="before")
+    @classmethod
+    def _split_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read one text as a list: of commands a single one, else parted by commas."""
+        if not isinstance(value, str):
+            return value
+        parts = [value] if info.field_name == "setup" else value.split(",")
+        return tuple(part.strip() for part in parts if part.strip())
+
+    @field_validator("mounts")
+    @classmethod
+    def _check_mounts(cls, mounts: tuple[str, ...]) -> tuple[str, ...]:
+        for mount in mounts:
+            parse_mount(mount)
+        return mounts
+
+    @field_validator("pass_env")
+    @classmethod
+    def _check_names(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        environment_of(entries, {})
+        return entries
+
+
+OPTIONS = {name: option_of(field) for name, field in Settings.model_fields.items()}
+REPOSITORY_KEYS = frozenset(name for name, row in OPTIONS.items() if row.repository)
+IMAGE_KEYS = frozenset({"image", "dockerfile", "devcontainer"})
+"""The keys that name an image; one source gives one of them."""
