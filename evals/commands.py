@@ -11,20 +11,22 @@ from typing import Annotated
 
 import typer
 
+from agent.cli.flags import Given, takes
+from agent.settings.option import Group
+
 evaluations = typer.Typer(help="Evaluation runs.", no_args_is_help=True)
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Instances at the same time.")]
-Model = Annotated[
-    str | None, typer.Option(help="'embedded', a checkpoint directory, or a hub name.")
-]
 ImageMap = Annotated[
     Path | None, typer.Option(help="JSON object: instance or image to the image to use.")
 ]
 
 
 @evaluations.command()
+@takes(Group.MODEL, Group.SANDBOX, "image", Group.LIMITS, Group.CONTEXT, Group.SAMPLING)
 def run(
+    given: Given,
     suite: Annotated[
         str,
         typer.Argument(
@@ -63,29 +65,6 @@ def run(
     ] = False,
     image_map: ImageMap = None,
     pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Pull missing images.")] = True,
-    model: Model = None,
-    sandbox: Annotated[
-        str | None, typer.Option(metavar="docker|bubblewrap|local", help="Where commands run.")
-    ] = None,
-    network: Annotated[
-        bool | None, typer.Option("--network/--no-network", help="Let commands reach the network.")
-    ] = None,
-    thinking: Annotated[str | None, typer.Option(metavar="preserve|off", help="Reasoning.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Turns of the model at most.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Tokens of a session at most.")] = None,
-    max_turn_tokens: Annotated[int | None, typer.Option(help="Tokens of one turn at most.")] = None,
-    max_wall_time: Annotated[
-        float | None, typer.Option(help="Seconds for an attempt at most.")
-    ] = None,
-    kv_memory: Annotated[
-        int | None, typer.Option(help="MiB for the state of all sessions; the rest is parked.")
-    ] = None,
-    drafts: Annotated[
-        bool | None,
-        typer.Option("--drafts/--no-drafts", help="Whether passes try several tokens at once."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Attempt N samples with seed + N - 1.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
 ) -> None:
     """Run a suite. A second call goes on where the first stopped.
 
@@ -94,20 +73,6 @@ def run(
     """
     from evals.run.begin import Options, begin
 
-    flags = {
-        "model": model,
-        "sandbox": sandbox,
-        "network": network,
-        "thinking": thinking,
-        "max_steps": max_steps,
-        "max_tokens": max_tokens,
-        "max_turn_tokens": max_turn_tokens,
-        "max_wall_time": max_wall_time,
-        "kv_memory": kv_memory,
-        "drafts": drafts,
-        "seed": seed,
-        "temperature": temperature,
-    }
     options = Options(
         suite=suite,
         dataset=dataset,
@@ -124,7 +89,7 @@ def run(
         image_map=image_map,
         pull=pull,
     )
-    raise typer.Exit(begin(options, flags))
+    raise typer.Exit(begin(options, given))
 
 
 @evaluations.command()

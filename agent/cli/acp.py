@@ -6,23 +6,13 @@ from typing import Annotated
 
 import typer
 
+from agent.cli.flags import Given, takes
+from agent.settings.option import Group
 
+
+@takes(Group.MODEL, Group.SANDBOX, Group.IMAGE, Group.LIMITS, Group.CONTEXT, Group.SAMPLING)
 def acp(
-    model: Annotated[
-        str | None, typer.Option(help='"embedded", a checkpoint directory, or a hub name.')
-    ] = None,
-    sandbox: Annotated[
-        str | None,
-        typer.Option(metavar="docker|bubblewrap|local", help="Where commands run."),
-    ] = None,
-    image: Annotated[str | None, typer.Option(help="Docker image.")] = None,
-    network: Annotated[
-        bool | None,
-        typer.Option("--network/--no-network", help="Let commands reach the network."),
-    ] = None,
-    thinking: Annotated[
-        str | None, typer.Option(metavar="preserve|drop|off", help="How the model reasons.")
-    ] = None,
+    given: Given,
     mode: Annotated[
         str, typer.Option(metavar="ask|edit|auto", help="What new sessions ask for.")
     ] = "ask",
@@ -33,11 +23,4 @@ def acp(
     """
     from agent.acp.main import run
 
-    flags = {
-        "model": model,
-        "sandbox": sandbox,
-        "image": image,
-        "network": network,
-        "thinking": thinking,
-    }
-    run({key: value for key, value in flags.items() if value is not None}, mode)
+    run(given, mode)

@@ -14,8 +14,8 @@ import typer
 
 from agent.cli import acp, cache, doctor, model, resume, sandbox, sessions, solve
 from agent.cli.failure import DEBUG, tell
-from agent.cli.output import write_err, write_out
-from agent.cli.printing import Output, print_error
+from agent.cli.output import Output, write_err, write_out
+from agent.cli.printing import print_error
 from agent.text import visible
 from agent.version import version
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.output import write_err, write_json, write_out
-from agent.cli.sessions import Output
+from agent.cli.flags import ListOutput
+from agent.cli.output import Output, write_err, write_json, write_out
 from agent.text import visible
 
 app = typer.Typer(help="What is kept on disk to be faster.", no_args_is_help=True)
@@ -16,7 +16,7 @@ app = typer.Typer(help="What is kept on disk to be faster.", no_args_is_help=Tru
 
 @app.command(name="list")
 def list_caches(
-    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+    output: ListOutput = Output.TEXT,
 ) -> None:
     """List it: how large, where, and what it is."""
     from agent.sessions.caches import caches

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from agent.control.policy import load_policy
 from agent.errors import ConfigError
@@ -17,28 +15,6 @@ if TYPE_CHECKING:
     from agent.events import Listener
     from agent.run.frontend import Control
     from agent.settings.table import Settings
-
-Approve = Annotated[
-    str | None,
-    typer.Option(
-        metavar="never|edits|commands|all",
-        help="What to ask for at the terminal before it runs.",
-    ),
-]
-Interactive = Annotated[
-    bool | None,
-    typer.Option(
-        "--interactive/--no-interactive",
-        help="Whether Ctrl-C asks for words to the model; default: if --approve asks.",
-    ),
-]
-McpFromRepo = Annotated[
-    bool | None,
-    typer.Option(
-        "--mcp-from-repo/--no-mcp-from-repo",
-        help="Start the MCP servers that the repository lists; they run outside the sandbox.",
-    ),
-]
 
 
 @contextmanager

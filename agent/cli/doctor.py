@@ -7,23 +7,20 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.output import write_json, write_out
-from agent.cli.sessions import Output
+from agent.cli.flags import Given, ListOutput, takes
+from agent.cli.output import Output, write_json, write_out
 from agent.settings.load import load_settings
 from agent.text import visible
 
 
+@takes("model", "sandbox", "image")
 def doctor(
-    model: Annotated[str | None, typer.Option(help="The checkpoint to try.")] = None,
-    sandbox: Annotated[
-        str | None,
-        typer.Option(metavar="docker|bubblewrap|local", help="The sandbox that must work."),
-    ] = None,
-    repo: Annotated[Path, typer.Option(help="Whose .agent.toml counts.")] = Path(),
-    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+    given: Given,
+    repo: Annotated[Path, typer.Option("--repo", "-r", help="Whose .agent.toml counts.")] = Path(),
+    output: ListOutput = Output.TEXT,
 ) -> None:
     """Check this machine, one line each; exit code 1 if something needed is broken."""
-    settings = load_settings({"model": model, "sandbox": sandbox}, repo)
+    settings = load_settings(given, repo)
     from agent.cli.checks import examine, healthy
 
     findings = examine(settings)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.output import write_json, write_out
-from agent.cli.sessions import Output
+from agent.cli.flags import ListOutput
+from agent.cli.output import Output, write_json, write_out
 from agent.text import visible
 
 app = typer.Typer(help="Checkpoints.", no_args_is_help=True)
@@ -15,7 +15,7 @@ app = typer.Typer(help="Checkpoints.", no_args_is_help=True)
 
 @app.command(name="list")
 def list_models(
-    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+    output: ListOutput = Output.TEXT,
 ) -> None:
     """List the checkpoints on this machine: the embedded one and those of the hub's cache."""
     from model.checkpoint import hub
@@ -35,7 +35,7 @@ def list_models(
 @app.command()
 def info(
     name: Annotated[str, typer.Argument(help="Like --model of agent solve.")] = "embedded",
-    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+    output: ListOutput = Output.TEXT,
 ) -> None:
     """Load a checkpoint and say what it is: size, layers, context, fingerprint."""
     from agent.loading import describe_model

@@ -7,9 +7,19 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from enum import StrEnum
 from typing import IO, Any
 
 from agent.text import visible
+
+
+class Output(StrEnum):
+    """How a result is written to stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+    STREAM_JSON = "stream-json"
+
 
 _GREEN, _RED, _CYAN, _BOLD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
 

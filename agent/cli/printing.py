@@ -5,24 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.output import is_terminal, write_err, write_json, write_patch
+from agent.cli.output import Output, is_terminal, write_err, write_json, write_patch
 from agent.text import visible
 
 if TYPE_CHECKING:
     from agent.events import Listener
     from agent.types import SolveReport
-
-
-class Output(StrEnum):
-    """How the result is written to stdout."""
-
-    TEXT = "text"
-    JSON = "json"
-    STREAM_JSON = "stream-json"
 
 
 def listener(output: Output, notices: list[str]) -> Listener:

@@ -9,217 +9,68 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.control import Approve, Interactive, McpFromRepo, controlled
+from agent.cli.control import controlled
 from agent.cli.failure import tell
+from agent.cli.flags import Apply, Given, Interactive, ResultOutput, takes
 from agent.cli.interrupts import Interrupts
-from agent.cli.output import write_json, write_out
-from agent.cli.printing import Output, finish, listener, print_error, write_notices
+from agent.cli.output import Output, write_json, write_out
+from agent.cli.printing import finish, listener, print_error, write_notices
 from agent.errors import AgentError, ConfigError
+from agent.settings.option import Group
 
 if TYPE_CHECKING:
     from agent.loading import LoadedModel
     from agent.sessions.store import SavedSession, SessionStore
 
+RUNS = (*(group for group in Group if group is not Group.IMAGE), "image")
 Name = Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")]
 Text = Annotated[str | None, typer.Argument(help="What to tell the model.", metavar="[MESSAGE]")]
-ModelName = Annotated[
-    str | None, typer.Option("--model", help="Another checkpoint; default: the session's.")
-]
-SandboxKind = Annotated[
-    str | None,
-    typer.Option("--sandbox", metavar="docker|bubblewrap|local", help="Where commands run."),
-]
-Image = Annotated[str | None, typer.Option("--image", help="Docker image.")]
-Network = Annotated[
-    str | None,
-    typer.Option("--network", metavar="none|bridge", help="What network commands have."),
-]
-Check = Annotated[
-    str | None, typer.Option("--check", help="Command that passes once the task is done.")
-]
-ThinkingMode = Annotated[
-    str | None,
-    typer.Option(
-        "--thinking",
-        metavar="preserve|drop|off",
-        help="From this turn on: keep the reasoning, drop that of earlier user turns, or none.",
-    ),
-]
-MaxSteps = Annotated[int | None, typer.Option("--max-steps", help="Turns of the model at most.")]
-MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens", help="Tokens of the session at most.")
-]
-MaxTurnTokens = Annotated[
-    int | None, typer.Option("--max-turn-tokens", help="Tokens of one turn at most.")
-]
-QuantizeMode = Annotated[
-    str | None,
-    typer.Option("--quantize", metavar="none|int8|int4", help="Round the model's weights."),
-]
-Drafts = Annotated[
-    bool | None,
-    typer.Option("--drafts/--no-drafts", help="Whether passes try several tokens at once."),
-]
-KvMemory = Annotated[
-    int | None,
-    typer.Option("--kv-memory", metavar="MIB", help="Memory for the model's state."),
-]
-Compact = Annotated[
-    bool | None,
-    typer.Option("--compact/--no-compact", help="Whether a full context is compacted."),
-]
-CompactAt = Annotated[
-    float | None,
-    typer.Option("--compact-at", help="How full, as a part of the context length."),
-]
-MaxWallTime = Annotated[float | None, typer.Option("--max-wall-time", help="Seconds at most.")]
-Seed = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Draw other random numbers from here on.")
-]
-Temperature = Annotated[float | None, typer.Option("--temperature", help="0 is greedy.")]
-Apply = Annotated[
-    bool, typer.Option("--apply", help="Apply the patch to the repository if it is good.")
-]
-Format = Annotated[Output, typer.Option("--output", help="How to print the result.")]
 
 
+@takes(*RUNS, but=("n",))
 def resume(
+    given: Given,
     name: Name,
     message: Text = None,
-    model: ModelName = None,
-    sandbox: SandboxKind = None,
-    image: Image = None,
-    network: Network = None,
-    check: Check = None,
-    thinking: ThinkingMode = None,
-    max_steps: MaxSteps = None,
-    max_tokens: MaxTokens = None,
-    max_turn_tokens: MaxTurnTokens = None,
-    max_wall_time: MaxWallTime = None,
-    kv_memory: KvMemory = None,
-    quantize: QuantizeMode = None,
-    drafts: Drafts = None,
-    compact: Compact = None,
-    compact_at: CompactAt = None,
-    seed: Seed = None,
-    temperature: Temperature = None,
     apply: Apply = False,
-    output: Format = Output.TEXT,
-    approve: Approve = None,
+    output: ResultOutput = Output.TEXT,
     interactive: Interactive = None,
-    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Go on with a session, in a fresh sandbox with the files of its last complete step.
 
     Without a message a session that was stopped goes on as if it had not been. What is not given
     as a flag is as it was. Exit codes and output as for solve.
     """
-    flags = {
-        "model": model,
-        "sandbox": sandbox,
-        "image": image,
-        "network": network,
-        "thinking": thinking,
-        "max_steps": max_steps,
-        "max_tokens": max_tokens,
-        "max_turn_tokens": max_turn_tokens,
-        "max_wall_time": max_wall_time,
-        "kv_memory": kv_memory,
-        "quantize": quantize,
-        "drafts": drafts,
-        "compact": compact,
-        "compact_at": compact_at,
-        "temperature": temperature,
-        "approve": approve,
-        "mcp_from_repo": mcp_from_repo,
-    }
-    raise typer.Exit(
-        run(
-            name,
-            message,
-            flags,
-            check=check,
-            seed=seed,
-            apply=apply,
-            output=output,
-            interactive=interactive,
-        )
-    )
+    code = run(name, message, given, apply=apply, output=output, interactive=interactive)
+    raise typer.Exit(code)
 
 
+@takes(*RUNS, but=("n",))
 def fork(
+    given: Given,
     name: Name,
     message: Text = None,
-    model: ModelName = None,
-    sandbox: SandboxKind = None,
-    image: Image = None,
-    network: Network = None,
-    check: Check = None,
-    thinking: ThinkingMode = None,
-    max_steps: MaxSteps = None,
-    max_tokens: MaxTokens = None,
-    max_turn_tokens: MaxTurnTokens = None,
-    max_wall_time: MaxWallTime = None,
-    kv_memory: KvMemory = None,
-    quantize: QuantizeMode = None,
-    drafts: Drafts = None,
-    compact: Compact = None,
-    compact_at: CompactAt = None,
-    seed: Seed = None,
-    temperature: Temperature = None,
     apply: Apply = False,
-    output: Format = Output.TEXT,
-    approve: Approve = None,
+    output: ResultOutput = Output.TEXT,
     interactive: Interactive = None,
-    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Make a new session with the conversation, state and files of another.
 
     With a message it goes on at once, as with resume; without one its id is printed.
     """
-    flags = {
-        "model": model,
-        "sandbox": sandbox,
-        "image": image,
-        "network": network,
-        "thinking": thinking,
-        "max_steps": max_steps,
-        "max_tokens": max_tokens,
-        "max_turn_tokens": max_turn_tokens,
-        "max_wall_time": max_wall_time,
-        "kv_memory": kv_memory,
-        "quantize": quantize,
-        "drafts": drafts,
-        "compact": compact,
-        "compact_at": compact_at,
-        "temperature": temperature,
-        "approve": approve,
-        "mcp_from_repo": mcp_from_repo,
-    }
-    given = (check, seed, apply or None, interactive, *flags.values())
-    if message is None and any(value is not None for value in given):
+    if message is None and (given or apply or interactive is not None):
         raise ConfigError("without a message nothing runs: give these flags to agent resume")
-    raise typer.Exit(
-        run(
-            name,
-            message,
-            flags,
-            check=check,
-            seed=seed,
-            apply=apply,
-            output=output,
-            interactive=interactive,
-            copy=True,
-        )
-    )
+    code = run(name, message, given, apply=apply, output=output, interactive=interactive, copy=True)
+    raise typer.Exit(code)
 
 
+@takes(Group.MODEL)
 def rewind(
+    given: Given,
     name: Name,
     to: Annotated[
         int, typer.Option("--to", help="The step to go back to the end of; 0: before the first.")
     ],
-    model: ModelName = None,
 ) -> None:
     """Take a session back: conversation, model state and files together.
 
@@ -233,7 +84,7 @@ def rewind(
     store = SessionStore()
     store.reap()
     saved = store.find(name)
-    stored = stored_settings(saved, {"model": model})
+    stored = stored_settings(saved, given)
     loaded = load_for(stored)
     notices: list[str] = []
     cost = go_back(saved, to, loaded, listen=listener(Output.TEXT, notices))
@@ -247,8 +98,6 @@ def run(
     message: str | None,
     flags: Mapping[str, Any],
     *,
-    check: str | None = None,
-    seed: int | None = None,
     apply: bool = False,
     output: Output = Output.TEXT,
     interactive: bool | None = None,
@@ -277,7 +126,10 @@ def run(
                 store = SessionStore()
                 store.reap()
                 saved = store.find(name)
-                settings = resuming.stored_settings(saved, dict(flags))
+                asked = dict(flags)
+                # Not kept as they are: a check is replaced, and a seed draws anew from here on.
+                check, seed = asked.pop("check", None), asked.pop("seed", None)
+                settings = resuming.stored_settings(saved, asked)
                 names = {"model": settings.model, "sandbox": settings.sandbox}
                 if copy:
                     saved = make_copy(store, saved)

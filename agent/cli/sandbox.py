@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from agent.cli.flags import Given, takes
 from agent.cli.output import write_err, write_out
 from agent.text import visible
 
@@ -18,15 +19,13 @@ def _tell(line: str) -> None:
 
 
 @app.command()
+@takes("network")
 def build(
+    given: Given,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Even if it is there.")] = False,
     repo: Annotated[
         Path | None,
         typer.Option(help="Build the image that this repository's .agent.toml asks for."),
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(metavar="none|bridge", help="What network the build has; default: none."),
     ] = None,
 ) -> None:
     """Build the base image of the Docker sandbox, unless it is there. Prints its tag.
@@ -45,7 +44,7 @@ def build(
 
     if not repo.is_dir():
         raise ConfigError(f"--repo {repo} is not a directory")
-    settings = load_settings({"network": network, "build": True, "sandbox": "docker"}, repo)
+    settings = load_settings({**given, "build": True, "sandbox": "docker"}, repo)
     write_out(f"{image_for(settings, repo, _tell)}\n")
 
 

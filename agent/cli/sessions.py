@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.output import write_err, write_json, write_out, write_patch
+from agent.cli.flags import ListOutput
+from agent.cli.output import Output, write_err, write_json, write_out, write_patch
 from agent.text import visible
 
 if TYPE_CHECKING:
@@ -20,19 +20,12 @@ HEADER = ("created", "parent", "repo", "model", "sandbox", "thinking", "seed", "
 LINE_CHARACTERS = 200
 
 
-class Output(StrEnum):
-    """How a command prints."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 app = typer.Typer(help="Saved sessions.", no_args_is_help=True)
 
 
 @app.command(name="list")
 def list_sessions(
-    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+    output: ListOutput = Output.TEXT,
 ) -> None:
     """List the sessions, oldest first."""
     from agent.sessions.store import SessionStore
@@ -54,7 +47,7 @@ def list_sessions(
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")],
-    output: Annotated[Output, typer.Option(help="text, or one JSON object.")] = Output.TEXT,
+    output: ListOutput = Output.TEXT,
 ) -> None:
     """Show one session: what was asked, each step, and how it ended."""
     from agent.sessions.store import SessionStore

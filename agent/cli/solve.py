@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.control import Approve, Interactive, McpFromRepo, controlled
+from agent.cli.control import controlled
 from agent.cli.failure import tell
+from agent.cli.flags import Apply, Given, Interactive, Repo, ResultOutput, takes
 from agent.cli.interrupts import Interrupts
-from agent.cli.output import is_terminal
-from agent.cli.printing import Output, finish, listener, print_error
+from agent.cli.output import Output, is_terminal
+from agent.cli.printing import finish, listener, print_error
 from agent.errors import ConfigError
 from agent.settings.load import load_settings
+from agent.settings.option import Group
 from sandboxes.workspace.repository import find_repository
 
 if TYPE_CHECKING:
@@ -25,93 +27,16 @@ if TYPE_CHECKING:
 MAX_TASK_BYTES = 1_000_000
 
 
+@takes(*Group)
 def solve(
+    given: Given,
     task: Annotated[
         str, typer.Argument(help="What to do; - reads it from stdin.", metavar="[TASK | -]")
     ] = "-",
-    repo: Annotated[Path, typer.Option(help="The git repository to work on.")] = Path(),
-    model: Annotated[
-        str | None, typer.Option(help="'embedded', a checkpoint directory, or a hub name.")
-    ] = None,
-    sandbox: Annotated[
-        str | None,
-        typer.Option(
-            metavar="docker|bubblewrap|local",
-            help="Where commands run. 'local' has no isolation at all.",
-        ),
-    ] = None,
-    image: Annotated[str | None, typer.Option(help="Docker image; default: our own.")] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(metavar="none|bridge", help="What network commands have; default: none."),
-    ] = None,
-    mount: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST[:INSIDE][:rw]", help="A folder that commands may read, or write with rw."
-        ),
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[=VALUE]", help="A variable that commands get."),
-    ] = None,
-    build: Annotated[
-        bool,
-        typer.Option("--build", help="Build the image that the repository asks for, if need be."),
-    ] = False,
-    check: Annotated[
-        str | None, typer.Option(help="Command that passes once the task is done.")
-    ] = None,
-    n: Annotated[
-        int | None, typer.Option(help="Attempts at most; the first that passes --check wins.")
-    ] = None,
-    thinking: Annotated[
-        str | None,
-        typer.Option(
-            metavar="preserve|drop|off",
-            help="Keep the model's reasoning in its context; drop that of earlier user turns; or "
-            "do without.",
-        ),
-    ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Turns of the model at most.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of the session at most, prompts included.")
-    ] = None,
-    max_turn_tokens: Annotated[int | None, typer.Option(help="Tokens of one turn at most.")] = None,
-    max_wall_time: Annotated[
-        float | None, typer.Option(help="Seconds at most, from the first turn.")
-    ] = None,
-    kv_memory: Annotated[
-        int | None,
-        typer.Option(
-            metavar="MIB", help="Memory for the model's state; default: half of what is free."
-        ),
-    ] = None,
-    quantize: Annotated[
-        str | None, typer.Option(metavar="none|int8|int4", help="Round the model's weights.")
-    ] = None,
-    drafts: Annotated[
-        bool | None,
-        typer.Option("--drafts/--no-drafts", help="Whether passes try several tokens at once."),
-    ] = None,
-    compact: Annotated[
-        bool | None,
-        typer.Option("--compact/--no-compact", help="Whether a full context is compacted."),
-    ] = None,
-    compact_at: Annotated[
-        float | None, typer.Option(help="How full, as a part of the context length.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy; default: the checkpoint's.")
-    ] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Apply the patch to the repository if it is good.")
-    ] = False,
-    output: Annotated[Output, typer.Option(help="How to print the result.")] = Output.TEXT,
-    approve: Approve = None,
+    repo: Repo = Path(),
+    apply: Apply = False,
+    output: ResultOutput = Output.TEXT,
     interactive: Interactive = None,
-    mcp_from_repo: McpFromRepo = None,
 ) -> None:
     """Repair or change a git repository.
 
@@ -119,32 +44,7 @@ def solve(
 
     Exit codes: 0 good patch, 1 error, 2 usage, 3 no patch or check fails, 4 limit, 130 interrupted.
     """
-    flags = {
-        "model": model,
-        "sandbox": sandbox,
-        "image": image,
-        "network": network,
-        "mounts": mount or None,
-        "pass_env": env or None,
-        "build": build or None,
-        "check": check,
-        "n": n,
-        "thinking": thinking,
-        "max_steps": max_steps,
-        "max_tokens": max_tokens,
-        "max_turn_tokens": max_turn_tokens,
-        "max_wall_time": max_wall_time,
-        "kv_memory": kv_memory,
-        "quantize": quantize,
-        "drafts": drafts,
-        "compact": compact,
-        "compact_at": compact_at,
-        "seed": seed,
-        "temperature": temperature,
-        "approve": approve,
-        "mcp_from_repo": mcp_from_repo,
-    }
-    raise typer.Exit(run(task, repo, flags, output=output, apply=apply, interactive=interactive))
+    raise typer.Exit(run(task, repo, given, output=output, apply=apply, interactive=interactive))
 
 
 def run(

@@ -99,6 +99,7 @@ class Settings(BaseModel):
         "The Docker image to run commands in.",
         flag="--image",
         short="-i",
+        metavar="IMAGE",
         shown="our base image",
         repository=True,
         min_length=1,
@@ -164,6 +165,7 @@ class Settings(BaseModel):
         Group.CHECK,
         "Attempts at the same time; the first that passes --check wins.",
         flag="--n",
+        metavar="N",
         short="-n",
         more="See [Several attempts](#several-attempts).",
         ge=1,
@@ -171,13 +173,20 @@ class Settings(BaseModel):
     )
 
     max_steps: int = option(
-        100, Group.LIMITS, "Turns of the model at most.", flag="--max-steps", repository=True, ge=1
+        100,
+        Group.LIMITS,
+        "Turns of the model at most.",
+        flag="--max-steps",
+        metavar="N",
+        repository=True,
+        ge=1,
     )
     max_tokens: int | None = option(
         None,
         Group.LIMITS,
         "Tokens of the session at most, prompts included.",
         flag="--max-tokens",
+        metavar="N",
         shown="the context length",
         repository=True,
         ge=1,
@@ -187,6 +196,7 @@ class Settings(BaseModel):
         Group.LIMITS,
         "Tokens of one turn at most.",
         flag="--max-turn-tokens",
+        metavar="N",
         repository=True,
         ge=1,
     )
@@ -248,6 +258,7 @@ class Settings(BaseModel):
         Group.SAMPLING,
         "Seed of the sampling.",
         flag="--seed",
+        metavar="N",
         more="Attempt *i* uses seed + *i* - 1.",
         ge=0,
         lt=2**63,
@@ -257,6 +268,7 @@ class Settings(BaseModel):
         Group.SAMPLING,
         "0 is greedy.",
         flag="--temperature",
+        metavar="T",
         short="-t",
         shown="the checkpoint's",
         repository=True,

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
 from agent.cli import app
 from agent.cli import main as cli
+from agent.settings.table import OPTIONS
 
 ROOT = Path(__file__).parents[4]
 
@@ -246,3 +249,28 @@ def test_a_full_stdout_is_told_once() -> None:
         )
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["error: --repo /nowhere is not a directory"]
+
+
+def test_a_flag_has_one_name_and_one_meaning_in_every_command() -> None:
+    seen: dict[str, set[tuple[object, ...]]] = {}
+
+    def walk(command: Any) -> None:
+        for child in getattr(command, "commands", {}).values():
+            walk(child)
+        for option in command.params:
+            if option.name in OPTIONS and option.opts[0].startswith("--"):
+                shape = (*option.opts, *option.secondary_opts, option.metavar, option.help)
+                seen.setdefault(option.name, set()).add(shape)
+
+    walk(typer.main.get_command(app.app))
+    assert set(seen) == {key for key, row in OPTIONS.items() if row.flag}
+    assert {key: shapes for key, shapes in seen.items() if len(shapes) > 1} == {}
+
+
+def test_an_evaluation_takes_quantize_and_the_network_by_its_mode(
+    call: Callable[..., Outcome],
+) -> None:
+    code, out, _ = call("eval", "run", "--help")
+    assert code == 0
+    assert "--quantize" in out
+    assert "--no-network" not in out
