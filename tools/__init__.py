@@ -1,1 +1,1 @@
-"""What the model may call: one file a tool, each a schema plus a function over a sandbox."""
+"""The tools that the model may call: one file a tool, a schema and a function over a sandbox."""

@@ -1,4 +1,4 @@
-"""apply_patch: one patch over any number of files, all of it or nothing."""
+"""apply_patch: apply one patch to any number of files, all of it or nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PLAIN = TextFile("", "utf-8", b"")
 
 
 class ApplyPatchParameters(Parameters):
-    """What apply_patch takes."""
+    """The parameters of apply_patch."""
 
     patch: str = Field(
         description="The whole patch: *** Begin Patch ... *** End Patch, or a unified diff."
@@ -35,7 +35,7 @@ class ApplyPatchParameters(Parameters):
 
 @dataclass
 class _File:
-    """A file under way: as it was on disk (None: not there), and as it will be (None: gone)."""
+    """A file before (``disk``, None if absent) and after the patch (``text``, None if deleted)."""
 
     place: Place
     disk: bytes | None
@@ -52,7 +52,7 @@ class _File:
 def run(context: ToolContext, parameters: ApplyPatchParameters) -> Observation:
     """Work out every file first, then write them; if a write fails, put the others back."""
     try:
-        patches = _parse(parameters.patch)
+        patches = _parse_patch(parameters.patch)
     except PatchError as error:
         raise ToolFailure(f"Nothing was changed: {error}.") from None
     work = _Work(context)
@@ -64,7 +64,7 @@ def run(context: ToolContext, parameters: ApplyPatchParameters) -> Observation:
             text = str(error)
             if not text.startswith("Nothing was changed"):
                 text = f"Nothing was changed: {text}."
-            raise ToolFailure(text + _none_applied(len(patches))) from None
+            raise ToolFailure(text + _say_none_applied(len(patches))) from None
     work.write()
     notes = "".join(
         describe_new_problems(context, file.place, file.before, file.text)
@@ -74,11 +74,11 @@ def run(context: ToolContext, parameters: ApplyPatchParameters) -> Observation:
     return Observation("\n".join(lines) + notes)
 
 
-def _none_applied(count: int) -> str:
+def _say_none_applied(count: int) -> str:
     return f"\nNone of the {count} files of the patch was changed." if count > 1 else ""
 
 
-def _parse(text: str) -> list[FilePatch]:
+def _parse_patch(text: str) -> list[FilePatch]:
     if fenced := _FENCE.match(text):
         text = fenced[1]
     if is_envelope(text):
@@ -93,20 +93,20 @@ def _parse(text: str) -> list[FilePatch]:
 
 
 class _Work:
-    """The files of one patch as they will be; nothing is written before ``write``."""
+    """The files that one patch changes; nothing is written before ``write``."""
 
     def __init__(self, context: ToolContext) -> None:
         self._context = context
         self.files: dict[str, _File] = {}
 
     def take(self, patch: FilePatch) -> str:
-        """Work out one part of the patch; the line that says what it does."""
+        """Work out one part of the patch. Returns the line that says what it does."""
         if patch.action == "add":
             return self._add(patch)
-        file = self._existing(patch)
+        file = self._open_existing(patch)
         shown = file.place.shown
         before = file.text or ""
-        hunks = _without_mark(patch.hunks, before) if file.form.bom else patch.hunks
+        hunks = _strip_mark(patch.hunks, before) if file.form.bom else patch.hunks
         fitted = fit(shown, before, hunks) if hunks else Fitted(before, 0, 0, ())
         if patch.action == "delete":
             if patch.hunks and fitted.text:
@@ -158,7 +158,7 @@ class _Work:
         seen.forget(place.real)
 
     def _add(self, patch: FilePatch) -> str:
-        place = self._free(patch.path)
+        place = self._locate_new(patch.path)
         lines = [line.text for hunk in patch.hunks for line in hunk.lines if line.kind == "+"]
         if any(line.kind != "+" for hunk in patch.hunks for line in hunk.lines):
             raise PatchError(f"{place.shown} is new, so all its lines must begin with '+'")
@@ -170,9 +170,9 @@ class _Work:
         count = count_lines(text)
         return f"Created {place.shown} ({count} {'line' if count == 1 else 'lines'})."
 
-    def _existing(self, patch: FilePatch) -> _File:
-        """The file as earlier parts of the patch leave it; read from disk at first."""
-        place = locate(self._context.sandbox, self._reading(patch.paths))
+    def _open_existing(self, patch: FilePatch) -> _File:
+        """Return the file as earlier parts of the patch leave it, read from disk the first time."""
+        place = locate(self._context.sandbox, self._choose_reading(patch.paths))
         known = self.files.get(place.real)
         if known is not None:
             if known.text is None:
@@ -198,7 +198,7 @@ class _Work:
         return file
 
     def _move(self, file: _File, path: str) -> str:
-        target = self._free(path)
+        target = self._locate_new(path)
         known = self.files.get(target.real)
         self.files[target.real] = _File(
             target,
@@ -206,14 +206,14 @@ class _Work:
             file.form,
             file.before,
             file.text,
-            file.executable if file.executable is not None else _runs(file.place),
+            file.executable if file.executable is not None else _is_executable(file.place),
         )
         file.text = None
         return target.shown
 
-    def _free(self, path: str) -> Place:
-        """Where a file can be made. Raises ``PatchError`` if one is there."""
-        place = locate(self._context.sandbox, self._reading((path,)))
+    def _locate_new(self, path: str) -> Place:
+        """Return the place of a new file. Raises ``PatchError`` if a file is there."""
+        place = locate(self._context.sandbox, self._choose_reading((path,)))
         refuse_git(place)
         known = self.files.get(place.real)
         there = known.text is not None if known is not None else place.host.exists()
@@ -224,8 +224,8 @@ class _Work:
             )
         return place
 
-    def _reading(self, paths: tuple[str, ...]) -> str:
-        """The first of ``paths`` that is there; the first of all if none is."""
+    def _choose_reading(self, paths: tuple[str, ...]) -> str:
+        """Return the first of ``paths`` that exists, or the first of all."""
         for path in paths:
             with suppress(ToolFailure):
                 place = locate(self._context.sandbox, path)
@@ -234,8 +234,8 @@ class _Work:
         return paths[0]
 
 
-def _without_mark(hunks: tuple[Hunk, ...], text: str) -> tuple[Hunk, ...]:
-    """The hunks without a byte-order mark in their lines, which is no part of the file's text."""
+def _strip_mark(hunks: tuple[Hunk, ...], text: str) -> tuple[Hunk, ...]:
+    """Return the hunks without byte-order marks, which are no part of the file's text."""
     bare = []
     for hunk in hunks:
         lines = [PatchLine(line.kind, line.text.removeprefix("\ufeff")) for line in hunk.lines]
@@ -245,8 +245,8 @@ def _without_mark(hunks: tuple[Hunk, ...], text: str) -> tuple[Hunk, ...]:
     return tuple(bare)
 
 
-def _runs(place: Place) -> bool:
-    """Whether the owner may run the file."""
+def _is_executable(place: Place) -> bool:
+    """Return whether the owner may execute the file."""
     try:
         return bool(place.host.stat().st_mode & 0o100)
     except OSError:

@@ -18,7 +18,7 @@ _LINES_NAMED = 100
 
 
 class EditParameters(Parameters):
-    """What edit takes."""
+    """The parameters of edit."""
 
     file_path: str = Field(description="Path of the file, relative to the repository root.")
     old_string: str = Field(
@@ -49,7 +49,7 @@ def run(context: ToolContext, parameters: EditParameters) -> Observation:
                 f"Nothing was changed: old_string is empty, but {place.shown} has text. "
                 "Give the text to replace, or use write_file to write the whole file."
             )
-        return _done(context, place, file, new, 1)
+        return _save(context, place, file, new, 1)
     return _replace(context, place, file, old, new, replace_all=parameters.replace_all)
 
 
@@ -88,14 +88,14 @@ def _replace(
     if len(found) > 1 and not replace_all:
         raise ToolFailure(
             f"Nothing was changed: old_string occurs {len(found)} times in {place.shown}, "
-            f"at lines {_lines(content.text, found)}. Add the lines around the one you mean to "
-            "old_string (and to new_string), or set replace_all to true."
+            f"at lines {_list_lines(content.text, found)}. Add the lines around the one you mean "
+            "to old_string (and to new_string), or set replace_all to true."
         )
     text = replace_at(content, found, old, new, file.newline)
-    return _done(context, place, file, text, len(found))
+    return _save(context, place, file, text, len(found))
 
 
-def _done(context: ToolContext, place: Place, file: TextFile, text: str, count: int) -> Observation:
+def _save(context: ToolContext, place: Place, file: TextFile, text: str, count: int) -> Observation:
     """Write ``text`` and say how many replacements that were."""
     write_text(context, place, file, text)
     plural = "replacement" if count == 1 else "replacements"
@@ -103,7 +103,7 @@ def _done(context: ToolContext, place: Place, file: TextFile, text: str, count: 
     return Observation(said + describe_new_problems(context, place, file.text, text))
 
 
-def _lines(text: str, found: list[int]) -> str:
+def _list_lines(text: str, found: list[int]) -> str:
     numbers = [str(line_number(text, start)) for start in found[:_LINES_NAMED]]
     if len(found) > _LINES_NAMED:
         return f"{', '.join(numbers)} and {len(found) - _LINES_NAMED} more"

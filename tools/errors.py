@@ -1,10 +1,10 @@
-"""How a tool stops early."""
+"""The error with which a tool stops early."""
 
 from __future__ import annotations
 
 
 class ToolFailure(Exception):
-    """A call that cannot be done. The message is for the model: what is wrong, what would work.
+    """A call that cannot be done. The message tells the model what is wrong and what would work.
 
     Raised inside tools only; the registry turns it into an ``Observation`` with ``ok=False``.
     """

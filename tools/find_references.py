@@ -1,4 +1,4 @@
-"""find_references: where a name is used, by its spelling: the index knows no types."""
+"""find_references: find where a name is used, by its spelling; the index knows no types."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _DEFINITIONS = 5
 
 
 class FindReferencesParameters(Parameters):
-    """What find_references takes."""
+    """The parameters of find_references."""
 
     name: str = Field(min_length=1, max_length=400, description="The name, such as total.")
 
 
 def run(context: ToolContext, parameters: FindReferencesParameters) -> Observation:
-    """The lines that mention the name in code, under their files, the most mentions first."""
+    """Return the lines that mention the name in code, by file, the most mentions first."""
     name, owner = split_name(parameters.name)
     if not name:
         raise ToolFailure("The name is empty: give the name of a class, function or constant.")
     index = context.code.index(context.sandbox, context.should_stop)
-    places = _places(index, name)
+    places = _find_places(index, name)
     defined = find(index, name, owner)
     if not places:
-        return Observation(_nothing(index, name, defined=bool(defined)))
+        return Observation(_say_nothing(index, name, defined=bool(defined)))
     total = sum(len(lines) for _, lines in places)
     header = (
         f"{total:,} {'line' if total == 1 else 'lines'} in {len(places):,} "
@@ -51,7 +51,7 @@ def run(context: ToolContext, parameters: FindReferencesParameters) -> Observati
         if room <= 0:
             left.append(f"{printable(path)} ({len(numbers)})")
             continue
-        lines += _lines_of(index, path, numbers, room)
+        lines += _show_lines(index, path, numbers, room)
         shown += min(room, len(numbers))
     if left:
         more = f" and {len(left) - _FILES_NAMED:,} more files" if len(left) > _FILES_NAMED else ""
@@ -59,7 +59,7 @@ def run(context: ToolContext, parameters: FindReferencesParameters) -> Observati
     return Observation("\n".join(lines), truncated=shown < total)
 
 
-def _places(index: RepositoryIndex, name: str) -> list[tuple[str, list[int]]]:
+def _find_places(index: RepositoryIndex, name: str) -> list[tuple[str, list[int]]]:
     number = index.name_id(name)
     if number is None:
         return []
@@ -69,7 +69,7 @@ def _places(index: RepositoryIndex, name: str) -> list[tuple[str, list[int]]]:
     return sorted(((p, n) for p, n in found if n), key=lambda item: (-len(item[1]), item[0]))
 
 
-def _lines_of(index: RepositoryIndex, path: str, numbers: list[int], room: int) -> list[str]:
+def _show_lines(index: RepositoryIndex, path: str, numbers: list[int], room: int) -> list[str]:
     text = index.text_lines(path)
     lines = [printable(path)]
     for number in numbers[:room]:
@@ -80,7 +80,7 @@ def _lines_of(index: RepositoryIndex, path: str, numbers: list[int], room: int) 
     return lines
 
 
-def _nothing(index: RepositoryIndex, name: str, *, defined: bool) -> str:
+def _say_nothing(index: RepositoryIndex, name: str, *, defined: bool) -> str:
     if defined:
         return f"{name} is defined, but no code in the index mentions it; see find_symbol."
     near = find_nearest_names(index, name)

@@ -1,4 +1,4 @@
-"""find_symbol: where a name is defined, from the index."""
+"""find_symbol: find where a name is defined."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMPARED = 20_000
 
 
 class FindSymbolParameters(Parameters):
-    """What find_symbol takes."""
+    """The parameters of find_symbol."""
 
     name: str = Field(
         min_length=1,
@@ -40,7 +40,7 @@ class Defined:
     definition: Definition
 
     def line(self) -> str:
-        """``src/cart.py:12-40: class Cart(Base)``, and what it is in."""
+        """Return ``src/cart.py:12-40: class Cart(Base)``, and what it is in."""
         found = self.definition
         lines = str(found.line) if found.last == found.line else f"{found.line}-{found.last}"
         inside = f"  [{found.kind} in {found.parent}]" if found.parent else ""
@@ -48,14 +48,14 @@ class Defined:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The last part of a dotted name, and the part before it (may be empty)."""
+    """Split a dotted name into its last part and the part before it (may be empty)."""
     bare = name.strip().removesuffix("()").strip("`'\" ")
     parts = [part for part in _SEPARATORS.split(bare) if part]
     return (parts[-1], parts[-2] if len(parts) > 1 else "") if parts else ("", "")
 
 
 def find(index: RepositoryIndex, name: str, owner: str = "") -> list[Defined]:
-    """The definitions of ``name``, outermost first; only those in ``owner`` if there are any."""
+    """Find the definitions of ``name``, outermost first; those in ``owner`` if any."""
     found = [
         Defined(path, definition)
         for path in index.files_defining(name)
@@ -71,7 +71,7 @@ def find(index: RepositoryIndex, name: str, owner: str = "") -> list[Defined]:
 
 
 def _is_in(item: Defined, owner: str) -> bool:
-    """Whether ``owner`` is around the definition: a class, or the module its file is."""
+    """Return whether ``owner`` (a class or the file's module) is around the definition."""
     if owner in _SEPARATORS.split(item.definition.parent):
         return True
     path = item.path.rpartition(".")[0]
@@ -79,14 +79,14 @@ def _is_in(item: Defined, owner: str) -> bool:
 
 
 def run(context: ToolContext, parameters: FindSymbolParameters) -> Observation:
-    """One definition a line. An unknown name is an answer that names the nearest."""
+    """Return one definition a line; for an unknown name the nearest names."""
     name, owner = split_name(parameters.name)
     if not name:
         raise ToolFailure("The name is empty: give the name of a class, function or constant.")
     index = context.code.index(context.sandbox, context.should_stop)
     found = find(index, name, owner)
     if not found:
-        return Observation(_nothing(index, parameters.name, name))
+        return Observation(_say_nothing(index, parameters.name, name))
     lines = [item.line() for item in found[:MAX_PLACES]]
     if owner and not any(_is_in(item, owner) for item in found):
         lines.insert(0, f"Nothing called {name} is in {owner}; these are elsewhere:")
@@ -96,7 +96,7 @@ def run(context: ToolContext, parameters: FindSymbolParameters) -> Observation:
     return Observation("\n".join(lines), truncated=cut)
 
 
-def _nothing(index: RepositoryIndex, given: str, name: str) -> str:
+def _say_nothing(index: RepositoryIndex, given: str, name: str) -> str:
     text = f"No definition of {given} in the index."
     if near := find_nearest_names(index, name):
         text += f" Nearest: {', '.join(near)}."
@@ -109,7 +109,7 @@ def _nothing(index: RepositoryIndex, given: str, name: str) -> str:
 
 
 def find_nearest_names(index: RepositoryIndex, name: str) -> list[str]:
-    """Up to five defined names that ``name`` may have meant, the most likely first."""
+    """Find up to five defined names that ``name`` may have meant, the most likely first."""
     names = index.all_names()
     defined = [names[number] for number in np.unique(index.tables.defined_name)]
     wanted = name.lower()

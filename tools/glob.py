@@ -1,4 +1,4 @@
-"""glob: the files whose paths match a pattern."""
+"""glob: find the files whose paths match a pattern."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FILES = 200
 
 
 class GlobParameters(Parameters):
-    """What glob takes."""
+    """The parameters of glob."""
 
     pattern: str = Field(description="Such as **/*.py, src/**/test_*.py or *.{js,ts}.")
     path: str = Field(
@@ -26,10 +26,10 @@ class GlobParameters(Parameters):
 
 
 def run(context: ToolContext, parameters: GlobParameters) -> Observation:
-    """The matching paths from the repository root, one a line."""
+    """Return the matching paths from the repository root, one a line."""
     sandbox = context.sandbox
     place = locate_directory(sandbox, parameters.path)
-    pattern = _relative(sandbox, parameters.pattern)
+    pattern = _make_relative(sandbox, parameters.pattern)
     matches = compile_glob(pattern).fullmatch
     below = 0 if place.real == "." else len(place.real) + 1
     named = set(re.split(r"[/{},]", pattern))
@@ -49,8 +49,8 @@ def run(context: ToolContext, parameters: GlobParameters) -> Observation:
     return Observation("\n".join(lines), truncated=cut)
 
 
-def _relative(sandbox: Sandbox, pattern: str) -> str:
-    """The pattern without the workspace root or ``./`` before it."""
+def _make_relative(sandbox: Sandbox, pattern: str) -> str:
+    """Return the pattern without the workspace root or ``./`` before it."""
     pattern = pattern.strip().removeprefix(sandbox.root + "/")
     while pattern.startswith("./"):
         pattern = pattern[2:]
@@ -62,7 +62,7 @@ def _relative(sandbox: Sandbox, pattern: str) -> str:
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """The regular expression of a glob pattern, to be matched against a whole relative path.
+    """Compile a glob pattern to a regular expression for whole relative paths.
 
     ``*`` and ``?`` stay within a name, ``**`` spans directories, ``[ab]``, ``[!ab]`` and ``{a,b}``
     are choices. A pattern without a slash matches a name at any depth. What is not well-formed is
@@ -90,7 +90,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
             parts.append(".*")
             at += 2
             continue
-        end = _class_end(pattern, at) if char == "[" else -1
+        end = _find_class_end(pattern, at) if char == "[" else -1
         if end > 0:
             inner = pattern[at + 1 : end]
             negated = inner[:1] in ("!", "^")
@@ -118,8 +118,8 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         return re.compile(re.escape(literal))
 
 
-def _class_end(pattern: str, start: int) -> int:
-    """Where the ``[`` at ``start`` is closed, or -1."""
+def _find_class_end(pattern: str, start: int) -> int:
+    """Find where the ``[`` at ``start`` is closed, or -1."""
     first = start + 2 if pattern[start + 1 : start + 2] in ("!", "^") else start + 1
     return pattern.find("]", first + 1)
 

@@ -1,4 +1,4 @@
-"""grep_search: lines that match a regular expression, found by ripgrep inside the sandbox.
+"""grep_search: find lines that match a regular expression, with ripgrep inside the sandbox.
 
 It runs there, in the session's shell, and not on the host: the files are untrusted, and the shell
 already kills what takes too long, caps the output and cannot see anything outside.
@@ -34,7 +34,7 @@ _FILES_NAMED = 10
 
 
 class GrepSearchParameters(Parameters):
-    """What grep_search takes."""
+    """The parameters of grep_search."""
 
     pattern: str = Field(min_length=1, description="Regular expression (ripgrep's syntax).")
     path: str = Field(default=".", description="File or directory to search; all if not given.")
@@ -45,7 +45,7 @@ class GrepSearchParameters(Parameters):
 
 
 def run(context: ToolContext, parameters: GrepSearchParameters) -> Observation:
-    """Matching lines under their files, in path order. No match is an answer, not a failure."""
+    """Return matching lines by file, in path order. No match is an answer, not a failure."""
     if "\0" in parameters.pattern or "\0" in (parameters.glob or ""):
         raise ToolFailure("The pattern has a null character in it: text files have none.")
     place = locate(context.sandbox, parameters.path)
@@ -57,7 +57,7 @@ def run(context: ToolContext, parameters: GrepSearchParameters) -> Observation:
     unread = result.exit_code == _ERROR and (not result.output or _AT in result.output)
     if not unread and result.exit_code not in (0, 1, _CUT_BY_HEAD):
         raise ToolFailure(f"The search failed: {clean_output(result.output).strip()}")
-    found = _report(search, _matches(result.output))
+    found = _report(search, _read_matches(result.output))
     return replace(found, text=f"{found.text}\n{_UNREAD}", truncated=True) if unread else found
 
 
@@ -82,7 +82,7 @@ class _Search:
         self._grep = False
 
     def run(self, *, head: int, each: int | None = None, count: bool = False) -> ExecResult:
-        """The first ``head`` lines of output: matches, at most ``each`` a file, or their counts.
+        """Return the first ``head`` lines of output: at most ``each`` matches a file, or counts.
 
         Raises ``ToolFailure`` if the search did not end by itself.
         """
@@ -99,7 +99,7 @@ class _Search:
         return result
 
     def _shell(self, head: int, each: int | None, count: bool) -> ExecResult:
-        words = self._plain_grep(count) if self._grep else self._ripgrep(count)
+        words = self._build_grep(count) if self._grep else self._build_ripgrep(count)
         if each is not None:
             words.append(f"--max-count={each}")
         words += ["-e", self.parameters.pattern, "--", self.place.real]
@@ -113,7 +113,7 @@ class _Search:
             command, timeout_s=_TIMEOUT_S, should_stop=self._context.should_stop
         )
 
-    def _ripgrep(self, count: bool) -> list[str]:
+    def _build_ripgrep(self, count: bool) -> list[str]:
         options = [
             "--no-config",
             "--with-filename",
@@ -134,16 +134,16 @@ class _Search:
             options.append(f"--glob={self.parameters.glob}")
         return ["rg", *options]
 
-    def _plain_grep(self, count: bool) -> list[str]:
-        """The same with plain grep, whose counts include files without a match."""
+    def _build_grep(self, count: bool) -> list[str]:
+        """Return the command for plain grep, whose counts include files without a match."""
         options = ["-rIHEsZ", "-c" if count else "-n", "--color=never", "--exclude-dir=.git"]
         if self.parameters.glob:
             options.append(f"--include={self.parameters.glob.rsplit('/', 1)[-1]}")
         return ["grep", *options]
 
 
-def _records(output: str) -> Iterator[tuple[str, str]]:
-    """Paths and what follows each: a null stands between them, whatever the path holds."""
+def _split_records(output: str) -> Iterator[tuple[str, str]]:
+    """Split output into paths and what follows each; a null character stands between them."""
     path_head = ""
     for line in output.strip("\n").split("\n"):
         path, null, rest = line.partition(_AT)
@@ -154,9 +154,9 @@ def _records(output: str) -> Iterator[tuple[str, str]]:
             path_head += line + "\n"  # a line feed in a file's name
 
 
-def _matches(output: str) -> list[_Match]:
+def _read_matches(output: str) -> list[_Match]:
     found = []
-    for path, rest in _records(output):
+    for path, rest in _split_records(output):
         number, _, text = rest.partition(":")
         if number.isdigit():
             found.append(_Match(path, number, text))
@@ -170,21 +170,21 @@ def _report(search: _Search, found: list[_Match]) -> Observation:
         return Observation(f"No matches for {parameters.pattern}{search.place.within}{only}.")
     counts: dict[str, int] = {}
     if len(found) > parameters.limit:
-        counts = _counts(search)
+        counts = _count_matches(search)
         each = _share(list(counts.values()), parameters.limit)
         if each is not None:
             # A part of every file says more than all of the first.
-            found = _matches(search.run(head=parameters.limit, each=each).output)
+            found = _read_matches(search.run(head=parameters.limit, each=each).output)
         found = found[: parameters.limit]
-    lines, shown = _grouped(found)
+    lines, shown = _group(found)
     total = sum(counts.values()) or len(found)
     if sum(shown.values()) < total:
-        lines.append(_left_out(shown, counts, total))
+        lines.append(_describe_left_out(shown, counts, total))
     return Observation("\n".join(lines), truncated=sum(shown.values()) < total)
 
 
-def _grouped(found: list[_Match]) -> tuple[list[str], Counter[str]]:
-    """Lines under their files, as many as fit, and how many of each file."""
+def _group(found: list[_Match]) -> tuple[list[str], Counter[str]]:
+    """Group as many lines as fit by file, and count those of each file."""
     lines: list[str] = []
     shown: Counter[str] = Counter()
     used = 0
@@ -200,15 +200,15 @@ def _grouped(found: list[_Match]) -> tuple[list[str], Counter[str]]:
     return lines, shown
 
 
-def _counts(search: _Search) -> dict[str, int]:
-    """How many lines match in each file."""
+def _count_matches(search: _Search) -> dict[str, int]:
+    """Count the matching lines of each file."""
     output = search.run(head=_MAX_FILES_COUNTED, count=True).output
-    counts = {path: rest.strip() for path, rest in _records(output)}
+    counts = {path: rest.strip() for path, rest in _split_records(output)}
     return {path: int(n) for path, n in counts.items() if n.isdigit() and int(n)}
 
 
 def _share(counts: list[int], limit: int) -> int | None:
-    """How many lines each file may show so that all fit; None if the counts are not known."""
+    """Return how many lines each file may show so that all fit; None if counts are unknown."""
     if not counts:
         return None
     each = 1
@@ -217,8 +217,8 @@ def _share(counts: list[int], limit: int) -> int | None:
     return each
 
 
-def _left_out(shown: Counter[str], counts: dict[str, int], total: int) -> str:
-    """What is not there, file by file."""
+def _describe_left_out(shown: Counter[str], counts: dict[str, int], total: int) -> str:
+    """Describe what is left out, file by file."""
     some = sum(shown.values())
     if not counts:
         return f"[the first {some:,} of {total:,} or more matching lines; narrow the search]"

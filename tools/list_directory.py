@@ -1,4 +1,4 @@
-"""list_directory: what is in one directory."""
+"""list_directory: list one directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIZE_SHOWN_FROM_BYTES = 1_000_000
 
 
 class ListDirectoryParameters(Parameters):
-    """What list_directory takes."""
+    """The parameters of list_directory."""
 
     path: str = Field(
         default=".", description="Path of the directory, relative to the repository root."
@@ -26,13 +26,13 @@ class ListDirectoryParameters(Parameters):
 
 
 def run(context: ToolContext, parameters: ListDirectoryParameters) -> Observation:
-    """One name a line, directories first and with a final slash; ``.git`` is left out."""
+    """Return one name a line, directories first and with a final slash; ``.git`` is left out."""
     place = locate_directory(context.sandbox, parameters.path)
     try:
         descriptor = open_directory(context.sandbox, place.real)
         try:
             names = os.listdir(descriptor)  # noqa: PTH208 (a descriptor, not a path)
-            entries = sorted(_entry(name, descriptor) for name in names if name != ".git")
+            entries = sorted(_describe_entry(name, descriptor) for name in names if name != ".git")
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -46,8 +46,8 @@ def run(context: ToolContext, parameters: ListDirectoryParameters) -> Observatio
     return Observation("\n".join(lines), truncated=cut)
 
 
-def _entry(name: str, directory: int) -> tuple[bool, str]:
-    """The sort key (directories before files) and the line for one entry."""
+def _describe_entry(name: str, directory: int) -> tuple[bool, str]:
+    """Return the sort key (directories before files) and the line for one entry."""
     shown = printable(name)
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""read_file: a text file as it is, or a range of its lines."""
+"""read_file: read a text file, or a range of its lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SNIFFED_BYTES = 8192
 
 
 class ReadFileParameters(Parameters):
-    """What read_file takes. Line numbers start at 1; 0 is taken as 1."""
+    """The parameters of read_file. Line numbers start at 1; 0 is taken as 1."""
 
     file_path: str = Field(description="Path of the file, relative to the repository root.")
     offset: int = Field(default=1, ge=0, description="First line to read, counted from 1.")
@@ -31,12 +31,12 @@ class ReadFileParameters(Parameters):
 
 
 def run(context: ToolContext, parameters: ReadFileParameters) -> Observation:
-    """The text, with CRLF shown as LF, the byte-order mark and one final newline left out."""
+    """Return the text with CRLF as LF, without the byte-order mark and one final newline."""
     sandbox = context.sandbox
     place, status = locate_file(sandbox, parameters.file_path)
     head = read(sandbox, place, max_bytes=_SNIFFED_BYTES)
     if is_binary(head):
-        return _binary(status.st_size, head)
+        return _describe(status.st_size, head)
     if status.st_size > MAX_BYTES:
         raise ToolFailure(
             f"{place.shown} is too large to read ({format_size(status.st_size)}): "
@@ -46,30 +46,30 @@ def run(context: ToolContext, parameters: ReadFileParameters) -> Observation:
     context.seen.note(place.real, data)
     file = decode(data)
     if file is None:
-        return _binary(len(data), head)
+        return _describe(len(data), head)
     text = file.text.replace("\r\n", "\n")
     if not text:
         return Observation("[empty file]")
     if not {"offset", "limit"} & parameters.model_fields_set and _is_long(text):
-        outline = _outline(context, place, text)
+        outline = _make_outline(context, place, text)
         if outline is not None:
             return outline
-    return _range(place.shown, text, max(parameters.offset, 1), parameters.limit)
+    return _show_range(place.shown, text, max(parameters.offset, 1), parameters.limit)
 
 
 def _is_long(text: str) -> bool:
     return len(text) > MAX_CHARACTERS or count_lines(text) > WHOLE_LINES
 
 
-def _outline(context: ToolContext, place: Place, text: str) -> Observation | None:
-    """The definitions of a long source file instead of its text; None if it has hardly any."""
+def _make_outline(context: ToolContext, place: Place, text: str) -> Observation | None:
+    """Return the definitions of a long source file instead of its text; None if it has few."""
     definitions = context.code.outline(place.real, text)
     lines = format_outline(definitions)
     if len("\n".join(lines)) > MAX_OUTLINE_CHARACTERS:
         lines = format_outline([item for item in definitions if item.depth == 0])
     if len(lines) < MIN_OUTLINE_LINES:
         return None
-    fitting = _fit(lines, MAX_OUTLINE_CHARACTERS)
+    fitting = _take_fitting(lines, MAX_OUTLINE_CHARACTERS)
     left = len(lines) - len(fitting)
     if left:
         fitting.append(f"[{left:,} more definitions; find_symbol finds them by name]")
@@ -80,11 +80,11 @@ def _outline(context: ToolContext, place: Place, text: str) -> Observation | Non
     return Observation("\n".join([header, *fitting]), truncated=True)
 
 
-def _binary(size: int, head: bytes) -> Observation:
+def _describe(size: int, head: bytes) -> Observation:
     return Observation(f"[binary file: {format_size(size)}, {describe_binary(head)}]")
 
 
-def _range(shown: str, text: str, first: int, limit: int | None) -> Observation:
+def _show_range(shown: str, text: str, first: int, limit: int | None) -> Observation:
     total = count_lines(text)
     if first > total:
         raise ToolFailure(f"offset {first} is past the end: {shown} has {total} lines.")
@@ -92,7 +92,9 @@ def _range(shown: str, text: str, first: int, limit: int | None) -> Observation:
     wanted = lines[: MAX_LINES if limit is None else limit]
     body = "\n".join(wanted)
     if len(body) > MAX_CHARACTERS:
-        wanted = _fit([cut_line(line, MAX_LINE_CHARACTERS) for line in wanted], MAX_CHARACTERS)
+        wanted = _take_fitting(
+            [cut_line(line, MAX_LINE_CHARACTERS) for line in wanted], MAX_CHARACTERS
+        )
         body = "\n".join(wanted)
     last = first + len(wanted) - 1
     if first == 1 and last == total:
@@ -103,8 +105,8 @@ def _range(shown: str, text: str, first: int, limit: int | None) -> Observation:
     return Observation(f"{header}\n{body}", truncated=True)
 
 
-def _fit(lines: list[str], limit: int) -> list[str]:
-    """The first lines that fit ``limit`` characters together, at least one."""
+def _take_fitting(lines: list[str], limit: int) -> list[str]:
+    """Return the first lines that fit ``limit`` characters together, at least one."""
     used = 0
     for count, line in enumerate(lines):
         used += len(line) + 1

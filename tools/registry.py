@@ -1,4 +1,4 @@
-"""The tools of one session under their names: check a call, run it, answer with an observation."""
+"""The registry of a session's tools: check a call, run it, answer with an observation."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _KNOWN_ELSEWHERE = {
 
 
 def default_tools() -> tuple[ToolSpec, ...]:
-    """Every tool of this package, in the order the model reads them."""
+    """Return every tool of this package, in the order the model reads them."""
     return (
         read_file.TOOL,
         edit.TOOL,
@@ -90,10 +90,10 @@ def default_tools() -> tuple[ToolSpec, ...]:
 
 
 class Registry:
-    """Runs calls by name over one context. A failure is an observation; nothing is kept of it."""
+    """The tools of one session by name. Every failure of a call is an observation."""
 
     def __init__(self, context: ToolContext, tools: Sequence[ToolSpec] | None = None) -> None:
-        """``tools`` defaults to ``default_tools()``. Raises ValueError if two share a name."""
+        """Register ``tools``, or ``default_tools()``. Raises ``ValueError`` if two share a name."""
         specs = default_tools() if tools is None else tools
         self.context = context
         self._tools = {spec.name: spec for spec in specs}
@@ -106,21 +106,21 @@ class Registry:
         return tuple(self._tools)
 
     def schemas(self) -> list[Mapping[str, Any]]:
-        """The function schemas for the chat template, in order."""
+        """Return the function schemas for the chat template, in order."""
         return [spec.schema() for spec in self._tools.values()]
 
     def kind(self, name: str) -> ToolKind | None:
-        """What the tool does; None if there is no such tool."""
+        """Return the kind of the tool; None if there is no such tool."""
         spec = self._tools.get(name)
         return spec.kind if spec is not None else None
 
     def subject(self, name: str) -> str:
-        """What rules call the tool."""
+        """Return the name that rules use for the tool."""
         spec = self._tools.get(name)
         return (spec.subject if spec is not None else "") or name
 
     def preview(self, name: str, arguments: Mapping[str, Any]) -> tuple[Change, ...] | None:
-        """What an ``edit`` call would change if it ran now; nothing if it would fail.
+        """Return what an ``edit`` call would change if it ran now; nothing if it would fail.
 
         None if that cannot be told. Raises ``SandboxGone`` only.
         """
@@ -175,7 +175,7 @@ class Registry:
 
 
 def _encodable(observation: Observation) -> Observation:
-    """The observation with lone surrogates (from odd file names) replaced, so it can be encoded."""
+    """Replace lone surrogates (from odd file names), so that the text can be encoded."""
     try:
         observation.text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""repo_map: the definitions that matter most for the task, as signatures with line numbers."""
+"""repo_map: show the definitions that matter most for the task, as signatures with lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_TOKENS = 32_768
 
 
 class RepoMapParameters(Parameters):
-    """What repo_map takes."""
+    """The parameters of repo_map."""
 
     path: str = Field(
         default=".", description="Directory or file to map; the whole repository if not given."
@@ -26,7 +26,7 @@ class RepoMapParameters(Parameters):
 
 
 def draw(context: ToolContext, path: str, max_tokens: int) -> Map | None:
-    """The map of ``path``; None if there is nothing to map.
+    """Draw the map of ``path``; None if there is nothing to map.
 
     Raises ``ToolFailure`` if there is no such place, or no index can be made.
     """
@@ -54,7 +54,7 @@ def draw(context: ToolContext, path: str, max_tokens: int) -> Map | None:
 
 
 def run(context: ToolContext, parameters: RepoMapParameters) -> Observation:
-    """Signatures under their files, ranked by references, the task, and what was read."""
+    """Return signatures by file, ranked by references, the task, and what was read."""
     if drawn := draw(context, parameters.path, parameters.max_tokens):
         return Observation(drawn.text, truncated=not drawn.complete)
     place = locate(context.sandbox, parameters.path)

@@ -1,4 +1,4 @@
-"""Parameters as pydantic models: their schema for the model, and their errors in its words."""
+"""Describe parameters (pydantic models) to the model: their schema, and their errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN_CHARACTERS = 80
 
 
 class Parameters(BaseModel):
-    """Base of every tool's parameters.
+    """The base of every tool's parameters.
 
     Types are lax (``"10"`` is 10, ``"true"`` is true), since models write parameters as text, but
     names are strict: an unknown parameter is an error that names the known ones.
@@ -53,7 +53,7 @@ class Parameters(BaseModel):
 def make_function_schema(
     name: str, description: str, parameters: type[BaseModel]
 ) -> dict[str, Any]:
-    """The function schema that chat templates expect, without pydantic's titles and references."""
+    """Make the function schema that chat templates expect, without titles and references."""
     raw = parameters.model_json_schema()
     definitions = raw.pop("$defs", {})
     properties = {
@@ -69,7 +69,7 @@ def make_function_schema(
 
 
 def _simplify(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """``node`` with references put in, titles dropped, and "X or null" written as X."""
+    """Resolve references, drop titles, and write "X or null" as X."""
     if isinstance(node, list):
         return [_simplify(item, definitions) for item in node]
     if not isinstance(node, dict):
@@ -92,7 +92,7 @@ def _simplify(node: Any, definitions: Mapping[str, Any]) -> Any:
 
 
 def describe_errors(tool: str, parameters: type[BaseModel], error: ValidationError) -> str:
-    """One line for each problem: the parameter, what was expected, what was given."""
+    """Describe each problem on a line: the parameter, what was expected, what was given."""
     lines = [f"{tool} was not run: its parameters do not fit."]
     lines += [f"- {_describe(item)}" for item in error.errors(include_url=False)]
     lines.append(f"{tool} takes {signature(parameters)}.")
@@ -100,7 +100,7 @@ def describe_errors(tool: str, parameters: type[BaseModel], error: ValidationErr
 
 
 def signature(parameters: type[BaseModel]) -> str:
-    """The parameter names in a sentence: ``file_path (required), offset, limit``."""
+    """List the parameters in a sentence: ``file_path (required), offset, limit``."""
     names = [
         f"{name} (required)" if field.is_required() else name
         for name, field in parameters.model_fields.items()
@@ -119,10 +119,10 @@ def _describe(item: ErrorDetails) -> str:
     for prefix in ("Input should be ", "Value error, "):
         expected = expected.removeprefix(prefix)
     expected = expected.removeprefix("a valid ").split(", unable to ")[0]
-    return f"{name}: expected {expected}, got {_shown(item['input'])}"
+    return f"{name}: expected {expected}, got {_show(item['input'])}"
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

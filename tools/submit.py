@@ -1,4 +1,4 @@
-"""submit: the model says that it is done. Only a flag: the loop alone ends the run."""
+"""submit: note that the model is done. Only a flag; the loop alone ends the run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tools.types import Observation, ToolContext, ToolSpec
 
 
 class SubmitParameters(Parameters):
-    """What submit takes."""
+    """The parameters of submit."""
 
     summary: str = Field(default="", description="What was wrong and what you changed, briefly.")
 
 
 def run(context: ToolContext, parameters: SubmitParameters) -> Observation:
-    """Set the flag. Sees neither the workspace nor the summary."""
+    """Set the flag."""
     return Observation("Submitted.", submitted=True)
 
 

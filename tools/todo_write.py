@@ -1,4 +1,4 @@
-"""todo_write: the model's own list of what is to do, kept for the session."""
+"""todo_write: keep the model's own list of what is to do, for the session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Todo(BaseModel):
 
 
 class TodoWriteParameters(Parameters):
-    """What todo_write takes."""
+    """The parameters of todo_write."""
 
     todos: list[Todo] = Field(description="The whole list, also what has not changed.")
 

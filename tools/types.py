@@ -1,4 +1,4 @@
-"""The types of a tool: what it promises the model (``ToolSpec``) and what it gives back."""
+"""The types of a tool: what it tells the model (``ToolSpec``) and what it returns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ in the sandbox, ``external`` acts outside of the sandbox, ``session`` touches ne
 
 @dataclass(frozen=True)
 class Observation:
-    """What the model sees after a call.
+    """The text that the model reads after a call.
 
     A tool's failure is an observation the model can act on, never an exception: ``ok`` is then
     False and ``text`` says what is wrong and what would work. ``truncated`` says that ``text`` is
@@ -38,13 +38,13 @@ class Observation:
     submitted: bool = False
 
     def with_note(self, note: str) -> Observation:
-        """The same with ``note`` after an empty line."""
+        """Return the observation with ``note`` after an empty line."""
         return replace(self, text=f"{self.text}\n\n{note}")
 
 
 @dataclass
 class ToolContext:
-    """What a tool may touch. One per session; ``todos``, ``seen`` and ``code`` live as long.
+    """The things that a tool may use; ``todos``, ``seen`` and ``code`` live as long as the session.
 
     A command that prints nothing for ``silence_s`` is left running.
 
@@ -66,7 +66,7 @@ class ToolContext:
     background: list[Background] = field(default_factory=list, repr=False)
 
     def processes(self) -> Background:
-        """The processes that the session started in the background."""
+        """Return the processes that the session started in the background."""
         if not self.background:
             self.background.append(Background(self.sandbox))
         return self.background[0]
@@ -89,5 +89,5 @@ class ToolSpec:
     subject: str = ""
 
     def schema(self) -> Mapping[str, Any]:
-        """The function schema for the chat template, without pydantic's titles."""
+        """Return the function schema for the chat template, without pydantic's titles."""
         return make_function_schema(self.name, self.description, self.parameters)

@@ -1,4 +1,4 @@
-"""write_file: a whole file, new or in place of the old one."""
+"""write_file: write a whole file, new or in place of the old one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLAIN = TextFile("", "utf-8", b"")
 
 
 class WriteFileParameters(Parameters):
-    """What write_file takes."""
+    """The parameters of write_file."""
 
     file_path: str = Field(description="Path of the file, relative to the repository root.")
     content: str = Field(description="The whole new content.")
@@ -26,7 +26,7 @@ def run(context: ToolContext, parameters: WriteFileParameters) -> Observation:
     place = locate(context.sandbox, parameters.file_path)
     refuse_git(place)
     text = parameters.content
-    old, before = _old(context, place)
+    old, before = _read_old(context, place)
     if old.text.count("\n") == old.text.count("\r\n") > 0:
         text = text.replace("\r\n", "\n").replace("\n", "\r\n")
     try:
@@ -40,8 +40,8 @@ def run(context: ToolContext, parameters: WriteFileParameters) -> Observation:
     return Observation(said + describe_new_problems(context, place, before, text))
 
 
-def _old(context: ToolContext, place: Place) -> tuple[TextFile, str]:
-    """What the file's form is, if it is a text file, else plain UTF-8; and the text it has.
+def _read_old(context: ToolContext, place: Place) -> tuple[TextFile, str]:
+    """Return the form of the file (plain UTF-8 unless it is a text file), and its text.
 
     Raises ``ToolFailure`` if it is not what the model last saw.
     """

@@ -1,1 +1,1 @@
-"""How edits are saved and shown."""
+"""Patches, previews and the saving of edits."""

@@ -1,4 +1,4 @@
-"""What a call would change, found by letting it run on paper: its writes are kept, not made."""
+"""Preview a call: run it over a sandbox that keeps its writes instead of making them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tools.types import ToolContext
 
 @dataclass(frozen=True)
 class Change:
-    """One file's text before and after; None where there is no file. Bad UTF-8 is replaced."""
+    """The text of one file before and after; None where there is no file. Bad UTF-8 is replaced."""
 
     path: str
     old: str | None
@@ -33,17 +33,17 @@ class Paper:
         self._written: dict[str, bytes | None] = {}
 
     def __getattr__(self, name: str) -> Any:
-        """What only looks; all else would not be on paper."""
+        """Allow only what reads."""
         if name in _LOOKS:
             return getattr(self._sandbox, name)
         raise AttributeError(f"{name} has no preview")
 
     def shell(self) -> Any:
-        """Never: what a command would do cannot be seen without running it."""
+        """Refuse: a command's changes cannot be seen without running it."""
         raise RuntimeError("a call that runs commands has no preview")
 
     def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        """See ``base.Sandbox``; a file that was written here is as it would be."""
+        """Read a file as it would be after the writes so far."""
         name = self._sandbox.relative(path)
         if name not in self._written:
             return self._sandbox.read_bytes(path, max_bytes=max_bytes)
@@ -57,25 +57,25 @@ class Paper:
         self._written[self._sandbox.relative(path)] = data
 
     def remove(self, path: str) -> None:
-        """Keep that the file would go."""
+        """Keep that the file would be removed."""
         self._written[self._sandbox.relative(path)] = None
 
     def changes(self) -> tuple[Change, ...]:
-        """The files that would change, in the order in which they were written first."""
+        """Return the files that would change, in the order of their first write."""
         found = []
         for path, data in self._written.items():
             try:
-                old = _text(self._sandbox.read_bytes(path))
+                old = _decode(self._sandbox.read_bytes(path))
             except OSError:
                 old = None
-            new = None if data is None else _text(data)
+            new = None if data is None else _decode(data)
             if old != new:
                 found.append(Change(path, old, new))
         return tuple(found)
 
 
 def preview_context(context: ToolContext) -> tuple[ToolContext, Paper]:
-    """A context like ``context`` in which nothing that happens is kept, and its paper."""
+    """Return a copy of ``context`` whose writes go to a ``Paper``, and that paper."""
     paper = Paper(context.sandbox)
     fields = {
         field.name: getattr(context, field.name)
@@ -87,5 +87,5 @@ def preview_context(context: ToolContext) -> tuple[ToolContext, Paper]:
     return ToolContext(sandbox=cast(Sandbox, paper), **fields), paper
 
 
-def _text(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     return data.decode("utf-8", "replace")

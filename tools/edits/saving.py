@@ -1,4 +1,4 @@
-"""What every tool that writes a text file does: keep its form, remember it, check its syntax."""
+"""Save a text file: keep its form, note it as seen, check its syntax."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINE_CHARACTERS = 200
 
 
 def encode_text(shown: str, file: TextFile, text: str) -> bytes:
-    """``text`` in the encoding of ``file``, or ``ToolFailure`` if that cannot hold it."""
+    """Encode ``text`` as ``file`` is encoded. Raises ``ToolFailure`` if that is not possible."""
     try:
         return file.encode(text)
     except UnicodeEncodeError as error:
@@ -25,14 +25,14 @@ def encode_text(shown: str, file: TextFile, text: str) -> bytes:
 
 
 def write_text(context: ToolContext, place: Place, file: TextFile, text: str) -> None:
-    """Write ``text`` in the form of ``file``; the model knows the file from then on."""
+    """Write ``text`` in the form of ``file`` and note it as seen."""
     data = encode_text(place.shown, file, text)
     write(context.sandbox, place, data)
     context.seen.note(place.real, data)
 
 
 def describe_new_problems(context: ToolContext, place: Place, before: str, after: str) -> str:
-    """What to add to an observation if ``after`` does not parse where ``before`` did; else ""."""
+    """Describe where ``after`` does not parse and ``before`` did; "" if nowhere."""
     problems = context.code.new_problems(place.real, before, after)
     if not problems:
         return ""

@@ -1,4 +1,4 @@
-"""What a session knows of the source code in its workspace: the index, outlines, broken syntax."""
+"""The source code of a workspace: its index, outlines of files, syntax errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEAD_CHARACTERS = 16_384
 
 
 class CodeReader:
-    """Parses in a process of its own, and indexes a workspace at the first question about it."""
+    """A reader of source code that parses in another process and indexes at the first question."""
 
     def __init__(self, workers: ParseWorkers | None = None) -> None:
         self._workers = workers or ParseWorkers()
@@ -30,7 +30,7 @@ class CodeReader:
     def index(
         self, sandbox: Sandbox, should_stop: Callable[[], bool] | None = None
     ) -> RepositoryIndex:
-        """The index of the workspace as it is now. Raises ``ToolFailure`` if it cannot be made."""
+        """Return the index of the workspace as it is now. Raises ``ToolFailure``."""
         if self._index is None:
             top = sandbox.resolve(".")
             self._index = RepositoryIndex(top, TagStore(cache_path()), self._workers, skip=NOISE)
@@ -43,12 +43,12 @@ class CodeReader:
         return self._index
 
     def rank(self, index: RepositoryIndex, tables: Tables, interest: Interest) -> Ranked:
-        """The definitions of the index, the weightiest first."""
+        """Rank the definitions of the index, the weightiest first."""
         return self._ranker.rank(tables, index.all_names(), index.name_id, interest)
 
     def outline(self, path: str, text: str) -> tuple[Definition, ...]:
-        """The definitions in ``text``; empty if its language is not known or it does not parse."""
-        language = self._language(path, text)
+        """Return the definitions in ``text``; none if its language is unknown or it fails."""
+        language = self._detect(path, text)
         if language is None or not language.indexed:
             return ()
         with suppress(ParseFailed, OSError, ValueError):
@@ -57,16 +57,16 @@ class CodeReader:
         return ()
 
     def new_problems(self, path: str, before: str, after: str) -> list[SyntaxProblem]:
-        """Where ``after`` does not parse and ``before`` did; empty if that cannot be told.
+        """Return where ``after`` does not parse and ``before`` did; none if that cannot be told.
 
         A place counts as old if a line of the same text was broken before.
         """
-        language = self._language(path, after)
+        language = self._detect(path, after)
         if language is None:
             return []
         try:
-            found = self._problems(language, after)
-            old = self._problems(language, before) if found and before else []
+            found = self._find_problems(language, after)
+            old = self._find_problems(language, before) if found and before else []
         except (ParseFailed, OSError, ValueError):
             return []
         lines_before = before.split("\n")
@@ -86,14 +86,14 @@ class CodeReader:
         """End the process that parses; it starts again when needed."""
         self._workers.close()
 
-    def _problems(self, language: Language, text: str) -> list[SyntaxProblem]:
+    def _find_problems(self, language: Language, text: str) -> list[SyntaxProblem]:
         source = text.encode("utf-8", "replace")
         return [
             SyntaxProblem(*row)
             for row in json.loads(self._workers.first.problems(language.name, source))
         ]
 
-    def _language(self, path: str, text: str) -> Language | None:
+    def _detect(self, path: str, text: str) -> Language | None:
         if len(text) > MAX_FILE_BYTES:
             return None
         return detect_language(path, text[:_HEAD_CHARACTERS].encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""From the path a model wrote to a place in the workspace, or to the nearest that exist."""
+"""Resolve the path that a model wrote to a place in the workspace, or suggest the nearest."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Place:
 
 
 def locate(sandbox: Sandbox, path: str) -> Place:
-    """Where ``path`` leads. Raises ``ToolFailure`` if it is empty or leaves the workspace."""
+    """Resolve ``path``. Raises ``ToolFailure`` if it is empty or leaves the workspace."""
     if not path.strip() or "\0" in path:
         raise ToolFailure("The path is empty: give a path relative to the repository root.")
     try:
         host = sandbox.resolve(path)
         shown = sandbox.relative(path)
     except PathEscape:
-        hint = _suggestion(sandbox, path)
+        hint = _suggest(sandbox, path)
         raise ToolFailure(
             f"{path} leads out of the repository: only paths inside {sandbox.root} can be used, "
             f"best relative to it.{hint}"
@@ -64,7 +64,7 @@ def locate(sandbox: Sandbox, path: str) -> Place:
 
 
 def locate_file(sandbox: Sandbox, path: str) -> tuple[Place, os.stat_result]:
-    """``locate`` for a file that must be there: a regular one, or ``ToolFailure``."""
+    """Resolve the path of an existing regular file. Raises ``ToolFailure``."""
     place = locate(sandbox, path)
     try:
         status = place.host.stat()
@@ -80,7 +80,7 @@ def locate_file(sandbox: Sandbox, path: str) -> tuple[Place, os.stat_result]:
 
 
 def locate_directory(sandbox: Sandbox, path: str) -> Place:
-    """``locate`` for a directory that must be there, or ``ToolFailure``."""
+    """Resolve the path of an existing directory. Raises ``ToolFailure``."""
     place = locate(sandbox, path)
     if place.host.is_dir():
         return place
@@ -103,7 +103,7 @@ def refuse_git(place: Place) -> None:
 
 
 def read(sandbox: Sandbox, place: Place, *, max_bytes: int | None = None) -> bytes:
-    """The bytes of the file at ``place``, or raise ``ToolFailure`` with the reason."""
+    """Read the bytes of the file at ``place``. Raises ``ToolFailure`` with the reason."""
     try:
         return sandbox.read_bytes(place.real, max_bytes=max_bytes)
     except OSError as error:
@@ -112,7 +112,7 @@ def read(sandbox: Sandbox, place: Place, *, max_bytes: int | None = None) -> byt
 
 
 def write(sandbox: Sandbox, place: Place, data: bytes, *, executable: bool | None = None) -> None:
-    """Write the file at ``place``, or raise ``ToolFailure`` with the reason."""
+    """Write the file at ``place``. Raises ``ToolFailure`` with the reason."""
     try:
         if executable is None:
             sandbox.write_bytes(place.real, data)
@@ -129,25 +129,25 @@ def write(sandbox: Sandbox, place: Place, data: bytes, *, executable: bool | Non
 
 
 def describe_missing(sandbox: Sandbox, shown: str, kind: str = "file") -> str:
-    """The text for a path that does not exist, with the nearest that do."""
-    return f"There is no {kind} {shown}.{_suggestion(sandbox, shown)}"
+    """Say that ``shown`` does not exist, and name the nearest paths that do."""
+    return f"There is no {kind} {shown}.{_suggest(sandbox, shown)}"
 
 
-def _suggestion(sandbox: Sandbox, path: str) -> str:
+def _suggest(sandbox: Sandbox, path: str) -> str:
     near = find_nearest_paths(sandbox, path)
     return f" Nearest existing: {', '.join(near)}." if near else ""
 
 
 def find_nearest_paths(sandbox: Sandbox, path: str) -> list[str]:
-    """Up to three existing files that ``path`` may have meant, the most likely first."""
+    """Find up to three existing files that ``path`` may have meant, the most likely first."""
     wanted = path.strip("/").lower()
-    name = _stem(wanted)
+    name = _cut_stem(wanted)
     scored: list[tuple[float, str]] = []
     matcher = difflib.SequenceMatcher(autojunk=False)
     matcher.set_seq2(name)
     for found in walk_files(sandbox, "."):
         other = found.lower()
-        matcher.set_seq1(_stem(other))
+        matcher.set_seq1(_cut_stem(other))
         if matcher.real_quick_ratio() < 0.6 or matcher.quick_ratio() < 0.6:
             continue
         score = matcher.ratio()
@@ -158,14 +158,14 @@ def find_nearest_paths(sandbox: Sandbox, path: str) -> list[str]:
     return [found for _, found in scored[:_SUGGESTIONS]]
 
 
-def _stem(path: str) -> str:
-    """The name without folders and without what follows its last dot."""
+def _cut_stem(path: str) -> str:
+    """Return the name without folders and without what follows its last dot."""
     name = path.rsplit("/", 1)[-1]
     return name.rpartition(".")[0] or name
 
 
 def open_directory(sandbox: Sandbox, real: str) -> int:
-    """A descriptor of the directory ``real``, opened step by step without following any link.
+    """Open the directory ``real`` step by step without following any link.
 
     A command in the sandbox may swap folders for links at any moment; this cannot be led astray.
     The caller closes it. Raises ``OSError``.
@@ -190,7 +190,7 @@ def walk_files(
     skip: frozenset[str] = NOISE,
     ignoring: Callable[[str], bool] | None = None,
 ) -> Iterator[str]:
-    """Every file and link below the directory ``real``, from the workspace root, in path order.
+    """Walk every file and link below the directory ``real``, in path order.
 
     Folders named in ``skip`` are left out, links are not followed, and what cannot be read is
     passed over. With ``ignoring`` what git ignores is left out too, if that says so of its name.
@@ -210,8 +210,8 @@ def walk_files(
                 here = rules.pop(below, ())
                 if ".gitignore" in files:
                     here += read_rules_in(descriptor, below)
-                kept = [n for n in kept if not _left_out(here, below, n, ignoring, folder=True)]
-                files = [n for n in files if not _left_out(here, below, n, ignoring, folder=False)]
+                kept = [n for n in kept if not _skips(here, below, n, ignoring, folder=True)]
+                files = [n for n in files if not _skips(here, below, n, ignoring, folder=False)]
                 rules |= {f"{below}{name}/": here for name in kept}
             folders[:] = [] if folder.count("/") >= _MAX_DEPTH else kept
             links = [name for name in kept if _is_link(name, descriptor)]
@@ -224,10 +224,10 @@ def walk_files(
         os.close(top)
 
 
-def _left_out(
+def _skips(
     rules: Rules, below: str, name: str, ignoring: Callable[[str], bool], *, folder: bool
 ) -> bool:
-    """Whether git ignores ``name`` in the folder ``below``, and that counts."""
+    """Return whether git ignores ``name`` in the folder ``below``, and that counts."""
     return is_ignored(rules, below + name, is_folder=folder) and ignoring(name)
 
 
@@ -240,7 +240,7 @@ def _is_link(name: str, directory: int) -> bool:
 
 
 def printable(name: str) -> str:
-    """A file name on one line: control characters escaped, undecodable bytes replaced."""
+    """Put a file name on one line: escape control characters, replace undecodable bytes."""
     clean = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if clean.isprintable():
         return clean

@@ -1,4 +1,4 @@
-"""What the model knows of each file's content: as it read it, or as its own edit left it."""
+"""The file contents that the model knows: as it read them, or as its own edits left them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _DIFF_LINE_CHARACTERS = 300
 
 
 class SeenFiles:
-    """Contents by path from the workspace root, links followed."""
+    """The known contents by path from the workspace root, links followed."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, bytes | None]] = {}
 
     def __copy__(self) -> SeenFiles:
-        """One that goes its own way, for a call that only tries."""
+        """Return an independent copy, for a call that is only previewed."""
         other = SeenFiles()
         other._files = dict(self._files)
         return other
 
     def note(self, real: str, data: bytes) -> None:
-        """The model knows that the file at ``real`` holds ``data``."""
+        """Note that the model knows ``data`` as the content of ``real``."""
         kept = data if len(data) <= _KEPT_BYTES else None
-        self._files[real] = (_digest(data), kept)
+        self._files[real] = (_hash(data), kept)
 
     def forget(self, real: str) -> None:
-        """The file is gone, or nothing is known of it any more."""
+        """Forget the content of one file."""
         self._files.pop(real, None)
 
     def clear(self) -> None:
@@ -41,33 +41,33 @@ class SeenFiles:
 
     @property
     def paths(self) -> frozenset[str]:
-        """The files the model knows."""
+        """The paths of the files that the model knows."""
         return frozenset(self._files)
 
     def refuse_if_changed(self, shown: str, real: str, data: bytes) -> None:
         """Raise ``ToolFailure`` if the model knows the file with another content than ``data``."""
         known = self._files.get(real)
-        if known is None or known[0] == _digest(data):
+        if known is None or known[0] == _hash(data):
             return
         raise ToolFailure(
             f"Nothing was changed: {shown} is not what it was when you last read or wrote it; "
             "a command or somebody else changed it since. Read it again with read_file, then "
-            f"repeat the edit if it still fits.{_difference(known[1], data)}"
+            f"repeat the edit if it still fits.{_diff(known[1], data)}"
         )
 
 
-def _digest(data: bytes) -> bytes:
+def _hash(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=20).digest()
 
 
-def _difference(before: bytes | None, after: bytes) -> str:
-    """What changed, as a diff; empty if it cannot be shown."""
+def _diff(before: bytes | None, after: bytes) -> str:
+    """Return what changed, as a diff; empty if it cannot be shown."""
     old, new = (None if data is None else decode(data) for data in (before, after))
     if old is None or new is None:
         return ""
     lines = [
         cut_line(line, _DIFF_LINE_CHARACTERS)
-        for line in difflib.unified_diff(_lines(old.text), _lines(new.text), n=1, lineterm="")
+        for line in difflib.unified_diff(_to_lines(old.text), _to_lines(new.text), n=1, lineterm="")
     ][2:]
     if not lines:
         return " The difference is in its encoding or its line endings."
@@ -77,5 +77,5 @@ def _difference(before: bytes | None, after: bytes) -> str:
     return " The difference:\n" + "\n".join(lines)
 
 
-def _lines(text: str) -> list[str]:
+def _to_lines(text: str) -> list[str]:
     return text.replace("\r\n", "\n").split("\n")

@@ -1,1 +1,1 @@
-"""Definitions and references of a repository: found with tree-sitter, kept under content hashes."""
+"""The index of a repository's definitions and mentions, made with tree-sitter."""

@@ -1,4 +1,4 @@
-"""What one source file defines and mentions, and where its syntax is broken.
+"""Extract the definitions, mentions and syntax errors of one source file.
 
 Runs in a process of its own (``worker.py``), since it is C code over untrusted text. Nothing here
 recurses, so the depth of a syntax tree does not matter.
@@ -45,21 +45,21 @@ class Extractor:
             self._queries_of(language)
 
     def tags(self, language: str, source: bytes) -> Tags:
-        """The definitions in ``source`` and every mention of a name. ``source`` is UTF-8."""
+        """Return the definitions in ``source`` (UTF-8) and every mention of a name."""
         root = self._parse(language, source).root_node
         definitions_query, references_query = self._queries_of(language)
-        definitions = _definitions(source, root, definitions_query)
+        definitions = _find_definitions(source, root, definitions_query)
         defined_at = {start for _, start in definitions}
-        return _with_mentions(
+        return _add_mentions(
             source, root, references_query, [item for item, _ in definitions], defined_at
         )
 
     def problems(self, language: str, source: bytes) -> list[SyntaxProblem]:
-        """Where ``source`` does not parse, in order, at most ``MAX_ERRORS`` places."""
+        """Return where ``source`` does not parse, in order, at most ``MAX_ERRORS`` places."""
         tree = self._parse(language, source)
         if not tree.root_node.has_error and language != "html":
             return []
-        return _problems(tree, every=language == "html")
+        return _find_problems(tree, every=language == "html")
 
     def _parse(self, language: str, source: bytes) -> Tree:
         return Parser(self._grammar(language)).parse(source)
@@ -79,8 +79,8 @@ class Extractor:
         return self._queries[language]
 
 
-def _definitions(source: bytes, root: Node, query: Query) -> list[tuple[Definition, int]]:
-    """The definitions in source order, each with the byte where its name begins."""
+def _find_definitions(source: bytes, root: Node, query: Query) -> list[tuple[Definition, int]]:
+    """Return the definitions in source order, each with the byte where its name begins."""
     found: dict[int, tuple[int, str, Node, Node, Node | None]] = {}
     for pattern, captures in QueryCursor(query).matches(root):
         name_nodes = captures.get("name")
@@ -101,19 +101,19 @@ def _definitions(source: bytes, root: Node, query: Query) -> list[tuple[Definiti
     for _, kind, name_node, node, parent_node in ordered:
         while open_ones and open_ones[-1][0] <= node.start_byte:
             open_ones.pop()
-        name = _text(source, name_node)[:MAX_NAME_BYTES]
+        name = _slice(source, name_node)[:MAX_NAME_BYTES]
         parent = ".".join(around for _, around, _ in open_ones[-_AROUND:])
         if parent_node is not None:
-            parent = ".".join(filter(None, (parent, _text(source, parent_node))))
+            parent = ".".join(filter(None, (parent, _slice(source, parent_node))))
         local = any(around in _CODE for _, _, around in open_ones[-_AROUND:])
         definition = Definition(
             name=name,
             kind=kind,
             line=node.start_point[0] + 1,
-            last=_last_line(node),
+            last=_find_last_line(node),
             depth=len(open_ones),
             parent=parent[:MAX_NAME_BYTES],
-            signature=_signature(source, node, kind),
+            signature=_make_signature(source, node, kind),
             local=local,
         )
         definitions.append((definition, name_node.start_byte))
@@ -121,13 +121,13 @@ def _definitions(source: bytes, root: Node, query: Query) -> list[tuple[Definiti
     return definitions
 
 
-def _last_line(node: Node) -> int:
+def _find_last_line(node: Node) -> int:
     row, column = node.end_point
     return max(row if column == 0 else row + 1, node.start_point[0] + 1)
 
 
-def _signature(source: bytes, node: Node, kind: str) -> str:
-    """The definition up to its body, on one line."""
+def _make_signature(source: bytes, node: Node, kind: str) -> str:
+    """Return the definition up to its body, on one line."""
     end = node.end_byte
     body = node.child_by_field_name("body")
     if body is None:
@@ -146,7 +146,7 @@ def _signature(source: bytes, node: Node, kind: str) -> str:
     return line if len(line) <= MAX_SIGNATURE else line[: MAX_SIGNATURE - 1] + "…"
 
 
-def _with_mentions(
+def _add_mentions(
     source: bytes,
     root: Node,
     query: Query,
@@ -188,11 +188,11 @@ def _with_mentions(
     return Tags(tuple(definitions), tuple(names), weights, counts, lines_of)
 
 
-def _text(source: bytes, node: Node) -> str:
+def _slice(source: bytes, node: Node) -> str:
     return source[node.start_byte : node.end_byte].decode("utf-8", "replace")
 
 
-def _problems(tree: Tree, *, every: bool) -> list[SyntaxProblem]:
+def _find_problems(tree: Tree, *, every: bool) -> list[SyntaxProblem]:
     """Walk to the error nodes, without entering subtrees that have none unless ``every`` is set.
 
     HTML needs that: a wrong end tag is a node of its own there and no error.
@@ -218,7 +218,7 @@ def _problems(tree: Tree, *, every: bool) -> list[SyntaxProblem]:
 
 
 def columns_in_characters(source: bytes, problems: list[SyntaxProblem]) -> list[SyntaxProblem]:
-    """The problems with their byte columns (from 0) as character columns (from 1)."""
+    """Turn byte columns (from 0) into character columns (from 1)."""
     starts = [0]
     at = source.find(b"\n")
     while at >= 0:

@@ -1,4 +1,4 @@
-"""Which files are in which language, and which grammar reads them. Imports no grammar."""
+"""The languages, their files and their grammars. Imports no grammar."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ _SHEBANG = re.compile(rb"#!\s*(?:\S*/)?([\w.+-]+)(?:[ \t]+(?:-S[ \t]+)?([\w.+-]+
 
 
 def may_have_language(path: str) -> bool:
-    """Whether ``language_of`` may know ``path``; without looking into the file."""
+    """Return whether ``detect_language`` may know ``path``, without looking into the file."""
     name = path.rsplit("/", 1)[-1].lower()
     suffix = name.rpartition(".")[2]
     return "." not in name or suffix == "h" or suffix in _BY_SUFFIX or name in _BY_FILE_NAME
 
 
 def detect_language(path: str, head: bytes) -> Language | None:
-    """The language of the file at ``path`` that begins with ``head``; None if it is not known.
+    """Return the language of the file at ``path`` that begins with ``head``; None if unknown.
 
     The name decides; a ``.h`` file is C++ if it has words that only C++ has, and a file without a
     suffix goes by its ``#!`` line.

@@ -1,4 +1,4 @@
-"""Worker processes that parse, one or several, started when needed and again after a crash."""
+"""The processes that parse, started when needed and again after a crash."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ MAX_WORKERS = 4
 
 
 class ParseFailed(Exception):
-    """A source could not be parsed: it took too long, too much memory, or crashed the grammar."""
+    """A source that took too much time or memory, or crashed the grammar."""
 
 
 class ParseWorker:
-    """One process. Not for several threads at once."""
+    """One process that parses. Not for several threads at once."""
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS_A_FILE) -> None:
-        """``cpu_seconds`` of processor time are what one source may take."""
+        """Allow one source ``cpu_seconds`` of processor time."""
         self._cpu_seconds = cpu_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def tags(self, language: str, source: bytes) -> Packed:
-        """The packed tags of a UTF-8 source. Raises ``ParseFailed``."""
+        """Return the packed tags of a UTF-8 source. Raises ``ParseFailed``."""
         parts = self._ask("tags", language, source)
         if len(parts) != len(Packed.__dataclass_fields__):
             raise ParseFailed("the parser answered something else")
         return Packed(*parts)
 
     def problems(self, language: str, source: bytes) -> bytes:
-        """JSON rows of line, column and what is missing. Raises ``ParseFailed``."""
+        """Return JSON rows of line, column and what is missing. Raises ``ParseFailed``."""
         return self._ask("problems", language, source)[0]
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class ParseWorker:
 
 
 class ParseWorkers:
-    """As many workers as there are processors; the first is kept, the others go after a batch."""
+    """As many workers as there are processors; the first is kept, the others end after a batch."""
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS_A_FILE) -> None:
         self._cpu_seconds = cpu_seconds
@@ -89,12 +89,12 @@ class ParseWorkers:
         sources: Sequence[Callable[[], tuple[str, bytes] | None]],
         should_stop: Callable[[], bool],
     ) -> Iterator[tuple[int, Packed | None]]:
-        """For each source its index and tags, as they become ready; None if it cannot be parsed.
+        """Yield each source's index and tags as they become ready; None if it cannot be parsed.
 
         A source is a function that gives the language and the text, or None if it is not there any
         more (then nothing is yielded for it). Stops early if ``should_stop`` says so.
         """
-        count = min(MAX_WORKERS, _processors(), 1 + len(sources) // _FILES_WORTH_A_WORKER)
+        count = min(MAX_WORKERS, _count_processors(), 1 + len(sources) // _FILES_WORTH_A_WORKER)
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         for index in range(len(sources)):
             waiting.put(index)
@@ -107,7 +107,7 @@ class ParseWorkers:
                     index = waiting.get_nowait()
                     source = sources[index]()
                     if source is not None:
-                        done.put((index, _tags(worker, *source)))
+                        done.put((index, _try_tags(worker, *source)))
             except queue.Empty:
                 pass
             except BaseException as error:
@@ -145,7 +145,7 @@ class ParseWorkers:
         self.first.close()
 
 
-def _tags(worker: ParseWorker, language: str, source: bytes) -> Packed | None:
+def _try_tags(worker: ParseWorker, language: str, source: bytes) -> Packed | None:
     try:
         return worker.tags(language, source)
     except ParseFailed:
@@ -177,5 +177,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
-def _processors() -> int:
+def _count_processors() -> int:
     return len(os.sched_getaffinity(0))

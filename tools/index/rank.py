@@ -1,4 +1,4 @@
-"""Which definitions matter: personalised PageRank over who mentions whose names.
+"""Rank definitions by personalised PageRank over who mentions whose names.
 
 A file passes its rank on to the files that define what it mentions, in proportion to how often it
 mentions it and how few files define that name (Page, Brin, Motwani, Winograd 1999, with the
@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interest:
-    """What a question is about: the task's words, and the files that were read."""
+    """The subject of a question: the task's words, and the files that were read."""
 
     task: str = ""
     read: frozenset[str] = frozenset()
@@ -52,7 +52,7 @@ class Ranked:
 
 @dataclass
 class _Edges:
-    """Who mentions which definition. ``pair`` is an index into the definitions sorted by name."""
+    """The mentions of definitions. ``pair`` is an index into the definitions sorted by name."""
 
     name: Ids
     file: Ids
@@ -67,7 +67,7 @@ class _Edges:
 
 @dataclass
 class Ranker:
-    """Ranks the definitions of one index; keeps the graph until the index changes."""
+    """A ranking of one index's definitions; keeps the graph until the index changes."""
 
     _tables: Tables | None = None
     _edges: _Edges | None = None
@@ -80,9 +80,9 @@ class Ranker:
         name_id: Callable[[str], int | None],
         interest: Interest,
     ) -> Ranked:
-        """Every definition, the weightiest first. ``names`` has each name at its id."""
+        """Rank every definition, the weightiest first. ``names`` has each name at its id."""
         if self._tables is not tables or self._edges is None:
-            self._edges = _edges(tables, self._weights(names))
+            self._edges = _join_edges(tables, self._weights(names))
             self._tables = tables
         edges = self._edges
         count = len(tables.files)
@@ -90,17 +90,17 @@ class Ranker:
             none = np.zeros(0, dtype=np.int64)
             return Ranked(none, none, np.zeros(0))
         named = np.ones(len(names))
-        for word, factor in _words(interest.task).items():
+        for word, factor in _find_words(interest.task).items():
             if (number := name_id(word)) is not None:
                 named[number] = factor
-        paths = _path_boosts(tables.files, interest.task[:_TASK_CHARACTERS])
-        start = _start(tables, edges, interest, named, paths)
+        paths = _boost_paths(tables.files, interest.task[:_TASK_CHARACTERS])
+        start = _make_start(tables, edges, interest, named, paths)
         weight = edges.weight * named[edges.name[edges.pair]]
-        links = _sums(edges.link_of, weight, len(edges.link_source))
-        out = _sums(edges.link_source, links, count)
-        ranks = _pagerank(edges.link_source, edges.link_target, links, out, start)
+        links = _sum_by_index(edges.link_of, weight, len(edges.link_source))
+        out = _sum_by_index(edges.link_source, links, count)
+        ranks = _iterate(edges.link_source, edges.link_target, links, out, start)
         flow = ranks[edges.source] * weight / np.maximum(out[edges.source], 1e-300)
-        score = _sums(edges.pair, flow, len(edges.name))
+        score = _sum_by_index(edges.pair, flow, len(edges.name))
         # What nobody mentions still ranks by its file, below the rest, private names last.
         own = np.asarray(self._weights(names))[edges.name] * named[edges.name]
         score += _UNMENTIONED * ranks[edges.file] * own
@@ -108,19 +108,19 @@ class Ranker:
         asked = (named[edges.name] >= _NAMED_CODE) & (edges.definers <= _MAX_DEFINERS)
         score += np.where(asked, start[edges.file], 0.0)
         # So are the definitions of a file that it names, all of them together.
-        own_count = np.maximum(_sums(edges.file, np.ones(len(edges.file)), count), 1)
+        own_count = np.maximum(_sum_by_index(edges.file, np.ones(len(edges.file)), count), 1)
         score += (start * (paths > 0) / own_count)[edges.file] * own
         order = np.lexsort((edges.name, edges.file, -score))
         return Ranked(edges.file[order], edges.name[order], score[order])
 
     def _weights(self, names: list[str]) -> list[float]:
-        """What a name weighs by its looks. Names are only ever added."""
-        self._name_weights += [_looks(name) for name in names[len(self._name_weights) :]]
+        """Return each name's weight. Names are only ever added."""
+        self._name_weights += [_weigh_looks(name) for name in names[len(self._name_weights) :]]
         return self._name_weights
 
 
-def _looks(name: str) -> float:
-    """Private, very short and everyday names (get, append) say less of a repository."""
+def _weigh_looks(name: str) -> float:
+    """Weigh a name by its looks: private, very short and everyday names (get, append) say less."""
     if name.startswith("__") and name.endswith("__"):
         return 0.02
     if len(name) < 4:
@@ -132,7 +132,7 @@ def _looks(name: str) -> float:
     return weight * (0.2 if name.startswith(("_", "#")) else 1.0)
 
 
-def _edges(tables: Tables, looks: list[float]) -> _Edges:
+def _join_edges(tables: Tables, looks: list[float]) -> _Edges:
     """Join mentions with definitions by name, all in columns."""
     order = np.argsort(tables.defined_name, kind="stable")
     name, file = tables.defined_name[order], tables.defined_in[order]
@@ -165,13 +165,13 @@ def _edges(tables: Tables, looks: list[float]) -> _Edges:
     )
 
 
-def _pagerank(source: Ids, target: Ids, weight: Floats, out: Floats, start: Floats) -> Floats:
-    """Rank by power iteration; what has no way out goes back to ``start``."""
+def _iterate(source: Ids, target: Ids, weight: Floats, out: Floats, start: Floats) -> Floats:
+    """Rank files by power iteration; files without links go back to ``start``."""
     share = weight / np.maximum(out[source], 1e-300)
     stuck = out <= 0
     ranks = start
     for _ in range(_ITERATIONS):
-        passed = _sums(target, ranks[source] * share, len(start))
+        passed = _sum_by_index(target, ranks[source] * share, len(start))
         following: Floats = DAMPING * (passed + ranks[stuck].sum() * start) + (1 - DAMPING) * start
         if np.abs(following - ranks).sum() < _CLOSE_ENOUGH:
             return following
@@ -179,13 +179,13 @@ def _pagerank(source: Ids, target: Ids, weight: Floats, out: Floats, start: Floa
     return ranks
 
 
-def _sums(index: Ids, weight: Floats, size: int) -> Floats:
-    """For each of ``size`` places the sum of the weights whose index it is."""
+def _sum_by_index(index: Ids, weight: Floats, size: int) -> Floats:
+    """Sum the weights of each of ``size`` indices."""
     return np.asarray(np.bincount(index, weights=weight, minlength=size), dtype=np.float64)
 
 
-def _words(task: str) -> dict[str, float]:
-    """The task's words that may be names, and how much each looks like one."""
+def _find_words(task: str) -> dict[str, float]:
+    """Return the task's words that may be names, and how much each looks like one."""
     text = task[:_TASK_CHARACTERS]
     words = {word: _NAMED_WORD for word in _WORD.findall(text) if len(word) >= 3}
     quoted = {word for part in re.findall(r"`([^`\n]+)`", text) for word in _WORD.findall(part)}
@@ -195,10 +195,10 @@ def _words(task: str) -> dict[str, float]:
     return words
 
 
-def _start(
+def _make_start(
     tables: Tables, edges: _Edges, interest: Interest, named: Floats, paths: Floats
 ) -> Floats:
-    """Where a reader begins: anywhere, but mostly at what the task names and what was read."""
+    """Return where a reader begins: anywhere, but mostly at what the task names or was read."""
     count = len(tables.files)
     boost = paths.copy()
     for index, path in enumerate(tables.files):
@@ -214,8 +214,8 @@ def _start(
     return start
 
 
-def _path_boosts(files: Sequence[str], task: str) -> Floats:
-    """More for files whose path or module name stands in the task."""
+def _boost_paths(files: Sequence[str], task: str) -> Floats:
+    """Weigh files more whose path or module name stands in the task."""
     if not task:
         return np.zeros(len(files))
     tokens = {token.strip("./\\-").replace("\\", "/") for token in _PATH.findall(task)}

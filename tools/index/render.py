@@ -1,4 +1,4 @@
-"""A repository map as text: signatures under their files, as many as a token budget takes."""
+"""Render a repository map: signatures by file, as many as a token budget takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FEWEST_TOKENS_A_LINE = 3
 
 @dataclass(frozen=True)
 class Map:
-    """The text, and whether it has every definition there is."""
+    """The text of a map, and whether it has every definition."""
 
     text: str
     complete: bool
@@ -32,7 +32,7 @@ def render_map(
     count_tokens: Callable[[str], int],
     shown_path: Callable[[str], str],
 ) -> Map | None:
-    """The map of the files under ``below`` (``""``, ``a/b/`` or a file), within ``max_tokens``.
+    """Render the files under ``below`` (``""``, ``a/b/`` or a file) within ``max_tokens``.
 
     The most definitions that fit, found by bisection, since tokens of lines do not add up exactly.
     None if not even one fits; an empty text if there are none.
@@ -68,12 +68,12 @@ def render_map(
 
 
 def format_definition(definition: Definition, *, indent: int = 0) -> str:
-    """``  12: class Cart``, the signature set in by its depth."""
+    """Return ``  12: class Cart``, the signature indented by its depth."""
     return f"{definition.line:>5}: {'  ' * indent}{definition.signature}"
 
 
 def format_outline(definitions: Sequence[Definition]) -> list[str]:
-    """Every definition that is not inside a function, with its first and last line."""
+    """Return every definition that is not inside a function, with its first and last line."""
     return [
         f"{definition.line}-{definition.last}: {'  ' * definition.depth}{definition.signature}"
         for definition in definitions
@@ -82,7 +82,7 @@ def format_outline(definitions: Sequence[Definition]) -> list[str]:
 
 
 class _Renderer:
-    """Turns the first definitions of a ranking into text."""
+    """A renderer of the first definitions of a ranking."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class _Renderer:
         self._parts: dict[tuple[int, int], str] = {}
 
     def text(self, wanted: Sequence[tuple[int, str]], of: int) -> str:
-        """Files in the order of their best definition, each with its lines in source order."""
+        """Return files by their best definition, each with its lines in source order."""
         names: dict[int, set[str]] = {}
         for file, name in wanted:
             names.setdefault(file, set()).add(name)
@@ -107,22 +107,22 @@ class _Renderer:
             # The names come in one order, so their number says which they are.
             key = file, len(chosen)
             if key not in self._parts:
-                self._parts[key] = self._part(file, chosen)
+                self._parts[key] = self._render_file(file, chosen)
             lines.append(self._parts[key])
-        if note := self._note(len(wanted), of, len(names)):
+        if note := self._make_note(len(wanted), of, len(names)):
             lines.append(note)
         return "\n".join(lines)
 
-    def _part(self, file: int, chosen: set[str]) -> str:
+    def _render_file(self, file: int, chosen: set[str]) -> str:
         path = self._tables.files[file]
         lines = [self._shown_path(path)]
         lines += [
             format_definition(definition, indent=definition.depth)
-            for definition in _with_parents(self._index.outline(path), chosen)
+            for definition in _add_parents(self._index.outline(path), chosen)
         ]
         return "\n".join(lines)
 
-    def _note(self, shown: int, of: int, files: int) -> str:
+    def _make_note(self, shown: int, of: int, files: int) -> str:
         parts = []
         if shown < of:
             parts.append(
@@ -134,8 +134,8 @@ class _Renderer:
         return f"[{'; '.join(parts)}]" if parts else ""
 
 
-def _with_parents(outline: Sequence[Definition], chosen: set[str]) -> list[Definition]:
-    """The chosen definitions and what is around each, in source order; nothing inside functions."""
+def _add_parents(outline: Sequence[Definition], chosen: set[str]) -> list[Definition]:
+    """Return the chosen definitions and those around each, in source order, none in functions."""
     kept: list[Definition] = []
     around: list[tuple[Definition, bool]] = []  # what is open, and whether it was kept
     for definition in outline:

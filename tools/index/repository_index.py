@@ -1,4 +1,4 @@
-"""The index of one tree: brought up to date before each question, from hashes where it can be.
+"""The index of one tree, refreshed before each question, from the cache where it can be.
 
 It reads files and never runs anything. Parsing happens in other processes (``parsing.py``), and
 what they found is kept under the content's hash (``tag_store.py``), so only a content that nobody
@@ -38,7 +38,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Indexed:
-    """One file: its stamp, its key in the store, and the ids of its names.
+    """One indexed file: its stamp, its key in the store, and the ids of its names.
 
     ``local`` are those defined inside functions, which no other file can mean.
     """
@@ -80,7 +80,7 @@ class LeftOut:
     stopped: bool = False
 
     def __str__(self) -> str:
-        """In words; empty if nothing was left out."""
+        """Describe what was left out; empty if nothing was."""
         parts = []
         if self.too_large:
             parts.append(f"{self.too_large} too large")
@@ -94,7 +94,7 @@ class LeftOut:
 
 
 class RepositoryIndex:
-    """Definitions and mentions below ``top``. One per session; not for several threads at once."""
+    """The definitions and mentions below ``top``. Not for several threads at once."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class RepositoryIndex:
         *,
         skip: frozenset[str] = frozenset(),
     ) -> None:
-        """``skip`` names folders that are never entered."""
+        """Index ``top``, never entering folders named in ``skip``."""
         self._top = top
         self._store = store
         self._workers = workers
@@ -122,10 +122,10 @@ class RepositoryIndex:
 
     def refresh(self, should_stop: Callable[[], bool] = lambda: False) -> Tables:
         """Look at every file's stamp, read those that changed, parse what is not known yet."""
-        changed = self._changed()
+        changed = self._find_changed()
         wanted: dict[str, tuple[walk.Stamp, bytes, Language]] = {}
         for found in changed:
-            language = self._language_and_key(found)
+            language = self._read_key(found)
             if language is not None:
                 wanted[found.path] = (found.stamp, language[1], language[0])
         known = self._store.known({key for _, key, _ in wanted.values()})
@@ -139,7 +139,7 @@ class RepositoryIndex:
         return self.tables
 
     def files_defining(self, name: str) -> list[str]:
-        """The files that define ``name``, also inside functions, in path order."""
+        """Return the files that define ``name``, also inside functions, in path order."""
         number = self._ids.get(name)
         tables = self.tables
         found = set(tables.defined_in[tables.defined_name == number])
@@ -154,17 +154,17 @@ class RepositoryIndex:
         return self._tables
 
     def name_id(self, name: str) -> int | None:
-        """The id of ``name`` in the tables, if any file has it."""
+        """Return the id of ``name`` in the tables, if any file has it."""
         return self._ids.get(name)
 
     def all_names(self) -> list[str]:
-        """Every name, at the index that is its id."""
+        """Return every name, at the index that is its id."""
         if len(self._names) != len(self._ids):
             self._names = list(self._ids)
         return self._names
 
     def outline(self, path: str) -> tuple[Definition, ...]:
-        """The definitions in a file of the index, in source order."""
+        """Return the definitions in a file of the index, in source order."""
         entry = self._files.get(path)
         if entry is None:
             return ()
@@ -179,7 +179,7 @@ class RepositoryIndex:
         return self._outlines[entry.key]
 
     def lines_with(self, path: str, name: str) -> list[int]:
-        """The lines of ``path`` that mention ``name``, its definitions not among them."""
+        """Return the lines of ``path`` that mention ``name``, without its definitions."""
         entry = self._files.get(path)
         packed = self._store.get(entry.key) if entry is not None else None
         if packed is None:
@@ -190,15 +190,15 @@ class RepositoryIndex:
             return []
 
     def text_lines(self, path: str) -> list[str]:
-        """The file's lines as they are now; empty if it cannot be read."""
+        """Read the file's lines as they are now; none if it cannot be read."""
         try:
             data = walk.read_file(self._top, path, MAX_FILE_BYTES)
         except OSError:
             return []
         return (to_utf8(data) or b"").decode("utf-8", "replace").split("\n")
 
-    def _changed(self) -> list[walk.WalkedFile]:
-        """The files whose stamp is new; those that are gone leave the index."""
+    def _find_changed(self) -> list[walk.WalkedFile]:
+        """Return the files whose stamp is new; those that are gone leave the index."""
         present: set[str] = set()
         changed: list[walk.WalkedFile] = []
         total = 0
@@ -228,16 +228,16 @@ class RepositoryIndex:
         self.left_out = LeftOut(too_many=too_many)
         return changed
 
-    def _language_and_key(self, found: walk.WalkedFile) -> tuple[Language, bytes] | None:
-        source = self._source(found.path)
+    def _read_key(self, found: walk.WalkedFile) -> tuple[Language, bytes] | None:
+        source = self._read_source(found.path)
         if source is None:
             self._drop(found)
             return None
         language, text = source
-        return language, self._store.key(language, _query(language.name), text)
+        return language, self._store.key(language, _read_query(language.name), text)
 
-    def _source(self, path: str) -> tuple[Language, bytes] | None:
-        """The language and UTF-8 text of a file that can be indexed."""
+    def _read_source(self, path: str) -> tuple[Language, bytes] | None:
+        """Read the language and UTF-8 text of a file that can be indexed."""
         try:
             data = walk.read_file(self._top, path, MAX_FILE_BYTES + 1)
         except OSError:
@@ -257,7 +257,7 @@ class RepositoryIndex:
     def _parse(
         self, wanted: dict[str, tuple[walk.Stamp, bytes, Language]], should_stop: Callable[[], bool]
     ) -> dict[bytes, bool]:
-        """Parse files and keep what was found. Returns which keys are known now, and how well.
+        """Parse files and keep their tags. Returns the keys known now, and whether each was parsed.
 
         A file is read again here; one that changed since is kept under its new content's key and
         found again by its stamp at the next refresh.
@@ -266,10 +266,10 @@ class RepositoryIndex:
         read: dict[int, bytes] = {}
 
         def source(index: int) -> tuple[str, bytes] | None:
-            found = self._source(paths[index])
+            found = self._read_source(paths[index])
             if found is None:
                 return None
-            read[index] = self._store.key(found[0], _query(found[0].name), found[1])
+            read[index] = self._store.key(found[0], _read_query(found[0].name), found[1])
             return found[0].name, found[1]
 
         known: dict[bytes, bool] = {}
@@ -324,18 +324,18 @@ class RepositoryIndex:
     ) -> tuple[Ids, Ids, Ids, NDArray[np.float64]]:
         numbers = array("I")
         numbers.frombytes(weights)
-        mentioned = self._ids_of(split_names(names))
+        mentioned = self._make_ids(split_names(names))
         if len(mentioned) != len(numbers):
             raise ValueError("the parts do not fit each other")
         outer, _, local = defined.partition(b"\n\n")
         return (
-            np.unique(self._ids_of(split_names(outer.strip(b"\n")))),
-            np.unique(self._ids_of(split_names(local))),
+            np.unique(self._make_ids(split_names(outer.strip(b"\n")))),
+            np.unique(self._make_ids(split_names(local))),
             mentioned,
             np.asarray(numbers, dtype=np.float64),
         )
 
-    def _ids_of(self, names: Iterable[str]) -> Ids:
+    def _make_ids(self, names: Iterable[str]) -> Ids:
         ids = self._ids
         return np.array([ids[name] for name in names], dtype=np.int64)
 
@@ -347,27 +347,27 @@ class RepositoryIndex:
         mentioned = [entry.mentioned for entry in entries]
         return Tables(
             files,
-            _joined(defined),
-            _numbers(defined),
-            _joined(local),
-            _numbers(local),
-            _joined(mentioned),
-            _numbers(mentioned),
+            _join(defined),
+            _number_parts(defined),
+            _join(local),
+            _number_parts(local),
+            _join(mentioned),
+            _number_parts(mentioned),
             np.concatenate([entry.weights for entry in entries]) if entries else np.zeros(0),
         )
 
 
-def _joined(parts: list[Ids]) -> Ids:
+def _join(parts: list[Ids]) -> Ids:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _numbers(parts: list[Ids]) -> Ids:
-    """For each element of the joined parts, the number of its part."""
+def _number_parts(parts: list[Ids]) -> Ids:
+    """Return for each element of the joined parts the number of its part."""
     return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
 def to_utf8(data: bytes) -> bytes | None:
-    """A text file's bytes as UTF-8 without a byte-order mark; None if it is binary."""
+    """Return a text file's bytes as UTF-8 without a byte-order mark; None if it is binary."""
     if data.isascii() and b"\0" not in data:
         return data
     file = decode(data)
@@ -375,5 +375,5 @@ def to_utf8(data: bytes) -> bytes | None:
 
 
 @cache
-def _query(language: str) -> str:
+def _read_query(language: str) -> str:
     return query_text(language)

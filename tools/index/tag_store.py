@@ -1,4 +1,4 @@
-"""The tags of every file ever parsed on this machine, under the hash of its content.
+"""The store of all tags made on this machine, each under the hash of its file's content.
 
 One SQLite file in the user's cache, which any number of processes may use at once. What is in it
 depends on nothing but the content, the grammar and the query, so it is never out of date and
@@ -35,7 +35,7 @@ CREATE INDEX IF NOT EXISTS by_day ON tags (day);
 
 
 def cache_path() -> Path:
-    """``$XDG_CACHE_HOME/tenuto/tags-N.sqlite``, N being the form of its records."""
+    """Return ``$XDG_CACHE_HOME/tenuto/tags-N.sqlite``, N being the form of its records."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG rules say that a relative path there is to be ignored.
     root = Path(base) if base.startswith("/") else Path.home() / ".cache"
@@ -43,46 +43,46 @@ def cache_path() -> Path:
 
 
 class TagStore:
-    """Packed tags by key. Not for several threads at once; each takes its own."""
+    """A store of packed tags by key. Not for several threads at once; each takes its own."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """``path`` is made if need be; None or an unusable place keeps all in memory."""
+        """Open or make the file ``path``; None or an unusable place keeps all in memory."""
         self._connection = _connect(path)
         self._prefixes: dict[str, bytes] = {}
 
     def key(self, language: Language, query: str, content: bytes) -> bytes:
-        """The key of ``content`` read with this grammar and this query."""
+        """Return the key of ``content`` read with this grammar and this query."""
         if language.name not in self._prefixes:
-            words = f"{FORMAT}\0{language.name}\0{_version(language.module)}\0{query}"
+            words = f"{FORMAT}\0{language.name}\0{_find_version(language.module)}\0{query}"
             self._prefixes[language.name] = hashlib.blake2b(words.encode()).digest()
         return hashlib.blake2b(self._prefixes[language.name] + content, digest_size=20).digest()
 
     def known(self, keys: Iterable[bytes]) -> dict[bytes, bool]:
-        """Which of ``keys`` are here, and whether they could be parsed."""
+        """Return which of ``keys`` are here, and whether they could be parsed."""
         return {
             key: not failed
-            for part in _batches(list(keys))
+            for part in _split_batches(list(keys))
             for key, failed in self._select("key, failed", part)
         }
 
     def names(self, keys: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
-        """Of each key that is here: itself, the names defined and mentioned, their weights."""
-        for part in _batches(list(keys)):
+        """Yield each key that is here, with the names defined and mentioned and their weights."""
+        for part in _split_batches(list(keys)):
             yield from self._select("key, defined, names, weights", part)
 
     def get(self, key: bytes) -> Packed | None:
-        """All that is known under ``key``."""
+        """Return the tags under ``key``."""
         rows = self._select(_COLUMNS, [key])
         return Packed(*rows[0]) if rows else None
 
     def outline(self, key: bytes) -> bytes | None:
-        """The definitions under ``key``, packed."""
+        """Return the packed definitions under ``key``."""
         rows = self._select("outline", [key])
         return bytes(rows[0][0]) if rows else None
 
     def put(self, items: Sequence[tuple[bytes, Packed | None]]) -> None:
         """Keep ``items``; None says that a content cannot be parsed, so nobody tries again."""
-        today = _today()
+        today = _count_days()
         empty = Packed(b"[]", b"", b"", b"", b"", b"")
         rows = [(key, today, *vars(tags or empty).values(), tags is None) for key, tags in items]
         statement = (
@@ -101,9 +101,9 @@ class TagStore:
 
     def touch(self, keys: Iterable[bytes]) -> None:
         """Note that ``keys`` were used today, and forget what nobody used for long."""
-        today = _today()
+        today = _count_days()
         with suppress(sqlite3.Error), self._connection:
-            for part in _batches(list(keys)):
+            for part in _split_batches(list(keys)):
                 marks = ",".join("?" * len(part))
                 self._connection.execute(
                     f"UPDATE tags SET day = ? WHERE day < ? AND key IN ({marks})",
@@ -172,16 +172,16 @@ def _remove(path: Path) -> None:
             path.with_name(path.name + end).unlink()
 
 
-def _batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def _split_batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     for start in range(0, len(keys), _BATCH):
         yield keys[start : start + _BATCH]
 
 
-def _today() -> int:
+def _count_days() -> int:
     return int(time.time() // 86_400)
 
 
-def _version(module: str) -> str:
+def _find_version(module: str) -> str:
     try:
         return version(module.replace("_", "-"))
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What is known of one file, and its form in the cache.
+"""The tags of one file (definitions and mentions), and their form in the cache.
 
 The form is JSON for what has text and plain 32-bit integers for the rest: data from a cache is
 read, never executed.
@@ -30,7 +30,7 @@ class Definition:
     local: bool = False
 
 
-def _no_integers() -> array[int]:
+def _make_integers() -> array[int]:
     return array("I")
 
 
@@ -44,12 +44,12 @@ class Tags:
 
     definitions: tuple[Definition, ...] = ()
     names: tuple[str, ...] = ()
-    weights: array[int] = field(default_factory=_no_integers)
-    counts: array[int] = field(default_factory=_no_integers)
-    lines: array[int] = field(default_factory=_no_integers)
+    weights: array[int] = field(default_factory=_make_integers)
+    counts: array[int] = field(default_factory=_make_integers)
+    lines: array[int] = field(default_factory=_make_integers)
 
     def lines_of(self, name: str) -> list[int]:
-        """The lines that mention ``name``, in order."""
+        """Return the lines that mention ``name``, in order."""
         if name not in self.names:
             return []
         index = self.names.index(name)
@@ -83,7 +83,7 @@ class Packed:
 
 
 def pack(tags: Tags) -> Packed:
-    """The bytes that ``unpack`` reads."""
+    """Pack tags into the bytes that ``unpack`` reads."""
     outline = [astuple(definition) for definition in tags.definitions]
     return Packed(
         outline=json.dumps(outline, separators=(",", ":")).encode(),
@@ -103,10 +103,10 @@ def pack(tags: Tags) -> Packed:
 
 
 def unpack(packed: Packed) -> Tags:
-    """The tags in ``packed``. Raises ``ValueError`` if it is not what ``pack`` makes."""
+    """Unpack tags. Raises ``ValueError`` if ``packed`` is not what ``pack`` makes."""
     names = tuple(split_names(packed.names))
     weights, counts, lines = (
-        _integers(data) for data in (packed.weights, packed.counts, packed.lines)
+        _read_integers(data) for data in (packed.weights, packed.counts, packed.lines)
     )
     if not len(names) == len(weights) == len(counts) or sum(counts) != len(lines):
         raise ValueError("the parts do not fit each other")
@@ -114,26 +114,26 @@ def unpack(packed: Packed) -> Tags:
 
 
 def unpack_outline(data: bytes) -> tuple[Definition, ...]:
-    """The definitions alone. Raises ``ValueError``."""
+    """Unpack the definitions alone. Raises ``ValueError``."""
     rows = json.loads(data)
     if not isinstance(rows, list):
         raise ValueError("no list of definitions")
-    return tuple(_definition(row) for row in rows)
+    return tuple(_read_definition(row) for row in rows)
 
 
 def split_names(data: bytes) -> list[str]:
-    """The names that ``pack`` joined. Raises ``ValueError``."""
+    """Split the names that ``pack`` joined. Raises ``ValueError``."""
     return data.decode("utf-8").split("\n") if data else []
 
 
-def _definition(row: Any) -> Definition:
+def _read_definition(row: Any) -> Definition:
     kinds = (str, str, int, int, int, str, str, bool)
     if not isinstance(row, list) or [type(value) for value in row] != list(kinds):
         raise ValueError("no definition")
     return Definition(*row)
 
 
-def _integers(data: bytes) -> array[int]:
+def _read_integers(data: bytes) -> array[int]:
     values = array("I")
     values.frombytes(data)
     return values

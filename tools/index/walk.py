@@ -1,4 +1,4 @@
-"""The files of an untrusted tree that git would not ignore, with no link followed on the way."""
+"""Walk the files of an untrusted tree that git would not ignore, following no link."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class WalkedFile:
 def walk(
     top: Path, skip: frozenset[str], wanted: Callable[[str], bool] = lambda path: True
 ) -> Iterator[WalkedFile]:
-    """Every regular file below ``top`` that is ``wanted`` and that no ``.gitignore`` covers.
+    """Yield every regular file below ``top`` that is ``wanted`` and that no ``.gitignore`` covers.
 
     Folders named in ``skip`` are left out, links are not followed, what cannot be read is passed
     over. Ends after ``MAX_ENTRIES`` entries.
     """
     seen = 0
-    exclude = _rules(top, ".git/info/exclude")
+    exclude = _read_rules(top, ".git/info/exclude")
     pending: list[tuple[str, Rules]] = [("", (("", exclude),) if exclude else ())]
     with _Descent(top) as descent:
         while pending:
@@ -48,11 +48,11 @@ def walk(
             try:
                 descriptor = descent.enter(folder)
                 with os.scandir(descriptor) as listing:
-                    entries = sorted(listing, key=_name_of)
+                    entries = sorted(listing, key=_get_name)
             except OSError:
                 continue
             if any(entry.name == ".gitignore" for entry in entries):
-                own = _rules_at(descriptor, ".gitignore")
+                own = _read_rules_at(descriptor, ".gitignore")
                 rules = (*rules, (folder, own)) if own else rules
             folders: list[tuple[str, Rules]] = []
             for entry in entries:
@@ -79,35 +79,35 @@ def walk(
 
 
 def read_rules_above(top: Path, folder: str) -> Rules:
-    """The rules that hold for what lies in ``folder`` (``""`` or ``a/b/``), its own not among them.
+    """Read the rules for what lies in ``folder`` (``""`` or ``a/b/``), without its own.
 
     A folder that is itself ignored makes no difference: whoever looks into it wants it.
     """
-    exclude = _rules(top, ".git/info/exclude")
+    exclude = _read_rules(top, ".git/info/exclude")
     rules: list[tuple[str, IgnoreRules]] = [("", exclude)] if exclude else []
     names = folder.split("/")[:-1]
     for depth in range(len(names)):
         above = "".join(f"{name}/" for name in names[:depth])
-        if own := _rules(top, f"{above}.gitignore"):
+        if own := _read_rules(top, f"{above}.gitignore"):
             rules.append((above, own))
     return tuple(rules)
 
 
 def read_rules_in(descriptor: int, folder: str) -> Rules:
-    """The rules of the ``.gitignore`` in an open folder, which is called ``folder``; maybe none."""
-    own = _rules_at(descriptor, ".gitignore")
+    """Read the rules of the ``.gitignore`` in an open folder named ``folder``; maybe none."""
+    own = _read_rules_at(descriptor, ".gitignore")
     return ((folder, own),) if own else ()
 
 
 class _Descent:
-    """Opens folders step by step, and keeps those on the way to the last one open."""
+    """A chain of open folders, from the top to the last one entered."""
 
     def __init__(self, top: Path) -> None:
         self._open = [os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
         self._names: list[str] = []
 
     def enter(self, folder: str) -> int:
-        """A descriptor of ``folder`` (``""`` or ``a/b/``), good until the next call."""
+        """Return a descriptor of ``folder`` (``""`` or ``a/b/``), valid until the next call."""
         names = folder.split("/")[:-1]
         shared = 0
         while shared < min(len(names), len(self._names)) and names[shared] == self._names[shared]:
@@ -128,17 +128,17 @@ class _Descent:
             os.close(self._open.pop())
 
 
-def _name_of(entry: os.DirEntry[str]) -> str:
+def _get_name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
 def take_stamp(status: os.stat_result) -> Stamp:
-    """What changes whenever a file's content is written or replaced."""
+    """Return what changes whenever a file's content is written or replaced."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def read_file(top: Path, path: str, max_bytes: int) -> bytes:
-    """The first ``max_bytes`` of a regular file. Raises ``OSError``."""
+    """Read the first ``max_bytes`` of a regular file. Raises ``OSError``."""
     folder, separator, name = path.rpartition("/")
     with _Descent(top) as descent:
         return _read_at(descent.enter(folder + separator), name, max_bytes)
@@ -151,13 +151,13 @@ def _read_at(folder: int, name: str, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
-def _rules_at(folder: int, name: str) -> IgnoreRules:
+def _read_rules_at(folder: int, name: str) -> IgnoreRules:
     with suppress(OSError):
         return IgnoreRules(_read_at(folder, name, MAX_BYTES).decode("utf-8", "surrogateescape"))
     return IgnoreRules("")
 
 
-def _rules(top: Path, path: str) -> IgnoreRules:
+def _read_rules(top: Path, path: str) -> IgnoreRules:
     with suppress(OSError):
         return IgnoreRules(read_file(top, path, MAX_BYTES).decode("utf-8", "surrogateescape"))
     return IgnoreRules("")

@@ -1,4 +1,4 @@
-"""The process that parses: reads requests on its input, writes answers on its output.
+"""The process that parses. It reads requests on its input and writes answers on its output.
 
 A request is a task, a language and a source; an answer is one or more byte strings. The process
 limits its own memory, time and files before the first byte, so a source that makes a grammar run
@@ -24,7 +24,7 @@ MEMORY_BYTES = 3 * 1024**3
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:
-    """``size`` bytes. Raises ``EOFError`` if the stream ends before."""
+    """Read ``size`` bytes. Raises ``EOFError`` if the stream ends before."""
     data = stream.read(size)
     if len(data) != size:
         raise EOFError
@@ -32,14 +32,14 @@ def read_exactly(stream: BinaryIO, size: int) -> bytes:
 
 
 def read_answer(stream: BinaryIO) -> list[bytes]:
-    """The parts of one answer. Raises ``EOFError``."""
+    """Read the parts of one answer. Raises ``EOFError``."""
     (count,) = COUNT.unpack(read_exactly(stream, COUNT.size))
     sizes = [COUNT.unpack(read_exactly(stream, COUNT.size))[0] for _ in range(count)]
     return [read_exactly(stream, size) for size in sizes]
 
 
 def write_answer(stream: BinaryIO, parts: Sequence[bytes]) -> None:
-    """What ``read_answer`` reads."""
+    """Write the parts that ``read_answer`` reads."""
     stream.write(COUNT.pack(len(parts)))
     for part in parts:
         stream.write(COUNT.pack(len(part)))

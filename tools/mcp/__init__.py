@@ -1,1 +1,1 @@
-"""Tools of MCP servers: programs or web services that the user lists (Model Context Protocol)."""
+"""The tools of MCP (Model Context Protocol) servers that the user lists."""

@@ -1,4 +1,4 @@
-"""Running MCP servers: one event loop in one thread of its own, asked from outside with time-outs.
+"""The running MCP servers: one event loop in a thread of its own, called with time-outs.
 
 Whatever a server does, hang, die, flood, answer nonsense, change its tools, costs its own tools and
 never the run: a call gets an answer the model can act on, within its time-out.
@@ -32,12 +32,12 @@ _LATE = "it did not answer within"
 
 
 class ServerFailed(Exception):
-    """A server could not do what was asked; the message is one sentence."""
+    """A server that could not do what was asked; the message is one sentence."""
 
 
 @dataclass
 class _Connected:
-    """One running server. ``why`` is why it is of no use any more."""
+    """One running server. ``why`` says why it can no longer be used."""
 
     server: McpServer
     meter: Meter | None = None
@@ -79,7 +79,7 @@ class RunningServers:
         return failed
 
     def tools(self) -> list[tuple[McpServer, Tool]]:
-        """The tools that are offered and wanted, as listed at the start: they stay these."""
+        """Return the tools that are offered and wanted, as listed at the start."""
         return [
             (live.server, tool)
             for live in self._live.values()
@@ -102,7 +102,7 @@ class RunningServers:
         portal = self._portal
         if portal is None:
             raise ServerFailed("it is closed")
-        live = self._living(portal, name, halt)
+        live = self._get_living(portal, name, halt)
         try:
             ready = portal.start_task_soon(self._call, live, tool, dict(arguments))
             result: CallToolResult = _wait(ready, live.server.timeout + _GRACE_S, halt)
@@ -116,7 +116,7 @@ class RunningServers:
         return result
 
     def starts(self, name: str) -> int:
-        """How often the server ``name`` was started again."""
+        """Return how often the server ``name`` was started again."""
         return self._live[name].restarts
 
     def _begin(
@@ -127,8 +127,10 @@ class RunningServers:
         live.task = portal.start_task_soon(self._serve, live, ready)
         return live, ready
 
-    def _living(self, portal: BlockingPortal, name: str, halt: Callable[[], bool]) -> _Connected:
-        """The running server ``name``. Raises ``ServerFailed`` if it cannot be started again."""
+    def _get_living(
+        self, portal: BlockingPortal, name: str, halt: Callable[[], bool]
+    ) -> _Connected:
+        """Return the running server ``name``, restarted if it ended. Raises ``ServerFailed``."""
         with self._restarting:
             old = self._live[name]
             if not old.why:
@@ -191,7 +193,7 @@ class RunningServers:
             raise
         except BaseException as error:
             # To close a connection that does not answer is to lose it, too.
-            why = _reason(error, live.server.start_timeout)
+            why = _describe_error(error, live.server.start_timeout)
             live.why = why if why.startswith(_LATE) else meter.why or why
         finally:
             live.session = None
@@ -214,14 +216,14 @@ class RunningServers:
                     result = await session.call_tool(tool, arguments)
                     tasks.cancel_scope.cancel()
         except Exception as error:
-            raise ServerFailed(meter.why or _reason(error, live.server.timeout)) from error
+            raise ServerFailed(meter.why or _describe_error(error, live.server.timeout)) from error
         if result is None:
             raise ServerFailed(meter.why or "it ended")
         return result
 
 
 async def _list(session: ClientSession) -> list[Tool]:
-    """What the server offers, page by page up to ``MAX_TOOLS``."""
+    """List what the server offers, page by page up to ``MAX_TOOLS``."""
     tools: list[Tool] = []
     cursor = None
     for _ in range(MAX_PAGES):
@@ -244,7 +246,7 @@ async def _set(event: anyio.Event) -> None:
 
 
 def _wait(ready: concurrent.futures.Future[Any], most_s: float, halt: Callable[[], bool]) -> Any:
-    """The result once it is there. Raises ``ServerFailed`` after ``most_s`` seconds, or halted."""
+    """Wait for the result. Raises ``ServerFailed`` after ``most_s`` seconds, or when cancelled."""
     deadline = time.monotonic() + most_s
     while True:
         done, _ = concurrent.futures.wait([ready], timeout=_POLL_S)
@@ -263,11 +265,11 @@ def _wait(ready: concurrent.futures.Future[Any], most_s: float, halt: Callable[[
     except concurrent.futures.CancelledError:
         raise ServerFailed("it is closed") from None
     except Exception as error:
-        raise ServerFailed(_reason(error, most_s)) from error
+        raise ServerFailed(_describe_error(error, most_s)) from error
 
 
-def _reason(error: BaseException, timeout_s: float) -> str:
-    """The error in one line; of a group, the first that is in it."""
+def _describe_error(error: BaseException, timeout_s: float) -> str:
+    """Describe the error in one line; of a group, its first error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, TimeoutError):

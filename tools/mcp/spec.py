@@ -1,4 +1,4 @@
-"""What is known of an MCP server before it is started."""
+"""The specification of an MCP server, before it is started."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ class McpServer(BaseModel):
         return self
 
     def offers(self, tool: str) -> bool:
-        """Whether the user wants this tool of it."""
+        """Return whether the user wants this tool of the server."""
         return any(fnmatch.fnmatchcase(tool, pattern) for pattern in self.tools)
 
     def environment(self) -> dict[str, str]:
-        """The whole environment its command gets."""
+        """Return the whole environment of the server's command."""
         names = (*_ALWAYS_GIVEN, *self.env_from)
         return {name: os.environ[name] for name in names if name in os.environ} | dict(self.env)
 
     def all_headers(self) -> dict[str, str]:
-        """The headers of its requests. A variable that is not set gives none."""
+        """Return the headers of requests. A variable that is not set gives none."""
         found = {
             header: os.environ[name]
             for header, name in self.headers_from.items()

@@ -1,4 +1,4 @@
-"""An MCP tool as one of ours: its name, its schema, its call, and its result as an observation.
+"""Wrap an MCP tool as one of ours: its name, its schema, its call, and its observation.
 
 Everything a server says is untrusted. Names are made plain, descriptions and schemas are cut,
 results are cleaned of terminal codes and cut like any command's output.
@@ -41,7 +41,7 @@ RESTARTED = (
 
 
 class AnyArguments(BaseModel):
-    """What the schema of the server says, which the server itself checks."""
+    """Any arguments; the server checks them against its own schema."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -53,7 +53,7 @@ class McpTool(ToolSpec):
     schema_given: Mapping[str, Any] = field(default_factory=dict)
 
     def schema(self) -> Mapping[str, Any]:
-        """See ``ToolSpec``."""
+        """Return the server's own schema as a function schema."""
         function = {
             "name": self.name,
             "description": self.description,
@@ -63,17 +63,17 @@ class McpTool(ToolSpec):
 
 
 def wrap_tools(servers: RunningServers, taken: Iterable[str]) -> tuple[ToolSpec, ...]:
-    """The tools of ``servers`` under names that are not in ``taken``."""
+    """Wrap the tools of ``servers`` under names that are not in ``taken``."""
     names = set(taken)
     found: list[ToolSpec] = []
     for server, tool in servers.tools():
-        name = _name(server, tool, names)
+        name = _make_name(server, tool, names)
         names.add(name)
-        found.append(_spec(servers, server, tool, name))
+        found.append(_wrap(servers, server, tool, name))
     return tuple(found)
 
 
-def _spec(servers: RunningServers, server: McpServer, tool: Tool, name: str) -> McpTool:
+def _wrap(servers: RunningServers, server: McpServer, tool: Tool, name: str) -> McpTool:
     def run(context: ToolContext, parameters: AnyArguments) -> Observation:
         halt = context.should_stop or (lambda: False)
         started = servers.starts(server.name)
@@ -82,7 +82,7 @@ def _spec(servers: RunningServers, server: McpServer, tool: Tool, name: str) -> 
         except ServerFailed as error:
             text = f"{name} gave nothing: {error}. The other tools still work; go on without it."
             return Observation(clean_output(text), ok=False)
-        seen = _observation(result)
+        seen = _observe(result)
         if servers.starts(server.name) == started:
             return seen
         return dataclasses.replace(seen, text=f"{RESTARTED.format(name=server.name)}\n{seen.text}")
@@ -95,11 +95,11 @@ def _spec(servers: RunningServers, server: McpServer, tool: Tool, name: str) -> 
         run=run,
         kind="external",
         subject=f"{server.name}.{tool.name}",
-        schema_given=_schema(tool.input_schema),
+        schema_given=_read_schema(tool.input_schema),
     )
 
 
-def _name(server: McpServer, tool: Tool, taken: set[str]) -> str:
+def _make_name(server: McpServer, tool: Tool, taken: set[str]) -> str:
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", f"mcp__{server.name}__{tool.name}")[:MAX_NAME]
     name, number = plain, 2
     while name in taken:
@@ -108,11 +108,11 @@ def _name(server: McpServer, tool: Tool, taken: set[str]) -> str:
     return name
 
 
-def _schema(given: Any) -> Mapping[str, Any]:
-    """The parameters' schema, or one that allows anything if it is too large, deep or odd."""
+def _read_schema(given: Any) -> Mapping[str, Any]:
+    """Return the schema of the parameters, or one that allows anything if it is odd."""
     schema = given if isinstance(given, dict) else {}
     try:
-        fits = _depth(schema) <= MAX_DEPTH and len(json.dumps(schema)) <= MAX_SCHEMA
+        fits = _measure_depth(schema) <= MAX_DEPTH and len(json.dumps(schema)) <= MAX_SCHEMA
     except (TypeError, ValueError):
         fits = False
     properties = schema.get("properties", {})
@@ -123,23 +123,23 @@ def _schema(given: Any) -> Mapping[str, Any]:
     return {**schema, "type": "object", "properties": properties}
 
 
-def _depth(value: Any, at: int = 0) -> int:
-    """How deep ``value`` nests, as far as it matters."""
+def _measure_depth(value: Any, at: int = 0) -> int:
+    """Return how deep ``value`` nests, up to ``MAX_DEPTH``."""
     if at > MAX_DEPTH or not isinstance(value, dict | list):
         return at
     inner = value.values() if isinstance(value, dict) else value
-    return max((_depth(one, at + 1) for one in inner), default=at)
+    return max((_measure_depth(one, at + 1) for one in inner), default=at)
 
 
-def _observation(result: CallToolResult) -> Observation:
-    texts = [_text(block) for block in result.content]
+def _observe(result: CallToolResult) -> Observation:
+    texts = [_show_block(block) for block in result.content]
     if not texts and result.structured_content is not None:
         texts = [json.dumps(result.structured_content, ensure_ascii=False, default=str)]
     text, cut = cut_middle(clean_output("\n".join(texts)), MAX_CHARACTERS)
     return Observation(text or "(nothing)", ok=not result.is_error, truncated=cut)
 
 
-def _text(block: Any) -> str:
+def _show_block(block: Any) -> str:
     if isinstance(block, TextContent):
         return block.text
     if isinstance(block, EmbeddedResource) and isinstance(block.resource, TextResourceContents):

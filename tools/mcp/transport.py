@@ -1,4 +1,4 @@
-"""The two ways to an MCP server, with bounds on what it may send.
+"""Connect to an MCP server over its standard streams or HTTP, with bounds on what it may send.
 
 A program that floods us costs a bounded amount of memory and time: past ``MAX_BYTES`` or
 ``MAX_MESSAGES`` between two of our requests, or one message over ``MAX_MESSAGE`` bytes, the
@@ -17,7 +17,7 @@ from typing import Any
 
 import anyio
 import httpx2
-from anyio.abc import ByteReceiveStream, Process
+from anyio.abc import ByteReceiveStream, ObjectReceiveStream, ObjectSendStream, Process
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 from mcp.types import jsonrpc_message_adapter
@@ -32,11 +32,11 @@ _WATCH = Path(__file__).with_name("watch.py")
 
 
 class Flooded(Exception):
-    """The server sent more than it may."""
+    """A server that sent more than it may."""
 
 
 class Meter:
-    """Counts what came since the last ``reset`` and says why the connection is over."""
+    """A count of what came since the last ``reset``, and why the connection is lost."""
 
     def __init__(self) -> None:
         self.lost = anyio.Event()
@@ -46,18 +46,18 @@ class Meter:
         self._messages = 0
 
     def reset(self) -> None:
-        """A new request begins."""
+        """Begin a new request."""
         self._bytes = self._messages = 0
 
     def count(self, size: int, messages: int = 0) -> None:
-        """Raises ``Flooded``."""
+        """Count bytes and messages. Raises ``Flooded``."""
         self._bytes += size
         self._messages += messages
         if self._bytes > MAX_BYTES or self._messages > MAX_MESSAGES:
             raise Flooded
 
     def lose(self, why: str) -> None:
-        """The connection is over; the first reason stays."""
+        """Mark the connection as lost; the first reason stays."""
         self.why = self.why or why
         self.lost.set()
 
@@ -69,7 +69,7 @@ class Meter:
 
 @asynccontextmanager
 async def connect(server: McpServer, meter: Meter) -> AsyncIterator[tuple[Any, Any]]:
-    """The read and write streams to ``server``. Raises ``OSError`` if its program cannot start."""
+    """Open the read and write streams to ``server``. Raises ``OSError`` if it cannot start."""
     if server.url is not None:
         async with _over_http(server, meter) as streams:
             yield streams
@@ -136,47 +136,10 @@ async def _over_stdio(server: McpServer, meter: Meter) -> AsyncIterator[tuple[An
         os.close(theirs)
     incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-    assert process.stdout is not None and process.stderr is not None
-
-    async def receive() -> None:
-        assert process.stdout is not None
-        async with incoming:
-            try:
-                async for line in _lines(process.stdout, meter):
-                    with suppress(ValueError):  # what is no message is somebody's log line
-                        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-                        await incoming.send(SessionMessage(message))
-                meter.lose("it ended")
-            except Flooded:
-                meter.lose("it sent more than it may")
-            except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
-                meter.lose("it ended")
-
-    async def send() -> None:
-        assert process.stdin is not None
-        async with outgoing:
-            try:
-                async for item in outgoing:
-                    text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-                    await process.stdin.send(text.encode() + b"\n")
-            except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
-                meter.lose("it ended")
-
-    async def listen() -> None:
-        assert process.stderr is not None
-        try:
-            async for piece in process.stderr:
-                meter.said = (meter.said + piece)[-_SAID:]
-                meter.count(len(piece))
-        except Flooded:
-            meter.lose("it sent more than it may")
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
-            return
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(receive)
-        tasks.start_soon(send)
-        tasks.start_soon(listen)
+        tasks.start_soon(_receive, process, meter, incoming)
+        tasks.start_soon(_send, process, meter, outgoing)
+        tasks.start_soon(_listen, process, meter)
         try:
             yield read, write
         finally:
@@ -187,6 +150,51 @@ async def _over_stdio(server: McpServer, meter: Meter) -> AsyncIterator[tuple[An
             tasks.cancel_scope.cancel()
             for stream in (read, write):
                 stream.close()
+
+
+async def _receive(
+    process: Process, meter: Meter, incoming: ObjectSendStream[SessionMessage | Exception]
+) -> None:
+    """Pass on the messages of the program until its output ends."""
+    assert process.stdout is not None
+    async with incoming:
+        try:
+            async for line in _read_lines(process.stdout, meter):
+                with suppress(ValueError):  # a line that is no message is a log line
+                    message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                    await incoming.send(SessionMessage(message))
+            meter.lose("it ended")
+        except Flooded:
+            meter.lose("it sent more than it may")
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+            meter.lose("it ended")
+
+
+async def _send(
+    process: Process, meter: Meter, outgoing: ObjectReceiveStream[SessionMessage]
+) -> None:
+    """Write our messages to the program's input."""
+    assert process.stdin is not None
+    async with outgoing:
+        try:
+            async for item in outgoing:
+                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+                await process.stdin.send(text.encode() + b"\n")
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+            meter.lose("it ended")
+
+
+async def _listen(process: Process, meter: Meter) -> None:
+    """Keep the end of what the program writes to stderr."""
+    assert process.stderr is not None
+    try:
+        async for piece in process.stderr:
+            meter.said = (meter.said + piece)[-_SAID:]
+            meter.count(len(piece))
+    except Flooded:
+        meter.lose("it sent more than it may")
+    except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+        return
 
 
 async def _wait_for(process: Process) -> None:
@@ -201,8 +209,8 @@ async def _wait_for(process: Process) -> None:
         await process.aclose()
 
 
-async def _lines(stream: ByteReceiveStream, meter: Meter) -> AsyncIterator[bytes]:
-    """The lines that come. Raises ``Flooded`` for one that is too long, or too many."""
+async def _read_lines(stream: ByteReceiveStream, meter: Meter) -> AsyncIterator[bytes]:
+    """Yield the lines that come. Raises ``Flooded`` if one is too long, or at too many."""
     pending = bytearray()
     async for piece in stream:
         meter.count(len(piece), piece.count(b"\n"))

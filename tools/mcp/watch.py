@@ -1,4 +1,4 @@
-"""Runs one command and sees that nothing of it outlives whoever asked for it.
+"""Run one command and kill all its processes when it ends or its caller is gone.
 
 A program of its own (``python -I -S watch.py FD COMMAND...``), standard library alone. It takes in
 every process that its command leaves behind, and kills them all when the command ends or when FD,
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
         # The caller decides, by the pipe.
         signal.signal(number, signal.SIG_IGN)
     try:
-        process = subprocess.Popen(arguments[1:], restore_signals=True, preexec_fn=_default_signals)
+        process = subprocess.Popen(arguments[1:], restore_signals=True, preexec_fn=_reset_signals)
     except OSError as error:
         sys.stderr.write(f"{arguments[1]}: {error.strerror}\n")
         return 127
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     return 0 if code is None else code & 0xFF
 
 
-def _default_signals() -> None:
+def _reset_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -55,7 +55,7 @@ def _kill_all() -> None:
     """Kill everything below this process, until there is nothing."""
     deadline = time.monotonic() + _KILL_WITHIN_S
     while time.monotonic() < deadline:
-        below = _below(os.getpid())
+        below = _find_below(os.getpid())
         if not below:
             return
         for number in (signal.SIGSTOP, signal.SIGKILL):
@@ -72,8 +72,8 @@ def _kill_all() -> None:
         time.sleep(0.005)
 
 
-def _below(top: int) -> list[int]:
-    """The processes that ``top`` started, and those that these started."""
+def _find_below(top: int) -> list[int]:
+    """Return the processes that ``top`` started, and those that these started."""
     parents = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 (this program imports as little as it can)
         if name.isdigit():

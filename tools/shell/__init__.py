@@ -1,1 +1,1 @@
-"""The shell tools and what they report."""
+"""The shell tools, and the report on a command."""

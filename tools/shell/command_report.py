@@ -1,4 +1,4 @@
-"""What the model is told of a command: its output, cleaned and cut, and how it ended."""
+"""Report a command to the model: its output, cleaned and cut, and how it ended."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _BINARY_SHARE = 0.3
 
 
 def observe(result: ExecResult, root: str, timeout_s: float) -> Observation:
-    """``ok`` means that the command exited with code 0."""
+    """Report a command that ended. ``ok`` means that it exited with code 0."""
     body, cut = show_output(result)
-    ending = f"[{_ending(result, root, timeout_s)}]"
+    ending = f"[{_describe_ending(result, root, timeout_s)}]"
     text = f"{body}\n{ending}" if body else ending
     return Observation(text, ok=result.exit_code == 0, truncated=cut)
 
 
 def show_output(result: ExecResult) -> tuple[str, bool]:
-    """The output as the model reads it, and whether something of it is left out."""
+    """Return the output as the model reads it, and whether a part is left out."""
     text = clean_output(result.output)
     where = f"; all of it is in {result.saved}" if result.saved else ""
     if result.saved and result.saved_lost:
@@ -47,7 +47,7 @@ def _is_binary(text: str) -> bool:
     return len(text) > _BINARY_FROM and text.count("\ufffd") > _BINARY_SHARE * len(text)
 
 
-def _ending(result: ExecResult, root: str, timeout_s: float) -> str:
+def _describe_ending(result: ExecResult, root: str, timeout_s: float) -> str:
     if result.running:
         return (
             f"still running after {result.duration_s:.0f} s: wait for it with "

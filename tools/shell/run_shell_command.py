@@ -1,4 +1,4 @@
-"""run_shell_command: one command in the session's bash, its output and its exit code."""
+"""run_shell_command: run one command in the session's bash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_COMMAND = 80
 
 
 class RunShellCommandParameters(Parameters):
-    """What run_shell_command takes. The time-out is in seconds."""
+    """The parameters of run_shell_command. The time-out is in seconds."""
 
     command: str = Field(description="The bash command.")
     timeout: float | None = Field(
@@ -42,16 +42,16 @@ class RunShellCommandParameters(Parameters):
 
 
 def run(context: ToolContext, parameters: RunShellCommandParameters) -> Observation:
-    """The cleaned output and how the command ended. ``ok`` means that it exited with code 0."""
+    """Run the command and report it. ``ok`` means that it exited with code 0."""
     command = parameters.command
     if not command.strip():
         raise ToolFailure("The command is empty: give a bash command.")
     if "\0" in command:
         raise ToolFailure("The command has a null character in it, which bash cannot take.")
     shell = context.sandbox.shell()
-    before = _ended_meanwhile(context, shell)
+    before = _report_ended(context, shell)
     if parameters.is_background:
-        return _after(before, _start(context, command, parameters.directory))
+        return _prepend(before, _start(context, command, parameters.directory))
     if parameters.directory is not None:
         # A subshell, so that the session's own directory stays; eval, so that whatever the
         # command holds (comments, here-documents, a stray parenthesis) stays inside it.
@@ -66,7 +66,7 @@ def run(context: ToolContext, parameters: RunShellCommandParameters) -> Observat
         on_output=context.on_output,
         should_stop=context.should_stop,
     )
-    return _after(before, observe(result, context.sandbox.root, timeout_s))
+    return _prepend(before, observe(result, context.sandbox.root, timeout_s))
 
 
 def _enter(context: ToolContext, directory: str) -> str:
@@ -74,8 +74,8 @@ def _enter(context: ToolContext, directory: str) -> str:
     return f"cd -- {shlex.quote(context.sandbox.root + '/' + place.real)}"
 
 
-def _ended_meanwhile(context: ToolContext, shell: Shell) -> str:
-    """What is to be said first of a command that was left running and has ended.
+def _report_ended(context: ToolContext, shell: Shell) -> str:
+    """Report first on a command that was left running and has ended.
 
     Raises ``ToolFailure`` if it still runs: the shell takes no other one until then.
     """
@@ -95,12 +95,12 @@ def _ended_meanwhile(context: ToolContext, shell: Shell) -> str:
     )
 
 
-def _after(before: str, seen: Observation) -> Observation:
+def _prepend(before: str, seen: Observation) -> Observation:
     return Observation(before + seen.text, seen.ok, seen.truncated) if before else seen
 
 
 def _start(context: ToolContext, command: str, directory: str | None) -> Observation:
-    """Start ``command`` beside the shell; say its id and where its output goes."""
+    """Start ``command`` beside the shell. The observation has its id and where its output goes."""
     enter = f"{_enter(context, directory)} || exit\n" if directory is not None else ""
     started = context.processes().start(command, enter)
     if not isinstance(started, Process):
@@ -114,7 +114,7 @@ def _start(context: ToolContext, command: str, directory: str | None) -> Observa
 
 
 def shorten(command: str) -> str:
-    """The command's first line, cut if it is long."""
+    """Return the command's first line, cut if it is long."""
     line = command.strip().split("\n", 1)[0]
     more = line != command.strip() or len(line) > SHOWN_COMMAND
     return line[:SHOWN_COMMAND] + (" ..." if more else "")

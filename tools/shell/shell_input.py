@@ -16,7 +16,7 @@ _WAIT_S = 5.0
 
 
 class ShellInputParameters(Parameters):
-    """What shell_input takes. ``wait`` is in seconds."""
+    """The parameters of shell_input. ``wait`` is in seconds."""
 
     input: str = Field(description="The text. A newline is put after it unless it ends with one.")
     id: str | None = Field(
@@ -35,7 +35,7 @@ class ShellInputParameters(Parameters):
 
 
 def run(context: ToolContext, parameters: ShellInputParameters) -> Observation:
-    """What the process printed in answer."""
+    """Write the input. Returns what the process printed in answer."""
     text = parameters.input
     if "\0" in text:
         raise ToolFailure("The input has a null character in it, which cannot be given.")

@@ -19,7 +19,7 @@ _INTERRUPT_WAIT_S = 3.0
 
 
 class ShellProcessParameters(Parameters):
-    """What shell_process takes. ``wait`` is in seconds."""
+    """The parameters of shell_process. ``wait`` is in seconds."""
 
     action: Literal["list", "read", "interrupt", "stop"] = Field(
         description=(
@@ -47,17 +47,17 @@ class ShellProcessParameters(Parameters):
 
 
 def run(context: ToolContext, parameters: ShellProcessParameters) -> Observation:
-    """The list, or the news of one process."""
+    """List the processes, or act on one and report it."""
     if parameters.action == "list":
-        return Observation("\n".join(_listed(context)) or "Nothing is running.")
+        return Observation("\n".join(_list(context)) or "Nothing is running.")
     target = choose(context, parameters.id)
     if target is None:
-        return _on_shell(context, parameters)
-    return _on_process(context, target, parameters)
+        return _act_on_shell(context, parameters)
+    return _act_on_process(context, target, parameters)
 
 
 def choose(context: ToolContext, wanted: str | None) -> Process | None:
-    """The process that ``wanted`` names; None for the command in the shell.
+    """Choose the process that ``wanted`` names; None for the command in the shell.
 
     Raises ``ToolFailure`` if there is none, or several and none is named.
     """
@@ -73,29 +73,29 @@ def choose(context: ToolContext, wanted: str | None) -> Process | None:
             return processes.all()[0]
         if not busy and not living:
             raise ToolFailure("Nothing is running.")
-        raise ToolFailure("More than one is running, give an id:\n" + "\n".join(_listed(context)))
+        raise ToolFailure("More than one is running, give an id:\n" + "\n".join(_list(context)))
     if wanted.strip().lower() == SHELL:
         if not busy:
             raise ToolFailure("No command is running in the shell.")
         return None
     found = processes.get(int(wanted)) if wanted.strip().isdecimal() else None
     if found is None:
-        listed = _listed(context)
+        listed = _list(context)
         known = "These were started:\n" + "\n".join(listed) if listed else "None was started."
         raise ToolFailure(f"There is no background process {wanted}. {known}")
     return found
 
 
 def tell(context: ToolContext, process: Process, state: State) -> Observation:
-    """What ``process`` printed since the last time, and how it is."""
+    """Report what ``process`` printed since the last time, and whether it runs."""
     body, cut = show_output(context.processes().output(process))
     if cut:
         body += f"\n[all of it is in {process.log}]"
-    ending = f"[{_how(process, state)}]"
+    ending = f"[{_describe(process, state)}]"
     return Observation(f"{body}\n{ending}" if body else ending, truncated=cut)
 
 
-def _on_shell(context: ToolContext, parameters: ShellProcessParameters) -> Observation:
+def _act_on_shell(context: ToolContext, parameters: ShellProcessParameters) -> Observation:
     shell = context.sandbox.shell()
     if parameters.action == "stop":
         result = shell.stop()
@@ -112,7 +112,7 @@ def _on_shell(context: ToolContext, parameters: ShellProcessParameters) -> Obser
     return Observation(seen.text, ok=result.running or seen.ok, truncated=seen.truncated)
 
 
-def _on_process(
+def _act_on_process(
     context: ToolContext, process: Process, parameters: ShellProcessParameters
 ) -> Observation:
     processes = context.processes()
@@ -126,7 +126,7 @@ def _on_process(
     return tell(context, process, state)
 
 
-def _listed(context: ToolContext) -> list[str]:
+def _list(context: ToolContext) -> list[str]:
     lines = []
     if (running := context.sandbox.shell().running()) is not None:
         silent = f", silent for {running.silent_s:.0f} s"
@@ -135,12 +135,12 @@ def _listed(context: ToolContext) -> list[str]:
         )
     processes = context.processes()
     for process in processes.all():
-        how = _how(process, processes.state(process))
+        how = _describe(process, processes.state(process))
         lines.append(f"{process.id}: `{shorten(process.command)}`, {how}, output in {process.log}")
     return lines
 
 
-def _how(process: Process, state: State) -> str:
+def _describe(process: Process, state: State) -> str:
     if state.running:
         return f"running for {time.monotonic() - process.began:.0f} s"
     if state.exit_code is None:

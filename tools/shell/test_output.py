@@ -1,4 +1,4 @@
-"""Long output of test runners, folded so that the failures come first.
+"""Fold long output of test runners so that the failures come first.
 
 Recognised are pytest, unittest, jest, go test and cargo test. What a runner printed is not told
 from what a test printed: a test can imitate its runner, and then its text is folded in.
@@ -15,7 +15,7 @@ _BLOCK_SHARE = 0.75
 
 @dataclass(frozen=True)
 class Folded:
-    """The failures and the summary of a run, in the order to be read."""
+    """The failures and the summary of a test run."""
 
     runner: str
     summary: str
@@ -23,7 +23,7 @@ class Folded:
 
 
 def fold(text: str, limit: int) -> str | None:
-    """``text`` in at most about ``limit`` characters, failures first; None if no runner is known.
+    """Fold ``text`` to about ``limit`` characters, failures first; None if no runner is known.
 
     First the summary, then as many failures as fit, each cut in its middle if it is long, then the
     end of the output. Says how many failures are left out.
@@ -55,10 +55,10 @@ def fold(text: str, limit: int) -> str | None:
     return "\n".join(parts)
 
 
-def _pytest(lines: Sequence[str]) -> Folded | None:
+def _read_pytest(lines: Sequence[str]) -> Folded | None:
     if not any(_PYTEST_END.fullmatch(line) for line in lines[-40:]):
         return None
-    sections = _between(lines, _PYTEST_SECTION)
+    sections = _split_sections(lines, _PYTEST_SECTION)
     summary: list[str] = []
     failures: list[str] = []
     for title, body in sections:
@@ -70,7 +70,7 @@ def _pytest(lines: Sequence[str]) -> Folded | None:
     return Folded("pytest", "\n".join(summary), tuple(failures))
 
 
-def _unittest(lines: Sequence[str]) -> Folded | None:
+def _read_unittest(lines: Sequence[str]) -> Folded | None:
     ran = [at for at, line in enumerate(lines) if re.fullmatch(r"Ran \d+ tests? in [\d.]+s", line)]
     if not ran:
         return None
@@ -80,7 +80,7 @@ def _unittest(lines: Sequence[str]) -> Folded | None:
     return Folded("unittest", "\n".join(summary), tuple(failures))
 
 
-def _jest(lines: Sequence[str]) -> Folded | None:
+def _read_jest(lines: Sequence[str]) -> Folded | None:
     summary = [line for line in lines if re.match(r"(Tests|Test Suites|Snapshots|Time): +\d", line)]
     if not any(line.startswith("Tests:") for line in summary):
         return None
@@ -100,7 +100,7 @@ def _jest(lines: Sequence[str]) -> Folded | None:
     return Folded("jest", "\n".join(summary), tuple(dict.fromkeys(failures)))
 
 
-def _go(lines: Sequence[str]) -> Folded | None:
+def _read_go(lines: Sequence[str]) -> Folded | None:
     packages = [line for line in lines if re.match(r"(ok  |FAIL|---? FAIL:|\?   )\t?\S", line)]
     if not any(re.match(r"(ok  |FAIL)\t\S", line) for line in packages):
         return None
@@ -123,13 +123,13 @@ def _go(lines: Sequence[str]) -> Folded | None:
 
 
 def _goes_on(first: str, line: str) -> bool:
-    """Whether ``line`` still belongs to the block of go's that begins with ``first``."""
+    """Return whether ``line`` still belongs to go's block that begins with ``first``."""
     if first.startswith("panic: "):
         return not line.startswith("FAIL")
     return re.match(r"(\s|\.|[\w/.-]+\.go:\d+)", line) is not None
 
 
-def _cargo(lines: Sequence[str]) -> Folded | None:
+def _read_cargo(lines: Sequence[str]) -> Folded | None:
     results = [line for line in lines if re.match(r"test result: (ok|FAILED)\. ", line)]
     errors = _split(lines, re.compile(r"error(\[E\d+\])?: .+"))
     errors = [block for block in errors if block.startswith("error[") or "\n  --> " in block]
@@ -159,16 +159,16 @@ _PYTEST_END = re.compile(
 )
 _PYTEST_SECTION = re.compile(r"={3,} (FAILURES|ERRORS|short test summary info|[\w ]+) ={3,}")
 _READERS: tuple[Callable[[Sequence[str]], Folded | None], ...] = (
-    _pytest,
-    _unittest,
-    _jest,
-    _go,
-    _cargo,
+    _read_pytest,
+    _read_unittest,
+    _read_jest,
+    _read_go,
+    _read_cargo,
 )
 
 
-def _between(lines: Sequence[str], heading: re.Pattern[str]) -> list[tuple[str, list[str]]]:
-    """The sections that begin at ``heading``, whose first group is the title."""
+def _split_sections(lines: Sequence[str], heading: re.Pattern[str]) -> list[tuple[str, list[str]]]:
+    """Return the sections that begin at ``heading``, whose first group is the title."""
     sections: list[tuple[str, list[str]]] = []
     for line in lines:
         if (found := heading.fullmatch(line)) is not None:
@@ -179,7 +179,7 @@ def _between(lines: Sequence[str], heading: re.Pattern[str]) -> list[tuple[str, 
 
 
 def _split(lines: Sequence[str], heading: re.Pattern[str]) -> list[str]:
-    """The parts of ``lines`` that begin at ``heading``, without what is before the first."""
+    """Split ``lines`` at ``heading``, without what is before the first."""
     parts: list[list[str]] = []
     for line in lines:
         if heading.fullmatch(line):

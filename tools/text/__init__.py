@@ -1,1 +1,1 @@
-"""Text files, matching, and cutting to a token budget."""
+"""Text files, matching, and cutting."""

@@ -1,4 +1,4 @@
-"""Why a text is not in a file: what is nearest to it there, and in what the two differ."""
+"""Explain why a text is not in a file: what is nearest, and in what the two differ."""
 
 from __future__ import annotations
 
@@ -39,14 +39,20 @@ def explain_missing(
     if not old.strip():
         return f"{start}: it is only whitespace. Take the lines around it into old_string."
     lines = text.split("\n")
-    applied = _applied(text, new)
+    applied = _find_applied(text, new)
     if applied:
-        places = _places(text, applied)
+        places = _name_places(text, applied)
         return (
             f"{start}, but {new_name} is, at {places}: this edit seems to be applied already. "
             "Go on with the next step; read the file if you are in doubt."
         )
-    for explain in (_spaces, _written_out, _numbered, _typographic, _elided):
+    for explain in (
+        _find_spaces,
+        _find_written_out,
+        _find_numbered,
+        _find_typographic,
+        _find_elided,
+    ):
         found = explain(text, old)
         if found is not None:
             reason, span = found
@@ -55,7 +61,7 @@ def explain_missing(
                 reason = reason[0].upper() + reason[1:]
             return (
                 f"{start}. {reason} Repeat the edit with the text that the file has, "
-                f"{span.named()}:\n{_block(lines, span)}"
+                f"{span.named()}:\n{_show_block(lines, span)}"
             )
     near = find_nearest_lines(lines, old)
     if near is None:
@@ -66,42 +72,42 @@ def explain_missing(
     )
     return (
         f"{start}. The nearest text is in {span.named()} ({similarity:.0%} alike)."
-        f"{_first_difference(lines, span, old)} Repeat the edit with the text that the file has. "
-        f"{around.named().capitalize()}:\n{_block(lines, around)}"
+        f"{_say_difference(lines, span, old)} Repeat the edit with the text that the file has. "
+        f"{around.named().capitalize()}:\n{_show_block(lines, around)}"
     )
 
 
-def _applied(text: str, new: str) -> list[int]:
-    """Where ``new`` is already in the file, if it is long enough for that to mean something."""
+def _find_applied(text: str, new: str) -> list[int]:
+    """Find where ``new`` is already in the file, if it is long enough to mean something."""
     if len(new.strip()) < _MIN_APPLIED_CHARACTERS:
         return []
     return find_occurrences(text, new, overlapping=False)
 
 
-def _places(text: str, found: Sequence[int]) -> str:
+def _name_places(text: str, found: Sequence[int]) -> str:
     numbers = [str(line_number(text, start)) for start in found[:_NAMED_PLACES]]
     more = f" and {len(found) - _NAMED_PLACES} more" if len(found) > _NAMED_PLACES else ""
     return f"{'line' if len(found) == 1 else 'lines'} {', '.join(numbers)}{more}"
 
 
-def _spaces(text: str, old: str) -> tuple[str, LineSpan] | None:
-    """A place that differs from ``old`` in whitespace only."""
-    spans = list(_ignoring_spaces(text, old))
+def _find_spaces(text: str, old: str) -> tuple[str, LineSpan] | None:
+    """Find a place that differs from ``old`` in whitespace only."""
+    spans = list(_match_ignoring_spaces(text, old))
     if not spans:
         return None
     first = spans[0]
     lines = text.split("\n")[first.first - 1 : first.last]
     reason = (
         f"{first.named().capitalize()} {'differs' if first.first == first.last else 'differ'} "
-        f"from old_string only in {_kind_of_spaces(lines, old)}."
+        f"from old_string only in {_name_spaces(lines, old)}."
     )
     if len(spans) > 1:
         reason += f" ({len(spans)} such places; this is the first.)"
     return reason, first
 
 
-def _ignoring_spaces(text: str, part: str) -> Iterator[LineSpan]:
-    """The lines where ``part`` occurs if all whitespace is left out of both."""
+def _match_ignoring_spaces(text: str, part: str) -> Iterator[LineSpan]:
+    """Yield the lines where ``part`` occurs if all whitespace is left out of both."""
     wanted = "".join(part.split())
     if len(wanted) < _MIN_MATCHED_CHARACTERS:
         return
@@ -125,8 +131,8 @@ def _ignoring_spaces(text: str, part: str) -> Iterator[LineSpan]:
         at = whole.find(wanted, at + len(wanted))
 
 
-def _kind_of_spaces(lines: Sequence[str], old: str) -> str:
-    """In what kind of whitespace the file's ``lines`` and ``old`` differ, in words."""
+def _name_spaces(lines: Sequence[str], old: str) -> str:
+    """Name the kind of whitespace in which the file's ``lines`` and ``old`` differ."""
     theirs = old.strip("\n").split("\n")
     filled = [line.strip() for line in theirs if line.strip()]
     if len(lines) == len(theirs):
@@ -160,8 +166,8 @@ def _indent(line: str) -> str:
     return line[: len(line) - len(line.lstrip())]
 
 
-def _written_out(text: str, old: str) -> tuple[str, LineSpan] | None:
-    """A place equal to ``old`` once its escapes or entities are read as what they stand for."""
+def _find_written_out(text: str, old: str) -> tuple[str, LineSpan] | None:
+    """Find a place equal to ``old`` once its escapes or entities are resolved."""
     plain = _ESCAPED.sub(lambda match: _UNESCAPED[match[1]], old)
     span = _find_variant(text, old, plain)
     if span is not None:
@@ -178,25 +184,25 @@ def _written_out(text: str, old: str) -> tuple[str, LineSpan] | None:
     return None
 
 
-def _numbered(text: str, old: str) -> tuple[str, LineSpan] | None:
-    """A place equal to ``old`` without the line numbers at its line starts."""
+def _find_numbered(text: str, old: str) -> tuple[str, LineSpan] | None:
+    """Find a place equal to ``old`` without the line numbers at its line starts."""
     span = _find_variant(text, old, _LINE_NUMBER.sub("", old))
     if span is None:
         return None
     return "old_string has line numbers that are not part of the file.", span
 
 
-def _typographic(text: str, old: str) -> tuple[str, LineSpan] | None:
-    """A place that differs from ``old`` only in the form of its quotes and dashes."""
+def _find_typographic(text: str, old: str) -> tuple[str, LineSpan] | None:
+    """Find a place that differs from ``old`` only in the form of its quotes and dashes."""
     plain = text.translate(_TYPOGRAPHY)
-    span = next(_ignoring_spaces(plain, old.translate(_TYPOGRAPHY)), None)
+    span = next(_match_ignoring_spaces(plain, old.translate(_TYPOGRAPHY)), None)
     if span is None:
         return None
     return "old_string has other quotes or dashes (straight or typographic) than the file.", span
 
 
-def _elided(text: str, old: str) -> tuple[str, LineSpan] | None:
-    """The lines between the first and the last of ``old``, which leaves out some with ``...``."""
+def _find_elided(text: str, old: str) -> tuple[str, LineSpan] | None:
+    """Find the lines between the first and the last of ``old``, which has ``...`` between."""
     theirs = [line.strip() for line in old.strip("\n").split("\n")]
     if not any(_ELISION.match(line) for line in theirs[1:-1]):
         return None
@@ -215,10 +221,10 @@ def _elided(text: str, old: str) -> tuple[str, LineSpan] | None:
 def _find_variant(text: str, old: str, variant: str) -> LineSpan | None:
     if variant == old or not variant.strip():
         return None
-    return next(_ignoring_spaces(text, variant), None)
+    return next(_match_ignoring_spaces(text, variant), None)
 
 
-def _first_difference(lines: Sequence[str], span: LineSpan, old: str) -> str:
+def _say_difference(lines: Sequence[str], span: LineSpan, old: str) -> str:
     theirs = old.strip("\n").split("\n")
     if len(theirs) == 1:
         return ""
@@ -228,8 +234,8 @@ def _first_difference(lines: Sequence[str], span: LineSpan, old: str) -> str:
     return ""
 
 
-def _block(lines: Sequence[str], span: LineSpan) -> str:
-    """The lines as they are; of very many, the first."""
+def _show_block(lines: Sequence[str], span: LineSpan) -> str:
+    """Return the lines as they are; of very many, the first."""
     shown = [cut_line(line, _BLOCK_LINE_CHARACTERS) for line in lines[span.first - 1 : span.last]]
     if len(shown) > _BLOCK_LINES:
         left = len(shown) - _BLOCK_LINES

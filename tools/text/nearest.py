@@ -1,4 +1,4 @@
-"""The run of lines in a file that is most like a given text."""
+"""Find the run of lines in a file that is most like a given text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LineSpan:
 
 
 def find_nearest_lines(lines: Sequence[str], old: str) -> tuple[LineSpan, float] | None:
-    """The run of lines most like ``old``, if at least ``MIN_SIMILARITY`` alike.
+    """Find the run of lines most like ``old``, if at least ``MIN_SIMILARITY`` alike.
 
     Shared trigrams, a sliding sum over the file, choose a few candidates; difflib judges them.
     """
@@ -45,11 +45,11 @@ def find_nearest_lines(lines: Sequence[str], old: str) -> tuple[LineSpan, float]
             length += len(lines[start + size - 1]) - len(lines[start - 1])
         scores.append((2 * shared / (len(wanted) + length + 1), -start))
     matcher: difflib.SequenceMatcher[str] = difflib.SequenceMatcher(autojunk=False)
-    matcher.set_seq2(_units(wanted, len(wanted)))
+    matcher.set_seq2(_split_units(wanted, len(wanted)))
     best: tuple[float, int] | None = None
     for _, negative in heapq.nlargest(_CANDIDATES, scores):
         start = -negative
-        matcher.set_seq1(_units("\n".join(lines[start : start + size]), len(wanted)))
+        matcher.set_seq1(_split_units("\n".join(lines[start : start + size]), len(wanted)))
         least = best[0] if best else MIN_SIMILARITY
         if matcher.real_quick_ratio() < least or matcher.quick_ratio() < least:
             continue
@@ -61,8 +61,8 @@ def find_nearest_lines(lines: Sequence[str], old: str) -> tuple[LineSpan, float]
     return LineSpan(best[1] + 1, best[1] + size), best[0]
 
 
-def _units(text: str, length: int) -> Sequence[str]:
-    """``text`` in units that keep the comparison fast: characters, words, or lines."""
+def _split_units(text: str, length: int) -> Sequence[str]:
+    """Split ``text`` into units that keep the comparison fast: characters, words, or lines."""
     if length < _BY_CHARACTER_BELOW:
         return text
     if length < _BY_TOKEN_BELOW:
@@ -71,5 +71,5 @@ def _units(text: str, length: int) -> Sequence[str]:
 
 
 def count_lines(lines: Sequence[str]) -> int:
-    """How many lines a reader counts: a final line feed does not begin another."""
+    """Count lines as a reader does: a final line feed does not begin another."""
     return len(lines) - 1 if len(lines) > 1 and not lines[-1] else len(lines)

@@ -1,4 +1,4 @@
-"""Exact replacement that leaves every byte outside the change alone, whatever the line endings."""
+"""Replace exact text; every byte outside the change stays, whatever the line endings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tools.text.text_file import find_dominant_newline
 
 
 class NewlineMap:
-    """A text with CRLF read as LF, and the way back to the original's positions.
+    """A text with CRLF read as LF, and the map back to the original's positions.
 
     ``text`` is the normalised text, ``original`` the one it came from.
     """
@@ -23,12 +23,12 @@ class NewlineMap:
             start = original.find("\r\n", start + 2)
 
     def position(self, index: int) -> int:
-        """Where ``text[index]`` begins in ``original``."""
+        """Return where ``text[index]`` begins in ``original``."""
         return index + bisect.bisect_left(self._crlf, index)
 
 
 def find_occurrences(text: str, part: str, *, overlapping: bool) -> list[int]:
-    """Where ``part`` begins in ``text``, in order. ``part`` is not empty."""
+    """Find where ``part``, which is not empty, begins in ``text``, in order."""
     step = 1 if overlapping else len(part)
     found: list[int] = []
     start = text.find(part)
@@ -39,19 +39,19 @@ def find_occurrences(text: str, part: str, *, overlapping: bool) -> list[int]:
 
 
 def line_number(text: str, index: int) -> int:
-    """The line of ``text[index]``, counted from 1."""
+    """Return the line of ``text[index]``, counted from 1."""
     return text.count("\n", 0, index) + 1
 
 
 def replace_at(content: NewlineMap, found: list[int], old: str, new: str, newline: str) -> str:
-    """The original with ``new`` for ``old`` at each normalised position in ``found``.
+    """Replace ``old`` by ``new`` in the original at each normalised position in ``found``.
 
     What ``old`` and ``new`` share at both ends is not touched, so unchanged lines keep their
     endings in a file that mixes them. New lines end as the lines they replace, else with
     ``newline``.
     """
-    head = _common_prefix(old, new)
-    tail = _common_prefix(old[head:][::-1], new[head:][::-1])
+    head = _count_common_prefix(old, new)
+    tail = _count_common_prefix(old[head:][::-1], new[head:][::-1])
     middle = new[head : len(new) - tail]
     original = content.original
     pieces: list[str] = []
@@ -67,8 +67,8 @@ def replace_at(content: NewlineMap, found: list[int], old: str, new: str, newlin
     return "".join(pieces)
 
 
-def _common_prefix(one: str, other: str) -> int:
-    """How many characters both begin with."""
+def _count_common_prefix(one: str, other: str) -> int:
+    """Count the characters that both begin with."""
     length = 0
     for left, right in zip(one, other, strict=False):
         if left != right:

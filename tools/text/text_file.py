@@ -1,4 +1,4 @@
-"""Bytes to text and back without loss: encodings, byte-order marks, line endings, binary files."""
+"""Turn bytes into text and back without loss: encodings, byte-order marks, line endings."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class TextFile:
         return find_dominant_newline(self.text) or "\n"
 
     def encode(self, text: str) -> bytes:
-        """``text`` as this file would hold it. Raises ``UnicodeEncodeError``."""
+        """Encode ``text`` as this file is encoded. Raises ``UnicodeEncodeError``."""
         return self.bom + text.encode(self.encoding)
 
 
 def find_dominant_newline(text: str) -> str | None:
-    """CRLF or LF, whichever ends more lines of ``text`` (LF on a tie); None without a line end."""
+    """Return CRLF or LF, whichever ends more lines (LF on a tie); None without a line end."""
     crlf = text.count("\r\n")
     lf = text.count("\n") - crlf
     if crlf == lf == 0:
@@ -89,7 +89,7 @@ def decode(data: bytes) -> TextFile | None:
 
 
 def is_binary(head: bytes) -> bool:
-    """Whether the first bytes of a file look like something other than text."""
+    """Return whether the first bytes of a file look like something other than text."""
     if any(head.startswith(bom) for bom, _ in _BOMS):
         return False
     if b"\0" in head or any(head.startswith(magic) for magic, _ in _MAGIC if magic[0] > 126):
@@ -99,7 +99,7 @@ def is_binary(head: bytes) -> bool:
 
 
 def describe_binary(head: bytes) -> str:
-    """What kind of binary file begins like this, in a few words."""
+    """Name the kind of binary file that begins like this."""
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
@@ -109,12 +109,12 @@ def describe_binary(head: bytes) -> str:
 
 
 def count_lines(text: str) -> int:
-    """The number of lines; a last line without a line feed counts too."""
+    """Count lines; a last line without a line feed counts too."""
     return text.count("\n") + (1 if text and not text.endswith("\n") else 0)
 
 
 def format_size(size: int) -> str:
-    """``size`` bytes for a reader: ``312 bytes``, ``4.2 KB``, ``100.0 MB``."""
+    """Format ``size`` bytes for a reader: ``312 bytes``, ``4.2 KB``, ``100.0 MB``."""
     if size < 1024:
         return "1 byte" if size == 1 else f"{size} bytes"
     value = float(size)

@@ -17,7 +17,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
 def clean_output(text: str) -> str:
-    """Terminal output as plain text.
+    """Turn terminal output into plain text.
 
     Escape sequences and bells go, overstruck characters go, of a line rewritten with carriage
     returns (a progress bar) the last writing stays, and other control characters become U+FFFD.
@@ -25,21 +25,21 @@ def clean_output(text: str) -> str:
     if "\x1b" in text:
         text = _ESCAPES.sub("", text)
     if "\r" in text:
-        text = "\n".join(_last_writing(line) for line in text.split("\n"))
+        text = "\n".join(_keep_last_writing(line) for line in text.split("\n"))
     if "\b" in text:
         text = _OVERSTRIKE.sub("", text)
     text = _DROPPED.sub("", text)
     return _CONTROLS.sub("\ufffd", text)
 
 
-def _last_writing(line: str) -> str:
+def _keep_last_writing(line: str) -> str:
     if "\r" not in line:
         return line
     return line.rstrip("\r").rsplit("\r", 1)[-1]
 
 
 def cut_middle(text: str, limit: int, *, already_dropped: int = 0) -> tuple[str, bool]:
-    """``text`` with its middle left out if it is longer than ``limit`` characters.
+    """Leave out the middle of ``text`` if it is longer than ``limit`` characters.
 
     Cuts at line ends where it can and says how much is missing. ``already_dropped`` is what
     somebody before us left out of the middle, in bytes, with a note there. Returns the text and
@@ -59,7 +59,7 @@ def cut_middle(text: str, limit: int, *, already_dropped: int = 0) -> tuple[str,
 
 
 def cut_line(line: str, limit: int) -> str:
-    """``line``, or its first ``limit`` characters and a note of how long it is."""
+    """Cut ``line`` to ``limit`` characters, with a note of how long it is."""
     if len(line) <= limit:
         return line
     return f"{line[:limit]} [... line cut: {limit:,} of {len(line):,} characters shown]"

@@ -14,12 +14,12 @@ _HEADERS = (_ADD, _DELETE, _UPDATE)
 
 
 def is_envelope(text: str) -> bool:
-    """Whether ``text`` has a line of this format."""
+    """Return whether ``text`` has a line of this format."""
     return any(line.startswith((BEGIN, *_HEADERS)) for line in map(str.strip, text.split("\n")))
 
 
 def parse_envelope(text: str) -> list[FilePatch]:
-    """The files of the patch, in order. Raises ``PatchError``."""
+    """Parse the files of the patch, in order. Raises ``PatchError``."""
     lines = text.split("\n")
     bare = [line.strip() for line in lines]
     if BEGIN not in bare:
@@ -41,10 +41,10 @@ def parse_envelope(text: str) -> list[FilePatch]:
             )
     if not sections:
         raise PatchError("the patch names no file")
-    return [_section(header, content) for header, content in sections]
+    return [_parse_section(header, content) for header, content in sections]
 
 
-def _section(header: str, body: list[str]) -> FilePatch:
+def _parse_section(header: str, body: list[str]) -> FilePatch:
     kind, _, path = header.partition(":")
     path = path.strip()
     if not path:
@@ -55,18 +55,18 @@ def _section(header: str, body: list[str]) -> FilePatch:
             raise PatchError(f"there are lines after '{_DELETE} {path}', which takes none")
         return FilePatch("delete", paths)
     if kind + ":" == _ADD:
-        return FilePatch("add", paths, (Hunk(1, tuple(_added(path, body))),))
+        return FilePatch("add", paths, (Hunk(1, tuple(_parse_added(path, body))),))
     move: tuple[str, ...] = ()
     if body and body[0].startswith(_MOVE):
         move = (body[0].removeprefix(_MOVE).strip(),)
         body = body[1:]
-    hunks = tuple(_hunks(path, body))
+    hunks = tuple(_parse_hunks(path, body))
     if not hunks and not move:
         raise PatchError(f"the section of {path} has no changes")
     return FilePatch("update", paths, hunks, move)
 
 
-def _added(path: str, body: list[str]) -> list[PatchLine]:
+def _parse_added(path: str, body: list[str]) -> list[PatchLine]:
     while body and not body[-1].strip():
         body = body[:-1]
     for line in body:
@@ -77,7 +77,7 @@ def _added(path: str, body: list[str]) -> list[PatchLine]:
     return [PatchLine("+", line[1:]) for line in body]
 
 
-def _hunks(path: str, body: Sequence[str]) -> list[Hunk]:
+def _parse_hunks(path: str, body: Sequence[str]) -> list[Hunk]:
     hunks: list[Hunk] = []
     anchors: list[str] = []
     lines: list[PatchLine] = []

@@ -15,7 +15,7 @@ _MAX_PLACES = 1000
 
 @dataclass(frozen=True)
 class Fitted:
-    """The text after the change; the lines added and removed; what a reader should know."""
+    """The text after the change, how many lines came and went, and notes for the reader."""
 
     text: str
     added: int
@@ -55,14 +55,14 @@ def fit(shown: str, text: str, hunks: Sequence[Hunk]) -> Fitted:
     notes: list[str] = []
     done = drift = added = removed = 0
     for hunk in hunks:
-        at, way = _place(shown, lines, hunk, done, drift, len(hunks))
+        at, way = _find_place(shown, lines, hunk, done, drift, len(hunks))
         if hunk.start is not None and hunk.old:
             drift = at - (hunk.start - 1)
             if drift:
                 notes.append(f"hunk {hunk.number} fits at line {at + 1}, not {hunk.start}")
         result += lines[done:at]
         end = at + len(hunk.old)
-        made = _changed(lines[at:end], hunk, way, newline, empty=not text)
+        made = _make_lines(lines[at:end], hunk, way, newline, empty=not text)
         result += made
         if end == len(lines) and hunk.ended_bare != hunk.ends_bare:
             ends_with_newline = not hunk.ends_bare
@@ -78,8 +78,10 @@ def fit(shown: str, text: str, hunks: Sequence[Hunk]) -> Fitted:
     return Fitted(new, added, removed, tuple(notes))
 
 
-def _changed(old: Sequence[str], hunk: Hunk, way: _Way, newline: str, *, empty: bool) -> list[str]:
-    """The lines after the change: kept ones as the file has them. ``empty``: it has none."""
+def _make_lines(
+    old: Sequence[str], hunk: Hunk, way: _Way, newline: str, *, empty: bool
+) -> list[str]:
+    """Make the new lines; kept ones stay as the file has them. ``empty``: the file has none."""
     ending = ""
     if not way.raw or not old:
         with_return = sum(line.endswith("\r") for line in old)
@@ -98,19 +100,19 @@ def _changed(old: Sequence[str], hunk: Hunk, way: _Way, newline: str, *, empty: 
     return made
 
 
-def _place(
+def _find_place(
     shown: str, lines: list[str], hunk: Hunk, done: int, drift: int, count: int
 ) -> tuple[int, _Way]:
-    """Where the hunk's old lines begin, from 0, and how they were compared."""
+    """Find the hunk's old lines. Returns their first line, from 0, and how lines were compared."""
     name = "the patch" if count == 1 else f"hunk {hunk.number} of the patch"
     if not hunk.old:
-        return _insertion(shown, lines, hunk, done, name), _WAYS[0]
+        return _find_insertion(shown, lines, hunk, done, name), _WAYS[0]
     for way in _WAYS:
-        found = _matches(lines, hunk, done, way)
+        found = _find_matches(lines, hunk, done, way)
         if not found:
             continue
         return _choose(shown, lines, hunk, found, done, drift, name, way), way
-    if any(_matches(lines, hunk, 0, way) for way in _WAYS):
+    if any(_find_matches(lines, hunk, 0, way) for way in _WAYS):
         raise PatchError(
             f"{name} fits {shown} only before the hunk that precedes it: put the hunks in the "
             "order of their places in the file"
@@ -118,17 +120,17 @@ def _place(
     text = "\n".join(line.removesuffix("\r") for line in lines)
     old = "\n".join(line.removesuffix("\r") for line in hunk.old)
     # Whole lines only: a part of a line says nothing of a patch that was applied before.
-    there = any(_matches(lines, hunk, 0, way, new=True) for way in _WAYS)
+    there = any(_find_matches(lines, hunk, 0, way, new=True) for way in _WAYS)
     new = "\n".join(line.removesuffix("\r") for line in hunk.new) if there else ""
     raise PatchError(
         explain_missing(shown, text, old, new, old_name=f"the text that {name} changes")
     )
 
 
-def _matches(
+def _find_matches(
     lines: list[str], hunk: Hunk, first: int, way: _Way, *, new: bool = False
 ) -> list[int]:
-    """Every place at or after ``first`` where the old (or the new) lines are."""
+    """Find every place at or after ``first`` that has the old (or the new) lines."""
     old = [way.key(line) for line in (hunk.new if new else hunk.old)]
     if not old:
         return []
@@ -162,9 +164,9 @@ def _choose(
     name: str,
     way: _Way,
 ) -> int:
-    """The one place that is meant. Raises ``PatchError`` if that cannot be told."""
+    """Choose the one place that is meant. Raises ``PatchError`` if that cannot be told."""
     if hunk.anchored and hunk.anchors:
-        after = _after_anchors(lines, hunk.anchors, done)
+        after = _find_after_anchors(lines, hunk.anchors, done)
         places = {next(at for at in found if at >= a) for a in after if any(b >= a for b in found)}
         if len(places) == 1:
             return places.pop()
@@ -177,7 +179,7 @@ def _choose(
         keys = [way.key(line) for line in lines[max(expected, 0) :][: len(hunk.old)]]
         if expected >= done and keys == [way.key(line) for line in hunk.old]:
             return expected
-        after = _after_anchors(lines, hunk.anchors, done) if hunk.anchors else []
+        after = _find_after_anchors(lines, hunk.anchors, done) if hunk.anchors else []
         places = {next(at for at in found if at >= a) for a in after if any(b >= a for b in found)}
         if len(places) == 1:
             return places.pop()
@@ -189,8 +191,8 @@ def _choose(
     )
 
 
-def _after_anchors(lines: list[str], anchors: Sequence[str], first: int) -> list[int]:
-    """The lines after each place where the anchors come one after the other."""
+def _find_after_anchors(lines: list[str], anchors: Sequence[str], first: int) -> list[int]:
+    """Find the lines after each place where the anchors follow each other."""
     bare = [line.strip() for line in lines]
     places = [first]
     for anchor in anchors:
@@ -206,14 +208,14 @@ def _after_anchors(lines: list[str], anchors: Sequence[str], first: int) -> list
     return places
 
 
-def _insertion(shown: str, lines: list[str], hunk: Hunk, done: int, name: str) -> int:
-    """Where lines go that have nothing around them."""
+def _find_insertion(shown: str, lines: list[str], hunk: Hunk, done: int, name: str) -> int:
+    """Find the place for added lines that have no lines around them."""
     if not lines:
         return 0
     if hunk.anchored:
         if not hunk.anchors:
             return len(lines)
-        after = _after_anchors(lines, hunk.anchors, done)
+        after = _find_after_anchors(lines, hunk.anchors, done)
         if len(after) == 1:
             return after[0]
         places = ", ".join(map(str, after[:_PLACES_NAMED]))

@@ -1,4 +1,4 @@
-"""A patch, taken apart. Lines are without their line feed; a carriage return stays in the text."""
+"""The parts of a patch. Lines lack their line feed; a carriage return stays in the text."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FilePatch:
-    """What a patch does to one file. ``paths`` are ways to read its name, the likeliest first."""
+    """The change of one file. ``paths`` are ways to read its name, the likeliest first."""
 
     action: Literal["add", "delete", "update"]
     paths: tuple[str, ...]

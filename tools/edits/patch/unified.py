@@ -1,4 +1,4 @@
-"""Unified diffs, of git or of a model whose line numbers and counts are only roughly right."""
+"""Parse unified diffs by git or by a model, whose line numbers and counts are rough."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ESCAPE = re.compile(r"\\([0-7]{3}|.)")
 
 
 def is_unified(text: str) -> bool:
-    """Whether ``text`` looks like a unified diff."""
+    """Return whether ``text`` looks like a unified diff."""
     return bool(re.search(r"^(?:diff --git |--- \S[^\n]*\n\+\+\+ \S)", text, re.MULTILINE))
 
 
 def parse_unified(text: str) -> list[FilePatch]:
-    """The files of the diff, in order. Raises ``PatchError``."""
+    """Parse the files of the diff, in order. Raises ``PatchError``."""
     reader = _Reader(text.split("\n"))
     files: list[FilePatch] = []
     while (file := reader.next_file()) is not None:
@@ -33,7 +33,7 @@ def parse_unified(text: str) -> list[FilePatch]:
 
 @dataclass
 class _Header:
-    """What the lines before the first hunk of a file say."""
+    """The facts in the lines before a file's first hunk."""
 
     names: list[str] = field(default_factory=list)
     old: str | None = None
@@ -51,13 +51,13 @@ class _Reader:
         self._at = 0
 
     def next_file(self) -> FilePatch | None:
-        header = self._header()
+        header = self._read_header()
         if header is None:
             return None
         hunks: list[Hunk] = []
-        while (hunk := self._hunk(len(hunks) + 1)) is not None:
+        while (hunk := self._read_hunk(len(hunks) + 1)) is not None:
             hunks.append(hunk)
-        return _file(header, tuple(hunks))
+        return _make_file(header, tuple(hunks))
 
     def _peek(self, ahead: int = 0) -> str | None:
         at = self._at + ahead
@@ -71,7 +71,7 @@ class _Reader:
             return True
         return line.startswith("--- ") and (following or "").startswith("+++ ")
 
-    def _header(self) -> _Header | None:
+    def _read_header(self) -> _Header | None:
         while self._peek() is not None and not self._begins_file():
             line = self._peek() or ""
             if _HUNK.match(line):
@@ -82,20 +82,20 @@ class _Reader:
         header = _Header()
         line = self._peek() or ""
         if line.startswith("diff --git "):
-            header.names = _two_names(line.removeprefix("diff --git "))
+            header.names = _split_two_names(line.removeprefix("diff --git "))
             self._at += 1
             while (line := self._peek() or "") and not self._begins_file():
-                if not self._extended(header, line):
+                if not self._read_extended(header, line):
                     break
                 self._at += 1
         if (self._peek() or "").startswith("--- ") and (self._peek(1) or "").startswith("+++ "):
-            header.old = _name((self._peek() or "")[4:])
-            header.new = _name((self._peek(1) or "")[4:])
+            header.old = _read_name((self._peek() or "")[4:])
+            header.new = _read_name((self._peek(1) or "")[4:])
             self._at += 2
         return header
 
     @staticmethod
-    def _extended(header: _Header, line: str) -> bool:
+    def _read_extended(header: _Header, line: str) -> bool:
         """Read one of git's own header lines; False if it is none."""
         if line.startswith(("GIT binary patch", "Binary files ")):
             raise PatchError("binary files cannot be patched: write them with run_shell_command")
@@ -113,14 +113,14 @@ class _Reader:
         elif line.startswith("deleted file mode "):
             header.deleted = True
         elif line.startswith("rename from "):
-            header.rename_from = _unquoted(line.removeprefix("rename from "))
+            header.rename_from = _unquote(line.removeprefix("rename from "))
         elif line.startswith("rename to "):
-            header.rename_to = _unquoted(line.removeprefix("rename to "))
+            header.rename_to = _unquote(line.removeprefix("rename to "))
         elif not line.startswith(("index ", "old mode ", "similarity ", "dissimilarity ")):
             return False
         return True
 
-    def _hunk(self, number: int) -> Hunk | None:
+    def _read_hunk(self, number: int) -> Hunk | None:
         while (line := self._peek()) is not None and not line.strip():
             self._at += 1
         if line is None or self._begins_file() or line.strip() == "--":
@@ -135,13 +135,13 @@ class _Reader:
         self._at += 1
         if match is None:
             heading = line[2:].strip().removesuffix("@@").strip()
-            lines, bare = self._until_next()
+            lines, bare = self._take_until_next()
             start = None
         else:
             heading = match[5].strip()
             old, new = int(match[2] or 1), int(match[4] or 1)
-            counted = self._counted(old, new)
-            lines, bare = counted if counted is not None else self._until_next()
+            counted = self._take_counted(old, new)
+            lines, bare = counted if counted is not None else self._take_until_next()
             start = int(match[1])
             if not old:
                 start += 1  # such a header names the line before
@@ -156,8 +156,8 @@ class _Reader:
             ends_bare="+" in bare,
         )
 
-    def _counted(self, old: int, new: int) -> tuple[list[PatchLine], set[str]] | None:
-        """The lines that the header counts; None if the counts do not fit what follows."""
+    def _take_counted(self, old: int, new: int) -> tuple[list[PatchLine], set[str]] | None:
+        """Take the lines that the header counts; None if the counts do not fit what follows."""
         at = self._at
         lines: list[PatchLine] = []
         bare: set[str] = set()
@@ -167,7 +167,7 @@ class _Reader:
             text = self._lines[at]
             kind = text[:1]
             if kind == "\\" and lines:
-                bare |= _sides(lines[-1])
+                bare |= _list_sides(lines[-1])
             elif kind in ("", "\r"):
                 lines.append(PatchLine(" ", text))
                 old, new = old - 1, new - 1
@@ -181,7 +181,7 @@ class _Reader:
         if old or new:
             return None
         while at < len(self._lines) and _NO_NEWLINE.match(self._lines[at]):
-            bare |= _sides(lines[-1])
+            bare |= _list_sides(lines[-1])
             at += 1
         following = self._lines[at].rstrip("\r") if at < len(self._lines) else ""
         goes_on = following[:1] in (" ", "+") or (following[:1] == "-" and not self._file_at(at))
@@ -194,8 +194,8 @@ class _Reader:
         following = self._lines[at + 1] if at + 1 < len(self._lines) else ""
         return self._lines[at].startswith("--- ") and following.startswith("+++ ")
 
-    def _until_next(self) -> tuple[list[PatchLine], set[str]]:
-        """The lines up to the next hunk or file, where the counts are wrong or missing."""
+    def _take_until_next(self) -> tuple[list[PatchLine], set[str]]:
+        """Take the lines up to the next hunk or file, where the counts are wrong or missing."""
         lines: list[PatchLine] = []
         bare: set[str] = set()
         while (line := self._peek()) is not None and not self._begins_file():
@@ -203,7 +203,7 @@ class _Reader:
             if _HUNK.match(line) or _BARE_HUNK.match(line):
                 break
             if text.startswith("\\"):
-                bare |= _sides(lines[-1]) if lines else set()
+                bare |= _list_sides(lines[-1]) if lines else set()
             elif text[:1] in (" ", "-", "+"):
                 lines.append(PatchLine(text[0], text[1:]))  # type: ignore[arg-type]
             elif not line:
@@ -216,11 +216,11 @@ class _Reader:
         return lines, bare
 
 
-def _sides(line: PatchLine) -> set[str]:
+def _list_sides(line: PatchLine) -> set[str]:
     return {"-", "+"} if line.kind == " " else {line.kind}
 
 
-def _file(header: _Header, hunks: tuple[Hunk, ...]) -> FilePatch:
+def _make_file(header: _Header, hunks: tuple[Hunk, ...]) -> FilePatch:
     old, new = header.old, header.new
     if header.rename_from and header.rename_to:
         return FilePatch(
@@ -228,18 +228,18 @@ def _file(header: _Header, hunks: tuple[Hunk, ...]) -> FilePatch:
         )
     if header.added or old == _NOWHERE:
         name = new or (header.names[1] if len(header.names) > 1 else "")
-        return FilePatch("add", _readings(name), hunks, executable=header.executable)
+        return FilePatch("add", _list_readings(name), hunks, executable=header.executable)
     if header.deleted or new == _NOWHERE:
         name = old if old not in (None, _NOWHERE) else (header.names or [""])[0]
-        return FilePatch("delete", _readings(name or ""), hunks)
+        return FilePatch("delete", _list_readings(name or ""), hunks)
     name = new or (header.names[1] if len(header.names) > 1 else "")
     if not hunks and header.executable is None:
         raise PatchError(f"the section of {name or 'a file'} has no hunks")
-    return FilePatch("update", _readings(name), hunks, executable=header.executable)
+    return FilePatch("update", _list_readings(name), hunks, executable=header.executable)
 
 
-def _readings(name: str) -> tuple[str, ...]:
-    """The name without git's ``a/`` or ``b/``, then with it."""
+def _list_readings(name: str) -> tuple[str, ...]:
+    """Return the name without git's ``a/`` or ``b/``, then with it."""
     if not name:
         raise PatchError("a section of the patch has no path")
     if name[:2] in ("a/", "b/", "i/", "w/", "c/", "o/") and len(name) > 2:
@@ -247,19 +247,19 @@ def _readings(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def _name(text: str) -> str:
-    """The path in a ``---`` or ``+++`` line, without a time after it."""
+def _read_name(text: str) -> str:
+    """Return the path in a ``---`` or ``+++`` line, without the time after it."""
     if text.startswith('"'):
-        return _unquoted(text)
+        return _unquote(text)
     return text.split("\t")[0].rstrip()
 
 
-def _two_names(text: str) -> list[str]:
-    """The two paths of a ``diff --git`` line, as far as they can be told apart."""
+def _split_two_names(text: str) -> list[str]:
+    """Split the two paths of a ``diff --git`` line, as far as they can be told apart."""
     if text.startswith('"'):
         end = re.match(r'"(?:[^"\\]|\\.)*"', text)
         if end:
-            return [_unquoted(end[0]), _unquoted(text[end.end() :].strip())]
+            return [_unquote(end[0]), _unquote(text[end.end() :].strip())]
     half = len(text) // 2
     if text[half : half + 1] == " " and text[1:half] == text[half + 2 :]:
         return [text[:half], text[half + 1 :]]
@@ -267,8 +267,8 @@ def _two_names(text: str) -> list[str]:
     return [first, f"b/{second}"] if second else text.split(" ", 1)
 
 
-def _unquoted(text: str) -> str:
-    """A path as git writes it, perhaps in quotes with escapes."""
+def _unquote(text: str) -> str:
+    """Read a path as git writes it, perhaps in quotes with escapes."""
     text = text.strip()
     if not (len(text) > 1 and text[0] == text[-1] == '"'):
         return text

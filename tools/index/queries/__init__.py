@@ -10,7 +10,7 @@ _BEGINS_WITH = {"tsx": "typescript"}
 
 
 def query_text(language: str) -> str:
-    """The query of ``language``: definitions, a line ``;; references``, references."""
+    """Read the query of ``language``: definitions, a line ``;; references``, references."""
     text = (Path(__file__).parent / f"{language}.scm").read_text("utf-8")
     base = _BEGINS_WITH.get(language)
     return text if base is None else query_text(base) + text

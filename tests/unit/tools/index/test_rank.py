@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tools.index.rank import DAMPING, Interest, Ranker, _pagerank
+from tools.index.rank import DAMPING, Interest, Ranker, _iterate
 from tools.index.repository_index import Tables
 
 
@@ -108,7 +108,7 @@ def test_pagerank_is_the_fixed_point(seed: int) -> None:
     np.add.at(matrix, (target, source), weight / out[source])
     matrix[:, out == 0] = start[:, None]
     expected = np.linalg.solve(np.eye(size) - DAMPING * matrix, (1 - DAMPING) * start)
-    ranks = _pagerank(source, target, weight, out, start)
+    ranks = _iterate(source, target, weight, out, start)
     assert ranks.sum() == pytest.approx(1.0, abs=1e-6)
     # Forty steps leave at most 0.85 ** 40 of the first error.
     assert ranks == pytest.approx(expected, abs=2 * DAMPING**40)
