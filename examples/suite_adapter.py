@@ -18,9 +18,9 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from evals.dataset import unique
+from evals.suites.dataset import unique
 from evals.errors import DatasetError
-from evals.images import begin_repository
+from evals.suites.images import begin_repository
 from evals.instance import Instance, Place
 from evals.suites.base import grade_each, run_check
 
