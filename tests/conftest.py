@@ -15,6 +15,8 @@ import docker
 import docker.errors
 import pytest
 
+from agent.settings.table import OPTIONS
+from agent.settings.variables import variable_of
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
 from model.scripted import scripted_engine
@@ -46,6 +48,8 @@ def nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AGENT_")]:
             patch.delenv(name)
+        for key in OPTIONS:
+            patch.delenv(variable_of(key), raising=False)
         for name in ("state", "config", "cache"):
             patch.setenv(f"XDG_{name.upper()}_HOME", str(own / name))
         patch.setenv("HF_HOME", str(own / "hf"))

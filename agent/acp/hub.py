@@ -19,6 +19,7 @@ from agent.run.resume import stored_settings
 from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.load import load_settings
 from agent.settings.table import Settings
+from agent.settings.variables import old_variable_lines
 from model.checkpoint import hub as checkpoints
 from sandboxes.paths import Owner
 from sandboxes.prune import prune
@@ -50,6 +51,8 @@ class Hub:
 
     def prepare(self) -> None:
         """Tidy up, and load the model that is used by default."""
+        for line in old_variable_lines():
+            _log.warning(line)
         self.tidy()
         try:
             self.model(load_settings(self.flags).model)

@@ -18,7 +18,7 @@ import torch
 from agent.loading import describe_model
 from agent.sessions.caches import caches
 from agent.settings.table import Settings
-from agent.settings.variables import PREFIX
+from agent.settings.variables import old_variable_lines, unread_variables
 from agent.text import one_line
 from kernels.native import native
 from model.errors import ModelError
@@ -215,12 +215,11 @@ def _caches(settings: Settings) -> Finding:
 
 
 def _environment() -> list[Finding]:
-    """``AGENT_*`` variables that look like settings to a person but are not read."""
-    known = {f"{PREFIX}{key.upper()}" for key in Settings.model_fields}
-    others = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    if not others:
-        return []
-    return [Finding("variables", "warn", f"not settings, so not read: {', '.join(others)}")]
+    """Name the variables that look like settings and are not read, or have an old name."""
+    lines = old_variable_lines()
+    if unread := unread_variables():
+        lines.append(f"not settings, so not read: {', '.join(unread)}")
+    return [Finding("variables", "warn", line) for line in lines]
 
 
 def _what_and_remedy(error: Exception) -> tuple[str, str]:

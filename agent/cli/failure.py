@@ -20,7 +20,12 @@ _REMEDIES = {
     errno.EROFS: "; make it writable, or set XDG_STATE_HOME to a place that is",
 }
 EXIT_ERROR = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+NO_HOME = (
+    "HOME is not set and this user has no home folder; set HOME, or XDG_CONFIG_HOME, "
+    "XDG_STATE_HOME and XDG_CACHE_HOME"
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ def explain(error: BaseException) -> Failure:
         return Failure("out of memory; close other programs or use a smaller model", EXIT_ERROR)
     if isinstance(error, OSError):
         return Failure(one_line(error) + _REMEDIES.get(error.errno or 0, ""), EXIT_ERROR)
+    if isinstance(error, RuntimeError) and "determine home directory" in str(error):
+        return Failure(NO_HOME, EXIT_USAGE)
     text = f"internal error: {type(error).__name__}: {one_line(error)}"
     return Failure(f"{text}; set {DEBUG}=1 to see where", EXIT_ERROR)
 

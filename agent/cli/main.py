@@ -21,6 +21,7 @@ def main() -> NoReturn:
     try:
         open_closed_streams()
         check_siblings()
+        find_home()
         # Only now: these import the siblings.
         from agent.cli.app import call, quieten
 
@@ -43,6 +44,21 @@ def open_closed_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
+
+
+def find_home() -> None:
+    """Let HOME be the folder for state where nothing else says what it is.
+
+    A user id without a name has none. With the XDG variables nothing of it is needed, but libraries
+    ask for it; without them the first that needs it fails with a line that says so.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        kinds = ("CONFIG", "CACHE", "STATE")
+        folders = [os.environ.get(f"XDG_{kind}_HOME", "") for kind in kinds]
+        if all(folder.startswith("/") for folder in folders):
+            os.environ["HOME"] = folders[-1]
 
 
 def check_siblings() -> None:

@@ -41,9 +41,12 @@ def build(
     from agent.errors import ConfigError
     from agent.run.build import image_for
     from agent.settings.load import load_settings
+    from agent.settings.variables import old_variable_lines
 
     if not repo.is_dir():
         raise ConfigError(f"--repo {repo} is not a directory")
+    for line in old_variable_lines():
+        _tell(line)
     settings = load_settings({**given, "build": True, "sandbox": "docker"}, repo)
     write_out(f"{image_for(settings, repo, _tell)}\n")
 

@@ -19,6 +19,7 @@ from agent.cli.printing import finish, listener, print_error
 from agent.errors import ConfigError
 from agent.settings.load import load_settings
 from agent.settings.option import Group
+from agent.settings.variables import old_variable_lines
 from sandboxes.workspace.repository import find_repository
 
 if TYPE_CHECKING:
@@ -74,12 +75,15 @@ def run(
                 names = {"model": settings.model, "sandbox": settings.sandbox}
                 find_repository(repo)
                 # torch comes in here: everything that can be wrong without it is known by now.
+                from agent.events import Notice
                 from agent.loading import load_for
                 from agent.run.build import prepare
                 from agent.run.solve import solve as run_task
                 from agent.types import Task
 
                 listen = listener(output, notices)
+                for line in old_variable_lines():
+                    listen(Notice(line))
                 control = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )

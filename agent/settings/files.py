@@ -70,7 +70,7 @@ def read_toml(path: Path, *, trusted: bool = True) -> dict[str, Any]:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes; it holds settings only")
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split()) or "nested too deep"
         raise ConfigError(f"{path} is not valid TOML: {reason}") from error

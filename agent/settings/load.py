@@ -29,9 +29,10 @@ def load_settings(flags: Mapping[str, Any], repo: Path | None = None) -> Setting
     Raises ``ConfigError`` for an unknown key, a key that a repository may not set, or a bad value.
     """
     own_file = user_file()
+    variables = read_variables(os.environ)
     layers: list[Layer] = [
         ("the command line", {key: value for key, value in flags.items() if value is not None}),
-        ("the environment", read_variables(os.environ)),
+        *((name, {key: value}) for key, (name, value) in variables.items()),
         *((str(path), _read_repository(path)) for path in repository_files(repo)),
         (str(own_file), read_settings(own_file)),
     ]

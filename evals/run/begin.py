@@ -18,6 +18,7 @@ from agent.run.build import with_image
 from agent.sessions.store import SessionStore
 from agent.settings.load import load_settings
 from agent.settings.table import Settings
+from agent.settings.variables import old_variable_lines
 from agent.text import visible
 from agent.version import version
 from evals.errors import DatasetError
@@ -90,6 +91,8 @@ def begin(options: Options, flags: Mapping[str, Any], *, model: LoadedModel | No
     if options.engine not in ("local", "ray"):
         raise ConfigError(f"--engine {options.engine!r}: use local or ray")
     settings = load_settings(flags)
+    for line in old_variable_lines():
+        _tell(line)
     suite = find_suite(options.suite)
     every = suite.load(options.dataset)
     chosen = Selection(options.ids, options.filter, options.shuffle, options.slice).of(every)

@@ -274,3 +274,25 @@ def test_an_evaluation_takes_quantize_and_the_network_by_its_mode(
     assert code == 0
     assert "--quantize" in out
     assert "--no-network" not in out
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become a user without a name")
+def test_a_user_without_a_home_is_told_so_and_needs_none_with_the_xdg_folders() -> None:
+    # What is needed is imported before, since that user may not read it.
+    code = (
+        "import os, sys, agent.cli.app, agent.sessions.caches\n"
+        "from agent.cli.main import main\nos.setuid(54321)\nmain()\n"
+    )
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    folders = {f"XDG_{kind}_HOME": "/nowhere" for kind in ("CONFIG", "CACHE", "STATE")}
+
+    def run(variables: dict[str, str]) -> tuple[int, str]:
+        command = [sys.executable, "-c", code, "cache", "list"]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    code_of, said = run(bare)
+    assert code_of == 2
+    assert said.startswith("error: HOME is not set and this user has no home folder; set HOME")
+    assert said.count("\n") == 1
+    assert run(bare | folders) == (0, "")

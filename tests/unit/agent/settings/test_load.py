@@ -11,12 +11,13 @@ from agent.errors import ConfigError
 from agent.settings.files import user_file
 from agent.settings.load import load_settings
 from agent.settings.table import REPOSITORY_KEYS, Settings
+from agent.settings.variables import old_variable_lines, unread_variables
 
 
 @pytest.fixture(autouse=True)
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    for name in [name for name in os.environ if name.startswith("AGENT_")]:
+    for name in [name for name in os.environ if name.startswith(("AGENT_", "TENUTO_"))]:
         monkeypatch.delenv(name)
 
 
@@ -41,8 +42,8 @@ def test_defaults_without_any_source(repo: Path) -> None:
 def test_each_source_outranks_the_next(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_user("max_steps = 1\nmax_tokens = 1\ncommand_timeout = 1\nseed = 1\n")
     (repo / ".agent.toml").write_text("max_steps = 2\nmax_tokens = 2\ncommand_timeout = 2\n")
-    monkeypatch.setenv("AGENT_MAX_STEPS", "3")
-    monkeypatch.setenv("AGENT_MAX_TOKENS", "3")
+    monkeypatch.setenv("TENUTO_MAX_STEPS", "3")
+    monkeypatch.setenv("TENUTO_MAX_TOKENS", "3")
     settings = load_settings({"max_steps": 4, "model": None}, repo)
     assert settings.max_steps == 4
     assert settings.max_tokens == 3
@@ -94,8 +95,8 @@ def test_a_key_like_no_other_lists_the_known_ones(repo: Path) -> None:
 
 
 def test_a_misspelt_variable_is_an_error(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGENT_MAXSTEPS", "3")
-    with pytest.raises(ConfigError, match="did you mean AGENT_MAX_STEPS"):
+    monkeypatch.setenv("TENUTO_MAXSTEPS", "3")
+    with pytest.raises(ConfigError, match="did you mean TENUTO_MAX_STEPS"):
         load_settings({}, repo)
 
 
@@ -200,3 +201,55 @@ def test_mounts_and_variables_are_checked_at_once(tmp_path: Path) -> None:
         load_settings({"mounts": ["/proc:/data"]})
     with pytest.raises(ConfigError, match="not the name of a variable"):
         load_settings({"pass_env": ["A B"]})
+
+
+def test_the_older_names_are_read_and_named(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_MAX_STEPS", "3")
+    monkeypatch.setenv("AGENT_SEED", "4")
+    monkeypatch.setenv("TENUTO_SEED", "5")
+    settings = load_settings({}, repo)
+    assert (settings.max_steps, settings.seed) == (3, 5)
+    [line] = old_variable_lines()
+    assert line.startswith("AGENT_MAX_STEPS is an old name")
+    assert line.endswith("set TENUTO_MAX_STEPS")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORKDIR", "/home/jenkins/agent"),
+        ("BUILD", "1234"),
+        ("IMAGE", "ubuntu-22.04"),
+        ("N", "x"),
+        ("CHECK", "none"),
+        ("NETWORK", "corp-lan"),
+        ("CPUS", "many"),
+        ("MEMORY_MB", "1"),
+        ("MODE", "x"),
+    ],
+)
+def test_what_build_servers_set_for_themselves_is_no_setting(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"AGENT_{name}", value)
+    assert load_settings({}, repo) == Settings()
+    assert old_variable_lines() == []
+    assert unread_variables() == [f"AGENT_{name}"]
+
+
+@pytest.mark.parametrize("name", ["TENUTO_SEED", "AGENT_SEED"])
+def test_a_bad_value_in_a_variable_names_the_variable(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "many")
+    with pytest.raises(ConfigError, match=rf"seed = 'many' in {name}: "):
+        load_settings({}, repo)
+
+
+def test_a_byte_order_mark_before_a_file_is_passed_over(repo: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    (repo / ".agent.toml").write_bytes(mark + b"max_steps = 3\n")
+    write_user("")
+    user_file().write_bytes(mark + b"seed = 4\n")
+    settings = load_settings({}, repo)
+    assert (settings.max_steps, settings.seed) == (3, 4)
