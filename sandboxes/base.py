@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace
 
 
@@ -45,7 +46,7 @@ class ExecResult:
     place says so, and ``dropped_bytes`` says how much.
 
     ``exit_code`` is None exactly when the command did not end by itself: ``timed_out`` (everything
-    it started was killed; also when ``should_stop`` ended it), ``shell_died`` (the shell was
+    it started was killed; also when ``stop`` ended it), ``shell_died`` (the shell was
     killed, or replaced by ``exec``; the next command gets a new one in the workspace root), or
     ``running`` (it goes on; ``Shell.wait`` gives the rest). ``cause`` says why the sandbox itself
     ended it, if it did. ``duration_s`` counts from the command's start. ``exit N`` and ``set -e``
@@ -88,13 +89,13 @@ class Shell(Protocol):
         silence_s: float | None = None,
         save_over: int | None = None,
         on_output: Callable[[str], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
+        stop: Stop | None = None,
     ) -> ExecResult:
         """Run ``command`` and wait for it, at most ``timeout_s`` seconds; then it is killed.
 
         With ``silence_s`` a command that prints nothing for so long is left ``running``. With
         ``save_over`` more than so many bytes of output are kept in a file. ``on_output`` sees the
-        output as it arrives. ``should_stop`` is asked a few times a second; once it says True the
+        output as it arrives. ``stop`` is looked at a few times a second; once it is set the
         command's processes are killed and ``exit_code`` is None.
 
         Raises ``SandboxGone`` if the sandbox itself is no more, and ``ShellBusy`` while an earlier
@@ -111,7 +112,7 @@ class Shell(Protocol):
         *,
         timeout_s: float,
         on_output: Callable[[str], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
+        stop: Stop | None = None,
     ) -> ExecResult:
         """Wait for the running command, at most ``timeout_s`` seconds; then it goes on running.
 

@@ -31,7 +31,7 @@ def run(context: ToolContext, parameters: FindReferencesParameters) -> Observati
     name, owner = split_name(parameters.name)
     if not name:
         raise ToolFailure("The name is empty: give the name of a class, function or constant.")
-    index = context.code.index(context.sandbox, context.should_stop)
+    index = context.code.index(context.sandbox, context.stop)
     places = _find_places(index, name)
     defined = find(index, name, owner)
     if not places:

@@ -83,7 +83,7 @@ def run(context: ToolContext, parameters: FindSymbolParameters) -> Observation:
     name, owner = split_name(parameters.name)
     if not name:
         raise ToolFailure("The name is empty: give the name of a class, function or constant.")
-    index = context.code.index(context.sandbox, context.should_stop)
+    index = context.code.index(context.sandbox, context.stop)
     found = find(index, name, owner)
     if not found:
         return Observation(_say_nothing(index, parameters.name, name))

@@ -110,7 +110,7 @@ class _Search:
             f'</dev/null 2>&1 | head -n {head}; exit "${{PIPESTATUS[0]}}" )'
         )
         return self._context.sandbox.second_shell().run(
-            command, timeout_s=_TIMEOUT_S, should_stop=self._context.should_stop
+            command, timeout_s=_TIMEOUT_S, stop=self._context.stop
         )
 
     def _build_ripgrep(self, count: bool) -> list[str]:

@@ -34,7 +34,7 @@ def draw(context: ToolContext, path: str, max_tokens: int) -> Map | None:
     if not place.host.exists():
         raise ToolFailure(describe_missing(context.sandbox, place.shown, kind="file or directory"))
     below = "" if place.real == "." else place.real + ("/" if place.host.is_dir() else "")
-    index = context.code.index(context.sandbox, context.should_stop)
+    index = context.code.index(context.sandbox, context.stop)
     tables = index.tables
     ranked = context.code.rank(index, tables, Interest(context.task, context.seen.paths))
     drawn = render_map(
@@ -58,7 +58,7 @@ def run(context: ToolContext, parameters: RepoMapParameters) -> Observation:
     if drawn := draw(context, parameters.path, parameters.max_tokens):
         return Observation(drawn.text, truncated=not drawn.complete)
     place = locate(context.sandbox, parameters.path)
-    left = str(context.code.index(context.sandbox, context.should_stop).left_out)
+    left = str(context.code.index(context.sandbox, context.stop).left_out)
     more = f" Not indexed: {left}." if left else " Use list_directory or glob to look around."
     return Observation(f"No source code that can be mapped{place.within}.{more}")
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from sandboxes.base import Sandbox
 from sandboxes.shell.background import Background
+from sandboxes.stop import Stop
 from tools.files.code import CodeReader
 from tools.files.seen import SeenFiles
 from tools.schema import make_function_schema
@@ -56,7 +57,7 @@ class ToolContext:
     sandbox: Sandbox
     command_timeout_s: float = 120.0
     silence_s: float | None = 60.0
-    should_stop: Callable[[], bool] | None = None
+    stop: Stop = field(default_factory=Stop)
     on_output: Callable[[str], None] | None = None
     todos: list[dict[str, str]] = field(default_factory=list)
     task: str = ""

@@ -137,7 +137,7 @@ class EditorSession:
         self._busy = True
         self._idle.clear()
         self._cancelled.clear()
-        self._around.halted.clear()
+        self._around.stop.clear()
         try:
             self._announce(prompt)
             self.start()
@@ -158,7 +158,7 @@ class EditorSession:
         """End the turn under way, if there is one."""
         self._cancels += 1
         if self._busy:
-            self._around.halted.set()
+            self._around.stop.cancel()
             self._cancelled.set()
 
     async def close(self) -> None:
@@ -166,7 +166,7 @@ class EditorSession:
         if self._closed:
             return
         self._closed = True
-        self._around.halted.set()
+        self._around.stop.cancel()
         self._cancelled.set()
         await self._on_thread(self._shut)
         await self._on_thread(self._toolbox.close)
@@ -331,7 +331,7 @@ class EditorSession:
         turn = live.say(prompt.text)
         self._updates.close()
         outcome = turn.result.outcome
-        if isinstance(outcome, Failed) and not self._around.halted.is_set():
+        if isinstance(outcome, Failed) and not self._around.stop.is_set():
             raise RequestError(-32603, outcome.reason)
         if isinstance(outcome, LimitReached):
             # The stop reason says only that there was a limit.
@@ -347,7 +347,7 @@ class EditorSession:
         said = run_command(command, live, self._hub.store, live.turns, set_thinking)
         self.outbox.put(message(said))
         self.outbox.put(usage(live.used, live.model.engine.context_length))
-        return Ended("cancelled" if self._around.halted.is_set() else "end_turn", {})
+        return Ended("cancelled" if self._around.stop.is_set() else "end_turn", {})
 
 
 def _stop_reason(turn: Turn) -> str:

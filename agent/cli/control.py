@@ -56,7 +56,7 @@ def controlled(
             return None
         said = terminal.words()
         if said is not None:
-            interrupts.take_back()
+            interrupts.clear()
         return said
 
     toolbox = Toolbox(policy.servers)

@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin as a question that the loop asks, not as an exception out of nowhere.
+"""Ctrl-C and its kin as a token that the loop looks at, not as an exception out of nowhere.
 
 The first signal is remembered, so that decoding and the running command stop at their next look and
 the session is saved. A second one changes nothing but says so at a terminal: saving goes on. Only
@@ -15,26 +15,26 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from sandboxes.stop import Stop
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RAISES_AT = 3
 _SAVING = b"\r\nsaving the session; once more ends at once and loses the step under way\r\n"
 
 
-class Interrupts:
-    """While entered, catches ``SIGNALS``. Calling it says whether one came.
+class Interrupts(Stop):
+    """The token that ``SIGNALS`` set while it is entered.
 
     Only for the main thread, as Python's signal handlers are. ``count`` is how many came, and
     ``by_person`` whether all of them were Ctrl-C.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.count = 0
         self.by_person = True
         self._immediate = False
         self._previous: dict[signal.Signals, Any] = {}
-
-    def __call__(self) -> bool:
-        return self.count > 0
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
@@ -62,12 +62,14 @@ class Interrupts:
         finally:
             self._immediate = False
 
-    def take_back(self) -> None:
+    def clear(self) -> None:
         """Forget what came: the person wants to go on."""
         self.count = 0
+        super().clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        self.cancel()
         self.by_person = self.by_person and number == signal.SIGINT
         if self._immediate or self.count >= RAISES_AT:
             raise KeyboardInterrupt

@@ -154,7 +154,7 @@ def run(
                 check=check,
                 seed=seed,
                 listen=listen,
-                interrupted=interrupts,
+                stop=interrupts,
                 apply=apply,
                 control=control,
             )

@@ -94,7 +94,7 @@ def run(
                 settings,
                 model,
                 listen=listen,
-                interrupted=interrupts,
+                stop=interrupts,
                 apply=apply,
                 control=control,
             )

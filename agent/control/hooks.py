@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 from agent.control.policy import Hook, HookLists
 from agent.events import Listener, Notice, nobody
 from model.messages import ToolCall
+from sandboxes.stop import Stop
 from tools.registry import Registry
 from tools.types import Observation
 
@@ -45,13 +46,13 @@ class _Ran:
 
 @dataclass
 class Hooks:
-    """The overseer that runs them. ``halt`` stops one that is running."""
+    """The overseer that runs them. ``stop`` ends one that is running."""
 
     lists: HookLists = field(default_factory=HookLists)
     repo: Path = Path()
     session: str = ""
     listen: Listener = nobody
-    halt: Callable[[], bool] = lambda: False
+    stop: Stop = field(default_factory=Stop)
 
     def before(self, call: ToolCall, registry: Registry) -> Observation | None:
         """See ``oversight.Overseer``. A hook that does not end in time blocks the call."""
@@ -112,7 +113,7 @@ class Hooks:
                 words = said.read(MAX_WORDS).decode("utf-8", "replace").strip()
         except OSError as error:
             return _Ran(127, error.strerror or str(error))
-        if code is None and not self.halt():
+        if code is None and not self.stop.is_set():
             words = TIMED_OUT.format(timeout=hook.timeout)
         return _Ran(code, words)
 
@@ -123,7 +124,7 @@ class Hooks:
             while True:
                 with suppress(subprocess.TimeoutExpired):
                     return process.wait(_POLL_S)
-                if time.monotonic() >= deadline or self.halt():
+                if time.monotonic() >= deadline or self.stop.is_set():
                     return None
         finally:
             if process.poll() is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.events import Listener, Notice, nobody
+from sandboxes.stop import Stop
 from tools.mcp.spec import McpServer
 from tools.registry import default_tools
 from tools.types import ToolSpec
@@ -25,12 +25,10 @@ class Toolbox:
     _theirs: tuple[ToolSpec, ...] = field(default=(), repr=False)
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def tools(
-        self, listen: Listener = nobody, halt: Callable[[], bool] = lambda: False
-    ) -> tuple[ToolSpec, ...]:
+    def tools(self, listen: Listener = nobody, stop: Stop | None = None) -> tuple[ToolSpec, ...]:
         """All tools the model gets. The MCP servers are started by the first who asks.
 
-        They stay until ``close``; one that does not start is a notice. ``halt`` gives up waiting.
+        They stay until ``close``; one that does not start is a notice. ``stop`` gives up waiting.
         """
         ours = default_tools()
         if not self.servers:
@@ -42,7 +40,7 @@ class Toolbox:
         with self._starting:
             if self._started is None:
                 self._started = RunningServers()
-                for line in self._started.start(self.servers, halt):
+                for line in self._started.start(self.servers, stop or Stop()):
                     listen(Notice(line))
                 self._theirs = wrap_tools(self._started, [spec.name for spec in ours])
             return (*ours, *self._theirs)

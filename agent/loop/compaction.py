@@ -87,7 +87,7 @@ class Compactor:
             return None
         before, length = loop.usage, conversation.tokens + new_tokens
         told, spent = self._account(loop, news)
-        if loop.interrupted():
+        if loop.stop.is_set():
             return None
         asked = [*live.asked, *(m.content for m in news if m.role == "user")]
         words = [text for text in asked if not text.startswith(NOTES)]

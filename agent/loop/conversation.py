@@ -18,6 +18,7 @@ from model.messages import Message
 from model.sampling import SamplingParams
 from model.session import Progress, Session
 from model.usage import Usage
+from sandboxes.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Turn:
     ended: TurnEnd
 
 
-class _Halted(Exception):
-    """Carries a halt out of a prefill."""
+class _Cancelled(Exception):
+    """Carries a stop out of a prefill."""
 
 
 class Conversation:
-    """One session spoken to in messages. ``halt`` is asked before each sampled token."""
+    """One session spoken to in messages. ``stop`` is looked at before each sampled token."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Conversation:
         *,
         thinking: bool = True,
         listen: Listener = nobody,
-        halt: Callable[[], bool] = lambda: False,
+        stop: Stop | None = None,
     ) -> None:
         self.session = session
         self._chat = chat
@@ -54,7 +55,7 @@ class Conversation:
         self._sampling = sampling
         self._thinking = thinking
         self._listen = listen
-        self._halt = halt
+        self.stop = stop or Stop()
         self._closed: bool | None = None
         self._open_thinking = False
         self._unfinished: tuple[int, ...] = ()
@@ -63,11 +64,6 @@ class Conversation:
     def tokens(self) -> int:
         """How many tokens the session holds."""
         return self.session.length
-
-    @property
-    def halted(self) -> bool:
-        """Whether it is to stop."""
-        return self._halt()
 
     def adopt(self, session: Session) -> None:
         """Go on with ``session``, in which nothing was said yet; the one before is closed."""
@@ -120,11 +116,11 @@ class Conversation:
                 self._sampling,
                 max_tokens=max_tokens,
                 stop_ids=self._chat.stop_ids,
-                should_stop=self._halt,
+                should_stop=self.stop.is_set,
             ):
                 parser.push(token.id)
             return parser.finish().content, fork.usage
-        except _Halted:
+        except _Cancelled:
             return "", fork.usage
         finally:
             fork.close()
@@ -143,7 +139,7 @@ class Conversation:
         self._open_thinking = parser.in_thinking
 
     def hear(self, ids: Sequence[int], mark: Callable[[], None] | None = None) -> bool:
-        """Prefill ``ids``; False if it was halted. Then, and if it raises, nothing has changed.
+        """Prefill ``ids``; False if it was cancelled. Then, and if it raises, nothing has changed.
 
         ``mark`` is called when all but the next turn's start is there (``ChatFormat.turn_cut``),
         if that is anything.
@@ -155,10 +151,10 @@ class Conversation:
             if mark is not None and cut + self.tokens:
                 self.session.extend(ids[:cut], on_progress=tell)
                 mark()
-                # The turn's start is a few tokens, at which nothing is halted half way.
+                # The turn's start is a few tokens, at which nothing stops half way.
                 tell = None
             self.session.extend(ids[cut:], on_progress=tell)
-        except _Halted:
+        except _Cancelled:
             return False
         return True
 
@@ -174,7 +170,7 @@ class Conversation:
             self._sampling,
             max_tokens=max_tokens,
             stop_ids=self._chat.stop_ids,
-            should_stop=self._halt,
+            should_stop=self.stop.is_set,
         ):
             ids.append(token.id)
             logprobs.append(token.logprob)
@@ -185,14 +181,14 @@ class Conversation:
         self._closed = bool(ids) and ids[-1] in self._chat.stop_ids
         self._open_thinking = parser.in_thinking
         ended: TurnEnd = "stop" if self._closed else "length"
-        if not self._closed and len(ids) < max_tokens and self._halt():
+        if not self._closed and len(ids) < max_tokens and self.stop.is_set():
             ended = "interrupted"
         return Turn(message, tuple(ids), tuple(logprobs), ended)
 
     def _prefilled(self, done: int, total: int) -> None:
         self._listen(Prefilled(done, total))
-        if done < total and self._halt():
-            raise _Halted
+        if done < total and self.stop.is_set():
+            raise _Cancelled
 
     def _tell(self, event: TurnEvent) -> None:
         if isinstance(event, ThinkingText):

@@ -44,8 +44,8 @@ class Beginning:
         """Give ``conversation`` a session with the part of ``messages`` that tasks have in common.
 
         Returns the rest. ``reached`` is told the session as it begins and at each cut. None if it
-        was halted, or the prompt does not fit: the conversation is then new, and whoever runs the
-        messages finds out why.
+        was cancelled, or the prompt does not fit: the conversation is then new, and whoever runs
+        the messages finds out why.
         """
         fresh = conversation.fresh()
         ids = fresh.encode(messages)
@@ -64,7 +64,7 @@ class Beginning:
             yield
             return
         lock = self.model.beginning
-        while not (held := lock.acquire(timeout=LOOK_S)) and not conversation.halted:
+        while not (held := lock.acquire(timeout=LOOK_S)) and not conversation.stop.is_set():
             pass
         try:
             yield

@@ -32,6 +32,7 @@ from model.errors import ContextFull, ModelError
 from model.messages import Message, ToolCall
 from model.session import Usage
 from sandboxes.errors import SandboxError
+from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
 from tools.types import Observation
@@ -56,10 +57,10 @@ class Opening:
 
 @dataclass
 class Loop:
-    """One run of one session. ``interrupted`` says whether the user asked for the end.
+    """One run of one session. ``stop`` is set once the user asked for the end.
 
-    The conversation and the tools must be built with a ``halt`` that is True when the user asked
-    for the end or the budget is out of time, so that a long turn or command stops then. With
+    The conversation and the tools must be built with a token that is set then and when the budget
+    is out of time, so that a long turn or command ends. With
     ``answers_end`` a turn that has words and no call ends the run: somebody reads it. ``before``
     are the counters at the beginning of the next step, if a part of its prompt has run already.
     ``compact`` is asked before each turn for a prompt that takes the place of a full context.
@@ -70,7 +71,7 @@ class Loop:
     workspace: Workspace
     budget: Budget
     trajectory: TrajectoryWriter
-    interrupted: Callable[[], bool] = lambda: False
+    stop: Stop = field(default_factory=Stop)
     listen: Listener = nobody
     save: Callable[[], None] = lambda: None
     mark: Callable[[], None] | None = None
@@ -193,7 +194,7 @@ class Loop:
 
     def _forbidden(self, new_tokens: int) -> Outcome | None:
         """What forbids the next turn, if anything."""
-        if self.interrupted():
+        if self.stop.is_set():
             return Interrupted()
         taken = len(self.steps) - self.allowed_from
         gone = self.conversation.session.usage.compacted_tokens
@@ -207,7 +208,7 @@ class Loop:
             return ()
         self.guard.turn(turn.message)
         for call in turn.message.tool_calls:
-            if self.interrupted() or self.budget.out_of_time():
+            if self.stop.is_set() or self.budget.out_of_time():
                 break
             if call.error is not None:
                 seen = Observation(call.error, ok=False)
@@ -217,7 +218,7 @@ class Loop:
                     break
                 self.listen(CallPlanned(call))
                 refused = refusal(self.overseers, call, self.registry)
-                if self.interrupted():
+                if self.stop.is_set():
                     break
                 seen = refused or self._run(call)
                 self.guard.result(seen)

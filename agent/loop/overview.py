@@ -6,13 +6,13 @@ Both are the same for every task in it, so that the state after them can be stor
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from agent.loading import LoadedModel
 from agent.loop.agents_md import first_notes
 from agent.settings.table import Settings
 from sandboxes.base import Sandbox
+from sandboxes.stop import Stop
 from tools import repo_map
 from tools.errors import ToolFailure
 from tools.types import ToolContext
@@ -29,7 +29,7 @@ def overview(
     sandbox: Sandbox,
     settings: Settings,
     model: LoadedModel,
-    should_stop: Callable[[], bool] | None = None,
+    stop: Stop | None = None,
 ) -> str:
     """The notes and the map of ``repo``; "" if there are neither.
 
@@ -40,9 +40,7 @@ def overview(
     if tokens is None:
         tokens = DEFAULT_TOKENS if model.engine.context_length >= ROOMY_CONTEXT else 0
     if tokens:
-        context = ToolContext(
-            sandbox, should_stop=should_stop, count_tokens=model.chat.count_tokens
-        )
+        context = ToolContext(sandbox, stop=stop or Stop(), count_tokens=model.chat.count_tokens)
         try:
             if drawn := repo_map.draw(context, ".", tokens):
                 parts.append(f"{INTRODUCTION}\n\n{drawn.text}")

@@ -25,7 +25,7 @@ from agent.loop.overview import overview
 from agent.loop.prompts import first_messages, place_of
 from agent.run import report as reporting
 from agent.run.build import open_box
-from agent.run.run import Question, Run, marks_its_end
+from agent.run.run import Run, marks_its_end
 from agent.sessions.store import RUNNING, SavedSession, SessionStore
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.types import Attempt, CheckRun, Interrupted, RunResult, SolveReport
@@ -33,6 +33,7 @@ from model.errors import ModelError
 from model.messages import Message
 from model.usage import Usage
 from sandboxes.base import Sandbox
+from sandboxes.stop import Stop
 from sandboxes.workspace.kept_tree import Origin
 from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
@@ -43,28 +44,20 @@ LOOK_S = 0.2
 
 @dataclass
 class Race:
-    """Who has won, and who is to stop. ``interrupted`` is the user's."""
+    """Who has won. ``stop`` is set for all attempts then."""
 
-    interrupted: Question
+    stop: Stop
     winner: int = 0
-    over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def stopped(self) -> bool:
-        """Whether the attempts are to stop."""
-        return self.over or self.interrupted()
 
     def wins(self, number: int) -> bool:
         """True for the first who asks; the others are stopped then."""
         with self._lock:
-            if self.over:
+            if self.winner:
                 return False
-            self.winner, self.over = number, True
+            self.winner = number
+            self.stop.cancel(f"attempt {number} passed the check first")
             return True
-
-    def why(self) -> str:
-        """What stopped an attempt, if not the user."""
-        return f"attempt {self.winner} passed the check first" if self.winner else ""
 
 
 @dataclass
@@ -111,9 +104,9 @@ class BestOf:
         """The first prompt, run up to where the model's answer begins, or as far as it goes."""
         engine = self.first.model.engine
         registry = Registry(ToolContext(sandbox), self.first.control.toolbox.tools(self.listen))
-        conversation = self.first.conversation(engine.session(), registry, self.race.stopped)
+        conversation = self.first.conversation(engine.session(), registry, self.race.stop)
         task, settings = self.first.task, self.first.settings
-        self.notes = overview(task.repo, sandbox, settings, self.first.model, self.race.stopped)
+        self.notes = overview(task.repo, sandbox, settings, self.first.model, self.race.stop)
         first = self._messages(sandbox)
         ids = conversation.encode(first)
         trunk = Trunk(ids, {})
@@ -142,13 +135,12 @@ class BestOf:
             self.first,
             saved=saved,
             listen=lambda event: self.listen(FromAttempt(number, event)),
-            interrupted=self.race.stopped,
+            stop=self.race.stop,
             # Words of the user are for one conversation.
             control=dataclasses.replace(self.first.control, words=lambda: None),
             check_before=before,
             checks_first=False,
             wins=lambda: self.race.wins(number),
-            why_stopped=self.race.why,
         )
 
     def _go(
@@ -181,8 +173,8 @@ class BestOf:
             trajectory = stack.enter_context(saved.writer())
             name, settings = run.model.engine.name, run.settings
             run.listen(RunStarted(saved.id, name, settings.sandbox, number, settings.n))
-            if self.race.stopped():
-                return run.end(trajectory, RunResult(Interrupted("", self.race.why())), None)
+            if self.race.stop.is_set():
+                return run.end(trajectory, RunResult(Interrupted("", self.race.stop.reason)), None)
             kept = dataclasses.replace(origin, record=saved.files)
             workspace = Workspace.reopen(
                 run.task.repo, kept, kept.baseline, ignored=settings.ignored_files
@@ -216,7 +208,7 @@ class BestOf:
                     # In short waits, so that signals are heard in between.
                     thread.join(LOOK_S)
         finally:
-            self.race.over = True
+            self.race.stop.cancel()
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 
 from agent.types import CheckRun
 from sandboxes.base import Sandbox
+from sandboxes.stop import Stop
 
 
 def run_check(
@@ -14,7 +14,7 @@ def run_check(
     sandbox: Sandbox,
     *,
     timeout_s: float,
-    should_stop: Callable[[], bool],
+    stop: Stop,
     anew: bool = False,
 ) -> CheckRun:
     """Run ``command`` in a fresh shell; what it changes in the workspace is rolled back.
@@ -30,9 +30,7 @@ def run_check(
         sandbox.renew()
         sandbox.workspace.tidy()
     # bash -c, so that a command that calls exit ends itself and not the shell.
-    done = sandbox.shell().run(
-        f"bash -c {shlex.quote(command)}", timeout_s=timeout_s, should_stop=should_stop
-    )
+    done = sandbox.shell().run(f"bash -c {shlex.quote(command)}", timeout_s=timeout_s, stop=stop)
     sandbox.shell().close()
     sandbox.workspace.rollback(tree)
     return CheckRun(done.exit_code, done.output, done.duration_s)

@@ -90,7 +90,7 @@ class LiveSession:
         self.steps: list[Step] = []
         self._around = around
         self._stack = stack
-        self._budget = Budget(run_limits(settings), model.engine.context_length)
+        self._stop = around.stop.joined()
         self._unheard: tuple[Message, ...] = ()
         self._begun: Opening | None = None
         self._told_check = saved.data.get("check")
@@ -245,7 +245,7 @@ class LiveSession:
             command,
             self._sandbox,
             timeout_s=self.settings.check_timeout,
-            should_stop=self._around.halted.is_set,
+            stop=self._around.stop,
         )
         self._trajectory.write("check", when="asked", **reporting.check_run_as_json(run))
         self._around.listen(CheckDone("asked", run))
@@ -282,11 +282,11 @@ class LiveSession:
         context = ToolContext(
             sandbox,
             command_timeout_s=self.settings.command_timeout,
-            should_stop=self._halt,
+            stop=self._stop,
             on_output=lambda text: around.listen(CommandOutput(text)),
             count_tokens=self.model.chat.count_tokens,
         )
-        tools = around.control.toolbox.tools(around.listen, self._halt)
+        tools = around.control.toolbox.tools(around.listen, self._stop)
         self._registry = Registry(context, tools)
         # Its parsers are processes.
         self._stack.callback(context.code.close)
@@ -301,18 +301,15 @@ class LiveSession:
             sampling_of(self.settings, self.model.engine.generation),
             thinking=self.settings.thinking != "off",
             listen=self._around.listen,
-            halt=self._halt,
+            stop=self._stop,
         )
 
     def _hooks(self) -> Hooks:
         around = self._around
-        return Hooks(around.control.hooks, self.repo, self.id, around.listen, self._halt)
+        return Hooks(around.control.hooks, self.repo, self.id, around.listen, self._stop)
 
     def _save(self) -> None:
         self._conversation.session.save(self.saved.path)
-
-    def _halt(self) -> bool:
-        return self._around.halted.is_set() or self._budget.out_of_time()
 
     def _note_pulled(self, paths: Sequence[str]) -> None:
         self._trajectory.write("pulled", paths=list(paths), time=now())
@@ -325,7 +322,9 @@ class LiveSession:
             recall(self._conversation, history)
 
     def _turn(self, text: str) -> RunResult:
-        self._budget = Budget(run_limits(self.settings), self.model.engine.context_length)
+        limits = run_limits(self.settings)
+        self._stop.expire_in(limits.max_wall_time_s)
+        budget = Budget(limits, self.model.engine.context_length)
         pulled = self._mirror.look()
         if self.steps and pulled:
             text = f"{text.strip()}\n\n{CHANGED.format(paths=', '.join(pulled[:NAMED]))}"
@@ -339,9 +338,9 @@ class LiveSession:
             self._conversation,
             self._registry,
             self._workspace,
-            self._budget,
+            budget,
             self._trajectory,
-            interrupted=self._around.halted.is_set,
+            stop=self._around.stop,
             listen=self._around.listen,
             save=self._save,
             mark=lambda: keep_point(self.saved, self._conversation.session),
@@ -438,7 +437,7 @@ class LiveSession:
             return None
         around = self._around
         parts = Resumption(
-            self.saved, "", self.settings, self.model, around.listen, _never, around.control
+            self.saved, "", self.settings, self.model, around.listen, around.stop, around.control
         )
         plan = parts.plan(history, news, self._sandbox, None)
         self._conversation.session.close()
@@ -487,7 +486,3 @@ class LiveSession:
         self._conversation = self._new_conversation(session)
         self._adopt(dataclasses.replace(target, pending=()))
         return cost
-
-
-def _never() -> bool:
-    return False

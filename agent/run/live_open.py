@@ -60,7 +60,7 @@ def opened_saved(
     """See ``LiveSession.open``."""
     with ExitStack() as stack:
         saved = stack.enter_context(saved.claim())
-        parts = Resumption(saved, None, settings, model, around.listen, _never, around.control)
+        parts = Resumption(saved, None, settings, model, around.listen, around.stop, around.control)
         records = records_of(saved)
         whole = history_of(records)
         history = parts.without_half_a_step(records, whole)
@@ -81,7 +81,3 @@ def opened_saved(
         status = "interrupted" if saved.status == RUNNING else saved.status
         saved = saved.update(status=status, root=sandbox.root)
         return Opened(saved, workspace, sandbox, session, stack.pop_all(), history, abandons)
-
-
-def _never() -> bool:
-    return False

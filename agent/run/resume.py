@@ -24,7 +24,7 @@ from agent.loop.prompts import first_messages, later_text, place_of
 from agent.loop.stalls import guard_after
 from agent.run.build import open_box, run_limits, sampling_of
 from agent.run.frontend import Control
-from agent.run.run import Question, Run, marks_its_end
+from agent.run.run import Run, marks_its_end
 from agent.sessions.history import History, history_of, records_of
 from agent.sessions.model_states import catch_up, changed_text, common, disown, foreign, nearest
 from agent.sessions.store import KILLED, RUNNING, SavedSession, now
@@ -39,6 +39,7 @@ from model.messages import Message
 from model.session import Session, Usage
 from sandboxes.base import Sandbox
 from sandboxes.paths import Owner
+from sandboxes.stop import Stop
 from sandboxes.workspace.kept_tree import Origin
 from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
@@ -58,7 +59,7 @@ def resume(
     check: str | None = None,
     seed: int | None = None,
     listen: Listener = nobody,
-    interrupted: Question = lambda: False,
+    stop: Stop | None = None,
     apply: bool = False,
     control: Control | None = None,
 ) -> SolveReport:
@@ -71,7 +72,7 @@ def resume(
     with ExitStack() as stack:
         saved = stack.enter_context(saved.claim())
         resumption = Resumption(
-            saved, message, settings, model, listen, interrupted, control or Control()
+            saved, message, settings, model, listen, stop or Stop(), control or Control()
         )
         return resumption.run(stack, check=check, seed=seed, apply=apply)
 
@@ -100,7 +101,7 @@ class Resumption:
     settings: Settings
     model: LoadedModel
     listen: Listener
-    interrupted: Question
+    stop: Stop
     control: Control
 
     def run(
@@ -164,7 +165,7 @@ class Resumption:
             sampling_of(settings, self.model.engine.generation),
             saved,
             self.listen,
-            self.interrupted,
+            self.stop,
             apply,
             self.control,
             check_before=history.check if other_check is None else None,

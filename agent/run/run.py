@@ -42,11 +42,11 @@ from model.sampling import SamplingParams
 from model.session import Session
 from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError
+from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
 from tools.types import ToolContext
 
-Question = Callable[[], bool]
 Work = Callable[[Loop], RunResult]
 
 
@@ -55,8 +55,7 @@ class Run:
     """What one run works with. ``saved`` is claimed by this process.
 
     ``check_before`` is what the check gave before the model began, where that is known. ``wins``
-    is asked once the run has a good patch: whether this one is to be applied. ``why_stopped`` says
-    what else than the user interrupted the run, "" if nothing did.
+    is asked once the run has a good patch: whether this one is to be applied.
     """
 
     task: Task
@@ -65,13 +64,12 @@ class Run:
     sampling: SamplingParams
     saved: SavedSession
     listen: Listener
-    interrupted: Question
+    stop: Stop
     apply: bool
     control: Control = field(default_factory=Control)
     check_before: CheckRun | None = None
     checks_first: bool = True
-    wins: Question = lambda: True
-    why_stopped: Callable[[], str] = lambda: ""
+    wins: Callable[[], bool] = lambda: True
 
     def go(
         self,
@@ -86,7 +84,7 @@ class Run:
         ``session``, or the one that took its place, is closed then.
         """
         result, check = self._work(sandbox, session, trajectory, work)
-        if isinstance(result.outcome, Interrupted) and (why := self.why_stopped()):
+        if isinstance(result.outcome, Interrupted) and (why := self.stop.reason):
             result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch, why))
         result, applied = self._applied(workspace, result, check)
         return self.end(trajectory, result, check, applied)
@@ -103,23 +101,22 @@ class Run:
         before = self.check_before
         if before is None and self.checks_first:
             before = self.check("before", sandbox, trajectory)
-        budget = Budget(run_limits(settings), self.model.engine.context_length)
-
-        def halt() -> bool:
-            return self.interrupted() or budget.out_of_time()
+        limits = run_limits(settings)
+        budget = Budget(limits, self.model.engine.context_length)
+        stop = self.stop.joined(after_s=limits.max_wall_time_s)
 
         registry = Registry(
             ToolContext(
                 sandbox,
                 command_timeout_s=settings.command_timeout,
-                should_stop=halt,
+                stop=stop,
                 on_output=lambda text: self.listen(CommandOutput(text)),
                 task=task.text,
                 count_tokens=self.model.chat.count_tokens,
             ),
-            self.control.toolbox.tools(self.listen, halt),
+            self.control.toolbox.tools(self.listen, stop),
         )
-        conversation = self.conversation(session, registry, halt)
+        conversation = self.conversation(session, registry, stop)
         kept = settings.keep_state
         loop = Loop(
             conversation,
@@ -127,12 +124,12 @@ class Run:
             sandbox.workspace,
             budget,
             trajectory,
-            interrupted=self.interrupted,
+            stop=self.stop,
             listen=self.listen,
             save=(lambda: conversation.session.save(self.saved.path)) if kept else lambda: None,
             mark=(lambda: keep_point(self.saved, conversation.session)) if kept else None,
             overseers=(
-                self._hooks(halt),
+                self._hooks(stop),
                 self.control.approvals.kept_in(self.saved.path),
                 Memory(sandbox, lambda: loop.steps),
             ),
@@ -149,7 +146,7 @@ class Run:
         after = None
         if result.outcome.patch and not isinstance(result.outcome, Failed | Interrupted):
             after = self.check("after", sandbox, trajectory)
-            if self.interrupted() and (after is None or after.exit_code is None):
+            if self.stop.is_set() and (after is None or after.exit_code is None):
                 # The check was not answered, so the patch did not fail it.
                 result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))
         return result, CheckReport(task.check, before, after)
@@ -163,11 +160,11 @@ class Run:
         keep = (lambda: keeper(saved)) if settings.keep_state else lambda: ""
         return Compactor(saved, beginning, settings.compact_at, self.listen, keep)
 
-    def _hooks(self, halt: Question = lambda: False) -> Hooks:
+    def _hooks(self, stop: Stop | None = None) -> Hooks:
         """The user's hooks, for this session."""
-        return Hooks(self.control.hooks, self.task.repo, self.saved.id, self.listen, halt)
+        return Hooks(self.control.hooks, self.task.repo, self.saved.id, self.listen, stop or Stop())
 
-    def conversation(self, session: Session, registry: Registry, halt: Question) -> Conversation:
+    def conversation(self, session: Session, registry: Registry, stop: Stop) -> Conversation:
         """``session`` spoken to as the settings say."""
         return Conversation(
             session,
@@ -176,19 +173,19 @@ class Run:
             self.sampling,
             thinking=self.settings.thinking != "off",
             listen=self.listen,
-            halt=halt,
+            stop=stop,
         )
 
     def check(self, when: str, sandbox: Sandbox, trajectory: TrajectoryWriter) -> CheckRun | None:
         """Run the task's check, if it has one and there is time, and record what it gave."""
-        if self.task.check is None or not self.task.checked or self.interrupted():
+        if self.task.check is None or not self.task.checked or self.stop.is_set():
             return None
         try:
             run = run_check(
                 self.task.check,
                 sandbox,
                 timeout_s=self.settings.check_timeout,
-                should_stop=self.interrupted,
+                stop=self.stop,
                 # A writable container is a part of what was asked for.
                 anew=when == "after" and not self.settings.writable,
             )

@@ -17,13 +17,14 @@ from agent.loop.prompts import first_messages, place_of
 from agent.run.attempts import BestOf, Race, one_at_a_time
 from agent.run.build import open_box, run_limits, sampling_of, with_image
 from agent.run.frontend import Control
-from agent.run.run import Question, Run, marks_its_end
+from agent.run.run import Run, marks_its_end
 from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.store import SavedSession, SessionStore, new_session_id
 from agent.settings.table import Settings
 from agent.types import SolveReport, Task
 from agent.version import version
 from model.sampling import SamplingParams
+from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace
 
 
@@ -34,7 +35,7 @@ def solve(
     *,
     store: SessionStore | None = None,
     listen: Listener = nobody,
-    interrupted: Question = lambda: False,
+    stop: Stop | None = None,
     apply: bool = False,
     control: Control | None = None,
 ) -> SolveReport:
@@ -50,7 +51,7 @@ def solve(
         raise ConfigError("--n above 1 needs --check: it decides which attempt wins")
     if settings.n > 1 and sampling.temperature == 0:
         raise ConfigError("--n above 1 needs a temperature above 0: greedy attempts are all equal")
-    store = store or SessionStore()
+    store, stop = store or SessionStore(), stop or Stop()
     settings = with_image(settings, listen, task.repo)
     with ExitStack() as stack:
         workspace = Workspace.create(task.repo, ignored=settings.ignored_files)
@@ -72,7 +73,7 @@ def solve(
             sampling,
             saved,
             listen,
-            interrupted,
+            stop,
             apply,
             control or Control(),
         )
@@ -83,14 +84,14 @@ def solve(
         if settings.n > 1:
             listen = one_at_a_time(listen)
             listen(FromAttempt(1, started))
-            best = BestOf(run, beginning, store, Race(interrupted), listen)
+            best = BestOf(run, beginning, store, Race(stop.joined()), listen)
             return best.go(workspace, sandbox, trajectory)
         listen(started)
         first = first_messages(
             task,
             root=place_of(sandbox),
             network=settings.online,
-            notes=overview(task.repo, sandbox, settings, model, interrupted),
+            notes=overview(task.repo, sandbox, settings, model, stop),
         )
         session = model.engine.session()
         return run.go(

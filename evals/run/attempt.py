@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from evals.instance import Done, ExitStatus, Instance, Place, Result
 from evals.suites.base import Machine, Suite, settings_for
 from sandboxes import errors
 from sandboxes.errors import ImageMissing, SandboxError
+from sandboxes.stop import Stop
 
 TRIES: dict[ExitStatus, int] = {"environment": 3, "error": 2}
 """How often an attempt that ends so is begun in all."""
@@ -62,7 +63,7 @@ class Worker:
         attempt: int,
         *,
         listen: Listener = nobody,
-        interrupted: Callable[[], bool] = lambda: False,
+        stop: Stop | None = None,
     ) -> Done:
         """Make the attempt, as often as its exit status allows.
 
@@ -71,7 +72,7 @@ class Worker:
         tries = 0
         while True:
             tries += 1
-            done, final = self._try(instance, attempt, tries, listen, interrupted)
+            done, final = self._try(instance, attempt, tries, listen, stop or Stop())
             if final or tries >= TRIES.get(done.result.exit_status, 1):
                 return done
 
@@ -81,12 +82,12 @@ class Worker:
         attempt: int,
         tries: int,
         listen: Listener,
-        interrupted: Callable[[], bool],
+        stop: Stop,
     ) -> tuple[Done, bool]:
         """One try, and whether another one could not end otherwise."""
         started = time.monotonic()
         seed = self.machine.settings.seed + attempt - 1
-        if interrupted():
+        if stop.is_set():
             raise Stopped
 
         def result(status: ExitStatus, told: str, summary: str) -> Result:
@@ -116,7 +117,7 @@ class Worker:
                     self.model,
                     store=self.store,
                     listen=session,
-                    interrupted=interrupted,
+                    stop=stop,
                 )
         except StoreError as error:
             # It is where all sessions lie: no other attempt would fare better.

@@ -150,9 +150,7 @@ def executor(
     settings = machine.settings
     model = model or load_for(settings)
     worker = Worker(suite, machine, model, SessionStore(folder.sessions))
-    yield lambda job, listen, stop: worker.run(
-        job.instance, job.attempt, listen=listen, interrupted=stop
-    )
+    yield lambda job, listen, stop: worker.run(job.instance, job.attempt, listen=listen, stop=stop)
 
 
 def identity(options: Options, settings: Settings) -> dict[str, Any]:
@@ -182,7 +180,7 @@ def heard_signals(interruptions: Interruptions) -> Iterator[None]:
     """Count ^C and its kin. The third one raises ``KeyboardInterrupt``."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        interruptions.count += 1
+        interruptions.add()
         if interruptions.count == 1:
             _tell("stopping: what is under way is finished; once more stops that too")
         elif interruptions.count > 2:

@@ -32,6 +32,7 @@ from evals.suites import find_suite
 from evals.suites.base import Machine
 from evals.suites.dataset import EXTRA
 from evals.suites.images import Images
+from sandboxes.stop import Stop
 
 DEATHS = 5
 """Actors that may die at one attempt before it is given up."""
@@ -48,18 +49,18 @@ class EngineActor:
         machine = Machine(settings, Images(images, pull))
         model = load_for(settings)
         self._worker = Worker(find_suite(suite), machine, model, store)
-        self._stopped = threading.Event()
+        self._stop = Stop()
 
     def run(self, instance: Instance, attempt: int) -> Done | None:
         """Make the attempt; None if it was stopped."""
         try:
-            return self._worker.run(instance, attempt, interrupted=self._stopped.is_set)
+            return self._worker.run(instance, attempt, stop=self._stop)
         except Stopped:
             return None
 
     def stop(self) -> None:
         """Stop whatever is under way."""
-        self._stopped.set()
+        self._stop.cancel()
 
     def process(self) -> int:
         """The number of its process."""
@@ -113,7 +114,7 @@ class Cluster:
             if ours:
                 ray.shutdown()
 
-    def execute(self, job: Job, listen: Listener, stop: Callable[[], bool]) -> Done:
+    def execute(self, job: Job, listen: Listener, stop: Stop) -> Done:
         """Let an actor make the attempt. Raises ``Stopped``."""
         import ray
 
@@ -125,12 +126,12 @@ class Cluster:
                 waiting = actor.run.remote(job.instance, job.attempt)
                 told = False
                 while not ray.wait([waiting], timeout=LOOK_S)[0]:
-                    if stop() and not told:
+                    if stop.is_set() and not told:
                         actor.stop.remote()
                         told = True
                 done: Done | None = ray.get(waiting)
             except ray.exceptions.ActorDiedError as error:
-                if stop():
+                if stop.is_set():
                     raise Stopped from error
                 self._replace(place, actor)
                 deaths += 1

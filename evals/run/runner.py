@@ -23,6 +23,7 @@ from evals.errors import RunError
 from evals.instance import UNSETTLED, Done, Instance, Result
 from evals.run.attempt import Stopped
 from evals.run.folder import RunFolder
+from sandboxes.stop import Stop
 
 LOOK_S = 0.2
 
@@ -71,25 +72,27 @@ class Nobody:
         """See ``Watcher``."""
 
 
-Execute = Callable[[Job, Listener, Callable[[], bool]], Done]
-"""Makes an attempt: the job, who listens, whether to stop. Raises ``Stopped``."""
+Execute = Callable[[Job, Listener, Stop], Done]
+"""Makes an attempt: the job, who listens, what cancels it. Raises ``Stopped``."""
 
 
 @dataclass
 class Interruptions:
-    """How often the user asked for the end: once to drain, twice to stop."""
+    """How often the user asked for the end: once to drain, twice to set ``stop``."""
 
     count: int = 0
+    stop: Stop = field(default_factory=Stop)
+
+    def add(self) -> None:
+        """Count one more."""
+        self.count += 1
+        if self.count > 1:
+            self.stop.cancel()
 
     @property
     def drain(self) -> bool:
         """Nothing new is to begin."""
         return self.count > 0
-
-    @property
-    def stop(self) -> bool:
-        """What is under way is to stop."""
-        return self.count > 1
 
 
 def missing(
@@ -197,7 +200,7 @@ class Runner:
         self.watcher.begun(job)
         quiet = isinstance(self.watcher, Nobody)
         listen: Listener = nobody if quiet else partial(self.watcher.heard, job)
-        return self.execute(job, listen, lambda: self.interruptions.stop)
+        return self.execute(job, listen, self.interruptions.stop)
 
     def _keep(self, done: Done, results: dict[tuple[str, int], Result]) -> None:
         result = done.result

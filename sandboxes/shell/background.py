@@ -10,11 +10,11 @@ from __future__ import annotations
 import secrets
 import shlex
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sandboxes.base import ExecResult, Sandbox
 from sandboxes.errors import SandboxError
+from sandboxes.stop import Stop
 
 QUIET_S = 0.3
 STOP_WITHIN_S = 3.0
@@ -170,12 +170,12 @@ class Background:
         timeout_s: float,
         *,
         for_answer: bool = False,
-        should_stop: Callable[[], bool] | None = None,
+        stop: Stop | None = None,
     ) -> State:
         """Wait until it ends, at most ``timeout_s``; with ``for_answer``, until it is quiet again.
 
         An answer is output beyond what was read, with nothing new for a moment. Ends early once
-        ``should_stop`` says so.
+        ``stop`` is set.
         """
         deadline = time.monotonic() + timeout_s
         size, heard = -1, time.monotonic()
@@ -185,8 +185,8 @@ class Background:
             if state.size != size:
                 size, heard = state.size, now
             answered = for_answer and size > process.read and now - heard >= QUIET_S
-            halted = should_stop is not None and should_stop()
-            if not state.running or answered or halted or now >= deadline:
+            stopped = stop is not None and stop.is_set()
+            if not state.running or answered or stopped or now >= deadline:
                 return state
             time.sleep(_LOOK_EVERY_S)
 

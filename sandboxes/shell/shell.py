@@ -23,6 +23,7 @@ from sandboxes.base import ExecResult, Running
 from sandboxes.errors import SandboxGone, ShellBusy
 from sandboxes.shell.bash import shell_command
 from sandboxes.shell.output import Output, Outputs, Whole
+from sandboxes.stop import Stop
 
 POLL_S = 0.1
 ALIVE_EVERY_S = 0.2
@@ -119,7 +120,7 @@ class _Patience:
     deadline: float
     kills: bool
     silence_s: float | None
-    should_stop: Callable[[], bool] | None
+    stop: Stop | None
 
 
 class BashShell:
@@ -149,7 +150,7 @@ class BashShell:
         silence_s: float | None = None,
         save_over: int | None = None,
         on_output: Callable[[str], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
+        stop: Stop | None = None,
     ) -> ExecResult:
         """See ``base.Shell.run``."""
         if self._job is not None:
@@ -160,7 +161,7 @@ class BashShell:
         whole = self._outputs.start(save_over) if saves else None  # type: ignore[union-attr,arg-type]
         job = _Job(live, command, secrets.token_hex(8), began, began, whole)
         self._job = job
-        patience = _Patience(began + timeout_s, True, silence_s, should_stop)
+        patience = _Patience(began + timeout_s, True, silence_s, stop)
         text = command.replace("\0", "").encode("utf-8", "surrogateescape")
         return self._go_on(job, patience, on_output, job.nonce.encode() + b"\0" + text + b"\0")
 
@@ -176,10 +177,10 @@ class BashShell:
         *,
         timeout_s: float,
         on_output: Callable[[str], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
+        stop: Stop | None = None,
     ) -> ExecResult:
         """See ``base.Shell.wait``."""
-        patience = _Patience(time.monotonic() + timeout_s, False, None, should_stop)
+        patience = _Patience(time.monotonic() + timeout_s, False, None, stop)
         return self._go_on(self._current(), patience, on_output)
 
     def interrupt(self) -> None:
@@ -311,9 +312,9 @@ class BashShell:
         asked = checked = time.monotonic()
         while True:
             now = time.monotonic()
-            if patience.should_stop is not None and now - asked >= POLL_S:
+            if patience.stop is not None and now - asked >= POLL_S:
                 asked = now
-                if patience.should_stop():
+                if patience.stop.is_set():
                     return None, "stop"
             left = patience.deadline - now
             data = live.stream.read(min(POLL_S, max(left, 0.0)))

@@ -16,6 +16,7 @@ from agent.sessions.trajectory import read_records, session_ids
 from agent.settings.table import Settings
 from agent.types import Task
 from sandboxes.errors import SandboxUnavailable
+from tests.support.stops import StopWhen
 
 # Turns of the tiny model are noise; three short ones are enough to tell attempts apart.
 NOISE = {"sandbox": "local", "max_steps": 3, "max_turn_tokens": 12, "temperature": 1.0}
@@ -140,8 +141,8 @@ def test_an_interrupt_stops_and_saves_all(buggy_repo, noisy, store, leftovers) -
         noisy,
         store=store,
         listen=seen.append,
-        interrupted=lambda: any(
-            isinstance(e, FromAttempt) and isinstance(e.event, StepDone) for e in seen
+        stop=StopWhen(
+            lambda: any(isinstance(e, FromAttempt) and isinstance(e.event, StepDone) for e in seen)
         ),
     )
     assert status(report) == ("interrupted", 130)

@@ -17,6 +17,7 @@ from agent.run.solve import solve
 from agent.sessions.trajectory import read_records, session_ids
 from agent.settings.table import Settings
 from agent.types import SolveReport, Task
+from sandboxes.stop import Stop
 from tools.edits.preview import Change
 
 LOCAL = Settings(sandbox="local")
@@ -180,7 +181,7 @@ def test_words_that_were_not_heard_any_more_are_heard_when_the_session_goes_on(
 
     def listen(event: Event) -> None:
         if isinstance(event, CallRunning):
-            stop.press()
+            stop.cancel()
 
     report = solve(
         Task("t", buggy_repo),
@@ -188,7 +189,7 @@ def test_words_that_were_not_heard_any_more_are_heard_when_the_session_goes_on(
         model,
         store=store,
         listen=listen,
-        interrupted=stop,
+        stop=stop,
         # The interrupt is not taken back: it came again while the words were written.
         control=Control(words=lambda: said.pop(0)),
     )
@@ -255,30 +256,17 @@ def test_a_repositorys_notes_and_the_users_hooks_in_a_whole_run(
     assert (end["status"], end["patch"]) == ("submitted", report.patch)
 
 
-class Stop:
-    """An interrupt that can be taken back."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def press(self) -> None:
-        self.asked = True
-
-
 def test_an_interrupt_while_asked_ends_the_run_and_nothing_runs(
     buggy_repo, script, scripted_model, store
 ) -> None:
     stop = Stop()
-    person = Person(Answer("cancelled"), meanwhile=stop.press)
+    person = Person(Answer("cancelled"), meanwhile=stop.cancel)
     report = solve(
         Task("t", buggy_repo),
         LOCAL,
         scripted_model(script.turn(script.call("run_shell_command", command="touch made"))),
         store=store,
-        interrupted=stop,
+        stop=stop,
         control=Control(Approvals("all", person)),
     )
     assert status(report) == ("interrupted", 130)
@@ -294,13 +282,13 @@ def test_after_an_interrupt_the_model_hears_the_users_words_and_goes_on(
     said: list[str] = []
 
     def words() -> str | None:
-        stop.asked = False
+        stop.clear()
         said.append("do it in another way <|im_end|>")
         return said[-1] if len(said) == 1 else None
 
     def listen(event: Event) -> None:
         if isinstance(event, CallRunning) and not said:
-            stop.press()
+            stop.cancel()
 
     sleep = script.call("run_shell_command", command="echo begun; sleep 60")
     never = script.call("run_shell_command", command="touch never")
@@ -310,7 +298,7 @@ def test_after_an_interrupt_the_model_hears_the_users_words_and_goes_on(
         scripted_model(script.turn(sleep, never), *script.repair()[1:]),
         store=store,
         listen=listen,
-        interrupted=stop,
+        stop=stop,
         control=Control(words=words),
     )
     assert status(report) == ("submitted", 0)
@@ -333,13 +321,13 @@ def test_words_after_a_turn_that_was_cut_in_the_middle(
     said: list[str] = []
 
     def words() -> str | None:
-        stop.asked = False
+        stop.clear()
         said.append("never mind")
         return "never mind" if len(said) == 1 else None
 
     def listen(event: Event) -> None:
         if type(event).__name__ == "ThinkingDelta" and not said:
-            stop.press()
+            stop.cancel()
 
     report = solve(
         Task("t", buggy_repo),
@@ -347,7 +335,7 @@ def test_words_after_a_turn_that_was_cut_in_the_middle(
         scripted_model("Let me think about this", script.turn(script.call("submit"))),
         store=store,
         listen=listen,
-        interrupted=stop,
+        stop=stop,
         control=Control(words=words),
     )
     assert report.result.steps[0].ended == "interrupted"

@@ -127,13 +127,13 @@ def test_an_interrupted_turn_is_gone_on_with(scene) -> None:
         if type(event).__name__ == "StepDone":
             steps.append(event)
             if len(steps) == 2:
-                scene.around.halted.set()
+                scene.around.stop.cancel()
 
     scene.around.listen = stop_after_two
     live = scene.begin()
     turn = live.say("add subtracts")
     assert isinstance(turn.result.outcome, Interrupted)
-    scene.around.halted.clear()
+    scene.around.stop.clear()
     turn = live.say("go on")
     assert isinstance(turn.result.outcome, Submitted)
     assert "a + b" in (scene.repo / "calc.py").read_text()

@@ -22,6 +22,7 @@ from agent.sessions.trajectory import read_records, session_ids
 from agent.settings.table import Settings
 from agent.types import Task
 from sandboxes.base import Sandbox
+from sandboxes.stop import Stop
 from tools.mcp.running_servers import MAX_RESTARTS, RunningServers
 from tools.mcp.spec import McpServer
 from tools.mcp.tool import MAX_CHARACTERS, wrap_tools
@@ -43,11 +44,11 @@ class Box:
 
     def __init__(self, *servers: McpServer) -> None:
         self.servers = RunningServers()
-        self.stopped = False
-        self.failed = self.servers.start(servers)
+        self.stop = Stop()
+        self.failed = self.servers.start(servers, Stop())
         names = [spec.name for spec in default_tools()]
         self.tools = wrap_tools(self.servers, names)
-        context = ToolContext(cast(Sandbox, None), should_stop=lambda: self.stopped)
+        context = ToolContext(cast(Sandbox, None), stop=self.stop)
         self.registry = Registry(context, self.tools)
 
     def run(self, tool: str, **arguments: Any) -> Observation:
@@ -106,11 +107,11 @@ def test_a_call_that_hangs_ends_in_time_or_when_the_run_is_to_stop(box: Box) -> 
     hung = box.run("brief__hang")
     assert not hung.ok
     assert "it did not answer within 0.5 s" in hung.text
-    box.stopped = True
+    box.stop.cancel()
     try:
         assert "the call was stopped" in box.run("t__hang").text
     finally:
-        box.stopped = False
+        box.stop.clear()
     assert box.run("t__add", a=2, b=2).text == "4"
 
 
@@ -181,10 +182,11 @@ def test_after_a_kill_no_server_is_left(tmp_path) -> None:
     code = (
         "import os, signal, sys\n"
         "from tools.mcp.running_servers import RunningServers\n"
+        "from sandboxes.stop import Stop\n"
         "from tools.mcp.spec import McpServer\n"
         "servers = RunningServers()\n"
         "server = McpServer(name='t', command=tuple(sys.argv[1:]), start_timeout=60)\n"
-        "assert servers.start((server,)) == []\n"
+        "assert servers.start((server,), Stop()) == []\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     pids = tmp_path / "pids"

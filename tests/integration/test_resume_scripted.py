@@ -21,6 +21,7 @@ from agent.settings.table import Settings
 from agent.types import Task
 from model.errors import StateError
 from model.session import Session
+from tests.support.stops import StopWhen
 
 
 def local(**fields: object) -> Settings:
@@ -54,7 +55,7 @@ class Scene:
             self.model,
             store=self.store,
             listen=lambda event: done.append(event) if isinstance(event, StepDone) else None,
-            interrupted=lambda: len(done) >= steps,
+            stop=StopWhen(lambda: len(done) >= steps),
         )
         assert status_of(report.result, report.check) == ("interrupted", 130)
         return report.session
@@ -179,7 +180,7 @@ def test_a_stopped_turn_goes_on_where_it_was(scene) -> None:
         scene.model,
         store=scene.store,
         listen=seen.append,
-        interrupted=lambda: sum(type(e).__name__ == "ThinkingDelta" for e in seen) >= 3,
+        stop=StopWhen(lambda: sum(type(e).__name__ == "ThinkingDelta" for e in seen) >= 3),
     )
     assert report.result.steps[-1].ended == "interrupted"
     again = scene.resume(report.session)

@@ -14,6 +14,7 @@ from agent.sessions.trajectory import read_records, read_steps, session_ids
 from agent.settings.table import Settings
 from agent.types import SolveReport, Task
 from model.session import Usage
+from tests.support.stops import StopWhen
 
 
 def local(**fields: object) -> Settings:
@@ -262,7 +263,7 @@ def test_an_interrupt_stops_decoding_at_the_next_token(
         return asked > 10
 
     model = scripted_model(*script.repair())
-    report = solve(Task("x", buggy_repo), local(), model, store=store, interrupted=interrupted)
+    report = solve(Task("x", buggy_repo), local(), model, store=store, stop=StopWhen(interrupted))
     assert status(report) == ("interrupted", 130)
     (step,) = report.result.steps
     assert step.ended == "interrupted"
@@ -285,7 +286,7 @@ def test_an_interrupt_stops_the_running_command(buggy_repo, script, scripted_mod
         model,
         store=store,
         listen=seen.append,
-        interrupted=lambda: any(isinstance(event, CommandOutput) for event in seen),
+        stop=StopWhen(lambda: any(isinstance(event, CommandOutput) for event in seen)),
     )
     assert status(report) == ("interrupted", 130)
     assert texts(report)[0][0].startswith("started\n")
@@ -316,7 +317,7 @@ def test_an_interrupt_of_the_last_check_is_no_failed_check(
         scripted_model(*turns),
         store=store,
         listen=listen,
-        interrupted=interrupted,
+        stop=StopWhen(interrupted),
         apply=True,
     )
     assert status(report) == ("interrupted", 130)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from sandboxes.base import Limits, Sandbox
 from sandboxes.images.base_image import ensure_base_image
 from sandboxes.open import open_sandbox
+from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
 from tools.types import Observation, ToolContext
@@ -164,9 +164,8 @@ def test_commands_that_go_too_far(tools: Tools) -> None:
 
 
 def test_a_stop_ends_a_command(tools: Tools) -> None:
-    stop = threading.Event()
-    tools.context.should_stop = stop.is_set
-    tools.context.on_output = lambda text: stop.set() if "begun" in text else None
+    stop = tools.context.stop = Stop()
+    tools.context.on_output = lambda text: stop.cancel() if "begun" in text else None
     stopped = tools("run_shell_command", command="echo begun; sleep 1000", timeout=60)
     assert stopped.text.startswith("begun\n")
     assert stopped.text.endswith("\n[stopped; its processes were killed]")

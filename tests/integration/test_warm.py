@@ -28,6 +28,7 @@ from agent.types import Task
 from model.errors import StateError
 from model.messages import Message
 from model.session import Session
+from tests.support.stops import StopWhen
 from tools.registry import default_tools
 
 NOISE = {"sandbox": "bubblewrap", "max_steps": 2, "max_turn_tokens": 12, "temperature": 1.0}
@@ -272,7 +273,7 @@ def test_words_in_the_first_prefill_come_after_the_task(
         placed_model(*script.repair()),
         store=store,
         listen=lambda e: asked.append(e) if isinstance(e, Prefilled) else None,
-        interrupted=lambda: bool(asked) and bool(said),
+        stop=StopWhen(lambda: bool(asked) and bool(said)),
         control=Control(words=words),
     )
     assert status_of(report.result, report.check) == ("submitted", 0)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 
 from sandboxes.base import Sandbox
+from sandboxes.stop import Stop
 from tools.errors import ToolFailure
 from tools.files.places import NOISE
 from tools.index.languages import Language, detect_language
@@ -27,15 +27,13 @@ class CodeReader:
         self._ranker = Ranker()
         self._index: RepositoryIndex | None = None
 
-    def index(
-        self, sandbox: Sandbox, should_stop: Callable[[], bool] | None = None
-    ) -> RepositoryIndex:
+    def index(self, sandbox: Sandbox, stop: Stop | None = None) -> RepositoryIndex:
         """Return the index of the workspace as it is now. Raises ``ToolFailure``."""
         if self._index is None:
             top = sandbox.resolve(".")
             self._index = RepositoryIndex(top, TagStore(cache_path()), self._workers, skip=NOISE)
         try:
-            self._index.refresh(should_stop or (lambda: False))
+            self._index.refresh(stop)
         except OSError as error:
             raise ToolFailure(
                 f"The index cannot be made: {error.strerror or error}. Use grep_search."

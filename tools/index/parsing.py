@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from sandboxes.stop import Stop
 from tools.index.tags import Packed
 from tools.index.worker import read_answer, write_request
 
@@ -87,23 +88,23 @@ class ParseWorkers:
     def tags_of(
         self,
         sources: Sequence[Callable[[], tuple[str, bytes] | None]],
-        should_stop: Callable[[], bool],
+        stop: Stop,
     ) -> Iterator[tuple[int, Packed | None]]:
         """Yield each source's index and tags as they become ready; None if it cannot be parsed.
 
         A source is a function that gives the language and the text, or None if it is not there any
-        more (then nothing is yielded for it). Stops early if ``should_stop`` says so.
+        more (then nothing is yielded for it). Ends early once ``stop`` is set.
         """
         count = min(MAX_WORKERS, _count_processors(), 1 + len(sources) // _FILES_WORTH_A_WORKER)
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         for index in range(len(sources)):
             waiting.put(index)
         done: queue.Queue[tuple[int, Packed | None] | BaseException | None] = queue.Queue(256)
-        stop = threading.Event()
+        over = stop.joined()
 
         def work(worker: ParseWorker) -> None:
             try:
-                while not stop.is_set():
+                while not over.is_set():
                     index = waiting.get_nowait()
                     source = sources[index]()
                     if source is not None:
@@ -131,10 +132,10 @@ class ParseWorkers:
                     raise item
                 else:
                     yield item
-                if should_stop():
+                if stop.is_set():
                     break
         finally:
-            stop.set()
+            over.cancel()
             while running:
                 running -= done.get() is None
             for thread in threads:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sandboxes.stop import Stop
 from tools.index import walk
 from tools.index.languages import Language, detect_language, may_have_language
 from tools.index.parsing import ParseWorkers
@@ -120,7 +121,7 @@ class RepositoryIndex:
         self._checked: set[bytes] = set()
         self.left_out = LeftOut()
 
-    def refresh(self, should_stop: Callable[[], bool] = lambda: False) -> Tables:
+    def refresh(self, stop: Stop | None = None) -> Tables:
         """Look at every file's stamp, read those that changed, parse what is not known yet."""
         changed = self._find_changed()
         wanted: dict[str, tuple[walk.Stamp, bytes, Language]] = {}
@@ -130,7 +131,7 @@ class RepositoryIndex:
                 wanted[found.path] = (found.stamp, language[1], language[0])
         known = self._store.known({key for _, key, _ in wanted.values()})
         missing = {key: path for path, (_, key, _) in wanted.items() if key not in known}
-        known |= self._parse({path: wanted[path] for path in missing.values()}, should_stop)
+        known |= self._parse({path: wanted[path] for path in missing.values()}, stop or Stop())
         self._take({path: item for path, item in wanted.items() if item[1] in known}, known)
         stopped = any(item[1] not in known for item in wanted.values())
         self.left_out = LeftOut(
@@ -255,7 +256,7 @@ class RepositoryIndex:
             self._tables = None
 
     def _parse(
-        self, wanted: dict[str, tuple[walk.Stamp, bytes, Language]], should_stop: Callable[[], bool]
+        self, wanted: dict[str, tuple[walk.Stamp, bytes, Language]], stop: Stop
     ) -> dict[bytes, bool]:
         """Parse files and keep their tags. Returns the keys known now, and whether each was parsed.
 
@@ -275,17 +276,16 @@ class RepositoryIndex:
         known: dict[bytes, bool] = {}
         batch = []
         failures = 0
-
-        def stops() -> bool:
-            # Each failure may have taken the whole time of a file: a tree of them must end.
-            return failures >= _MAX_FAILURES or should_stop()
-
+        enough = stop.joined()
         sources = [lambda index=index: source(index) for index in range(len(paths))]
-        for index, packed in self._workers.tags_of(sources, stops):
+        for index, packed in self._workers.tags_of(sources, enough):
             key = read.pop(index)
             batch.append((key, packed))
             known[key] = packed is not None
             failures += packed is None
+            if failures >= _MAX_FAILURES:
+                # Each may have taken the whole time of a file: a tree of them must end.
+                enough.cancel()
             if len(batch) >= _PUT_EVERY:
                 self._store.put(batch)
                 batch = []

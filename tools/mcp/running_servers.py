@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, Implementation, PaginatedRequestParams, Tool
 
+from sandboxes.stop import Stop
 from tools.mcp.spec import McpServer
 from tools.mcp.transport import Meter, connect
 
@@ -58,12 +59,10 @@ class RunningServers:
         self._live: dict[str, _Connected] = {}
         self._restarting = threading.Lock()
 
-    def start(
-        self, servers: tuple[McpServer, ...], halt: Callable[[], bool] = lambda: False
-    ) -> list[str]:
+    def start(self, servers: tuple[McpServer, ...], stop: Stop) -> list[str]:
         """Start them all at once; returns a line for each that could not be.
 
-        Afterwards ``tools`` has what the others offer. ``halt`` gives up waiting.
+        Afterwards ``tools`` has what the others offer. ``stop`` gives up waiting.
         """
         if not servers:
             return []
@@ -72,7 +71,7 @@ class RunningServers:
         failed = []
         for live, ready in begun:
             try:
-                _wait(ready, live.server.start_timeout + _GRACE_S, halt)
+                _wait(ready, live.server.start_timeout + _GRACE_S, stop)
                 self._live[live.server.name] = live
             except ServerFailed as error:
                 failed.append(f"MCP server {live.server.name} is left out: {error}")
@@ -92,7 +91,7 @@ class RunningServers:
         name: str,
         tool: str,
         arguments: Mapping[str, Any],
-        halt: Callable[[], bool] = lambda: False,
+        stop: Stop,
     ) -> CallToolResult:
         """Call a tool of the server ``name``, which is started again first if it has ended.
 
@@ -102,10 +101,10 @@ class RunningServers:
         portal = self._portal
         if portal is None:
             raise ServerFailed("it is closed")
-        live = self._get_living(portal, name, halt)
+        live = self._get_living(portal, name, stop)
         try:
             ready = portal.start_task_soon(self._call, live, tool, dict(arguments))
-            result: CallToolResult = _wait(ready, live.server.timeout + _GRACE_S, halt)
+            result: CallToolResult = _wait(ready, live.server.timeout + _GRACE_S, stop)
         except ServerFailed as error:
             if live.meter is not None and live.meter.why and live.task is not None:
                 # Its last words come with its end.
@@ -127,9 +126,7 @@ class RunningServers:
         live.task = portal.start_task_soon(self._serve, live, ready)
         return live, ready
 
-    def _get_living(
-        self, portal: BlockingPortal, name: str, halt: Callable[[], bool]
-    ) -> _Connected:
+    def _get_living(self, portal: BlockingPortal, name: str, stop: Stop) -> _Connected:
         """Return the running server ``name``, restarted if it ended. Raises ``ServerFailed``."""
         with self._restarting:
             old = self._live[name]
@@ -144,7 +141,7 @@ class RunningServers:
             live, ready = self._begin(portal, old.server)
             live.restarts = old.restarts
             try:
-                _wait(ready, live.server.start_timeout + _GRACE_S, halt)
+                _wait(ready, live.server.start_timeout + _GRACE_S, stop)
             except ServerFailed as error:
                 raise ServerFailed(f"it had ended, and did not start again: {error}") from error
             # What it offers now makes no difference: the model was told the list of the start.
@@ -245,14 +242,14 @@ async def _set(event: anyio.Event) -> None:
     event.set()
 
 
-def _wait(ready: concurrent.futures.Future[Any], most_s: float, halt: Callable[[], bool]) -> Any:
+def _wait(ready: concurrent.futures.Future[Any], most_s: float, stop: Stop) -> Any:
     """Wait for the result. Raises ``ServerFailed`` after ``most_s`` seconds, or when cancelled."""
     deadline = time.monotonic() + most_s
     while True:
         done, _ = concurrent.futures.wait([ready], timeout=_POLL_S)
         if done:
             break
-        if halt():
+        if stop.is_set():
             ready.cancel()
             raise ServerFailed("the call was stopped")
         if time.monotonic() >= deadline:

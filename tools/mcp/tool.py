@@ -75,10 +75,10 @@ def wrap_tools(servers: RunningServers, taken: Iterable[str]) -> tuple[ToolSpec,
 
 def _wrap(servers: RunningServers, server: McpServer, tool: Tool, name: str) -> McpTool:
     def run(context: ToolContext, parameters: AnyArguments) -> Observation:
-        halt = context.should_stop or (lambda: False)
         started = servers.starts(server.name)
         try:
-            result = servers.call(server.name, tool.name, parameters.model_extra or {}, halt)
+            arguments = parameters.model_extra or {}
+            result = servers.call(server.name, tool.name, arguments, context.stop)
         except ServerFailed as error:
             text = f"{name} gave nothing: {error}. The other tools still work; go on without it."
             return Observation(clean_output(text), ok=False)

@@ -64,7 +64,7 @@ def run(context: ToolContext, parameters: RunShellCommandParameters) -> Observat
         silence_s=context.silence_s if parameters.timeout is None else None,
         save_over=MAX_CHARACTERS,
         on_output=context.on_output,
-        should_stop=context.should_stop,
+        stop=context.stop,
     )
     return _prepend(before, observe(result, context.sandbox.root, timeout_s))
 

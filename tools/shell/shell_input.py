@@ -57,9 +57,7 @@ def run(context: ToolContext, parameters: ShellInputParameters) -> Observation:
     earlier, _ = show_output(processes.output(process))
     if not processes.write(process, text, end=parameters.end):
         raise ToolFailure("The process does not take input now.")
-    state = processes.wait(
-        process, parameters.wait, for_answer=True, should_stop=context.should_stop
-    )
+    state = processes.wait(process, parameters.wait, for_answer=True, stop=context.stop)
     seen = tell(context, process, state)
     return Observation(
         f"{earlier}\n{seen.text}" if earlier else seen.text, truncated=seen.truncated

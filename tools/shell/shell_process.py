@@ -104,9 +104,7 @@ def _act_on_shell(context: ToolContext, parameters: ShellProcessParameters) -> O
         if parameters.action == "interrupt":
             shell.interrupt()
             wait_s = _INTERRUPT_WAIT_S
-        result = shell.wait(
-            timeout_s=wait_s, on_output=context.on_output, should_stop=context.should_stop
-        )
+        result = shell.wait(timeout_s=wait_s, on_output=context.on_output, stop=context.stop)
     # No time-out of a command applies to what is only waited for.
     seen = observe(result, context.sandbox.root, float("inf"))
     return Observation(seen.text, ok=result.running or seen.ok, truncated=seen.truncated)
@@ -122,7 +120,7 @@ def _act_on_process(
         processes.interrupt(process)
         state = processes.wait(process, _INTERRUPT_WAIT_S)
     else:
-        state = processes.wait(process, parameters.wait or 0.0, should_stop=context.should_stop)
+        state = processes.wait(process, parameters.wait or 0.0, stop=context.stop)
     return tell(context, process, state)
 
 

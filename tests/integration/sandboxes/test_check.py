@@ -11,6 +11,7 @@ import pytest
 from agent.run.check import run_check
 from sandboxes.base import Sandbox
 from sandboxes.open import open_sandbox
+from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace
 
 # The processes of a local sandbox are seen by everybody, and this test's neighbours run it too.
@@ -43,7 +44,7 @@ def test_nothing_but_the_patch_sways_the_last_check(
     repo = git_repo({"a.py": "x = 1\n", ".gitignore": "built/\n"})
 
     def check(sandbox: Sandbox, *, anew: bool) -> str:
-        run = run_check(CHECK, sandbox, timeout_s=60, should_stop=lambda: False, anew=anew)
+        run = run_check(CHECK, sandbox, timeout_s=60, stop=Stop(), anew=anew)
         assert run.exit_code == 0
         return run.output
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from sandboxes.base import ExecResult, Limits, Sandbox
 from sandboxes.errors import PathEscape, SandboxGone
+from sandboxes.stop import Stop
 
 Run = Callable[..., ExecResult]
 
@@ -156,12 +156,12 @@ def test_closing_the_shell_ends_what_it_started(run: Run, sandbox: Sandbox) -> N
     assert f"sleep {mark}" not in run(PROCESSES).output
 
 
-def test_should_stop_ends_a_command(run: Run) -> None:
-    stop = threading.Event()
+def test_a_stop_ends_a_command(run: Run) -> None:
+    stop = Stop()
     result = run(
         "echo started; sleep 1000",
-        on_output=lambda text: stop.set(),
-        should_stop=stop.is_set,
+        on_output=lambda text: stop.cancel(),
+        stop=stop,
     )
     assert result.exit_code is None and result.timed_out
     assert result.output.startswith("started\n")

@@ -31,7 +31,6 @@ class FolderShell:
         *,
         timeout_s: float,
         on_output: Callable[[str], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
         **_: Any,
     ) -> ExecResult:
         began = time.monotonic()

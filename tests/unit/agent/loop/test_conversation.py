@@ -6,16 +6,17 @@ from agent.loading import load_model
 from agent.loop.conversation import Conversation
 from model.messages import Message
 from model.sampling import SamplingParams
+from tests.support.stops import StopWhen
 
 
-def test_a_halt_after_the_mark_does_not_leave_half_a_prompt() -> None:
-    """The next turn's start may lie across the end of a chunk, where halts are asked for."""
+def test_a_stop_after_the_mark_does_not_leave_half_a_prompt() -> None:
+    """The next turn's start may lie across the end of a chunk, where stops are looked at."""
     model = load_model("embedded")
     marked: list[int] = []
     session = model.engine.session()
-    conversation = Conversation(
-        session, model.chat, [], SamplingParams(temperature=0.0), halt=lambda: bool(marked)
-    )
+    stop = StopWhen(lambda: bool(marked))
+    greedy = SamplingParams(temperature=0.0)
+    conversation = Conversation(session, model.chat, [], greedy, stop=stop)
     cut, ids = 0, [0]
     for words in range(1, 600):
         ids = conversation.encode([Message("user", "a " * words)])

@@ -17,7 +17,9 @@ from agent.types import Failed, Interrupted
 from model.messages import Message
 from sandboxes.base import Sandbox
 from sandboxes.open import open_sandbox
+from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace
+from tests.support.stops import StopWhen
 from tools.registry import Registry
 from tools.types import ToolContext
 
@@ -34,8 +36,9 @@ def sandbox(git_repo: Callable[..., Path], tmp_path: Path) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def make(sandbox: Sandbox, tmp_path: Path) -> Callable[..., Loop]:
-    def build(model, *, trajectory=None, listen=lambda event: None, interrupted=lambda: False):
-        registry = Registry(ToolContext(sandbox, should_stop=interrupted))
+    def build(model, *, trajectory=None, listen=lambda event: None, stop=None):
+        stop = stop or Stop()
+        registry = Registry(ToolContext(sandbox, stop=stop))
         session = model.engine.session()
         conversation = Conversation(
             session,
@@ -43,7 +46,7 @@ def make(sandbox: Sandbox, tmp_path: Path) -> Callable[..., Loop]:
             registry.schemas(),
             model.engine.generation,
             listen=listen,
-            halt=interrupted,
+            stop=stop,
         )
         return Loop(
             conversation,
@@ -51,7 +54,7 @@ def make(sandbox: Sandbox, tmp_path: Path) -> Callable[..., Loop]:
             sandbox.workspace,
             Budget(RunLimits(), model.engine.context_length),
             TrajectoryWriter(trajectory or tmp_path / "t.jsonl"),
-            interrupted=interrupted,
+            stop=stop,
             listen=listen,
         )
 
@@ -80,7 +83,7 @@ def test_an_interrupt_in_a_prefill_changes_nothing(make, tiny_checkpoint, tmp_pa
     loop = make(
         load_model(str(tiny_checkpoint)),
         listen=seen.append,
-        interrupted=lambda: any(isinstance(event, Prefilled) for event in seen),
+        stop=StopWhen(lambda: any(isinstance(event, Prefilled) for event in seen)),
     )
     result = loop.run([Message("system", "s"), Message("user", "word " * 200)])
     assert isinstance(result.outcome, Interrupted)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from evals.instance import Done, Instance, Result
 from evals.run.attempt import Stopped
 from evals.run.folder import RunFolder
 from evals.run.runner import Interruptions, Job, Nobody, Runner
+from sandboxes.stop import Stop
 
 JOBS = [Job(Instance(f"i{number}", ""), 1) for number in range(6)]
 
@@ -42,7 +42,7 @@ def test_workers_run_at_the_same_time_and_each_job_once(folder: RunFolder) -> No
     together = threading.Barrier(3, timeout=60)
     made = []
 
-    def execute(job: Job, listen: Listener, stop: Callable[[], bool]) -> Done:
+    def execute(job: Job, listen: Listener, stop: Stop) -> Done:
         together.wait()
         made.append(job.instance.id)
         return done(job)
@@ -66,9 +66,9 @@ def test_the_predictions_are_there_after_each_attempt(folder: RunFolder) -> None
 def test_one_interruption_finishes_what_is_under_way(folder: RunFolder) -> None:
     interruptions = Interruptions()
 
-    def execute(job: Job, listen: Listener, stop: Callable[[], bool]) -> Done:
-        interruptions.count = 1
-        assert not stop()
+    def execute(job: Job, listen: Listener, stop: Stop) -> Done:
+        interruptions.add()
+        assert not stop.is_set()
         return done(job)
 
     Runner(folder, "m", execute, interruptions=interruptions).run(JOBS)
@@ -83,10 +83,11 @@ def test_two_interruptions_stop_it_and_keep_nothing_of_it(folder: RunFolder) -> 
         def ended(self, job: Job, result: Result | None) -> None:
             ended.append(result)
 
-    def execute(job: Job, listen: Listener, stop: Callable[[], bool]) -> Done:
+    def execute(job: Job, listen: Listener, stop: Stop) -> Done:
         if job.instance.id == "i1":
-            interruptions.count = 2
-            assert stop()
+            interruptions.add()
+            interruptions.add()
+            assert stop.is_set()
             raise Stopped
         return done(job)
 
@@ -96,7 +97,7 @@ def test_two_interruptions_stop_it_and_keep_nothing_of_it(folder: RunFolder) -> 
 
 
 def test_a_defect_ends_the_run_and_keeps_what_was_done(folder: RunFolder) -> None:
-    def execute(job: Job, listen: Listener, stop: Callable[[], bool]) -> Done:
+    def execute(job: Job, listen: Listener, stop: Stop) -> Done:
         if job.instance.id == "i2":
             raise ZeroDivisionError
         return done(job)
@@ -107,7 +108,7 @@ def test_a_defect_ends_the_run_and_keeps_what_was_done(folder: RunFolder) -> Non
 
 
 def test_a_disk_that_refuses_ends_the_run_in_one_line(folder: RunFolder) -> None:
-    def execute(job: Job, listen: Listener, stop: Callable[[], bool]) -> Done:
+    def execute(job: Job, listen: Listener, stop: Stop) -> Done:
         if job.instance.id == "i2":
             # In the way of the attempt's folder: a file of that name.
             (folder.path / "attempts").mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sandboxes.stop import Stop
 from tools.index.extract import Extractor
 from tools.index.parsing import ParseFailed, ParseWorker, ParseWorkers
 from tools.index.tags import Packed, pack, unpack
@@ -97,7 +98,7 @@ def test_many_sources_by_several_workers() -> None:
     workers = ParseWorkers()
     sources = [lambda n=n: ("python", f"def f{n}(): pass\n".encode()) for n in range(200)]
     sources[7] = lambda: None
-    found: dict[int, Packed | None] = dict(workers.tags_of(sources, lambda: False))
+    found: dict[int, Packed | None] = dict(workers.tags_of(sources, Stop()))
     assert set(found) == set(range(200)) - {7}
     for number, packed in found.items():
         assert packed is not None
@@ -108,7 +109,7 @@ def test_many_sources_by_several_workers() -> None:
 def test_a_batch_can_be_stopped() -> None:
     workers = ParseWorkers()
     sources = [lambda: ("python", b"x = 1\n")] * 500
-    found = list(workers.tags_of(sources, lambda: True))
+    found = list(workers.tags_of(sources, Stop(after_s=0)))
     assert len(found) < 500
     workers.close()
 
@@ -118,4 +119,4 @@ def test_an_error_in_a_source_comes_to_the_caller() -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        list(ParseWorkers().tags_of([broken] * 100, lambda: False))
+        list(ParseWorkers().tags_of([broken] * 100, Stop()))

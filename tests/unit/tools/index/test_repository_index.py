@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sandboxes.stop import Stop
 from tools.index.parsing import ParseWorkers
 from tools.index.repository_index import MAX_FILE_BYTES, RepositoryIndex, to_utf8
 from tools.index.tag_store import TagStore
@@ -20,9 +20,9 @@ class CountingWorkers(ParseWorkers):
         super().__init__()
         self.asked = 0
 
-    def tags_of(self, sources, should_stop):
+    def tags_of(self, sources, stop):
         self.asked += len(sources)
-        return super().tags_of(sources, should_stop)
+        return super().tags_of(sources, stop)
 
 
 class Tree:
@@ -216,8 +216,7 @@ def test_deep_folders_end_somewhere(tree: Tree) -> None:
 def test_a_stop_leaves_the_rest_for_later(tree: Tree) -> None:
     for number in range(120):
         tree.write(f"f{number}.py", f"def f{number}(): pass\n")
-    stops: Callable[[], bool] = lambda: True  # noqa: E731
-    assert len(tree.index.refresh(stops).files) < 120
+    assert len(tree.index.refresh(Stop(after_s=0)).files) < 120
     assert "not reached" in str(tree.index.left_out)
     assert len(tree.index.refresh().files) == 120
     assert str(tree.index.left_out) == ""
