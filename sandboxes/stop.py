@@ -13,7 +13,7 @@ class Stop:
     """
 
     def __init__(self, *joined: Stop, after_s: float | None = None) -> None:
-        """``after_s`` sets it that many seconds from now; None never does."""
+        """Set it ``after_s`` seconds from now; None never does."""
         self._joined = joined
         self._reason: str | None = None
         self._deadline: float | None = None
@@ -43,7 +43,7 @@ class Stop:
 
     @property
     def reason(self) -> str:
-        """What ``cancel`` was told, here or at the first joined token that is set; else ""."""
+        """The reason that ``cancel`` was given, here or at a joined token; else ""."""
         if self._reason is not None:
             return self._reason
         return next((stop.reason for stop in self._joined if stop.is_set()), "")
