@@ -7,8 +7,8 @@ AgentError               exit code 1
 │   └── TrajectoryError  a trajectory is damaged before its last line
 └── BrokenInstall        the packages that belong together do not lie together
 
-The trees of ``model.errors`` and ``sandboxes.errors`` stand beside this one; ``agent.cli.failure``
-turns all three into one line on stderr. Each message is one line: what is wrong and what to do.
+The trees of ``model.errors`` and ``sandboxes.errors`` stand beside this one; ``agent.text.explain``
+turns all three into one line. Each message is one line: what is wrong and what to do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,28 @@
-"""Text from outside made safe to show: control characters as pictures."""
+"""What a person is shown: text from outside made safe, errors explained on one line."""
 
 from __future__ import annotations
 
+import errno
 import re
+from dataclasses import dataclass
+
+from agent.errors import AgentError
+from model.errors import ModelError
+from sandboxes.errors import SandboxError
+
+DEBUG = "TENUTO_DEBUG"
+_REMEDIES = {
+    errno.ENOSPC: "; free some space there",
+    errno.EDQUOT: "; free some space there",
+    errno.EROFS: "; make it writable, or set XDG_STATE_HOME to a place that is",
+}
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+NO_HOME = (
+    "HOME is not set and this user has no home folder; set HOME, or XDG_CONFIG_HOME, "
+    "XDG_STATE_HOME and XDG_CACHE_HOME"
+)
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -27,3 +47,37 @@ def _picture(match: re.Match[str]) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return "\u2421" if code == 0x7F else "\ufffd"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One line for the user, and the exit code."""
+
+    message: str
+    exit_code: int
+
+
+def explain(error: BaseException) -> Failure:
+    """Return what the user is told of ``error``, and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return Failure("interrupted", EXIT_INTERRUPTED)
+    if isinstance(error, AgentError):
+        return Failure(one_line(error), error.exit_code)
+    if isinstance(error, ModelError | SandboxError):
+        return Failure(one_line(error), EXIT_ERROR)
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return Failure("out of memory; close other programs or use a smaller model", EXIT_ERROR)
+    if isinstance(error, OSError):
+        return Failure(one_line(error) + _REMEDIES.get(error.errno or 0, ""), EXIT_ERROR)
+    if isinstance(error, RuntimeError) and "determine home directory" in str(error):
+        return Failure(NO_HOME, EXIT_USAGE)
+    text = f"internal error: {type(error).__name__}: {one_line(error)}"
+    return Failure(f"{text}; set {DEBUG}=1 to see where", EXIT_ERROR)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch raises a plain RuntimeError when the CPU allocator fails, and its own class on a GPU.
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )

@@ -44,9 +44,9 @@ from acp.schema import (
 from acp.utils import serialize_params
 from pydantic import ValidationError
 
+from agent import version
 from agent.acp.stdio import Frames
 from agent.errors import AgentError, ConfigError, SessionNotFound
-from agent.version import version
 from model.errors import ModelError
 from sandboxes.errors import SandboxError
 

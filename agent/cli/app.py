@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
+from agent import version
 from agent.cli import acp, cache, doctor, model, resume, sandbox, sessions, solve
-from agent.cli.failure import DEBUG, tell
+from agent.cli.failure import tell
 from agent.cli.output import Output, write_err, write_out
 from agent.cli.printing import print_error
-from agent.text import visible
-from agent.version import version
+from agent.text import DEBUG, visible
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 

@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
-from agent.cli.failure import explain
 from agent.events import Event, FromAttempt, Listener, RunStarted
 from agent.loop.first_prompt import Beginning, Trunk
 from agent.loop.loop import Loop, Opening
@@ -28,6 +27,7 @@ from agent.run.build import open_box
 from agent.run.run import Run, marks_its_end
 from agent.sessions.store import RUNNING, SavedSession, SessionStore
 from agent.sessions.trajectory import TrajectoryWriter
+from agent.text import explain
 from agent.types import Attempt, CheckRun, Interrupted, RunResult, SolveReport
 from model.errors import ModelError
 from model.messages import Message

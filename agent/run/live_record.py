@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agent import version
 from agent.errors import AgentError
 from agent.loading import LoadedModel
 from agent.run import report as reporting
@@ -24,7 +25,6 @@ from agent.sessions.store import RUNNING, SavedSession, SessionStore, now
 from agent.sessions.trajectory import TrajectoryWriter, message_to_json
 from agent.settings.table import Settings
 from agent.types import RunResult
-from agent.version import version
 from model.messages import Message
 from sandboxes.paths import Owner
 from sandboxes.workspace.workspace import Workspace

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent import version
 from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel
@@ -32,7 +33,6 @@ from agent.sessions.trajectory import message_to_json
 from agent.settings.load import check_settings
 from agent.settings.table import Settings
 from agent.types import RunResult, SolveReport, Task
-from agent.version import version
 from model import persist
 from model.errors import StateError
 from model.messages import Message

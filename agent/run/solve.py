@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack
 
+from agent import version
 from agent.errors import ConfigError
 from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel
@@ -22,7 +23,6 @@ from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.store import SavedSession, SessionStore, new_session_id
 from agent.settings.table import Settings
 from agent.types import SolveReport, Task
-from agent.version import version
 from model.sampling import SamplingParams
 from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace

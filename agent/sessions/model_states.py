@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import version
 from agent.errors import StoreError
 from agent.loading import LoadedModel
 from agent.sessions.history import History
 from agent.sessions.store import SavedSession
-from agent.version import version
 from model import persist
 from model.engine import Engine
 from model.errors import StateError

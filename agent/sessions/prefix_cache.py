@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.version import version
+from agent import version
 from model.engine import Engine
 from model.errors import ModelError, StateError
 from model.session import Session

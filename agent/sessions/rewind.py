@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from agent import version
 from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, nobody
 from agent.loading import LoadedModel
 from agent.sessions.history import history_of, records_of
 from agent.sessions.model_states import catch_up, changed_text, disown, foreign, nearest
 from agent.sessions.store import KILLED, RUNNING, SavedSession, SessionStore, now
-from agent.version import version
 from model.errors import StateError
 from sandboxes.workspace.record import open_record
 

@@ -28,11 +28,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from agent import version
 from agent.cli.output import write_err
 from agent.sessions.history import live_records
 from agent.sessions.trajectory import read_records, step_from_json
 from agent.types import Step
-from agent.version import version
 from evals.errors import RunError
 from evals.report.summary import summarize
 from evals.report.trace import Told, Trace, trace_of

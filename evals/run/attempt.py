@@ -24,13 +24,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.cli.failure import explain
 from agent.errors import StoreError
 from agent.events import Event, Listener, RunEnded, RunStarted, nobody
 from agent.loading import LoadedModel
 from agent.run.report import status_of, summary_of
 from agent.run.solve import solve
 from agent.sessions.store import SessionStore
+from agent.text import explain
 from agent.types import Failed, Interrupted, LimitReached, SolveReport, Task
 from evals.errors import RunError
 from evals.instance import Done, ExitStatus, Instance, Place, Result

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from agent import version
 from agent.cli.interrupts import SIGNALS
 from agent.cli.output import write_err
 from agent.errors import ConfigError
@@ -20,7 +21,6 @@ from agent.settings.load import load_settings
 from agent.settings.table import Settings
 from agent.settings.variables import old_variable_lines
 from agent.text import visible
-from agent.version import version
 from evals.errors import DatasetError
 from evals.instance import UNSETTLED, Instance, Result
 from evals.run.attempt import Worker
