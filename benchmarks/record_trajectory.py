@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from agent.loading import LoadedModel  # noqa: E402
 from agent.run.solve import solve  # noqa: E402
 from agent.sessions.store import SessionStore  # noqa: E402
-from agent.sessions.trajectory import read_records  # noqa: E402
+from agent.sessions.trajectory import read_lines  # noqa: E402
 from agent.settings.table import Settings  # noqa: E402
 from agent.types import Task  # noqa: E402
 from model.chat.chat_format import ChatFormat  # noqa: E402
@@ -255,7 +255,7 @@ def main() -> None:
         store = SessionStore(place / "sessions")
         settings = Settings(sandbox="bubblewrap", warm_cache_mb=0)
         report = solve(Task(TASK, repo), settings, model, store=store)
-        records = list(read_records(store.find(report.session).trajectory))
+        records = list(read_lines(store.find(report.session).trajectory))
     prompts = [record["messages"] for record in records if record["type"] == "prompt"]
     assert len(prompts) == len(said), [step.observations for step in report.result.steps]
     data = {

@@ -70,7 +70,7 @@ class Hub:
             self._tidied = True
             self.store.reap()
             for saved in self.store.sessions():
-                owner = Owner.parse(str(saved.data.get("owner", "")))
+                owner = Owner.parse(saved.info.owner)
                 if saved.status == IDLE and (owner is None or owner.is_gone()):
                     with suppress(AgentError, OSError):
                         self.store.remove(saved.id)

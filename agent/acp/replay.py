@@ -19,9 +19,9 @@ from agent.acp.updates import call_id, message, plan, thought, user_message
 from agent.loop.prompts import CUT, MALFORMED, NO_CALL
 from agent.run.live import CHANGED
 from agent.sessions.history import live_records
-from agent.sessions.trajectory import step_from_json
+from agent.sessions.records import PromptRecord, Record, ResumeRecord, WordsRecord
 from agent.types import Step
-from model.messages import ToolCall
+from model.messages import Message, ToolCall
 from tools.registry import default_tools
 from tools.types import Observation, ToolKind
 
@@ -29,35 +29,37 @@ _CHANGED = CHANGED.partition("{")[0]
 _NOTES = (NO_CALL, MALFORMED, CUT.partition("{")[0])
 
 
-def replay(records: Iterable[Mapping[str, Any]], places: Places) -> Iterator[Any]:
-    """The updates that tell what ``records`` hold: each user message, then what the agent did.
+def replay(records: Iterable[Record], places: Places) -> Iterator[Any]:
+    """Yield the updates that tell the live ``records``: each user message, then what was done.
 
     A turn that was stopped and gone on with is several steps of one message; it is told once.
     """
     kinds = {tool.name: tool.kind for tool in default_tools()}
-    pending: Sequence[Mapping[str, Any]] = ()
+    pending: Sequence[Message] = ()
     steps: list[Step] = []
     for record in live_records(records):
-        kind = record["type"]
-        if kind in ("resume", "words"):
-            pending = record.get("messages", ())
-        elif kind == "prompt":
-            yield from _turn(steps, kinds, places)
-            # An account of an emptied context stands in place of what the user said last.
-            yield from _said(pending if "compacted" in record else record["messages"])
-            steps, pending = [], ()
-        elif kind == "step":
-            steps.append(step_from_json(record))
-            pending = ()
+        match record:
+            case ResumeRecord() | WordsRecord():
+                pending = record.messages or ()
+            case PromptRecord():
+                yield from _turn(steps, kinds, places)
+                # The summary of an emptied context stands in place of what the user said last.
+                yield from _said(pending if record.compacted else record.messages)
+                steps, pending = [], ()
+            case Step():
+                steps.append(record)
+                pending = ()
+            case _:
+                pass
     yield from _turn(steps, kinds, places)
     yield from _said(pending)
 
 
-def _said(messages: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    """What the user said; what the agent itself adds in the user's name is left out."""
+def _said(messages: Sequence[Message]) -> Iterator[Any]:
+    """Yield what the user said; what the agent itself adds in the user's name is left out."""
     for said in messages:
-        if said["role"] == "user" and not said["content"].startswith(_NOTES):
-            text, _, _ = said["content"].partition(f"\n\n{_CHANGED}")
+        if said.role == "user" and not said.content.startswith(_NOTES):
+            text, _, _ = said.content.partition(f"\n\n{_CHANGED}")
             yield user_message(text)
 
 

@@ -222,8 +222,8 @@ class Server:
         kept = [
             saved
             for saved in reversed(every)
-            if saved.data.get("task")
-            and (folder is None or saved.data.get("repo") == folder)
+            if saved.info.task
+            and (folder is None or str(saved.info.repo) == folder)
             and (cursor is None or saved.id < cursor)
         ]
         more = kept[PAGE - 1].id if len(kept) > PAGE else None
@@ -358,7 +358,7 @@ class Server:
             settings = hub.stored(saved)
             await asyncio.to_thread(_not_in_use, saved)
             session = self._make(saved.id, folder, settings, hub, servers)
-        session.titled = bool(saved.data.get("task"))
+        session.titled = bool(saved.info.task)
         session.start()
         return session, saved
 
@@ -377,8 +377,8 @@ class Server:
             if session is None:
                 raise
             return folder, session, None
-        if str(folder.resolve()) != saved.data.get("repo"):
-            raise ConfigError(f"session {saved.id} is one of {saved.data.get('repo')}, not {cwd}")
+        if folder.resolve() != saved.info.repo:
+            raise ConfigError(f"session {saved.id} is one of {saved.info.repo}, not {cwd}")
         return folder, session, saved
 
     @staticmethod
@@ -467,10 +467,10 @@ def _copied(hub: Hub, saved: SavedSession) -> SavedSession:
 
 
 def _info(saved: SavedSession) -> SessionInfo:
-    title = str(saved.data["task"]).strip().splitlines()[0][:TITLE_CHARACTERS]
+    title = saved.info.task.strip().splitlines()[0][:TITLE_CHARACTERS]
     return SessionInfo(
         session_id=saved.id,
-        cwd=str(saved.data.get("repo")),
+        cwd=str(saved.info.repo),
         title=title,
-        updated_at=saved.data.get("updated"),
+        updated_at=saved.info.updated or None,
     )

@@ -174,7 +174,7 @@ class EditorSession:
 
     async def replay(self, saved: SavedSession) -> None:
         """Tell all of a saved session's conversation. Raises ``StoreError``."""
-        places = Places(self.folder, str(saved.data.get("root") or "/workspace"))
+        places = Places(self.folder, saved.info.root or "/workspace")
         updates = await self._on_thread(lambda: list(replay(records_of(saved), places)))
         for update in updates:
             self.outbox.put(update)
@@ -290,7 +290,7 @@ class EditorSession:
         model = self._hub.model(self.settings.model)
         settings = self._hub.with_image(self.settings, self.folder, self._updates)
         store = self._hub.store
-        saved = next((s for s in store.sessions() if s.id == self.id), None)
+        saved = store.get(self.id)
         if saved is None:
             live = LiveSession.begin(
                 self.folder, settings, model, store=store, name=self.id, around=self._around

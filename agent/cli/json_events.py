@@ -31,7 +31,7 @@ from agent.events import (
     StepDone,
 )
 from agent.run.report import check_run_as_json
-from agent.sessions.trajectory import message_to_json
+from agent.sessions.records import message_to_json
 
 
 def notice_of(event: Event) -> str:

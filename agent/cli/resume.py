@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -140,7 +139,7 @@ def run(
                 # Refused before the model is loaded, where that can be known.
                 with saved.claim():
                     pass
-                repo = Path(str(saved.data["repo"]))
+                repo = saved.info.repo
                 control = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
@@ -182,5 +181,5 @@ def _print_copy(saved: SavedSession, output: Output) -> int:
     if output is Output.TEXT:
         write_out(f"{saved.id}\n")
     else:
-        write_json({"session": saved.id, "parent": saved.data["parent"], "status": saved.status})
+        write_json({"session": saved.id, "parent": saved.info.parent, "status": saved.status})
     return 0

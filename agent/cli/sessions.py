@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +11,9 @@ from agent.cli.output import Output, write_err, write_json, write_out, write_pat
 from agent.text import visible
 
 if TYPE_CHECKING:
+    from agent.sessions.records import Record
     from agent.sessions.store import SavedSession
+    from agent.types import Step
 
 TASK_CHARACTERS = 60
 BLOCK_LINES = 20
@@ -34,13 +35,13 @@ def list_sessions(
     store.reap()
     found = store.sessions()
     if output is Output.JSON:
-        write_json({"sessions": [{"id": session.id, **session.data} for session in found]})
+        write_json({"sessions": [{"id": session.id, **session.info.stored} for session in found]})
         return
     if not found:
         write_out(f"no sessions in {store.root}\n")
     for session in found:
-        task = visible(" ".join(str(session.data.get("task", "")).split()))[:TASK_CHARACTERS]
-        steps = session.data.get("steps", "-")
+        task = visible(" ".join(session.info.task.split()))[:TASK_CHARACTERS]
+        steps = "-" if session.info.steps is None else session.info.steps
         write_out(f"{session.id}  {session.status:<14} {steps:>4} steps  {task}\n")
 
 
@@ -51,37 +52,19 @@ def show(
 ) -> None:
     """Show one session: what was asked, each step, and how it ended."""
     from agent.sessions.store import SessionStore
-    from agent.sessions.trajectory import read_records
+    from agent.sessions.trajectory import read_lines, read_records
 
     store = SessionStore()
     store.reap()
     session = store.find(name)
-    records = list(read_records(session.trajectory)) if session.trajectory.exists() else []
+    there = session.trajectory.exists()
     if output is Output.JSON:
-        write_json({"id": session.id, **session.data, "records": records})
+        records = list(read_lines(session.trajectory)) if there else []
+        write_json({"id": session.id, **session.info.stored, "records": records})
         return
     _header(session)
-    for record in records:
-        if record["type"] == "step":
-            _step(record)
-        elif record["type"] == "check":
-            write_out(f"\ncheck {record['when']}: exit code {record['exit_code']}\n")
-        elif "compacted" in record:
-            account = record["compacted"]
-            write_out(
-                f"\ncontext compacted from {account['before']:,} to {account['after']:,} tokens"
-                f"{' (before: session ' + account['kept'] + ')' if account['kept'] else ''}\n"
-            )
-        elif record["type"] == "rewind":
-            write_out(
-                f"\nback to step {record['to']} ({record['why']}): later steps above are void\n"
-            )
-        elif record["type"] == "resume":
-            write_out(f"\nresumed {record['time']} with {visible(str(record['model']))}\n")
-        elif record["type"] == "words":
-            write_out(f"\nthe user said:\n{_block(record['messages'][-1]['content'])}")
-        elif record["type"] == "end" and record.get("patch"):
-            write_out(f"\npatch:\n{visible(record['patch'])}")
+    for record in read_records(session.trajectory) if there else ():
+        _show(record)
 
 
 @app.command()
@@ -103,7 +86,7 @@ def patch(
     store.reap()
     session = store.find(name)
     history = history_of(records_of(session))
-    baseline, repo = str(session.data["baseline"]), Path(str(session.data["repo"]))
+    baseline, repo = session.info.baseline, session.info.repo
     with open_record(session.files) as files:
         changes = files.patch(baseline, history.tree or baseline)
         if not apply:
@@ -128,29 +111,53 @@ def rm(
 
 
 def _header(session: SavedSession) -> None:
-    data = session.data
+    info = session.info
     write_out(f"session {session.id}: {session.status}\n")
-    if data.get("attempts"):
-        write_out(f"attempt:  {data['attempt']} of {data['attempts']}\n")
+    if info.attempts:
+        write_out(f"attempt:  {info.attempt} of {info.attempts}\n")
     for key in (*HEADER, "summary"):
-        if data.get(key) not in (None, ""):
-            write_out(f"{key + ':':<10}{visible(str(data[key]))}\n")
-    if task := data.get("task"):
-        write_out(f"\n{visible(str(task))}\n")
+        if (value := info.stored.get(key)) not in (None, ""):
+            write_out(f"{key + ':':<10}{visible(str(value))}\n")
+    if info.task:
+        write_out(f"\n{visible(info.task)}\n")
 
 
-def _step(record: dict[str, Any]) -> None:
-    message = record["message"]
-    write_out(f"\nstep {record['index'] + 1}\n")
-    for part in ("thinking", "content"):
-        if text := message.get(part):
+def _show(record: Record) -> None:
+    from agent.sessions import records as kinds
+    from agent.types import Step
+
+    match record:
+        case Step():
+            _step(record)
+        case kinds.CheckRecord(when, run):
+            write_out(f"\ncheck {when}: exit code {run.exit_code}\n")
+        case kinds.PromptRecord(compacted=kinds.Compaction(before, after, kept)):
+            where = f" (before: session {kept})" if kept else ""
+            write_out(f"\ncontext compacted from {before:,} to {after:,} tokens{where}\n")
+        case kinds.RewindRecord(to, why):
+            write_out(f"\nback to step {to} ({why}): later steps above are void\n")
+        case kinds.ResumeRecord():
+            write_out(f"\nresumed {record.time} with {visible(record.model)}\n")
+        case kinds.WordsRecord(messages):
+            write_out(f"\nthe user said:\n{_block(messages[-1].content)}")
+        case kinds.EndRecord(patch=patch) if patch:
+            write_out(f"\npatch:\n{visible(patch)}")
+        case _:
+            pass
+
+
+def _step(step: Step) -> None:
+    message = step.message
+    write_out(f"\nstep {step.index + 1}\n")
+    for text in (message.thinking, message.content):
+        if text:
             write_out(_block(text))
-    observations = iter(record["observations"])
-    for call in message.get("tool_calls", ()):
-        arguments = " ".join(f"{key}={value!r}" for key, value in call["arguments"].items())
-        write_out(_cut(f"  > {visible(call['name'])} {visible(arguments)}") + "\n")
+    observations = iter(step.observations)
+    for call in message.tool_calls:
+        arguments = " ".join(f"{key}={value!r}" for key, value in call.arguments.items())
+        write_out(_cut(f"  > {visible(call.name)} {visible(arguments)}") + "\n")
         if seen := next(observations, None):
-            write_out(_block(seen["text"], indent="    "))
+            write_out(_block(seen.text, indent="    "))
 
 
 def _block(text: str, *, indent: str = "  ") -> str:

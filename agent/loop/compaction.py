@@ -19,6 +19,7 @@ from agent.loop import prompts
 from agent.loop.first_prompt import Beginning
 from agent.loop.loop import Loop, Opening
 from agent.sessions.history import history_of
+from agent.sessions.records import Compaction
 from agent.sessions.store import SavedSession, SessionStore
 from agent.sessions.trajectory import read_records
 from agent.types import Step
@@ -81,8 +82,7 @@ class Compactor:
         conversation, steps = loop.conversation, loop.steps
         if self.gave_up or not steps or conversation.tokens + new_tokens < full:
             return None
-        records = list(read_records(self.saved.trajectory))
-        live = history_of(records, len(steps))
+        live = history_of(loop.trajectory.records, len(steps))
         if live.since_compaction == 0:
             return None
         before, length = loop.usage, conversation.tokens + new_tokens
@@ -108,7 +108,7 @@ class Compactor:
         conversation.session.carry(spent + Usage(compacted_tokens=spent.context_tokens))
         loop.before = before
         self.listen(Compacted(length, len(ids), kept, bool(told)))
-        account = {"before": length, "after": len(ids), "kept": kept, "summary": told}
+        account = Compaction(length, len(ids), kept, told)
         return Opening(rest.ids, ids, at=0, compacted=account, messages=tuple(messages))
 
     def _account(self, loop: Loop, news: Sequence[Message]) -> tuple[str, Usage]:
@@ -171,7 +171,7 @@ def keeper(saved: SavedSession) -> str:
     store = SessionStore(saved.path.parent)
     here = _ids(saved)
     for other in store.sessions():
-        ours = other.status == COMPACTED and other.data.get("parent") == saved.id
+        ours = other.status == COMPACTED and other.info.parent == saved.id
         if ours and _ids(other) == here:
             return other.id
     copy = store.copy(

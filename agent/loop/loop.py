@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from agent.events import CallDone, CallPlanned, CallRunning, Listener, StepDone, nobody
 from agent.loop import prompts
@@ -17,6 +16,7 @@ from agent.loop.budget import Budget
 from agent.loop.conversation import Conversation, Turn
 from agent.loop.overseer import Overseer, refusal, reviewed
 from agent.loop.stalls import ALTERNATING, Guard
+from agent.sessions.records import Compaction
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.types import (
     Answered,
@@ -51,7 +51,7 @@ class Opening:
     written: Sequence[int]
     at: int | None = None
     tokenizer: str | None = None
-    compacted: Mapping[str, Any] | None = None
+    compacted: Compaction | None = None
     messages: tuple[Message, ...] = ()
 
 

@@ -25,7 +25,9 @@ from agent.loop.prompts import first_messages, place_of
 from agent.run import report as reporting
 from agent.run.build import open_box
 from agent.run.run import Run, marks_its_end
-from agent.sessions.store import RUNNING, SavedSession, SessionStore
+from agent.sessions.info import RUNNING
+from agent.sessions.records import SessionRecord
+from agent.sessions.store import SavedSession, SessionStore
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.text import explain
 from agent.types import Attempt, CheckRun, Interrupted, RunResult, SolveReport
@@ -127,7 +129,7 @@ class BestOf:
         own = {"attempt": number, "seed": settings.seed + number - 1}
         copy = self.store.copy(saved, parent=saved.id, status=RUNNING, **own)
         with copy.writer() as trajectory:
-            trajectory.write("session", **copy.data)
+            trajectory.write(SessionRecord(copy.info))
         return copy
 
     def _run(self, number: int, saved: SavedSession, before: CheckRun | None) -> Run:

@@ -32,13 +32,14 @@ from agent.run import report as reporting
 from agent.run.build import run_limits, sampling_of
 from agent.run.check import run_check
 from agent.run.live_open import Opened, opened_new, opened_saved
-from agent.run.live_record import begun, ending, first_tree, pulled_after, turn_starts, write_told
+from agent.run.live_record import begun, ending, pulled_after, resumed, turn_starts
 from agent.run.mirror import Mirror
 from agent.run.resume import Resumption, recall
 from agent.run.surroundings import Surroundings
-from agent.sessions.history import History, history_of, records_of
+from agent.sessions.history import History, history_of
 from agent.sessions.model_states import catch_up, keep_point, nearest
 from agent.sessions.prefix_cache import PrefixCache
+from agent.sessions.records import CheckRecord, PulledRecord, RewindRecord, SessionRecord
 from agent.sessions.store import SavedSession, SessionStore, new_session_id, now
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.settings.table import Settings
@@ -93,7 +94,7 @@ class LiveSession:
         self._stop = around.stop.joined()
         self._unheard: tuple[Message, ...] = ()
         self._begun: Opening | None = None
-        self._told_check = saved.data.get("check")
+        self._told_check = saved.info.check
         self._snapshots: dict[int, Snapshot] = {}
         self._snapshots_of: Session | None = None
         self._sandbox: Sandbox
@@ -123,7 +124,7 @@ class LiveSession:
         live = cls(parts.saved, settings, model, around, parts.stack)
         with live._or_closed():
             live._furnish(parts)
-            live._trajectory.write("session", **parts.saved.data)
+            live._trajectory.write(SessionRecord(parts.saved.info))
         return live
 
     @classmethod
@@ -146,9 +147,8 @@ class LiveSession:
         with live._or_closed():
             live._furnish(parts)
             if parts.abandons:
-                live._trajectory.write(
-                    "rewind", to=len(parts.history.steps), why="not completed", time=now()
-                )
+                abandoned = RewindRecord(len(parts.history.steps), "not completed", now())
+                live._trajectory.write(abandoned)
             live._adopt(parts.history)
             live._remember()
         return live
@@ -161,7 +161,7 @@ class LiveSession:
     @property
     def repo(self) -> Path:
         """The user's folder."""
-        return Path(str(self.saved.data["repo"]))
+        return self.saved.info.repo
 
     @property
     def root(self) -> str:
@@ -180,7 +180,7 @@ class LiveSession:
 
     def turns(self) -> list[int]:
         """How many steps there were when each of the user's turns began."""
-        return turn_starts(records_of(self.saved))
+        return turn_starts(self._trajectory.records)
 
     def touch(self, paths: Sequence[str]) -> None:
         """The user speaks of these files: also an editor's unsaved text of them is looked at."""
@@ -214,13 +214,13 @@ class LiveSession:
         if not 0 <= step <= len(self.steps):
             raise ConfigError(f"there is no step {step}; there are {len(self.steps)}")
         self._mirror.look()
-        records = records_of(self.saved)
+        records = self._trajectory.records
         target = history_of(records, step)
         users = pulled_after(records, step)
-        self._trajectory.write("rewind", to=step, why="asked for", time=now())
+        self._trajectory.write(RewindRecord(step, "asked for", now()))
         self.saved = self.saved.update(status="interrupted", summary=f"rewound to step {step}")
         cost = self._restore(step, target)
-        kept = self._mirror.take_back(target.tree or first_tree(self.saved), users)
+        kept = self._mirror.take_back(target.tree or self.saved.info.first_tree, users)
         self._workspace.rebase(self._mirror.base)
         self.saved = self.saved.update(steps=step, baseline=self._mirror.base)
         return cost, kept
@@ -235,10 +235,10 @@ class LiveSession:
         A command given becomes the session's check. Raises ``ConfigError`` if there is none,
         ``SandboxError``.
         """
-        command = command or self.saved.data.get("check") or self.settings.check
+        command = command or self.saved.info.check or self.settings.check
         if not command:
             raise ConfigError("there is no check yet: write /check COMMAND")
-        if command != self.saved.data.get("check"):
+        if command != self.saved.info.check:
             self.saved = self.saved.update(check=command)
         self._mirror.look()
         run = run_check(
@@ -247,7 +247,7 @@ class LiveSession:
             timeout_s=self.settings.check_timeout,
             stop=self._around.stop,
         )
-        self._trajectory.write("check", when="asked", **reporting.check_run_as_json(run))
+        self._trajectory.write(CheckRecord("asked", reporting.shorten(run)))
         self._around.listen(CheckDone("asked", run))
         return run
 
@@ -259,7 +259,7 @@ class LiveSession:
         self.saved = self.saved.update(thinking=thinking, settings=self.settings.model_dump())
         session = self._conversation.session
         self._conversation = self._new_conversation(session)
-        history = history_of(records_of(self.saved))
+        history = history_of(self._trajectory.records)
         if history.steps:
             recall(self._conversation, history)
 
@@ -276,7 +276,7 @@ class LiveSession:
     def _furnish(self, parts: Opened) -> None:
         workspace, sandbox = parts.workspace, parts.sandbox
         self._workspace, self._sandbox = workspace, sandbox
-        self._trajectory = self._stack.enter_context(self.saved.writer())
+        self._trajectory = self._stack.enter_context(self.saved.writer(parts.records))
         self._stack.callback(lambda: self._conversation.session.close())
         around = self._around
         context = ToolContext(
@@ -312,7 +312,7 @@ class LiveSession:
         self._conversation.session.save(self.saved.path)
 
     def _note_pulled(self, paths: Sequence[str]) -> None:
-        self._trajectory.write("pulled", paths=list(paths), time=now())
+        self._trajectory.write(PulledRecord(tuple(paths), now()))
 
     def _adopt(self, history: History) -> None:
         """Be where ``history`` is; the conversation's session holds its ids."""
@@ -330,7 +330,7 @@ class LiveSession:
             text = f"{text.strip()}\n\n{CHANGED.format(paths=', '.join(pulled[:NAMED]))}"
         news = self._news(text)
         self._told(news)
-        named = {} if self.saved.data.get("task") else {"task": text.strip()}
+        named = {} if self.saved.info.task else {"task": text.strip()}
         self.saved = begun(self.saved, self.settings, self.model, len(self.steps), **named)
         opening = self._resumed(news[-1]) or self._opening(news)
         first = len(self.steps)
@@ -373,7 +373,7 @@ class LiveSession:
         forced, self.compacts = self.compacts, False
         settings, engine = self.settings, self.model.engine
         warm = PrefixCache(engine, settings.warm_cache_mb)
-        beginning = Beginning(self.model, warm, int(self.saved.data.get("seed", 0)))
+        beginning = Beginning(self.model, warm, self.saved.info.seed)
 
         def at(share: float) -> Compactor:
             listen = self._around.listen
@@ -396,7 +396,7 @@ class LiveSession:
 
     def _news(self, text: str) -> list[Message]:
         """What the model is told: what it was not told yet, and the user's words."""
-        check = self.saved.data.get("check")
+        check = self.saved.info.check
         said = Message("user", later_text(text, check if check != self._told_check else None))
         self._told_check = check
         if self._unheard:
@@ -415,7 +415,7 @@ class LiveSession:
 
     def _told(self, news: Sequence[Message]) -> None:
         """Write down what the model is about to hear, before it does."""
-        write_told(self._trajectory, news, self.settings, self.model)
+        self._trajectory.write(resumed(self.settings, self.model, news))
 
     def _resumed(self, said: Message) -> Opening | None:
         """A prompt for an emptied context that was not heard to its end, with ``said`` in it."""
@@ -431,7 +431,7 @@ class LiveSession:
         """The encoded prompt where it is not simply appended: old reasoning dropped, other ids."""
         if not self.steps:
             return None
-        history = history_of(records_of(self.saved))
+        history = history_of(self._trajectory.records)
         other = history.tokenizer not in ("", self.model.chat.tokenizer_fingerprint)
         if self.settings.thinking != "drop" and not other:
             return None
@@ -449,14 +449,15 @@ class LiveSession:
     def _finish(self, result: RunResult) -> str:
         """Write down how the turn ended; returns its status."""
         end = ending(result, len(self.steps))
-        self._trajectory.write("end", **end, patch=result.outcome.patch)
+        self._trajectory.write(end)
+        facts = end.facts()
         if not self.broken:
             self._workspace.rebase(self._mirror.base)
-            end = {**end, "baseline": self._mirror.base}
+            facts["baseline"] = self._mirror.base
             self._remember()
-        self.saved = self.saved.update(**end)
-        self._hooks().end({**end, "patch": result.outcome.patch})
-        return str(end["status"])
+        self.saved = self.saved.update(**facts)
+        self._hooks().end({**facts, "patch": end.patch})
+        return end.status
 
     def _remember(self) -> None:
         """Keep the state as it is after the last step, so that a rewind to it prefills nothing."""
@@ -474,7 +475,7 @@ class LiveSession:
         if point is not None and point.length == len(target.ids):
             session.restore(point)
         else:
-            seed = int(self.saved.data.get("seed", 0))
+            seed = self.saved.info.seed
             found = nearest(self.model.engine, self.saved, target.ids, seed=seed)
             cost = catch_up(found, target.ids, target.usage)
             session.close()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.loading import LoadedModel
 from agent.run.build import open_box
-from agent.run.live_record import IDLE, first_tree, forget_if_unused, register
+from agent.run.live_record import IDLE, forget_if_unused, register
 from agent.run.resume import Resumption
 from agent.run.surroundings import Surroundings
 from agent.sessions.history import History, history_of, records_of
+from agent.sessions.info import RUNNING
 from agent.sessions.model_states import foreign
-from agent.sessions.store import RUNNING, SavedSession, SessionStore
+from agent.sessions.records import Record
+from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.table import Settings
 from model.session import Session
 from sandboxes.base import Sandbox
@@ -34,6 +37,7 @@ class Opened:
     session: Session
     stack: ExitStack
     history: History = field(default_factory=History)
+    records: Sequence[Record] = ()
     abandons: bool = False
 
 
@@ -45,7 +49,7 @@ def opened_new(
         workspace = Workspace.create(repo, ignored=settings.ignored_files)
         stack.callback(workspace.close)
         sandbox = stack.enter_context(open_box(settings, workspace, name))
-        saved = register(store, name, repo, settings, model, workspace)
+        saved = register(store, name, repo, settings, model, workspace, check=settings.check)
         stack.callback(forget_if_unused, store, saved.path)
         saved = stack.enter_context(saved.claim())
         workspace.keep_record(saved.files)
@@ -64,20 +68,19 @@ def opened_saved(
         records = records_of(saved)
         whole = history_of(records)
         history = parts.without_half_a_step(records, whole)
-        data = saved.data
-        origin = Origin(saved.files, str(data["baseline"]), str(data["head"]))
-        tree = history.tree or first_tree(saved)
-        workspace = Workspace.reopen(
-            Path(str(data["repo"])), origin, tree, ignored=settings.ignored_files
-        )
+        origin = Origin(saved.files, saved.info.baseline, saved.info.head)
+        tree = history.tree or saved.info.first_tree
+        workspace = Workspace.reopen(saved.info.repo, origin, tree, ignored=settings.ignored_files)
         stack.callback(workspace.close)
         sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
         if "tokenizer" in foreign(saved, history, model):
             # Its ids mean nothing here; the first turn encodes the conversation anew.
-            session = model.engine.session(seed=int(data.get("seed", 0)))
+            session = model.engine.session(seed=saved.info.seed)
         else:
             session = parts.plan(history, None, sandbox, None).session
         abandons = history.loose or len(history.steps) < len(whole.steps)
         status = "interrupted" if saved.status == RUNNING else saved.status
         saved = saved.update(status=status, root=sandbox.root)
-        return Opened(saved, workspace, sandbox, session, stack.pop_all(), history, abandons)
+        return Opened(
+            saved, workspace, sandbox, session, stack.pop_all(), history, records, abandons
+        )

@@ -1,16 +1,9 @@
-"""The records that an open session adds to those of ``agent.sessions.trajectory``.
-
-``pulled``  ``paths`` that the user changed and that were carried into the copy
-``check``   with ``when`` "asked": the user ran the check
-
-Its ``session.json`` has ``began``: the checkpoint of the files when it began. ``baseline`` moves:
-it is what the user's own files were at the end of the last turn.
-"""
+"""What runs and open sessions write into a session's folder."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,10 +14,11 @@ from agent.loading import LoadedModel
 from agent.run import report as reporting
 from agent.run.build import run_limits, sampling_of
 from agent.sessions.history import live_records
-from agent.sessions.store import RUNNING, SavedSession, SessionStore, now
-from agent.sessions.trajectory import TrajectoryWriter, message_to_json
+from agent.sessions.info import RUNNING
+from agent.sessions.records import EndRecord, PulledRecord, Record, ResumeRecord
+from agent.sessions.store import SavedSession, SessionStore, now
 from agent.settings.table import Settings
-from agent.types import RunResult
+from agent.types import CheckReport, RunResult, Step
 from model.messages import Message
 from sandboxes.paths import Owner
 from sandboxes.workspace.workspace import Workspace
@@ -40,14 +34,22 @@ def register(
     settings: Settings,
     model: LoadedModel,
     workspace: Workspace,
+    *,
+    task: str | None = None,
+    check: str | None = None,
 ) -> SavedSession:
-    """Make the session's folder. Raises ``StoreError``."""
+    """Make the folder of a new session. Raises ``StoreError``.
+
+    Without ``task`` it is one that stays open between user turns. With several attempts in the
+    settings it is the first one's.
+    """
     engine = model.engine
+    several = {"attempt": 1, "attempts": settings.n} if task is not None and settings.n > 1 else {}
     return store.create(
         name,
-        task="",
-        repo=str(repo.resolve()),
-        check=settings.check,
+        task=task or "",
+        repo=repo.resolve(),
+        check=check,
         model=engine.name,
         fingerprint=engine.fingerprint,
         tokenizer=model.chat.tokenizer_fingerprint,
@@ -61,59 +63,52 @@ def register(
         limits=dataclasses.asdict(run_limits(settings)),
         settings=settings.model_dump(),
         baseline=workspace.baseline,
-        began=workspace.baseline,
+        **({"began": workspace.baseline} if task is None else {}),
         head=workspace.head,
         allowed_from=0,
+        **several,
     )
-
-
-def first_tree(saved: SavedSession) -> str:
-    """The checkpoint of the session's first files."""
-    return str(saved.data.get("began") or saved.data["baseline"])
 
 
 def forget_if_unused(store: SessionStore, path: Path) -> None:
     """Remove a session in which nobody said anything."""
     with suppress(AgentError, OSError):
-        if not store.find(path.name).data.get("task"):
+        if not store.find(path.name).info.task:
             store.remove(path.name)
 
 
-def pulled_after(records: Iterable[Mapping[str, Any]], step: int) -> set[str]:
-    """The paths that the user changed after live step ``step``."""
-    seen, paths = 0, set()
+def pulled_after(records: Iterable[Record], step: int) -> set[str]:
+    """Return the paths that the user changed after live step ``step``."""
+    seen = 0
+    paths: set[str] = set()
     for record in live_records(records):
-        seen += record["type"] == "step"
-        if record["type"] == "pulled" and seen >= step:
-            paths.update(record["paths"])
+        seen += isinstance(record, Step)
+        if isinstance(record, PulledRecord) and seen >= step:
+            paths.update(record.paths)
     return paths
 
 
-def turn_starts(records: Iterable[Mapping[str, Any]]) -> list[int]:
-    """How many steps there were when each of the user's turns began that has steps."""
+def turn_starts(records: Iterable[Record]) -> list[int]:
+    """Return how many steps there were when each of the user's turns began that has steps."""
     seen, starts = 0, {0}
     for record in live_records(records):
-        if record["type"] == "resume" and record.get("messages"):
+        if isinstance(record, ResumeRecord) and record.messages:
             starts.add(seen)
-        seen += record["type"] == "step"
+        seen += isinstance(record, Step)
     return sorted(start for start in starts if start < seen)
 
 
-def write_told(
-    trajectory: TrajectoryWriter,
-    news: Sequence[Message],
-    settings: Settings,
-    model: LoadedModel,
-) -> None:
-    """What the model is about to hear; with none, that it will not hear what was written before."""
-    trajectory.write(
-        "resume",
+def resumed(
+    settings: Settings, model: LoadedModel, messages: Sequence[Message] | None
+) -> ResumeRecord:
+    """Return the record of a session that goes on; ``messages`` are what the model is told."""
+    return ResumeRecord(
         time=now(),
         version=version(),
         model=model.engine.name,
         fingerprint=model.engine.fingerprint,
         thinking=settings.thinking,
-        messages=[message_to_json(message) for message in news],
+        messages=None if messages is None else tuple(messages),
     )
 
 
@@ -133,13 +128,14 @@ def begun(
     )
 
 
-def ending(result: RunResult, steps: int) -> dict[str, Any]:
-    """How a turn ended, as the record has it."""
-    status, exit_status = reporting.status_of(result, None)
-    return {
-        "status": status,
-        "exit_status": exit_status,
-        "summary": reporting.summary_of(result),
-        "steps": steps,
-        "usage": result.usage.as_dict(),
-    }
+def ending(result: RunResult, steps: int, check: CheckReport | None = None) -> EndRecord:
+    """Return the record of a run's end."""
+    status, exit_status = reporting.status_of(result, check)
+    return EndRecord(
+        status,
+        exit_status,
+        reporting.summary_of(result),
+        steps,
+        result.usage,
+        result.outcome.patch,
+    )

@@ -114,9 +114,13 @@ def check_as_json(check: CheckReport) -> dict[str, Any]:
 
 
 def check_run_as_json(run: CheckRun) -> dict[str, Any]:
-    """One run of the check, with the end of its output."""
-    fields = dataclasses.asdict(run)
-    return fields | {"output": run.output[-CHECK_OUTPUT_CHARACTERS:]}
+    """Return one run of the check, with the end of its output."""
+    return dataclasses.asdict(shorten(run))
+
+
+def shorten(run: CheckRun) -> CheckRun:
+    """Return the same with the end of its output alone."""
+    return dataclasses.replace(run, output=run.output[-CHECK_OUTPUT_CHARACTERS:])
 
 
 def error_as_json(

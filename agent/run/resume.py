@@ -25,11 +25,13 @@ from agent.loop.prompts import first_messages, later_text, place_of
 from agent.loop.stalls import guard_after
 from agent.run.build import open_box, run_limits, sampling_of
 from agent.run.frontend import Control
+from agent.run.live_record import resumed
 from agent.run.run import Run, marks_its_end
 from agent.sessions.history import History, history_of, records_of
+from agent.sessions.info import KILLED, RUNNING
 from agent.sessions.model_states import catch_up, changed_text, common, disown, foreign, nearest
-from agent.sessions.store import KILLED, RUNNING, SavedSession, now
-from agent.sessions.trajectory import message_to_json
+from agent.sessions.records import Record, RewindRecord
+from agent.sessions.store import SavedSession, now
 from agent.settings.load import check_settings
 from agent.settings.table import Settings
 from agent.types import RunResult, SolveReport, Task
@@ -82,11 +84,11 @@ def stored_settings(saved: SavedSession, flags: Mapping[str, Any]) -> Settings:
 
     Raises ``StoreError`` if the session does not say, ``ConfigError`` for a flag that cannot be.
     """
-    if not saved.complete:
+    if not saved.info.complete:
         raise StoreError(
             f"session {saved.id} is damaged or of an older version; start anew with agent solve"
         )
-    stored = dict(saved.data["settings"])
+    stored = dict(saved.info.settings)
     given = {key: value for key, value in flags.items() if value is not None}
     layers = [("the command line", given), (f"session {saved.id}", stored)]
     return check_settings({**stored, "n": 1, **given}, layers)
@@ -107,7 +109,7 @@ class Resumption:
     def run(
         self, stack: ExitStack, *, check: str | None, seed: int | None, apply: bool
     ) -> SolveReport:
-        saved, settings, data = self.saved, self.settings, self.saved.data
+        saved, settings, info = self.saved, self.settings, self.saved.info
         records = records_of(saved)
         history = self.without_half_a_step(records, history_of(records))
         asked = self.message is not None or history.pending or not history.steps
@@ -116,34 +118,22 @@ class Resumption:
                 f"session {saved.id} has ended ({saved.status}); give a message to go on with, or "
                 f"take its patch with agent sessions patch {saved.id}"
             )
-        repo = Path(str(data["repo"]))
+        repo = info.repo
         workspace = self.workspace(repo, history, stack)
         sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
         fresh = self.message is not None or saved.status not in UNFINISHED
-        other_check = check if check not in (None, data.get("check")) else None
-        task = Task(str(data["task"]), repo, check or data.get("check"))
+        other_check = check if check not in (None, info.check) else None
+        task = Task(info.task, repo, check or info.check)
         news = self._news(history, task, sandbox, other_check) if asked else None
         plan = self.plan(history, news, sandbox, seed)
         stack.callback(plan.session.close)
-        trajectory = stack.enter_context(saved.writer())
+        trajectory = stack.enter_context(saved.writer(records))
         if history.loose or len(history.steps) < len(history_of(records).steps):
-            trajectory.write("rewind", to=len(history.steps), why="not completed", time=now())
-        told = (
-            {"messages": [message_to_json(m) for m in news]}
-            if news and (history.steps or self.message)
-            else {}
-        )
+            trajectory.write(RewindRecord(len(history.steps), "not completed", now()))
+        told = news if news and (history.steps or self.message) else None
         name = self.model.engine.name
-        trajectory.write(
-            "resume",
-            time=now(),
-            version=version(),
-            model=name,
-            fingerprint=self.model.engine.fingerprint,
-            thinking=settings.thinking,
-            **told,
-        )
-        allowed_from = len(history.steps) if fresh else int(data.get("allowed_from", 0))
+        trajectory.write(resumed(settings, self.model, told))
+        allowed_from = len(history.steps) if fresh else info.allowed_from
         saved = saved.update(
             status=RUNNING,
             owner=str(Owner.of_this_process()),
@@ -186,9 +176,7 @@ class Resumption:
 
         return run.go(workspace, sandbox, plan.session, trajectory, work)
 
-    def without_half_a_step(
-        self, records: Sequence[Mapping[str, Any]], history: History
-    ) -> History:
+    def without_half_a_step(self, records: Sequence[Record], history: History) -> History:
         """Take back a last step whose state was not saved any more: it was under way.
 
         So the session goes on bit for bit from the step before. A state further back, or none, is
@@ -210,8 +198,8 @@ class Resumption:
 
     def workspace(self, repo: Path, history: History, stack: ExitStack) -> Workspace:
         """The files after the last live step, and a word if the user's have changed since."""
-        data = self.saved.data
-        origin = Origin(self.saved.files, str(data["baseline"]), str(data["head"]))
+        info = self.saved.info
+        origin = Origin(self.saved.files, info.baseline, info.head)
         workspace = Workspace.reopen(
             repo, origin, history.tree or origin.baseline, ignored=self.settings.ignored_files
         )
@@ -256,7 +244,7 @@ class Resumption:
         saved, engine = self.saved, self.model.engine
         why = foreign(saved, history, self.model)
         other_tokenizer = "tokenizer" in why
-        first_seed = int(saved.data.get("seed", 0))
+        first_seed = saved.info.seed
         if other_tokenizer and news is None:
             raise ConfigError(
                 f"the tokenizer changed since session {saved.id} was saved: its tokens cannot be "

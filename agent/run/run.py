@@ -24,9 +24,12 @@ from agent.run import report as reporting
 from agent.run.build import run_limits
 from agent.run.check import run_check
 from agent.run.frontend import Control
+from agent.run.live_record import ending
+from agent.sessions.info import RUNNING
 from agent.sessions.model_states import keep_point
 from agent.sessions.prefix_cache import PrefixCache
-from agent.sessions.store import RUNNING, SavedSession
+from agent.sessions.records import CheckRecord
+from agent.sessions.store import SavedSession
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.settings.table import Settings
 from agent.types import (
@@ -156,7 +159,7 @@ class Run:
         if not settings.compact:
             return None
         warm = PrefixCache(self.model.engine, settings.warm_cache_mb)
-        beginning = Beginning(self.model, warm, int(saved.data.get("seed", settings.seed)))
+        beginning = Beginning(self.model, warm, saved.info.seed)
         keep = (lambda: keeper(saved)) if settings.keep_state else lambda: ""
         return Compactor(saved, beginning, settings.compact_at, self.listen, keep)
 
@@ -218,28 +221,21 @@ class Run:
     ) -> SolveReport:
         """Write down how it ended and tell it. A full disk costs the record, not the run."""
         saved = self.saved
-        status, exit_status = reporting.status_of(result, check)
-        end = {
-            "status": status,
-            "exit_status": exit_status,
-            "summary": reporting.summary_of(result),
-            "steps": len(result.steps),
-            "usage": result.usage.as_dict(),
-        }
+        end = ending(result, len(result.steps), check)
         try:
-            trajectory.write("end", **end, patch=result.outcome.patch)
-            saved.update(**end, check_result=check and reporting.check_as_json(check))
+            trajectory.write(end)
+            saved.update(**end.facts(), check_result=check and reporting.check_as_json(check))
         except OSError as error:
             self.listen(Notice(f"session {saved.id} is saved only in part: {error}"))
-        self.listen(RunEnded(saved.id, status, exit_status, check))
-        self._hooks().end({**end, "patch": result.outcome.patch})
+        self.listen(RunEnded(saved.id, end.status, end.exit_status, check))
+        self._hooks().end({**end.facts(), "patch": end.patch})
         name = self.model.engine.name
         return SolveReport(saved.id, result, check, name, self.settings.sandbox, applied)
 
 
 def record_check(trajectory: TrajectoryWriter, when: str, run: CheckRun) -> None:
     """Write down what the check gave."""
-    trajectory.write("check", when=when, **reporting.check_run_as_json(run))
+    trajectory.write(CheckRecord(when, reporting.shorten(run)))
 
 
 @contextmanager

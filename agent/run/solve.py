@@ -5,10 +5,8 @@ This is the only place that builds: the command line and the evaluations both ca
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import ExitStack
 
-from agent import version
 from agent.errors import ConfigError
 from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel
@@ -16,14 +14,15 @@ from agent.loop.first_prompt import Beginning
 from agent.loop.overview import overview
 from agent.loop.prompts import first_messages, place_of
 from agent.run.attempts import BestOf, Race, one_at_a_time
-from agent.run.build import open_box, run_limits, sampling_of, with_image
+from agent.run.build import open_box, sampling_of, with_image
 from agent.run.frontend import Control
+from agent.run.live_record import register
 from agent.run.run import Run, marks_its_end
 from agent.sessions.prefix_cache import PrefixCache
-from agent.sessions.store import SavedSession, SessionStore, new_session_id
+from agent.sessions.records import SessionRecord
+from agent.sessions.store import SessionStore, new_session_id
 from agent.settings.table import Settings
 from agent.types import SolveReport, Task
-from model.sampling import SamplingParams
 from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace
 
@@ -60,12 +59,14 @@ def solve(
             listen(Notice(f"left out of the copy: {', '.join(workspace.left_out)}"))
         name = new_session_id()
         sandbox = stack.enter_context(open_box(settings, workspace, name))
-        saved = _register(store, name, task, settings, model, sampling, workspace)
+        saved = register(
+            store, name, task.repo, settings, model, workspace, task=task.text, check=task.check
+        )
         stack.enter_context(saved.claim())
         stack.enter_context(marks_its_end(saved))
         workspace.keep_record(saved.files)
         trajectory = stack.enter_context(saved.writer())
-        trajectory.write("session", **saved.data)
+        trajectory.write(SessionRecord(saved.info))
         run = Run(
             task,
             settings,
@@ -97,39 +98,3 @@ def solve(
         return run.go(
             workspace, sandbox, session, trajectory, lambda loop: beginning.run(loop, first)
         )
-
-
-def _register(
-    store: SessionStore,
-    name: str,
-    task: Task,
-    settings: Settings,
-    model: LoadedModel,
-    sampling: SamplingParams,
-    workspace: Workspace,
-) -> SavedSession:
-    """Make the session's folder."""
-    engine = model.engine
-    several = {"attempt": 1, "attempts": settings.n} if settings.n > 1 else {}
-    return store.create(
-        name,
-        task=task.text,
-        repo=str(task.repo.resolve()),
-        check=task.check,
-        model=engine.name,
-        fingerprint=engine.fingerprint,
-        tokenizer=model.chat.tokenizer_fingerprint,
-        version=version(),
-        sandbox=settings.sandbox,
-        image=settings.image,
-        network=settings.network,
-        thinking=settings.thinking,
-        seed=settings.seed,
-        sampling=dataclasses.asdict(sampling),
-        limits=dataclasses.asdict(run_limits(settings)),
-        settings=settings.model_dump(),
-        baseline=workspace.baseline,
-        head=workspace.head,
-        allowed_from=0,
-        **several,
-    )

@@ -7,13 +7,21 @@ or another tokenizer); the steps before it stay live.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from agent.errors import StoreError
+from agent.sessions.records import (
+    CheckRecord,
+    PromptRecord,
+    Record,
+    ResumeRecord,
+    RewindRecord,
+    SessionRecord,
+    WordsRecord,
+)
 from agent.sessions.store import SavedSession
-from agent.sessions.trajectory import message_from_json, read_records, step_from_json
+from agent.sessions.trajectory import read_records
 from agent.types import CheckRun, Step
 from model.messages import Message
 from model.usage import Usage
@@ -55,121 +63,145 @@ class History:
         return self.steps[-1].tree if self.steps else ""
 
 
-def live_records(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records without those that a later rewind took back, and without the rewinds."""
-    live: list[Mapping[str, Any]] = []
+def live_records(records: Iterable[Record]) -> list[Record]:
+    """Return the records without those that a later rewind took back, and without the rewinds."""
+    live: list[Record] = []
     for record in records:
-        if record["type"] == "rewind":
-            live = live[: _end_of_step(live, record["to"])]
+        if isinstance(record, RewindRecord):
+            live = live[: _end_of_step(live, record.to)]
         else:
             live.append(record)
     return live
 
 
-def records_of(saved: SavedSession) -> list[dict[str, Any]]:
-    """All records of a session that can go on. Raises ``StoreError`` if it cannot."""
-    lost = saved.data.get("steps") and not saved.trajectory.exists()
-    if not saved.complete or not saved.files.is_dir() or lost:
+def records_of(saved: SavedSession) -> list[Record]:
+    """Read all records of a session that can go on. Raises ``StoreError`` if it cannot."""
+    info = saved.info
+    lost = info.steps and not saved.trajectory.exists()
+    if not info.complete or not saved.files.is_dir() or lost:
+        why = f" ({', '.join(info.wrong)})" if info.wrong else ""
         raise StoreError(
-            f"session {saved.id} cannot go on: it is damaged, of an older version, or was killed "
-            "before its files were saved; start anew with agent solve"
+            f"session {saved.id} cannot go on: it is damaged{why}, of an older version, or was "
+            "killed before its files were saved; start anew with agent solve"
         )
     return list(read_records(saved.trajectory)) if saved.trajectory.exists() else []
 
 
-def history_of(records: Sequence[Mapping[str, Any]], steps: int | None = None) -> History:
-    """The history that ``records`` add up to, or as it was at the end of live step ``steps``.
+def history_of(records: Sequence[Record], steps: int | None = None) -> History:
+    """Return the history that ``records`` add up to, or as it was at the end of step ``steps``.
 
-    Raises ``StoreError`` if a record is not what its type says.
+    Raises ``StoreError`` if they do not fit together.
     """
-    try:
-        return _added_up(records, steps)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"the trajectory is damaged; it cannot go on ({type(error).__name__}: {error})"
-        ) from error
-
-
-def _added_up(records: Sequence[Mapping[str, Any]], steps: int | None) -> History:
     live = live_records(records)
     if steps is not None:
         live = live[: _end_of_step(live, steps)]
-    taken: list[Step] = []
-    ids: tuple[int, ...] = ()
-    earlier: tuple[int, ...] = ()
-    messages: list[Message] = []
-    prompt: Mapping[str, Any] | None = None
-    turn: tuple[int, ...] = ()
-    check = None
-    pending: tuple[Message, ...] = ()
-    tokenizer, mode, thinking = "", "preserve", "preserve"
-    system: tuple[Message, ...] = ()
-    asked: list[str] = []
-    since = 0
-    for record in live:
-        if record["type"] in ("session", "resume", "words"):
-            tokenizer = record.get("tokenizer", tokenizer)
-            mode = record.get("thinking", mode)
-            pending = tuple(map(message_from_json, record.get("messages", ())))
-        elif record["type"] == "prompt":
-            prompt = record
-        elif record["type"] == "check" and record["when"] == "before":
-            check = CheckRun(record["exit_code"], record["output"], record["duration_s"])
-        elif record["type"] == "step":
-            step = step_from_json(record)
-            earlier = ids
-            if prompt is None:
-                # The same turn goes on: its message is written whole again.
-                messages.pop()
-            else:
-                ids = ids[: prompt.get("at", len(ids))] + tuple(map(int, prompt["ids"]))
-                told = [message_from_json(message) for message in prompt["messages"]]
-                if "compacted" in prompt:
-                    messages, since = [], 0
-                else:
-                    asked += (message.content for message in told if message.role == "user")
-                system = system or tuple(m for m in told if m.role == "system")
-                messages += told
-                turn = ()
-                tokenizer = prompt.get("tokenizer", tokenizer)
-            ids += tuple(map(int, step.token_ids))
-            turn += step.token_ids
-            messages.append(step.message)
-            taken.append(step)
-            since += 1
-            prompt, pending, thinking = None, (), mode
+    fold = _Fold()
+    try:
+        for record in live:
+            fold.add(record)
+    except IndexError as error:
+        raise StoreError("the trajectory is damaged; it cannot go on") from error
     spent = Usage()
     for record in records:
-        if record["type"] == "step":
-            spent += Usage(**record["usage"])
-    return History(
-        steps=tuple(taken),
-        ids=ids,
-        earlier=earlier,
-        messages=tuple(messages),
-        turn_ids=turn,
-        usage=spent,
-        loose=prompt is not None,
-        check=check,
-        pending=pending,
-        tokenizer=tokenizer,
-        thinking=thinking,
-        system=system,
-        asked=tuple(asked),
-        since_compaction=since,
-    )
+        if isinstance(record, Step):
+            spent += record.usage
+    return fold.history(spent)
 
 
-def _end_of_step(live: Sequence[Mapping[str, Any]], steps: int) -> int:
-    """How many of the records ``live`` there are up to the end of the step numbered ``steps``.
+@dataclass
+class _Fold:
+    """The history of the live records so far; the fields are those of ``History``."""
+
+    taken: list[Step] = field(default_factory=list)
+    ids: tuple[int, ...] = ()
+    earlier: tuple[int, ...] = ()
+    messages: list[Message] = field(default_factory=list)
+    prompt: PromptRecord | None = None
+    turn: tuple[int, ...] = ()
+    check: CheckRun | None = None
+    pending: tuple[Message, ...] = ()
+    tokenizer: str = ""
+    mode: str = "preserve"
+    thinking: str = "preserve"
+    system: tuple[Message, ...] = ()
+    asked: list[str] = field(default_factory=list)
+    since: int = 0
+
+    def add(self, record: Record) -> None:
+        match record:
+            case SessionRecord(info):
+                self.tokenizer = info.tokenizer or self.tokenizer
+                self.mode = info.thinking or self.mode
+                self.pending = ()
+            case ResumeRecord():
+                self.mode = record.thinking or self.mode
+                self.pending = record.messages or ()
+            case WordsRecord(messages):
+                self.pending = messages
+            case PromptRecord():
+                self.prompt = record
+            case CheckRecord("before", run):
+                self.check = run
+            case Step():
+                self._step(record)
+            case _:
+                pass
+
+    def _step(self, step: Step) -> None:
+        self.earlier = self.ids
+        if self.prompt is None:
+            # The same turn goes on: its message is written whole again.
+            self.messages.pop()
+        else:
+            self._heard(self.prompt)
+        self.ids += step.token_ids
+        self.turn += step.token_ids
+        self.messages.append(step.message)
+        self.taken.append(step)
+        self.since += 1
+        self.prompt, self.pending, self.thinking = None, (), self.mode
+
+    def _heard(self, prompt: PromptRecord) -> None:
+        self.ids = self.ids[: prompt.at] + prompt.ids
+        told = prompt.messages
+        if prompt.compacted is not None:
+            self.messages, self.since = [], 0
+        else:
+            self.asked += (message.content for message in told if message.role == "user")
+        self.system = self.system or tuple(m for m in told if m.role == "system")
+        self.messages += told
+        self.turn = ()
+        self.tokenizer = prompt.tokenizer or self.tokenizer
+
+    def history(self, spent: Usage) -> History:
+        return History(
+            steps=tuple(self.taken),
+            ids=self.ids,
+            earlier=self.earlier,
+            messages=tuple(self.messages),
+            turn_ids=self.turn,
+            usage=spent,
+            loose=self.prompt is not None,
+            check=self.check,
+            pending=self.pending,
+            tokenizer=self.tokenizer,
+            thinking=self.thinking,
+            system=self.system,
+            asked=tuple(self.asked),
+            since_compaction=self.since,
+        )
+
+
+def _end_of_step(live: Sequence[Record], steps: int) -> int:
+    """Return how many of ``live`` there are up to the end of step ``steps``.
 
     For 0 it is those before the first prompt.
     """
     seen = 0
     for number, record in enumerate(live):
-        if steps == 0 and record["type"] == "prompt":
+        if steps == 0 and isinstance(record, PromptRecord):
             return number
-        seen += record["type"] == "step"
+        seen += isinstance(record, Step)
         if steps and seen == steps:
             return number + 1
     return len(live)

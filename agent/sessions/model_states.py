@@ -117,12 +117,12 @@ def disown(saved: SavedSession) -> None:
 def foreign(saved: SavedSession, history: History, model: LoadedModel) -> list[str]:
     """What is not as it was when the state was saved: weights, tokenizer, version."""
     now_known = {
-        "weights": (saved.data.get("fingerprint"), model.engine.fingerprint),
+        "weights": (saved.info.fingerprint, model.engine.fingerprint),
         "tokenizer": (
-            history.tokenizer or saved.data.get("tokenizer"),
+            history.tokenizer or saved.info.tokenizer,
             model.chat.tokenizer_fingerprint,
         ),
-        "version": (saved.data.get("version"), version()),
+        "version": (saved.info.version, version()),
     }
     return [name for name, (then, here) in now_known.items() if then != here]
 

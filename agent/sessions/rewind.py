@@ -7,8 +7,10 @@ from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, nobody
 from agent.loading import LoadedModel
 from agent.sessions.history import history_of, records_of
+from agent.sessions.info import KILLED, RUNNING
 from agent.sessions.model_states import catch_up, changed_text, disown, foreign, nearest
-from agent.sessions.store import KILLED, RUNNING, SavedSession, SessionStore, now
+from agent.sessions.records import RewindRecord
+from agent.sessions.store import SavedSession, SessionStore, now
 from model.errors import StateError
 from sandboxes.workspace.record import open_record
 
@@ -28,7 +30,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
         if not 0 <= step <= there:
             raise ConfigError(f"session {saved.id} has no step {step}; --to takes 0 to {there}")
         target = history_of(records, step)
-        tree = target.tree or str(saved.data["baseline"])
+        tree = target.tree or saved.info.baseline
         with open_record(saved.files) as files:
             if not files.is_whole(tree):
                 raise StoreError(
@@ -37,7 +39,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
                 )
         try:
             with saved.writer() as trajectory:
-                trajectory.write("rewind", to=step, why="asked for", time=now())
+                trajectory.write(RewindRecord(step, "asked for", now()))
         except OSError as error:
             raise StoreError(
                 f"session {saved.id} stays as it is: its record cannot be written "
@@ -50,14 +52,14 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
             summary=f"rewound to step {step}",
             steps=step,
             check_result=None,
-            allowed_from=min(int(saved.data.get("allowed_from", 0)), step),
+            allowed_from=min(saved.info.allowed_from, step),
         )
         if "tokenizer" in why:
             listen(Notice(f"{changed_text(why)}; the state is rebuilt when the session goes on"))
             return 0
         if why:
             listen(Notice(f"{changed_text(why)}; the state is rebuilt from the stored tokens"))
-        seed = int(saved.data.get("seed", 0))
+        seed = saved.info.seed
         found = nearest(model.engine, saved, target.ids, seed=seed, foreign=bool(why))
         cost = catch_up(found, target.ids, target.usage)
         if why:

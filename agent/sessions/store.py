@@ -21,30 +21,28 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import SessionNotFound, StoreError
+from agent.sessions.info import KILLED, RUNNING, SessionInfo, info_from_json, new_info
+from agent.sessions.records import Record
 from agent.sessions.trajectory import TrajectoryWriter
 from sandboxes.paths import Owner, private_dir, state_dir
 
-FORMAT = 1
-RUNNING = "running"
-KILLED = "killed"
-_TEXTS = ("task", "repo", "baseline", "head")
 _UNBORN = ".new-"
 _UNBORN_KEPT_S = 3600.0
 
 
 @dataclass(frozen=True)
 class SavedSession:
-    """One session's folder and what its ``session.json`` said when it was read."""
+    """A folder that holds one saved session, and what its ``session.json`` said when read."""
 
     path: Path
-    data: Mapping[str, Any]
+    info: SessionInfo
 
     @property
     def id(self) -> str:
@@ -54,14 +52,7 @@ class SavedSession:
     @property
     def status(self) -> str:
         """``running``, ``killed``, ``unreadable``, or how the run ended."""
-        return str(self.data.get("status", "unreadable"))
-
-    @property
-    def complete(self) -> bool:
-        """Whether ``session.json`` says all that is needed to go on."""
-        texts = all(isinstance(self.data.get(key), str) for key in _TEXTS)
-        numbers = all(isinstance(self.data.get(key, 0), int) for key in ("seed", "allowed_from"))
-        return texts and numbers and isinstance(self.data.get("settings"), dict)
+        return self.info.status
 
     @property
     def trajectory(self) -> Path:
@@ -97,7 +88,7 @@ class SavedSession:
                 holder = os.pread(descriptor, 20, 0).decode("ascii", "replace")
                 raise _in_use(self.id, holder) from error
             current = _read(self.path)
-            owner = Owner.parse(str(current.data.get("owner", "")))
+            owner = Owner.parse(current.info.owner)
             if current.status == RUNNING and owner not in (None, Owner.of_this_process()):
                 assert owner is not None
                 if not owner.is_gone():
@@ -109,9 +100,9 @@ class SavedSession:
         finally:
             os.close(descriptor)
 
-    def writer(self) -> TrajectoryWriter:
-        """Open the trajectory for appending."""
-        return TrajectoryWriter(self.trajectory)
+    def writer(self, records: Sequence[Record] = ()) -> TrajectoryWriter:
+        """Open the trajectory for appending; ``records`` are what it has, where that was read."""
+        return TrajectoryWriter(self.trajectory, records)
 
     def reread(self) -> SavedSession:
         """The session as it is on disk now."""
@@ -119,9 +110,9 @@ class SavedSession:
 
     def update(self, **fields: Any) -> SavedSession:
         """Replace ``session.json`` by one with ``fields`` changed. Raises ``OSError``."""
-        data = {**self.data, **fields, "updated": now()}
-        write_atomically(self.path / "session.json", data)
-        return SavedSession(self.path, data)
+        info = self.info.changed(**fields, updated=now())
+        write_atomically(self.path / "session.json", info.stored)
+        return SavedSession(self.path, info)
 
 
 def new_session_id() -> str:
@@ -146,19 +137,13 @@ class SessionStore:
         name = name or new_session_id()
         unborn, path = self.root / (_UNBORN + name), self.root / name
         made = now()
-        data = {
-            "format": FORMAT,
-            "id": name,
-            "created": made,
-            "updated": made,
-            "status": RUNNING,
-            "owner": str(Owner.of_this_process()),
-            **fields,
-        }
+        owner = str(Owner.of_this_process())
+        first = {"id": name, "created": made, "updated": made, "status": RUNNING, "owner": owner}
+        info = new_info(**{**first, **fields})
         try:
             private_dir(self.root)
             unborn.mkdir(mode=0o700)
-            write_atomically(unborn / "session.json", data)
+            write_atomically(unborn / "session.json", info.stored)
             unborn.rename(path)
             _sync_folder(self.root)
         except OSError as error:
@@ -166,7 +151,7 @@ class SessionStore:
                 f"cannot save sessions under {self.root}: {error.strerror}; "
                 "make it writable or set XDG_STATE_HOME"
             ) from error
-        return SavedSession(path, data)
+        return SavedSession(path, info)
 
     def copy(self, session: SavedSession, **fields: Any) -> SavedSession:
         """A new session with everything ``session`` has, and ``fields`` changed.
@@ -191,14 +176,15 @@ class SessionStore:
                     shutil.copytree(entry, unborn / entry.name, copy_function=share)
                 elif entry.name not in ("lock", "session.json"):
                     shutil.copy2(entry, unborn / entry.name)
-            data = {**session.data, "id": name, "created": now(), "updated": now(), **fields}
-            write_atomically(unborn / "session.json", data)
+            fields = {"id": name, "created": now(), "updated": now(), **fields}
+            info = session.info.changed(**fields)
+            write_atomically(unborn / "session.json", info.stored)
             unborn.rename(path)
             _sync_folder(self.root)
         except (OSError, shutil.Error) as error:
             shutil.rmtree(unborn, ignore_errors=True)
             raise StoreError(f"cannot copy session {session.id}: {error}") from error
-        return SavedSession(path, data)
+        return SavedSession(path, info)
 
     def sessions(self) -> list[SavedSession]:
         """All sessions, oldest first; a damaged one has status ``unreadable``."""
@@ -215,6 +201,11 @@ class SessionStore:
         if matches:
             raise SessionNotFound(f"{len(matches)} sessions begin with {name!r}; write more of it")
         raise SessionNotFound(f"no session {name!r}; see agent sessions list")
+
+    def get(self, name: str) -> SavedSession | None:
+        """Return the session whose id is ``name``; None if there is none."""
+        path = self.root / name
+        return _read(path) if name and path.name == name and path.is_dir() else None
 
     def remove(self, name: str) -> str:
         """Delete a session that is not running; returns its id."""
@@ -259,9 +250,9 @@ class SessionStore:
 def _read(path: Path) -> SavedSession:
     try:
         data = json.loads((path / "session.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         data = None
-    return SavedSession(path, data if isinstance(data, dict) else {})
+    return SavedSession(path, info_from_json(data))
 
 
 def _in_use(name: str, process: str) -> StoreError:
@@ -270,7 +261,7 @@ def _in_use(name: str, process: str) -> StoreError:
 
 
 def _owner_gone(session: SavedSession) -> bool:
-    owner = Owner.parse(str(session.data.get("owner", "")))
+    owner = Owner.parse(session.info.owner)
     return owner is None or owner.is_gone()
 
 

@@ -31,7 +31,8 @@ from torch import Tensor
 from agent import version
 from agent.cli.output import write_err
 from agent.sessions.history import live_records
-from agent.sessions.trajectory import read_records, step_from_json
+from agent.sessions.records import PromptRecord, Record
+from agent.sessions.trajectory import read_records
 from agent.types import Step
 from evals.errors import RunError
 from evals.report.summary import summarize
@@ -41,8 +42,6 @@ from evals.run.folder import RunFolder
 ATIF = "ATIF-v1.8"
 LEAST_LOGPROB = -1e9
 """What stands in ATIF for minus infinity, which JSON does not have."""
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,17 +60,16 @@ def tokens_of(records: Iterable[Record]) -> Tokens:
     steps: list[int] = []
     taken = 0
     for record in live_records(records):
-        if record["type"] == "prompt":
-            at = record.get("at", len(ids))
+        if isinstance(record, PromptRecord):
+            at = len(ids) if record.at is None else record.at
             del ids[at:], logprobs[at:], steps[at:]
-            ids += record["ids"]
-            logprobs += [None] * len(record["ids"])
-            steps += [taken] * len(record["ids"])
-        elif record["type"] == "step":
-            step = step_from_json(record)
-            ids += step.token_ids
-            logprobs += step.logprobs
-            steps += [taken] * len(step.token_ids)
+            ids += record.ids
+            logprobs += [None] * len(record.ids)
+            steps += [taken] * len(record.ids)
+        elif isinstance(record, Step):
+            ids += record.token_ids
+            logprobs += record.logprobs
+            steps += [taken] * len(record.token_ids)
             taken += 1
     return Tokens(tuple(ids), tuple(logprobs), tuple(steps))
 
@@ -88,7 +86,9 @@ def tensors_of(tokens: Tokens, reward: float | None) -> dict[str, Tensor]:
     }
 
 
-def atif_of(trace: Trace, appended: Sequence[Sequence[int]], extra: Record) -> dict[str, Any]:
+def atif_of(
+    trace: Trace, appended: Sequence[Sequence[int]], extra: Mapping[str, Any]
+) -> dict[str, Any]:
     """The trajectory as ATIF. ``appended`` are the prompt ids that lead to each step."""
     steps: list[dict[str, Any]] = []
     counts = {"prompt": 0, "completion": 0, "cached": 0}
@@ -107,8 +107,8 @@ def atif_of(trace: Trace, appended: Sequence[Sequence[int]], extra: Record) -> d
     about = trace.about
     return {
         "schema_version": ATIF,
-        "session_id": str(about.get("id", "")),
-        "agent": {"name": "tenuto", "version": version(), "model_name": str(about.get("model"))},
+        "session_id": about.id,
+        "agent": {"name": "tenuto", "version": version(), "model_name": about.model},
         "steps": [{"step_id": number, **step} for number, step in enumerate(steps, start=1)],
         "final_metrics": {
             "total_prompt_tokens": counts["prompt"],
@@ -117,10 +117,10 @@ def atif_of(trace: Trace, appended: Sequence[Sequence[int]], extra: Record) -> d
             "total_steps": len(steps),
         },
         "extra": {
-            "fingerprint": about.get("fingerprint"),
-            "tokenizer": about.get("tokenizer"),
-            "seed": about.get("seed"),
-            "sampling": about.get("sampling"),
+            "fingerprint": about.fingerprint or None,
+            "tokenizer": about.tokenizer or None,
+            "seed": about.seed,
+            "sampling": about.sampling or None,
             **extra,
         },
     }
@@ -167,16 +167,16 @@ def _agent_step(step: Step, appended: Sequence[int]) -> dict[str, Any]:
     return data
 
 
-def prompts_of(records: Iterable[Record]) -> list[list[int]]:
+def prompts_of(records: Iterable[Record]) -> list[Sequence[int]]:
     """The ids that were put in before each step; empty for a step that went on with a turn."""
-    found: list[list[int]] = []
-    waiting: list[int] = []
+    found: list[Sequence[int]] = []
+    waiting: Sequence[int] = ()
     for record in live_records(records):
-        if record["type"] == "prompt":
-            waiting = list(record["ids"])
-        elif record["type"] == "step":
+        if isinstance(record, PromptRecord):
+            waiting = record.ids
+        elif isinstance(record, Step):
             found.append(waiting)
-            waiting = []
+            waiting = ()
     return found
 
 

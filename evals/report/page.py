@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from agent.sessions.info import SessionInfo
 from agent.types import Step
 from evals.report.page_style import STYLE
 from evals.report.stats import Comparison
@@ -74,9 +75,9 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
     return f"<dl class=facts>{rows}</dl>"
 
 
-def _about(about: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _about(about: SessionInfo) -> list[tuple[str, object]]:
     names = ("id", "model", "sandbox", "image", "repo", "seed", "thinking", "version")
-    return [(name, about[name]) for name in names if about.get(name) is not None]
+    return [(name, about.stored[name]) for name in names if about.stored.get(name) is not None]
 
 
 def _run_facts(summary: Summary) -> list[tuple[str, object]]:

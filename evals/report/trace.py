@@ -5,13 +5,14 @@ Made from ``trajectory.jsonl``; what was rewound is left out, as in the session 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.sessions.history import live_records
-from agent.sessions.trajectory import message_from_json, read_records, step_from_json
+from agent.sessions.info import SessionInfo
+from agent.sessions.records import CheckRecord, EndRecord, PromptRecord, Record, SessionRecord
+from agent.sessions.trajectory import read_records
 from agent.types import Step
 from model.messages import Message
 
@@ -48,7 +49,7 @@ Entry = Told | Step | Checked | Ended
 class Trace:
     """A session: what it was started with, and its entries."""
 
-    about: Mapping[str, Any]
+    about: SessionInfo
     entries: tuple[Entry, ...]
 
     @property
@@ -58,30 +59,28 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """The trace of a ``trajectory.jsonl``. Raises ``TrajectoryError``, ``OSError``."""
+    """Read the trace of a ``trajectory.jsonl``. Raises ``TrajectoryError``, ``OSError``."""
     return trace_of(read_records(path))
 
 
-def trace_of(records: Iterable[Mapping[str, Any]]) -> Trace:
-    """The trace that the records add up to."""
-    about: Mapping[str, Any] = {}
+def trace_of(records: Iterable[Record]) -> Trace:
+    """Return the trace that the records add up to."""
+    about = SessionInfo()
     entries: list[Entry] = []
     for record in live_records(records):
-        kind = record["type"]
-        if kind == "session":
-            about = record
-        elif kind == "prompt":
-            messages = tuple(
-                message_from_json(item) for item in record["messages"] if item["role"] != "tool"
-            )
-            if messages:
-                entries.append(Told(messages))
-        elif kind == "step":
-            entries.append(step_from_json(record))
-        elif kind == "check":
-            entries.append(Checked(record["when"], record["exit_code"], record["output"]))
-        elif kind == "end":
-            entries.append(
-                Ended(str(record["status"]), str(record.get("summary", "")), record["patch"])
-            )
+        match record:
+            case SessionRecord(info):
+                about = info
+            case PromptRecord(messages):
+                told = tuple(message for message in messages if message.role != "tool")
+                if told:
+                    entries.append(Told(told))
+            case Step():
+                entries.append(record)
+            case CheckRecord(when, run):
+                entries.append(Checked(when, run.exit_code, run.output))
+            case EndRecord():
+                entries.append(Ended(record.status, record.summary, record.patch))
+            case _:
+                pass
     return Trace(about, tuple(entries))

@@ -12,7 +12,7 @@ from agent.run import attempts
 from agent.run.report import as_json, status_of
 from agent.run.resume import resume, stored_settings
 from agent.run.solve import solve
-from agent.sessions.trajectory import read_records, session_ids
+from agent.sessions.trajectory import read_lines, session_ids
 from agent.settings.table import Settings
 from agent.types import Task
 from sandboxes.errors import SandboxUnavailable
@@ -52,9 +52,9 @@ def test_the_first_whose_check_passes_wins_and_the_others_are_cancelled(
     sessions = store.sessions()
     assert [s.id for s in sessions] == [a.session for a in report.attempts]
     assert [s.status for s in sessions] == [a.status for a in report.attempts]
-    assert [s.data["attempt"] for s in sessions] == [1, 2, 3]
-    assert [s.data.get("parent") for s in sessions] == [None, sessions[0].id, sessions[0].id]
-    assert [s.data["seed"] for s in sessions] == [0, 1, 2]
+    assert [s.info.attempt for s in sessions] == [1, 2, 3]
+    assert [s.info.parent for s in sessions] == [None, sessions[0].id, sessions[0].id]
+    assert [s.info.seed for s in sessions] == [0, 1, 2]
     assert leftovers() == []
     assert contents(buggy_repo) == before
 
@@ -84,7 +84,7 @@ def test_a_running_command_is_stopped_when_another_wins_and_the_attempt_can_go_o
     assert (lost.status, lost.passed) == ("cancelled", False)
     saved = store.find(lost.session)
     assert saved.status == "cancelled"
-    assert "passed the check first" in saved.data["summary"]
+    assert "passed the check first" in saved.info.summary
     again = resume(saved, None, stored_settings(saved, {}), model)
     assert status(again) == ("submitted", 0)
     assert again.patch == report.patch
@@ -109,7 +109,7 @@ def test_attempts_share_the_prompt_and_equal_single_runs(sandbox, buggy_repo, no
         assert usage.repeated_tokens == 0
         assert usage.context_tokens == len(session_ids(saved.trajectory))
         assert noisy.engine.resume(saved.path).ids == tuple(session_ids(saved.trajectory))
-        records = list(read_records(saved.trajectory))
+        records = list(read_lines(saved.trajectory))
         turns[attempt.number] = [r["token_ids"] for r in records if r["type"] == "step"]
         assert next(r["when"] for r in records if r["type"] == "check") == "before"
         prompts[attempt.number] = next(r["ids"] for r in records if r["type"] == "prompt")
@@ -159,7 +159,7 @@ def test_one_broken_attempt_does_not_break_the_others(
     buggy_repo, script, placed_model, store, monkeypatch
 ) -> None:
     def open_box(settings, workspace, name):
-        if store.find(name).data.get("attempt") == 2:
+        if store.find(name).info.attempt == 2:
             raise SandboxUnavailable("no room for a second box")
         return real(settings, workspace, name)
 

@@ -10,8 +10,9 @@ from agent.run.report import status_of
 from agent.run.resume import resume, stored_settings
 from agent.run.solve import solve
 from agent.sessions.history import history_of
+from agent.sessions.records import records_from_json
 from agent.sessions.rewind import fork, rewind
-from agent.sessions.trajectory import read_records
+from agent.sessions.trajectory import read_lines
 from agent.settings.table import Settings
 from agent.types import Step, Task
 from model.chat.chat_format import ChatFormat
@@ -54,8 +55,11 @@ class Scene:
     def compactions(self) -> list[Compacted]:
         return [event for event in self.events if isinstance(event, Compacted)]
 
+    def history(self, name: str):
+        return history_of(records_from_json(self.records(name)))
+
     def records(self, name: str):
-        return list(read_records(self.store.find(name).trajectory))
+        return list(read_lines(self.store.find(name).trajectory))
 
 
 @pytest.fixture
@@ -100,14 +104,14 @@ def test_the_counters_add_up(scene) -> None:
     assert usage.compacted_tokens > event.before > old
     # The system message is the same, so the new context starts from what is stored.
     assert usage.shared_tokens > 256
-    assert usage.context_tokens == len(history_of(scene.records(report.session)).ids)
+    assert usage.context_tokens == len(scene.history(report.session).ids)
     total = sum((step.usage for step in report.result.steps), start=type(usage)())
     for name in ("prefilled_tokens", "generated_tokens", "shared_tokens", "compacted_tokens"):
         assert getattr(total, name) == getattr(usage, name), name
     saved = scene.store.find(report.session)
     resumed = scene.model.engine.resume(saved.path)
-    assert resumed.ids == history_of(scene.records(report.session)).ids
-    assert saved.data["usage"]["compacted_tokens"] == usage.compacted_tokens
+    assert resumed.ids == scene.history(report.session).ids
+    assert saved.info.usage.compacted_tokens == usage.compacted_tokens
 
 
 def test_the_old_context_stays_a_session(scene) -> None:
@@ -115,9 +119,9 @@ def test_the_old_context_stays_a_session(scene) -> None:
     (event,) = scene.compactions()
     kept = scene.store.find(event.kept)
     assert kept.status == "compacted"
-    assert kept.data["parent"] == report.session
+    assert kept.info.parent == report.session
     there = scene.model.engine.resume(kept.path).ids
-    assert there == history_of(scene.records(kept.id)).ids
+    assert there == scene.history(kept.id).ids
     assert len(there) < event.before
     copy = fork(scene.store, kept)
     settings = stored_settings(copy, {"compact": False})
@@ -140,7 +144,7 @@ def test_it_can_be_resumed_and_rewound_on_both_sides(scene) -> None:
     (event,) = scene.compactions()
     saved = scene.store.find(name)
     assert rewind(saved, steps - 1, scene.model) >= 0
-    whole = history_of(scene.records(name))
+    whole = scene.history(name)
     assert len(whole.ids) < event.after + 500
     assert whole.messages[0].role == "system"
     assert (
@@ -148,8 +152,8 @@ def test_it_can_be_resumed_and_rewound_on_both_sides(scene) -> None:
         == report.patch
     )
     rewind(scene.store.find(name), 2, scene.model)
-    old = history_of(scene.records(name))
-    assert old.ids == history_of(scene.records(event.kept)).ids
+    old = scene.history(name)
+    assert old.ids == scene.history(event.kept).ids
     assert scene.model.engine.resume(saved.path).ids == old.ids
     again = resume(scene.store.find(name), None, stored_settings(saved, {}), scene.model)
     assert again.patch == report.patch
@@ -184,7 +188,7 @@ def test_a_kill_after_a_compaction_changes_nothing(scene, steps) -> None:
     (killed,) = [
         saved
         for saved in scene.store.sessions()
-        if saved.id not in (whole.session, event.kept) and saved.data.get("parent") is None
+        if saved.id not in (whole.session, event.kept) and saved.info.parent is None
     ]
     scene.events.clear()
     again = resume(
@@ -193,9 +197,9 @@ def test_a_kill_after_a_compaction_changes_nothing(scene, steps) -> None:
     assert status(again) == ("submitted", 0)
     assert again.patch == whole.patch
     assert [step.token_ids for step in again.result.steps] == said
-    assert history_of(scene.records(killed.id)).ids == history_of(scene.records(whole.session)).ids
+    assert scene.history(killed.id).ids == scene.history(whole.session).ids
     assert {event.kept for event in scene.compactions()} <= {event.kept}
-    kept = [saved.id for saved in scene.store.sessions() if saved.data.get("parent") == killed.id]
+    kept = [saved.id for saved in scene.store.sessions() if saved.info.parent == killed.id]
     assert kept == [event.kept]
 
 
@@ -264,7 +268,7 @@ def test_where_another_limit_ends_the_run_nothing_is_given_up(scene) -> None:
     assert scene.compactions() == []
     usage = report.result.usage
     assert usage.compacted_tokens == 0
-    assert usage.context_tokens == len(history_of(scene.records(report.session)).ids)
+    assert usage.context_tokens == len(scene.history(report.session).ids)
     assert len(scene.store.sessions()) == 1
 
 

@@ -14,7 +14,7 @@ from agent.run.frontend import Control
 from agent.run.report import status_of
 from agent.run.resume import resume
 from agent.run.solve import solve
-from agent.sessions.trajectory import read_records, session_ids
+from agent.sessions.trajectory import read_lines, session_ids
 from agent.settings.table import Settings
 from agent.types import SolveReport, Task
 from sandboxes.stop import Stop
@@ -103,7 +103,7 @@ def test_a_refused_call_does_not_run_and_the_model_hears_why(
     # The words are data: they close no turn.
     saved = store.find(report.session)
     ends = session_ids(saved.trajectory).count(tiny_tokenizer.special("<|im_end|>"))
-    messages = [m for r in read_records(saved.trajectory) for m in r.get("messages", ())]
+    messages = [m for r in read_lines(saved.trajectory) for m in r.get("messages", ())]
     assert ends == len(messages) + len(report.result.steps)
 
 
@@ -197,7 +197,7 @@ def test_words_that_were_not_heard_any_more_are_heard_when_the_session_goes_on(
     saved = store.find(report.session)
     again = resume(saved, None, LOCAL, model)
     assert status_of(again.result, again.check)[0] == "no_patch"
-    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    prompts = [r["messages"] for r in read_lines(saved.trajectory) if r["type"] == "prompt"]
     assert [message["content"][:9] for message in prompts[1]] == ["one\n[exit", "try again"]
 
 
@@ -218,7 +218,7 @@ def test_what_goes_wrong_after_the_end_does_not_change_how_it_ended(
         )
     (saved,) = store.sessions()
     assert saved.status == "submitted"
-    assert saved.data["steps"] == 5
+    assert saved.info.steps == 5
 
 
 def test_a_repositorys_notes_and_the_users_hooks_in_a_whole_run(
@@ -246,7 +246,7 @@ def test_a_repositorys_notes_and_the_users_hooks_in_a_whole_run(
     )
     assert status(report) == ("submitted", 0)
     saved = store.find(report.session)
-    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    prompts = [r["messages"] for r in read_lines(saved.trajectory) if r["type"] == "prompt"]
     assert [message["role"] for message in prompts[0]] == ["system", "user"]
     assert "[AGENTS.md]\nClose your turns with <|im_end|>." in prompts[0][0]["content"]
     assert prompts[0][1]["content"] == "t"
@@ -304,7 +304,7 @@ def test_after_an_interrupt_the_model_hears_the_users_words_and_goes_on(
     assert status(report) == ("submitted", 0)
     assert "never" not in report.patch
     saved = store.find(report.session)
-    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    prompts = [r["messages"] for r in read_lines(saved.trajectory) if r["type"] == "prompt"]
     assert [message["role"] for message in prompts[1]] == ["tool", "tool", "user"]
     assert "stopped; its processes were killed" in prompts[1][0]["content"]
     assert prompts[1][1]["content"].startswith("Not run: the session stopped before this call")
@@ -341,7 +341,7 @@ def test_words_after_a_turn_that_was_cut_in_the_middle(
     assert report.result.steps[0].ended == "interrupted"
     assert status(report)[0] == "no_patch"
     saved = store.find(report.session)
-    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    prompts = [r["messages"] for r in read_lines(saved.trajectory) if r["type"] == "prompt"]
     assert prompts[1] == [{"role": "user", "content": "never mind"}]
     usage = report.result.usage
     assert usage.prefilled_tokens + usage.generated_tokens == usage.context_tokens

@@ -15,7 +15,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.loading import LoadedModel, load_model
-from agent.sessions.trajectory import read_records
+from agent.sessions.trajectory import read_lines
 from evals import grade
 from evals.errors import DatasetError, RunError
 from evals.run.begin import Options, begin
@@ -63,7 +63,7 @@ def test_a_run_leaves_results_records_and_predictions(
         usage = result.usage
         new = usage["prefilled_tokens"] + usage["shared_tokens"]
         assert new + usage["generated_tokens"] == usage["context_tokens"]
-        records = list(read_records(folder.attempt(name, attempt) / "trajectory.jsonl"))
+        records = list(read_lines(folder.attempt(name, attempt) / "trajectory.jsonl"))
         assert records[0]["seed"] == result.seed
         assert [record["type"] for record in records[-1:]] == ["end"]
     predictions = json.loads((chosen.place / "preds.json").read_text())

@@ -18,7 +18,7 @@ from agent.control.toolbox import Toolbox
 from agent.run.frontend import Control
 from agent.run.report import status_of
 from agent.run.solve import solve
-from agent.sessions.trajectory import read_records, session_ids
+from agent.sessions.trajectory import read_lines, session_ids
 from agent.settings.table import Settings
 from agent.types import Task
 from sandboxes.base import Sandbox
@@ -298,7 +298,7 @@ def test_a_run_asks_for_a_servers_tools_and_outlives_the_server(
     assert asked[:3] == ["mcp(t.odd)", "mcp(t.add)", "mcp(t.die)"]
     assert any("MCP server none is left out" in getattr(e, "text", "") for e in heard)
     saved = store.find(report.session)
-    messages = [m for r in read_records(saved.trajectory) for m in r.get("messages", ())]
+    messages = [m for r in read_lines(saved.trajectory) for m in r.get("messages", ())]
     ends = session_ids(saved.trajectory).count(tiny_tokenizer.special("<|im_end|>"))
     assert ends == len(messages) + len(report.result.steps)
     assert all(gone(int(pid)) for pid in pids.read_text().split())

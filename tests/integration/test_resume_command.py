@@ -163,7 +163,7 @@ def test_fork_prints_the_new_id(session, capfd, store) -> None:
     assert app.call(["fork", name]) == 0
     child = capfd.readouterr().out.strip()
     assert child != name
-    assert store.find(child).data["parent"] == name
+    assert store.find(child).info.parent == name
     assert app.call(["fork", name, "--max-steps=3"]) == 2
     assert "give these flags to agent resume" in capfd.readouterr().err
 
@@ -195,4 +195,4 @@ def test_rewind_says_what_it_cost_and_refuses_what_is_not_there(
     assert "has no step 7; --to takes 0 to 2" in capfd.readouterr().err
     assert app.call(["rewind", name, "--to=1"]) == 0
     assert "is at step 1 (" in capfd.readouterr().out
-    assert store.find(name).data["steps"] == 1
+    assert store.find(name).info.steps == 1

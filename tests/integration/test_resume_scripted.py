@@ -15,10 +15,11 @@ from agent.run.resume import resume, stored_settings
 from agent.run.solve import solve
 from agent.sessions.history import history_of, live_records
 from agent.sessions.model_states import nearest, points
+from agent.sessions.records import records_from_json
 from agent.sessions.rewind import fork, rewind
-from agent.sessions.trajectory import read_records, session_ids
+from agent.sessions.trajectory import read_lines, read_records, session_ids
 from agent.settings.table import Settings
-from agent.types import Task
+from agent.types import Step, Task
 from model.errors import StateError
 from model.session import Session
 from tests.support.stops import StopWhen
@@ -101,7 +102,7 @@ def test_an_interrupted_session_ends_as_if_it_had_not_been(scene, steps, leftove
     assert report.check.before == scene.history(report.session).check
     assert scene.notices == []
     assert leftovers() == []
-    assert scene.store.find(report.session).data["steps"] == 5
+    assert scene.store.find(report.session).info.steps == 5
 
 
 def test_a_session_goes_on_in_docker(
@@ -151,7 +152,7 @@ def test_a_message_is_a_new_user_turn(scene, script, placed_model) -> None:
         scene.resume(name)
     report = scene.resume(name, "  look again ")
     assert status_of(report.result, report.check) == ("submitted", 0)
-    prompts = [r for r in read_records(scene.store.find(name).trajectory) if r["type"] == "prompt"]
+    prompts = [r for r in read_lines(scene.store.find(name).trajectory) if r["type"] == "prompt"]
     assert prompts[-1]["messages"] == [
         {"role": "tool", "content": "Submitted."},
         {"role": "user", "content": "look again"},
@@ -199,15 +200,15 @@ def test_a_step_whose_state_was_not_saved_is_done_again(scene, store, monkeypatc
     saved = store.find(name)
     keep = saved.path.with_name("keep")
     shutil.copytree(saved.path, keep)
-    records = list(read_records(saved.trajectory))
-    assert scene.model.engine.resume(saved.path).ids == history_of(records).ids
+    records = list(read_lines(saved.trajectory))
+    assert scene.model.engine.resume(saved.path).ids == history_of(records_from_json(records)).ids
     rewind(saved, 2, scene.model)
     (saved.path / "trajectory.jsonl").write_bytes((keep / "trajectory.jsonl").read_bytes())
     store.find(name).update(status="killed")
     shutil.rmtree(keep)
     report = scene.resume(name)
     assert report.patch == whole.patch
-    assert [r["to"] for r in read_records(saved.trajectory) if r["type"] == "rewind"] == [2]
+    assert [r["to"] for r in read_lines(saved.trajectory) if r["type"] == "rewind"] == [2]
     assert scene.said(name) == scene.said(whole.session)
 
 
@@ -238,7 +239,7 @@ def test_other_weights_never_go_on_with_a_foreign_state(scene, script, placed_mo
     assert "weights" in scene.notices[0]
     assert status_of(report.result, report.check) == ("submitted", 0)
     saved = scene.store.find(name)
-    assert saved.data["fingerprint"] == other.engine.fingerprint
+    assert saved.info.fingerprint == other.engine.fingerprint
     assert other.engine.resume(saved.path).ids == scene.history(name).ids
 
 
@@ -288,14 +289,13 @@ def test_rewind_takes_files_tokens_and_state_together(scene) -> None:
     assert 0 < cost < len(target.ids)
     assert scene.model.engine.resume(saved.path).ids == target.ids
     assert scene.history(whole.session).ids == target.ids
-    assert len([r for r in read_records(saved.trajectory) if r["type"] == "step"]) == 5
+    assert len([r for r in read_lines(saved.trajectory) if r["type"] == "step"]) == 5
     report = scene.resume(whole.session)
     assert report.patch == whole.patch
     assert [step.index for step in report.result.steps] == [0, 1, 2, 3, 4]
-    assert len([r for r in read_records(saved.trajectory) if r["type"] == "step"]) == 8
+    assert len([r for r in read_lines(saved.trajectory) if r["type"] == "step"]) == 8
     assert (
-        len([r for r in live_records(list(read_records(saved.trajectory))) if r["type"] == "step"])
-        == 5
+        len([r for r in live_records(read_records(saved.trajectory)) if isinstance(r, Step)]) == 5
     )
 
 
@@ -308,7 +308,7 @@ def test_rewind_to_the_start(scene) -> None:
 def test_rewind_moves_nothing_if_the_files_of_the_step_are_gone(scene) -> None:
     name = scene.interrupted_after(3)
     saved = scene.store.find(name)
-    before = saved.trajectory.read_bytes(), saved.data
+    before = saved.trajectory.read_bytes(), saved.info
     objects = [
         p for p in saved.files.glob("objects/**/*") if p.is_file() and p.parent.name != "info"
     ]
@@ -316,7 +316,7 @@ def test_rewind_moves_nothing_if_the_files_of_the_step_are_gone(scene) -> None:
         path.unlink()
     with pytest.raises(StoreError, match="stays as it is: the files of step 2"):
         rewind(saved, 2, scene.model)
-    assert (saved.trajectory.read_bytes(), saved.reread().data) == before
+    assert (saved.trajectory.read_bytes(), saved.reread().info) == before
 
 
 @pytest.mark.parametrize("step", [6, -1])
@@ -334,7 +334,7 @@ def test_a_fork_leaves_its_parent_alone(scene, contents) -> None:
     parent = scene.store.find(name)
     before = contents(parent.path)
     child = fork(scene.store, parent)
-    assert child.data["parent"] == name
+    assert child.info.parent == name
     report = scene.resume(child.id)
     assert status_of(report.result, report.check) == ("submitted", 0)
     assert scene.notices == []
@@ -354,7 +354,7 @@ def test_dropped_reasoning_equals_a_session_built_without_it(
     kept = scene.history(name)
     assert scene.resume(name, "and now?", thinking="drop").patch
     saved = store.find(name)
-    records = list(read_records(saved.trajectory))
+    records = list(read_lines(saved.trajectory))
     prompt = [record for record in records if record["type"] == "prompt"][-1]
     history = scene.history(name)
     schemas = _schemas(scene)
@@ -414,7 +414,7 @@ def test_a_first_step_whose_state_was_not_saved_is_done_again(scene) -> None:
     first = scene.history(name)
     report = scene.resume(name)
     assert report.patch == whole.patch
-    assert [r["to"] for r in read_records(saved.trajectory) if r["type"] == "rewind"] == [0]
+    assert [r["to"] for r in read_lines(saved.trajectory) if r["type"] == "rewind"] == [0]
     assert scene.said(name) == scene.said(whole.session)
     assert scene.notices == []
     # The user's turn was kept and is not run again: only what came after it is paid twice.

@@ -14,7 +14,7 @@ import pytest
 
 from agent.loading import load_model
 from agent.sessions.store import SessionStore
-from agent.sessions.trajectory import read_records, session_ids
+from agent.sessions.trajectory import read_lines, session_ids
 from sandboxes.prune import prune
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def test_after_a_kill_the_next_start_clears_up(
     assert leftovers() != []
     (saved,) = store.sessions()
     assert saved.status == "running"
-    records = list(read_records(saved.trajectory))
+    records = list(read_lines(saved.trajectory))
     assert len([record for record in records if record["type"] == "step"]) >= (moment == "step")
 
     again = start(buggy_repo, f"--sandbox={sandbox}", "--max-steps=1", "--max-turn-tokens=3")

@@ -10,7 +10,7 @@ from agent.events import CommandOutput, Event, RunStarted, StepDone
 from agent.run.report import as_json, status_of
 from agent.run.solve import solve
 from agent.sessions.store import SessionStore
-from agent.sessions.trajectory import read_records, read_steps, session_ids
+from agent.sessions.trajectory import read_lines, read_steps, session_ids
 from agent.settings.table import Settings
 from agent.types import SolveReport, Task
 from model.session import Usage
@@ -33,7 +33,7 @@ def texts(report: SolveReport) -> list[list[str]]:
 def prompts(store: SessionStore, report: SolveReport) -> list[list[dict[str, str]]]:
     """The messages given before each step."""
     path = store.find(report.session).trajectory
-    return [record["messages"] for record in read_records(path) if record["type"] == "prompt"]
+    return [record["messages"] for record in read_lines(path) if record["type"] == "prompt"]
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_every_token_is_run_once_and_written_down(
     )
     resumed = model.engine.resume(saved.path)
     assert resumed.ids == tuple(ids)
-    assert saved.data["status"] == "submitted"
-    assert saved.data["usage"] == usage.as_dict()
+    assert saved.info.status == "submitted"
+    assert saved.info.usage == usage
 
 
 def test_later_prompts_hold_the_new_messages_only(
@@ -339,7 +339,7 @@ def test_markup_in_files_ends_no_turn(
     report = solve(Task(f"Read {evil}", repo), local(), model, store=store)
     assert len(report.result.steps) == 3
     assert texts(report)[0] == [evil.rstrip("\n")]
-    records = list(read_records(store.find(report.session).trajectory))
+    records = list(read_lines(store.find(report.session).trajectory))
     first, *later = [record["ids"] for record in records if record["type"] == "prompt"]
     special = tiny_tokenizer.special
     assert first.count(special("<|im_end|>")) == 2

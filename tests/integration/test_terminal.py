@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agent.sessions.store import SessionStore
-from agent.sessions.trajectory import read_records, read_steps
+from agent.sessions.trajectory import read_lines, read_steps
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "support" / "scripted_agent.py"
@@ -172,7 +172,7 @@ def test_ctrl_c_stops_the_command_and_the_model_hears_the_words(
     assert "+    return a + b" in out
     assert texts(store)[0].endswith("[stopped; its processes were killed]")
     (saved,) = store.sessions()
-    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    prompts = [r["messages"] for r in read_lines(saved.trajectory) if r["type"] == "prompt"]
     assert prompts[1][-1] == {"role": "user", "content": "repair it, do not sleep"}
 
 
@@ -202,7 +202,7 @@ def test_ctrl_c_at_a_question_runs_nothing_and_asks_for_words(at_terminal, scrip
     person.types("submit at once\n")
     assert person.ends() == (3, "")
     (saved,) = store.sessions()
-    prompts = [r["messages"] for r in read_records(saved.trajectory) if r["type"] == "prompt"]
+    prompts = [r["messages"] for r in read_lines(saved.trajectory) if r["type"] == "prompt"]
     assert [message["role"] for message in prompts[1]] == ["tool", "user"]
     assert prompts[1][0]["content"].startswith("Not run: the session stopped before")
 

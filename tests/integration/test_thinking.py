@@ -18,8 +18,9 @@ from agent.run.resume import resume, stored_settings
 from agent.run.solve import solve
 from agent.sessions.history import history_of
 from agent.sessions.prefix_cache import PrefixCache
+from agent.sessions.records import message_from_json, records_from_json
 from agent.sessions.rewind import fork, rewind
-from agent.sessions.trajectory import message_from_json, read_records
+from agent.sessions.trajectory import read_lines
 from agent.settings.table import Settings
 from agent.types import Task
 from model.session import Session
@@ -41,10 +42,10 @@ class Scene:
         return resume(saved, message, settings, self.model)
 
     def records(self, name: str):
-        return list(read_records(self.store.find(name).trajectory))
+        return list(read_lines(self.store.find(name).trajectory))
 
     def history(self, name: str):
-        return history_of(self.records(name))
+        return history_of(records_from_json(self.records(name)))
 
     def session(self, name: str) -> Session:
         return self.model.engine.resume(self.store.find(name).path)
@@ -128,7 +129,7 @@ def test_off_generates_without(scene) -> None:
     prompt = next(r for r in scene.records(name) if r["type"] == "prompt")
     text = scene.model.chat._tokenizer.decode(prompt["ids"])
     assert text.endswith("<think>\n\n</think>\n\n")
-    assert scene.store.find(name).data["usage"]["thinking_tokens"] == 0
+    assert scene.store.find(name).info.usage.thinking_tokens == 0
 
 
 def test_reasoning_survives_resume_fork_and_rewind(scene) -> None:
@@ -143,7 +144,7 @@ def test_reasoning_survives_resume_fork_and_rewind(scene) -> None:
     assert scene.session(name).ids == first.ids
     assert scene.history(name).messages[-1].thinking == first.messages[-1].thinking
     scene.say(copy.id, "even more")
-    usage = scene.store.find(copy.id).data["usage"]
+    usage = scene.store.find(copy.id).info.usage
     total = scene.session(copy.id).usage
     assert total.repeated_tokens == 0
     assert usage["context_tokens"] == dataclasses.asdict(total)["context_tokens"]

@@ -21,8 +21,9 @@ from agent.run.report import status_of
 from agent.run.solve import solve
 from agent.sessions.history import history_of
 from agent.sessions.prefix_cache import MIN_TOKENS, PrefixCache, cache_dir
+from agent.sessions.records import message_from_json, records_from_json
 from agent.sessions.store import SessionStore
-from agent.sessions.trajectory import message_from_json, read_records
+from agent.sessions.trajectory import read_lines
 from agent.settings.table import Settings
 from agent.types import Task
 from model.errors import StateError
@@ -251,7 +252,7 @@ def test_a_warm_solve_says_what_a_cold_one_does(model, buggy_repo, store: Sessio
     assert said[0] == said[1]
     logprobs = [[step.logprobs for step in report.result.steps] for report in (warm, off)]
     assert logprobs[0] == logprobs[1]
-    records = list(read_records(store.find(warm.session).trajectory))
+    records = list(read_lines(store.find(warm.session).trajectory))
     prompt = next(record for record in records if record["type"] == "prompt")
     assert len(prompt["ids"]) == step.prefilled_tokens + step.shared_tokens
 
@@ -278,7 +279,7 @@ def test_words_in_the_first_prefill_come_after_the_task(
     )
     assert status_of(report.result, report.check) == ("submitted", 0)
     assert said == []
-    records = list(read_records(store.find(report.session).trajectory))
+    records = list(read_lines(store.find(report.session).trajectory))
     prompt = next(record for record in records if record["type"] == "prompt")
     messages = [message_from_json(message) for message in prompt["messages"]]
     assert [message.content for message in messages[1:]] == ["add subtracts", "Look at calc.py."]
@@ -286,4 +287,4 @@ def test_words_in_the_first_prefill_come_after_the_task(
     schemas = [tool.schema() for tool in default_tools()]
     assert prompt["ids"] == model.chat.begin(messages, schemas, True)
     assert report.result.usage.repeated_tokens == 0
-    assert report.result.usage.context_tokens == len(history_of(records).ids)
+    assert report.result.usage.context_tokens == len(history_of(records_from_json(records)).ids)

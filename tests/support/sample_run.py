@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.sessions.trajectory import step_to_json
+from agent.sessions.records import step_to_json
 from agent.types import Step
 from evals.instance import Done, Result, Verdict
 from evals.run.folder import RunFolder

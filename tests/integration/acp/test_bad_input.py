@@ -187,7 +187,7 @@ def test_links_and_resources_become_text(serve, script, buggy_repo, store) -> No
     async def test(client: RawClient) -> None:
         session = await client.new(buggy_repo)
         await client.request("session/prompt", sessionId=session, prompt=blocks)
-        assert store.find(session).data["task"] == (
+        assert store.find(session).info.task == (
             "Look at `calc.py` and? `https://example.org/x`\n\n"
             "calc.py:\n```\ndef add(a, b): ...\n```"
         )

@@ -215,7 +215,7 @@ def test_commands_are_answered_without_the_model(serve, script, buggy_repo, stor
         await client.prompt(session, "/thinking drop")
         await client.prompt(session, "/fork")
         name = client.text().rpartition(" ")[2].rstrip(".")
-        assert store.find(name).data["parent"] == session
+        assert store.find(name).info.parent == session
         with pytest.raises(Refused, match="no step 7"):
             await client.prompt(session, "/rewind 7")
         with pytest.raises(Refused, match="no way of thinking"):
@@ -238,7 +238,7 @@ def test_the_context_is_emptied_when_asked(serve, script, buggy_repo, store) -> 
         assert "[context emptied: " in client.text("agent_thought_chunk")
         after = [update["used"] for update in client.told("usage_update")]
         assert min(after[after.index(before) :]) < before
-        (kept,) = [s for s in store.sessions() if s.data.get("parent") == session]
+        (kept,) = [s for s in store.sessions() if s.info.parent == session]
         assert kept.status == "compacted"
         where = {"cwd": str(buggy_repo), "mcpServers": []}
         await client.request("session/close", sessionId=session)

@@ -12,7 +12,7 @@ from agent.events import Event, Prefilled
 from agent.loop.budget import Budget, RunLimits
 from agent.loop.conversation import Conversation
 from agent.loop.loop import Loop
-from agent.sessions.trajectory import TrajectoryWriter, read_records
+from agent.sessions.trajectory import TrajectoryWriter, read_lines
 from agent.types import Failed, Interrupted
 from model.messages import Message
 from sandboxes.base import Sandbox
@@ -91,4 +91,4 @@ def test_an_interrupt_in_a_prefill_changes_nothing(make, tiny_checkpoint, tmp_pa
     assert len(seen) == 1
     assert loop.conversation.session.ids == ()
     assert result.usage.context_tokens == result.usage.prefilled_tokens == 0
-    assert list(read_records(tmp_path / "t.jsonl")) == []
+    assert list(read_lines(tmp_path / "t.jsonl")) == []

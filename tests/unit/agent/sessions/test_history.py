@@ -9,8 +9,9 @@ import pytest
 
 from agent.errors import StoreError
 from agent.run.resume import stored_settings
-from agent.sessions.history import history_of, records_of
+from agent.sessions.history import records_of
 from agent.sessions.model_states import points
+from agent.sessions.records import record_from_json
 from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.table import Settings
 
@@ -30,13 +31,14 @@ def saved(tmp_path: Path) -> SavedSession:
         {"type": "step", "index": 0, "message": "?", "usage": {"nothing": 1}},
         {"type": "rewind"},
         {"type": "check", "when": "before"},
-        {"type": "session", "messages": [{}]},
+        {"type": "session", "seed": "?"},
+        {"type": "words", "messages": [{}]},
         {"type": "resume", "messages": 5},
     ],
 )
 def test_a_record_that_lacks_something_is_refused_in_words(record: dict[str, Any]) -> None:
     with pytest.raises(StoreError, match="trajectory is damaged"):
-        history_of([record])
+        record_from_json(record)
 
 
 @pytest.mark.parametrize("key", ["task", "repo", "baseline", "head", "settings", "allowed_from"])
@@ -50,7 +52,7 @@ def test_a_session_that_lacks_something_is_refused_in_words(saved: SavedSession,
 
 
 def test_settings_of_another_version_are_named_as_the_sessions(saved: SavedSession) -> None:
-    later = saved.update(settings={**saved.data["settings"], "later": 1})
+    later = saved.update(settings={**saved.info.settings, "later": 1})
     with pytest.raises(Exception, match=f"later = 1 in session {saved.id}"):
         stored_settings(later, {})
 

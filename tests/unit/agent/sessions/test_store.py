@@ -34,14 +34,14 @@ def test_a_new_session_is_running_and_private(store: SessionStore) -> None:
     session = store.create(task="fix it")
     assert session.status == "running"
     assert session.path.stat().st_mode & 0o777 == 0o700
-    assert store.find(session.id).data["task"] == "fix it"
+    assert store.find(session.id).info.task == "fix it"
     assert [path.name for path in store.root.iterdir()] == [session.id]
 
 
 def test_update_replaces_the_file_and_keeps_the_rest(store: SessionStore) -> None:
     session = store.create(task="fix it").update(status="submitted", steps=3)
     again = store.find(session.id)
-    assert (again.status, again.data["task"], again.data["steps"]) == ("submitted", "fix it", 3)
+    assert (again.status, again.info.task, again.info.steps) == ("submitted", "fix it", 3)
     assert sorted(path.name for path in session.path.iterdir()) == ["session.json"]
 
 
@@ -122,7 +122,7 @@ def test_an_id_begins_with_the_time_and_names_its_owner(store: SessionStore) -> 
     session = store.create()
     after = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     assert before <= session.id[:15] <= after
-    assert Owner.parse(session.data["owner"]) == Owner.of_this_process()
+    assert Owner.parse(session.info.owner) == Owner.of_this_process()
 
 
 def test_sessions_of_one_second_are_listed_oldest_first(store: SessionStore) -> None:

@@ -11,15 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import TrajectoryError
-from agent.sessions.trajectory import (
-    TrajectoryWriter,
+from agent.sessions.info import new_info
+from agent.sessions.records import (
+    EndRecord,
+    SessionRecord,
     message_from_json,
     message_to_json,
-    read_records,
-    read_steps,
-    session_ids,
     step_from_json,
     step_to_json,
+)
+from agent.sessions.trajectory import (
+    TrajectoryWriter,
+    read_lines,
+    read_steps,
+    session_ids,
 )
 from agent.types import Step
 from model.messages import Message, ToolCall
@@ -48,13 +53,13 @@ STEP = Step(
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     with TrajectoryWriter(path) as writer:
-        writer.write("session", id="x")
+        writer.write(SessionRecord(new_info(id="x")))
         writer.prompt([Message("user", "hi")], [7, 8])
         writer.step(STEP)
         writer.prompt([Message("tool", "out")], [9])
     assert read_steps(path) == [STEP]
     assert session_ids(path) == [7, 8, 1, 2, 3, 9]
-    assert [record["type"] for record in read_records(path)] == [
+    assert [record["type"] for record in read_lines(path)] == [
         "session",
         "prompt",
         "step",
@@ -72,25 +77,25 @@ def test_every_prefix_of_the_file_reads_as_whole_records(tmp_path: Path) -> None
     """A kill can cut the file anywhere."""
     path = tmp_path / "t.jsonl"
     with TrajectoryWriter(path) as writer:
-        writer.write("session", text="é\n")
+        writer.write(SessionRecord(new_info(task="é\n")))
         writer.step(STEP)
     data = path.read_bytes()
     for length in range(len(data) + 1):
         path.write_bytes(data[:length])
         expected = data[:length].count(b"\n")
-        assert len(list(read_records(path))) == expected
+        assert len(list(read_lines(path))) == expected
 
 
 def test_a_writer_cuts_a_torn_line_off_before_it_appends(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     with TrajectoryWriter(path) as writer:
-        writer.write("session", id="x")
+        writer.write(SessionRecord(new_info(id="x")))
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"type": "step", "text": "' + b"x" * 200_000)
     with TrajectoryWriter(path) as writer:
         assert path.read_bytes() == whole
-        writer.write("end", status="submitted")
-    assert [record["type"] for record in read_records(path)] == ["session", "end"]
+        writer.write(EndRecord("submitted"))
+    assert [record["type"] for record in read_lines(path)] == ["session", "end"]
 
 
 def test_a_file_that_is_one_torn_line_becomes_empty(tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ def test_damage_before_the_end_is_an_error(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(line + b'\n{"type": "end"}\n')
     with pytest.raises(TrajectoryError, match="damaged at line 1"):
-        list(read_records(path))
+        list(read_lines(path))
 
 
 def test_a_log_probability_that_is_not_finite_stays_valid_json() -> None:

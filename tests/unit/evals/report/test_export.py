@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from agent.loading import LoadedModel
 from agent.run.solve import solve
+from agent.sessions.records import records_from_json
 from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records
 from agent.settings.table import Settings
@@ -74,7 +75,7 @@ def test_tokens_that_were_cut_are_not_exported() -> None:
         {"type": "prompt", "messages": [], "ids": [1, 2, 3, 4]},
         {"type": "prompt", "messages": [], "ids": [9], "at": 2},
     ]
-    assert tokens_of(records).ids == (1, 2, 9)
+    assert tokens_of(records_from_json(records)).ids == (1, 2, 9)
 
 
 def test_the_ids_run_through_the_network_again_give_the_recorded_logprobs(
@@ -88,8 +89,8 @@ def test_the_ids_run_through_the_network_again_give_the_recorded_logprobs(
         sandbox="local", max_steps=2, max_turn_tokens=40, temperature=1.0, seed=4, warm_cache_mb=0
     )
     report = solve(Task("Mend it.", git_repo({"a.py": "x = 1\n"})), settings, model, store=store)
-    records = list(read_records(store.find(report.session).trajectory))
-    tensors = tensors_of(tokens_of(records), None)
+
+    tensors = tensors_of(tokens_of(read_records(store.find(report.session).trajectory)), None)
     ids, sampled = tensors["token_ids"], tensors["sampled"]
     assert int(sampled.sum()) == sum(len(step.token_ids) for step in report.result.steps) > 0
     turn = [int(i) for i in report.result.steps[0].token_ids]
