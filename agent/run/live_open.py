@@ -67,7 +67,9 @@ def opened_saved(
         parts = Resumption(saved, None, settings, model, around.listen, around.stop, around.control)
         records = records_of(saved)
         whole = history_of(records)
-        history = parts.without_half_a_step(records, whole)
+        history, newest = parts.without_half_a_step(records, whole)
+        if newest is not None:
+            stack.callback(newest.close)
         origin = Origin(saved.files, saved.info.baseline, saved.info.head)
         tree = history.tree or saved.info.first_tree
         workspace = Workspace.reopen(saved.info.repo, origin, tree, ignored=settings.ignored_files)
@@ -77,7 +79,7 @@ def opened_saved(
             # Its ids mean nothing here; the first turn encodes the conversation anew.
             session = model.engine.session(seed=saved.info.seed)
         else:
-            session = parts.plan(history, None, sandbox, None).session
+            session = parts.plan(history, None, sandbox, None, newest).session
         abandons = history.loose or len(history.steps) < len(whole.steps)
         status = "interrupted" if saved.status == RUNNING else saved.status
         saved = saved.update(status=status, root=sandbox.root)

@@ -111,7 +111,9 @@ class Resumption:
     ) -> SolveReport:
         saved, settings, info = self.saved, self.settings, self.saved.info
         records = records_of(saved)
-        history = self.without_half_a_step(records, history_of(records))
+        history, newest = self.without_half_a_step(records, history_of(records))
+        if newest is not None:
+            stack.callback(newest.close)
         asked = self.message is not None or history.pending or not history.steps
         if not asked and saved.status in ENDED:
             raise ConfigError(
@@ -125,7 +127,7 @@ class Resumption:
         other_check = check if check not in (None, info.check) else None
         task = Task(info.task, repo, check or info.check)
         news = self._news(history, task, sandbox, other_check) if asked else None
-        plan = self.plan(history, news, sandbox, seed)
+        plan = self.plan(history, news, sandbox, seed, newest)
         stack.callback(plan.session.close)
         trajectory = stack.enter_context(saved.writer(records))
         if history.loose or len(history.steps) < len(history_of(records).steps):
@@ -176,25 +178,28 @@ class Resumption:
 
         return run.go(workspace, sandbox, plan.session, trajectory, work)
 
-    def without_half_a_step(self, records: Sequence[Record], history: History) -> History:
+    def without_half_a_step(
+        self, records: Sequence[Record], history: History
+    ) -> tuple[History, Session | None]:
         """Take back a last step whose state was not saved any more: it was under way.
+
+        Returns the history without it, and the state after the last step if it was loaded.
 
         So the session goes on bit for bit from the step before. A state further back, or none, is
         another matter: then the steps stand and the state is rebuilt.
         """
         if self.saved.status not in UNFINISHED or not history.steps:
-            return history
+            return history, None
         if foreign(self.saved, history, self.model):
-            return history
+            return history, None
         try:
             session = self.model.engine.resume(self.saved.path)
         except StateError:
             # Before the first step there is none, if states are kept at all.
             never = len(history.steps) == 1 and not (self.saved.path / persist.RECORD).exists()
-            return history_of(records, 0) if never and self.settings.keep_state else history
+            return history_of(records, 0) if never and self.settings.keep_state else history, None
         at_earlier = session.ids == history.earlier
-        session.close()
-        return history_of(records, len(history.steps) - 1) if at_earlier else history
+        return history_of(records, len(history.steps) - 1) if at_earlier else history, session
 
     def workspace(self, repo: Path, history: History, stack: ExitStack) -> Workspace:
         """The files after the last live step, and a word if the user's have changed since."""
@@ -238,9 +243,17 @@ class Resumption:
         return [*(Message("tool", text) for text in texts), said]
 
     def plan(
-        self, history: History, news: Sequence[Message] | None, sandbox: Sandbox, seed: int | None
+        self,
+        history: History,
+        news: Sequence[Message] | None,
+        sandbox: Sandbox,
+        seed: int | None,
+        newest: Session | None = None,
     ) -> Plan:
-        """The session to go on with, from the nearest saved state."""
+        """Return the session to go on with, from the nearest saved state.
+
+        ``newest`` is the state after the last step if it was loaded already.
+        """
         saved, engine = self.saved, self.model.engine
         why = foreign(saved, history, self.model)
         other_tokenizer = "tokenizer" in why
@@ -271,7 +284,7 @@ class Resumption:
                 if history.steps:
                     recall(speaker, history)
                 target = [*history.ids, *speaker.encode(news)]
-        found = nearest(engine, saved, target, seed=first_seed, foreign=bool(why))
+        found = nearest(engine, saved, target, seed=first_seed, foreign=bool(why), newest=newest)
         known = 0 if other_tokenizer else common(history.ids, target)
         lacking = known - found.session.length
         reason = changed_text(why) if why else found.damage

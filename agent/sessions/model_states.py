@@ -37,13 +37,22 @@ class NearestState:
 
 
 def nearest(
-    engine: Engine, saved: SavedSession, ids: Sequence[int], *, seed: int, foreign: bool = False
+    engine: Engine,
+    saved: SavedSession,
+    ids: Sequence[int],
+    *,
+    seed: int,
+    foreign: bool = False,
+    newest: Session | None = None,
 ) -> NearestState:
     """The longest saved state whose ids ``ids`` begin with, else an empty session.
 
-    With ``foreign`` no saved state is used.
+    With ``foreign`` no saved state is used. ``newest`` is the state after the last step if it was
+    loaded already; it is used or closed here.
     """
     if foreign:
+        if newest is not None:
+            newest.close()
         return NearestState(engine.session(seed=seed), current=False)
     damage = ""
     places = [saved.path, *reversed(points(saved))]
@@ -54,7 +63,8 @@ def nearest(
         if best is not None and int(place.name) <= best.session.length:
             break
         try:
-            session = engine.resume(place)
+            known = newest if place == saved.path else None
+            session = engine.resume(place) if known is None else known
         except StateError as error:
             damage = damage or (str(error) if place == saved.path else "")
             continue

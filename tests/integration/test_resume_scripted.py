@@ -105,6 +105,18 @@ def test_an_interrupted_session_ends_as_if_it_had_not_been(scene, steps, leftove
     assert scene.store.find(report.session).info.steps == 5
 
 
+def test_a_saved_state_is_loaded_once(scene, monkeypatch) -> None:
+    name = scene.interrupted_after(3)
+    loaded: list[Path] = []
+    load = scene.model.engine.resume
+    monkeypatch.setattr(
+        scene.model.engine, "resume", lambda path: loaded.append(path) or load(path)
+    )
+    report = scene.resume(name)
+    assert status_of(report.result, report.check) == ("submitted", 0)
+    assert loaded.count(scene.store.find(name).path) == 1
+
+
 def test_a_session_goes_on_in_docker(
     docker_engine, buggy_repo, script, placed_model, store, leftovers
 ) -> None:
