@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from agent.cli.flags import Given, takes
+from agent.cli.help import Commands
 from agent.settings.option import Group
 
-evaluations = typer.Typer(help="Evaluation runs.", no_args_is_help=True)
+evaluations = Commands(help="Evaluation runs.")
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Instances at the same time.")]

@@ -15,16 +15,16 @@ import typer
 from agent import version
 from agent.cli import acp, cache, doctor, model, resume, sandbox, sessions, solve
 from agent.cli.failure import tell
+from agent.cli.help import Commands
 from agent.cli.output import Output, write_err, write_out
 from agent.cli.printing import print_error
 from agent.text import DEBUG, visible
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-app = typer.Typer(
+app = Commands(
     name="agent",
     help="A coding agent whose model runs in the same process as its loop.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -89,9 +89,12 @@ def call(arguments: list[str]) -> int:
         format_message = getattr(error, "format_message", error.__str__)
         message = " ".join(str(format_message()).split())
         exit_code = int(getattr(error, "exit_code", 2))
-        if not message:
-            return exit_code  # the help was asked for by saying nothing, and is printed
-        write_err(f"error: {visible(message)} (see agent --help)\n")
+        context = getattr(error, "ctx", None)
+        if context is not None and type(error).__name__ == "NoArgsIsHelpError":
+            write_out(f"{context.get_help()}\n")
+            return exit_code
+        command = context.command_path if context is not None else "agent"
+        write_err(f"error: {visible(message)} (see {command} --help)\n")
         if (output := _wanted_output(arguments)) is not None:
             print_error(visible(message), exit_code, {"model": None, "sandbox": None}, output)
         return exit_code
@@ -108,10 +111,12 @@ def _wanted_output(arguments: list[str]) -> Output | None:
     """The JSON output that a command line asks for which could not be read as a whole."""
     if arguments[:1] not in (["solve"], ["resume"], ["fork"]):
         return None
-    joined = [word.removeprefix("--output=") for word in arguments if word.startswith("--output=")]
-    apart = [after for word, after in pairwise(arguments) if word == "--output"]
-    named = [word for word in (*joined, *apart) if word in (Output.JSON, Output.STREAM_JSON)]
-    return Output(named[-1]) if named else None
+    named = [
+        *(word.partition("=")[2] for word in arguments if word.startswith("--output=")),
+        *(after for word, after in pairwise(arguments) if word in ("--output", "-o")),
+    ]
+    wanted = [word for word in named if word in (Output.JSON, Output.STREAM_JSON)]
+    return Output(wanted[-1]) if wanted else None
 
 
 def quieten() -> None:

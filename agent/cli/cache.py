@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from agent.cli.flags import ListOutput
+from agent.cli.help import Commands
 from agent.cli.output import Output, write_err, write_json, write_out
 from agent.text import visible
 
-app = typer.Typer(help="What is kept on disk to be faster.", no_args_is_help=True)
+app = Commands(help="What is kept on disk to be faster.")
 
 
 @app.command(name="list")

@@ -16,7 +16,9 @@ from agent.text import visible
 @takes("model", "sandbox", "image")
 def doctor(
     given: Given,
-    repo: Annotated[Path, typer.Option("--repo", "-r", help="Whose .agent.toml counts.")] = Path(),
+    repo: Annotated[
+        Path, typer.Option("--repo", "-r", metavar="DIR", help="Whose .agent.toml counts.")
+    ] = Path(),
     output: ListOutput = Output.TEXT,
 ) -> None:
     """Check this machine, one line each; exit code 1 if something needed is broken."""

@@ -17,12 +17,19 @@ from agent.settings.table import OPTIONS, Settings
 Given = dict[str, Any]
 """The settings that a command line gives, by key."""
 
-Repo = Annotated[Path, typer.Option("--repo", "-r", help="The git repository to work on.")]
+Repo = Annotated[
+    Path, typer.Option("--repo", "-r", metavar="DIR", help="The git repository to work on.")
+]
 Apply = Annotated[
     bool,
     typer.Option("--apply", "-a", help="Apply the patch to the repository if it is good."),
 ]
-ResultOutput = Annotated[Output, typer.Option("--output", "-o", help="How to print the result.")]
+ResultOutput = Annotated[
+    Output,
+    typer.Option(
+        "--output", "-o", metavar="text|json|stream-json", help="How to print the result."
+    ),
+]
 Interactive = Annotated[
     bool | None,
     typer.Option(
@@ -51,11 +58,14 @@ ListOutput = Annotated[
 ]
 
 
-def takes(*parts: Group | str, but: tuple[str, ...] = ()) -> Callable[..., Callable[..., None]]:
+def takes(
+    *parts: Group | str, but: tuple[str, ...] = (), stored: bool = False
+) -> Callable[..., Callable[..., None]]:
     """Return a decorator that gives a command the flags of ``parts``: groups, or single keys.
 
     The command's parameter ``given`` receives what the command line gave, by key. ``but`` names
-    the keys of a group that the command does not have.
+    the keys of a group that the command does not have. With ``stored`` the help shows no defaults,
+    because what is not given is as the session had it.
     """
     keys = [key for key in _keys(parts) if key not in but]
 
@@ -65,7 +75,7 @@ def takes(*parts: Group | str, but: tuple[str, ...] = ()) -> Callable[..., Calla
             for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
             if name != "given"
         ]
-        parameters = [*own, *(_parameter(key) for key in keys)]
+        parameters = [*own, *(_parameter(key, stored) for key in keys)]
 
         def run(**values: Any) -> None:
             flags = {key: values.pop(key) for key in keys}
@@ -91,7 +101,7 @@ def _keys(parts: tuple[Group | str, ...]) -> Iterator[str]:
             yield key
 
 
-def _parameter(key: str) -> inspect.Parameter:
+def _parameter(key: str, stored: bool) -> inspect.Parameter:
     """Return the parameter from which typer makes the flag of ``key``."""
     field = Settings.model_fields[key]
     row = option_of(field)
@@ -100,7 +110,7 @@ def _parameter(key: str) -> inspect.Parameter:
     declared = typer.Option(
         *(word for word in (flag, row.short) if word),
         metavar=row.metavar or "|".join(choices(field)) or None,
-        help=f"{row.help} (default: {default_text(field)})",
+        help=row.help if stored else f"{row.help} (default: {default_text(field)})",
         rich_help_panel=row.group.value,
         show_default=False,
     )

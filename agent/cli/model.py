@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from agent.cli.flags import ListOutput
+from agent.cli.help import Commands
 from agent.cli.output import Output, write_json, write_out
 from agent.text import visible
 
-app = typer.Typer(help="Checkpoints.", no_args_is_help=True)
+app = Commands(help="Checkpoints.")
 
 
 @app.command(name="list")

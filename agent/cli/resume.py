@@ -26,7 +26,7 @@ Name = Annotated[str, typer.Argument(help="The session's id, or how it begins.",
 Text = Annotated[str | None, typer.Argument(help="What to tell the model.", metavar="[MESSAGE]")]
 
 
-@takes(*RUNS, but=("n",))
+@takes(*RUNS, but=("n",), stored=True)
 def resume(
     given: Given,
     name: Name,
@@ -39,12 +39,16 @@ def resume(
 
     Without a message a session that was stopped goes on as if it had not been. What is not given
     as a flag is as it was. Exit codes and output as for solve.
+
+    Examples:
+      agent resume 20261128-0915
+      agent resume 20261128-0915 "now add a test" --max-steps 20
     """
     code = run(name, message, given, apply=apply, output=output, interactive=interactive)
     raise typer.Exit(code)
 
 
-@takes(*RUNS, but=("n",))
+@takes(*RUNS, but=("n",), stored=True)
 def fork(
     given: Given,
     name: Name,
@@ -63,7 +67,7 @@ def fork(
     raise typer.Exit(code)
 
 
-@takes(Group.MODEL)
+@takes(Group.MODEL, stored=True)
 def rewind(
     given: Given,
     name: Name,

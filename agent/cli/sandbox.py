@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from agent.cli.flags import Given, takes
+from agent.cli.help import Commands
 from agent.cli.output import write_err, write_out
 from agent.text import visible
 
-app = typer.Typer(help="Sandboxes.", no_args_is_help=True)
+app = Commands(help="Sandboxes.")
 
 
 def _tell(line: str) -> None:

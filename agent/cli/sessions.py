@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.flags import ListOutput
+from agent.cli.help import Commands
 from agent.cli.output import Output, write_err, write_json, write_out, write_patch
 from agent.text import visible
 
@@ -21,7 +22,7 @@ HEADER = ("created", "parent", "repo", "model", "sandbox", "thinking", "seed", "
 LINE_CHARACTERS = 200
 
 
-app = typer.Typer(help="Saved sessions.", no_args_is_help=True)
+app = Commands(help="Saved sessions.")
 
 
 @app.command(name="list")

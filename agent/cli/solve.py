@@ -44,6 +44,10 @@ def solve(
     Works on a private copy and prints the patch.
 
     Exit codes: 0 good patch, 1 error, 2 usage, 3 no patch or check fails, 4 limit, 130 interrupted.
+
+    Examples:
+      agent solve "clamp in bounds.py is wrong" --check "python3 -m pytest -xq"
+      agent solve - --repo ~/project --model Qwen/Qwen3.5-4B -o json < issue.md
     """
     raise typer.Exit(run(task, repo, given, output=output, apply=apply, interactive=interactive))
 

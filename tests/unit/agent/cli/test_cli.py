@@ -15,6 +15,7 @@ import typer.main
 
 from agent.cli import app
 from agent.cli import main as cli
+from agent.settings.option import Group
 from agent.settings.table import OPTIONS
 
 ROOT = Path(__file__).parents[4]
@@ -259,7 +260,8 @@ def test_a_flag_has_one_name_and_one_meaning_in_every_command() -> None:
             walk(child)
         for option in command.params:
             if option.name in OPTIONS and option.opts[0].startswith("--"):
-                shape = (*option.opts, *option.secondary_opts, option.metavar, option.help)
+                meaning = option.help.partition(" (default")[0]
+                shape = (*option.opts, *option.secondary_opts, option.metavar, meaning)
                 seen.setdefault(option.name, set()).add(shape)
 
     walk(typer.main.get_command(app.app))
@@ -296,3 +298,37 @@ def test_a_user_without_a_home_is_told_so_and_needs_none_with_the_xdg_folders() 
     assert said.startswith("error: HOME is not set and this user has no home folder; set HOME")
     assert said.count("\n") == 1
     assert run(bare | folders) == (0, "")
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_help_is_grouped_and_fits_the_terminal(
+    call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, _ = call("solve", "--help")
+    assert code == 0
+    assert [line for line in out.splitlines() if len(line) > max(80, int(columns))] == []
+    assert [name for name in Group if f"\n{name.value}\n" in out] == list(Group)[:-1]
+    assert "-m, --model NAME" in out
+    assert "(default: docker)" in " ".join(out.split())
+    assert "never|edits|commands|all" in out
+    assert "\nExamples:\n  agent solve " in out
+
+
+def test_an_error_of_usage_names_the_help_of_its_command(call: Callable[..., Outcome]) -> None:
+    assert call("solve", "--nope")[2].endswith("(see agent solve --help)\n")
+    assert call("sandbox", "nope")[2].endswith("(see agent sandbox --help)\n")
+    assert call("eval", "run")[2].endswith("(see agent eval run --help)\n")
+    assert call("nope")[2].endswith("(see agent --help)\n")
+
+
+def test_a_group_without_a_command_prints_its_help(call: Callable[..., Outcome]) -> None:
+    code, out, err = call("sessions")
+    assert (code, err) == (2, "")
+    assert out.startswith("Usage: agent sessions [OPTIONS] COMMAND\n")
+
+
+def test_a_short_flag_asks_for_json_errors_too(call: Callable[..., Outcome]) -> None:
+    code, out, _ = call("solve", "x", "--nope", "-o", "json")
+    assert code == 2
+    assert json.loads(out)["status"] == "error"
