@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 
 from agent.errors import AgentError
-from model.errors import ModelError
-from sandboxes.errors import SandboxError
+from model.errors import ModelError, ModelNotFound
+from sandboxes.errors import NotARepository, SandboxError
 
 DEBUG = "TENUTO_DEBUG"
 _REMEDIES = {
@@ -63,6 +63,8 @@ def explain(error: BaseException) -> Failure:
         return Failure("interrupted", EXIT_INTERRUPTED)
     if isinstance(error, AgentError):
         return Failure(one_line(error), error.exit_code)
+    if isinstance(error, ModelNotFound | NotARepository):
+        return Failure(one_line(error), EXIT_USAGE)
     if isinstance(error, ModelError | SandboxError):
         return Failure(one_line(error), EXIT_ERROR)
     if isinstance(error, MemoryError) or _is_out_of_memory(error):

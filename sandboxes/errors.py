@@ -6,6 +6,7 @@ SandboxError
 ├── SandboxGone          the container or process died under us
 ├── ShellBusy            the shell still runs a command that was left running
 ├── WorkspaceError       the repository cannot be cloned, diffed, or applied to
+│   └── NotARepository   the folder that was named is no git repository with files
 └── PathEscape           a path that leaves the workspace
 
 Each message is one line that says what is wrong and what to do.
@@ -36,6 +37,10 @@ class ShellBusy(SandboxError):
 
 class WorkspaceError(SandboxError):
     """The repository cannot be used: not a git one, no disk space, a patch that does not apply."""
+
+
+class NotARepository(WorkspaceError):
+    """The folder that was named is no git repository with files."""
 
 
 class PathEscape(SandboxError):

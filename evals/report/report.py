@@ -17,7 +17,7 @@ from agent.cli.output import is_terminal, write_err, write_json, write_out
 from agent.sessions.store import SessionStore
 from agent.text import visible
 from agent.types import Step
-from evals.errors import RunError
+from evals.errors import RunError, RunNotFound
 from evals.report.page import run_page, trace_page
 from evals.report.summary import (
     Summary,
@@ -84,6 +84,8 @@ def trace(name: str, html: Path | None, run: Path | None) -> int:
         instance, _, number = name.partition("/")
         path = RunFolder(run).attempt(instance, int(number) if number.isdigit() else 1)
         path = path / "trajectory.jsonl"
+        if not RunFolder(run).about():
+            raise RunNotFound(f"{run} is no folder of a run: it has no run.json")
         if not path.is_file():
             raise RunError(f"{run} has no attempt {name!r} with a trajectory")
         title = name

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evals.errors import RunError
+from evals.errors import RunError, RunNotFound
 from evals.instance import Result, Verdict
 from evals.report.stats import Comparison, Estimate, compare, estimate, pass_all, pass_at
 from evals.run.folder import RunFolder
@@ -94,7 +94,7 @@ def summarize(folder: RunFolder) -> Summary:
     """The summary of a run. Raises ``RunError`` if there is nothing in the folder."""
     about, results, grades = folder.about(), folder.results(), folder.grades()
     if not about:
-        raise RunError(f"{folder.path} is no folder of a run: it has no run.json")
+        raise RunNotFound(f"{folder.path} is no folder of a run: it has no run.json")
     attempts = tuple(Attempt(results[key], grades.get(key)) for key in sorted(results))
     bare = Summary(folder.path.name, about, attempts, {}, {})
     outcomes = bare.outcomes

@@ -21,7 +21,7 @@ from agent.settings.load import load_settings
 from agent.settings.table import Settings
 from agent.settings.variables import old_variable_lines
 from agent.text import visible
-from evals.errors import DatasetError
+from evals.errors import RunNotFound
 from evals.instance import UNSETTLED, Instance, Result
 from evals.run.attempt import Worker
 from evals.run.board import Board
@@ -251,7 +251,7 @@ def load_again(folder: RunFolder) -> tuple[Suite, list[Instance], Settings]:
     about = folder.about()
     known = about.get("identity")
     if not isinstance(known, dict):
-        raise DatasetError(f"{folder.path} is no folder of a run: it has no run.json")
+        raise RunNotFound(f"{folder.path} is no folder of a run: it has no run.json")
     suite = find_suite(str(known["suite"]))
     flags = {key: known.get(key) for key in IDENTITY}
     settings = load_settings(flags | {"check_timeout": about.get("check_timeout")})

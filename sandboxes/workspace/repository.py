@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandboxes.errors import WorkspaceError
+from sandboxes.errors import NotARepository, WorkspaceError
 from sandboxes.workspace.host_git import HostGit, git_missing
 
 
@@ -95,22 +95,22 @@ def find_repository(path: Path) -> Repository:
     folder = path.expanduser().absolute()
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise WorkspaceError(f"{folder} {what}; give the folder of a git repository")
+        raise NotARepository(f"{folder} {what}; give the folder of a git repository")
     folder = folder.resolve()
     try:
         repo = git.Repo(folder, search_parent_directories=True, expand_vars=False)
     except (git.exc.InvalidGitRepositoryError, git.exc.NoSuchPathError) as error:
-        raise WorkspaceError(
+        raise NotARepository(
             f"{folder} is not in a git repository; run git init there first"
         ) from error
     except (OSError, ValueError) as error:
         raise WorkspaceError(f"{folder} cannot be read as a git repository: {error}") from error
     with repo:
         if repo.bare or repo.working_tree_dir is None:
-            raise WorkspaceError(f"{folder} is a bare repository; give a clone with files")
+            raise NotARepository(f"{folder} is a bare repository; give a clone with files")
         top = Path(repo.working_tree_dir).resolve()
         if not folder.is_relative_to(top):
-            raise WorkspaceError(f"{folder} is not in the working tree {top}; give that folder")
+            raise NotARepository(f"{folder} is not in the working tree {top}; give that folder")
         prefix = folder.relative_to(top).as_posix()
         head = _head(repo)
         return Repository(

@@ -108,7 +108,7 @@ def test_an_error_is_one_line_and_one_object(output, buggy_repo, capfd) -> None:
 
 def test_an_unknown_model_offline(buggy_repo, capfd) -> None:
     flags = {"model": "nobody/nothing", "sandbox": "local"}
-    assert run("x", buggy_repo, flags, output=Output.JSON) == 1
+    assert run("x", buggy_repo, flags, output=Output.JSON) == 2
     out, err = capfd.readouterr()
     assert "nobody/nothing" in json.loads(out)["summary"]
     assert err.count("\n") == 1

@@ -140,11 +140,11 @@ def test_an_empty_task_is_code_2(call: Callable[..., Outcome], task: str) -> Non
     assert err == "error: the task is empty: say what to do\n"
 
 
-def test_a_folder_that_is_no_repository_is_code_1(
+def test_a_folder_that_is_no_repository_is_code_2(
     call: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     code, out, err = call("solve", "x", "--repo", str(tmp_path))
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "is not in a git repository" in err
     assert err.count("\n") == 1
 
@@ -164,7 +164,7 @@ def test_no_sessions_yet(call: Callable[..., Outcome]) -> None:
 
 def test_an_unknown_model_offline_is_one_line(call: Callable[..., Outcome]) -> None:
     code, _, err = call("model", "info", "nobody/nothing")
-    assert code == 1
+    assert code == 2
     assert err.startswith("error: nobody/nothing is not (or not all) on this machine")
     assert err.count("\n") == 1
 
@@ -332,3 +332,18 @@ def test_a_short_flag_asks_for_json_errors_too(call: Callable[..., Outcome]) -> 
     code, out, _ = call("solve", "x", "--nope", "-o", "json")
     assert code == 2
     assert json.loads(out)["status"] == "error"
+
+
+def test_what_is_named_and_is_not_there_is_code_2(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    for arguments in (
+        ("model", "info", str(tmp_path / "no-model")),
+        ("eval", "report", str(tmp_path / "no-run")),
+        ("eval", "grade", str(tmp_path / "no-run")),
+        ("eval", "export", str(tmp_path / "no-run"), "--to", str(tmp_path / "to")),
+        ("trace", "x", "--run", str(tmp_path / "no-run")),
+        ("sandbox", "build", "--repo", str(tmp_path / "no-repository")),
+    ):
+        code, out, err = call(*arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1), (arguments, err)
