@@ -1,4 +1,7 @@
-"""Writing to stdout and stderr: whole lines, quiet when the reader has gone, safe on a terminal."""
+"""Write to stdout and stderr: the one place that everything a person reads passes.
+
+On a terminal control characters are shown as pictures; a reader that has gone is no error.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,22 @@ _GREEN, _RED, _CYAN, _BOLD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[36m", "\x1b[1
 
 
 def write_out(text: str) -> None:
-    """Write to stdout and flush. Bytes that came as surrogates go out as the bytes they were.
+    """Write to stdout and flush: as it is to a file or pipe, made visible on a terminal.
 
-    A closed pipe is no error: the rest of the output goes nowhere.
+    Bytes that came as surrogates go out as the bytes they were. A closed pipe is no error: the rest
+    of the output goes nowhere.
     """
-    _write(sys.stdout, text)
+    _write(sys.stdout, _shown(sys.stdout, text))
 
 
 def write_err(text: str) -> None:
     """Write to stderr and flush, like ``write_out``."""
-    _write(sys.stderr, text)
+    _write(sys.stderr, _shown(sys.stderr, text))
+
+
+def _shown(stream: IO[str] | None, text: str) -> str:
+    """Return ``text`` as ``stream`` takes it: a terminal is never steered by what is written."""
+    return visible(text) if is_terminal(stream) else text
 
 
 def write_json(data: Mapping[str, Any]) -> None:
@@ -43,12 +52,12 @@ def write_json(data: Mapping[str, Any]) -> None:
 
 
 def write_patch(patch: str) -> None:
-    """A patch on stdout: exactly its bytes to a file or pipe, coloured on a terminal."""
+    """Write a patch to stdout: exactly its bytes to a file or pipe, coloured on a terminal."""
     if not is_terminal(sys.stdout) or "NO_COLOR" in os.environ:
         write_out(patch)
         return
     for line in patch.removesuffix("\n").split("\n") if patch else ():
-        write_out(f"{_colour(line)}{visible(line)}{_PLAIN}\n")
+        _write(sys.stdout, f"{_colour(line)}{visible(line)}{_PLAIN}\n")
 
 
 def is_terminal(stream: IO[str] | None) -> bool:

@@ -43,13 +43,16 @@ def build(
     from agent.run.build import image_for
     from agent.settings.load import load_settings
     from agent.settings.variables import old_variable_lines
+    from sandboxes.images.base_image import require_image
 
     if not repo.is_dir():
         raise ConfigError(f"--repo {repo} is not a directory")
     for line in old_variable_lines():
         _tell(line)
     settings = load_settings({**given, "build": True, "sandbox": "docker"}, repo)
-    write_out(f"{image_for(settings, repo, _tell)}\n")
+    image = image_for(settings, repo, _tell)
+    require_image(image)
+    write_out(f"{image}\n")
 
 
 @app.command("list")

@@ -89,6 +89,16 @@ def has_image(client: docker.DockerClient, tag: str) -> bool:
     return True
 
 
+def require_image(tag: str) -> None:
+    """Raise ``ImageMissing`` unless the engine has ``tag``, ``SandboxUnavailable`` without one."""
+    client = connect()
+    try:
+        if not has_image(client, tag):
+            raise ImageMissing(f"the image {tag} is not on this machine; docker pull {tag}")
+    finally:
+        client.close()
+
+
 def build_base_image(on_progress: Progress | None = None, *, rebuild: bool = False) -> str:
     """Build the base image and return its tag.
 

@@ -74,3 +74,35 @@ def test_no_stdout_at_all_is_quiet() -> None:
         stdout=subprocess.DEVNULL,
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def on_a_terminal(code: str, **variables: str) -> str:
+    """Return what a terminal is sent by ``code``."""
+    ours, theirs = os.openpty()
+    done = run(code, stdout=theirs, env=dict(os.environ) | variables)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, b"")
+    with os.fdopen(ours, "rb") as terminal:
+        return terminal.read1(10_000).decode("utf-8")
+
+
+PATCH = "+clip\x1b]52;c;ZXZpbA==\x07board\n"
+
+
+@pytest.mark.parametrize("writer", ["write_patch", "write_out"])
+def test_nothing_raw_reaches_a_terminal_without_colours(writer: str) -> None:
+    said = on_a_terminal(
+        f"from agent.cli.output import write_patch\n{writer}({PATCH!r})", NO_COLOR="1"
+    )
+    assert said == "+clip\u241b]52;c;ZXZpbA==\u2407board\r\n"
+
+
+def test_colours_are_the_only_control_characters_of_a_patch() -> None:
+    code = f"from agent.cli.output import write_patch\nwrite_patch({PATCH!r})"
+    said = on_a_terminal(f"import os\nos.environ.pop('NO_COLOR', None)\n{code}")
+    assert said == "\x1b[32m+clip\u241b]52;c;ZXZpbA==\u2407board\x1b[0m\r\n"
+
+
+def test_a_pipe_gets_the_patch_byte_for_byte(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    write_patch(PATCH)
+    assert capfdbinary.readouterr().out == PATCH.encode()
