@@ -19,13 +19,19 @@ from agent.settings.table import SandboxKind, Settings, Thinking
 if TYPE_CHECKING:
     from agent.control.approvals import Mode as Asked
 
-Mode = Literal["ask", "edit", "auto"]
+Mode = Literal["ask", "edit", "auto", "plan"]
 
-ASKED: dict[Mode, Asked] = {"ask": "all", "edit": "commands", "auto": "never"}
+ASKED: dict[Mode, Asked] = {
+    "ask": "all",
+    "edit": "commands",
+    "auto": "never",
+    "plan": "plan",
+}
 _MODES: dict[Mode, tuple[str, str]] = {
     "ask": ("Ask", "Ask before files are changed and before commands run"),
     "edit": ("Edit", "Change files without asking; ask before commands run"),
     "auto": ("Auto", "Ask for nothing"),
+    "plan": ("Plan", "Only look: nothing is changed, no command runs; ends with a plan"),
 }
 _THINKING: dict[Thinking, tuple[str, str]] = {
     "preserve": ("Preserve", "Reasoning stays in the context"),

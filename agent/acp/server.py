@@ -252,7 +252,7 @@ class Server:
             session.cancel()
 
     async def set_session_mode(self, session_id: str, mode_id: str, **_: Any) -> None:
-        """``ask``, ``edit`` or ``auto``."""
+        """``ask``, ``edit``, ``auto`` or ``plan``."""
         self._session(session_id).set_mode(mode_id)
 
     async def set_config_option(

@@ -14,7 +14,7 @@ from agent.settings.option import Group
 def acp(
     given: Given,
     mode: Annotated[
-        str, typer.Option(metavar="ask|edit|auto", help="What new sessions ask for.")
+        str, typer.Option(metavar="ask|edit|auto|plan", help="What new sessions ask for.")
     ] = "ask",
 ) -> None:
     """Serve an editor: the Agent Client Protocol over stdin and stdout.

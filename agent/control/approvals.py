@@ -7,6 +7,7 @@ never       nothing
 edits       calls that change files: ``edit``, ``write_file``, ``apply_patch``
 commands    shell commands, and tools that act outside the sandbox (MCP)
 all         both
+plan        nothing: what would change files or run commands is refused
 ==========  ==============================================================
 
 Reading, planning and submitting are never asked for by a mode. Rules (``agent.control.rules``) come
@@ -31,7 +32,7 @@ from tools.edits.preview import Change
 from tools.registry import Registry
 from tools.types import Observation, ToolKind
 
-Mode = Literal["never", "edits", "commands", "all"]
+Mode = Literal["never", "edits", "commands", "all", "plan"]
 Verdict = Literal["allow", "allow_always", "reject", "reject_always", "cancelled"]
 
 ASKED: dict[Mode, frozenset[ToolKind]] = {
@@ -39,6 +40,7 @@ ASKED: dict[Mode, frozenset[ToolKind]] = {
     "edits": frozenset({"edit"}),
     "commands": frozenset({"command", "external"}),
     "all": frozenset({"edit", "command", "external"}),
+    "plan": frozenset({"edit", "command", "external"}),
 }
 
 _RULE_KINDS: dict[ToolKind, tuple[RuleKind, ...]] = {
@@ -62,6 +64,10 @@ NOBODY = (
     "Go on without it."
 )
 FORBIDDEN = "Not run: the rule {rule} forbids {subject}. Find another way, or go on without it."
+PLANNING = (
+    "Not run: the user is in plan mode, in which nothing is changed and no command runs. Read what "
+    "you need, then answer with a plan in words."
+)
 CANCELLED = "Not run: the session was stopped while the user was asked."
 
 
@@ -126,6 +132,8 @@ class Approvals:
         kind = registry.kind(call.name)
         if kind is None:
             return None
+        if self.mode == "plan" and kind in ASKED["plan"]:
+            return _refusal(PLANNING)
         with self._one_at_a_time:
             call_subjects = self._subjects(call, kind, registry)
             asked = []

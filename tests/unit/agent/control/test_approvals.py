@@ -225,3 +225,15 @@ def test_the_mode_may_change_between_calls(registry: Registry) -> None:
     approvals.mode = "all"
     approvals.before(command("a"), registry)
     assert person.asked == [("a",)]
+
+
+def test_in_plan_mode_nothing_is_changed_and_nobody_is_asked(registry: Registry) -> None:
+    person = Person("allow_always")
+    rules = Rules.parse(allow=("command(**)", "edit(**)"))
+    approvals = Approvals("plan", person, rules)
+    for call in (command("ls"), write("a.py"), ToolCall("mcp__hub__delete", {})):
+        refused = approvals.before(call, registry)
+        assert refused is not None
+        assert "plan mode" in refused.text
+    assert approvals.before(READ, registry) is None
+    assert person.requests == []
