@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sandboxes.base import Sandbox
 from tools.errors import ToolFailure
-from tools.files.places import NOISE, locate_directory, printable, walk_files
+from tools.files.places import MAX_PATH, NOISE, locate_directory, printable, walk_files
 from tools.schema import Parameters
 from tools.types import Observation, ToolContext, ToolSpec
 
@@ -51,6 +51,10 @@ def run(context: ToolContext, parameters: GlobParameters) -> Observation:
 
 def _make_relative(sandbox: Sandbox, pattern: str) -> str:
     """Return the pattern without the workspace root or ``./`` before it."""
+    if len(pattern) > MAX_PATH:
+        raise ToolFailure(
+            f"The pattern is longer than {MAX_PATH:,} characters: give a shorter one."
+        )
     pattern = pattern.strip().removeprefix(sandbox.root + "/")
     while pattern.startswith("./"):
         pattern = pattern[2:]

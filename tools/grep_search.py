@@ -22,6 +22,7 @@ from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_MATCHES = 1000
 MAX_CHARACTERS = 30_000
+MAX_PATTERN = 4_096
 MAX_LINE_CHARACTERS = 400
 _TIMEOUT_S = 60.0
 _ERROR = 2
@@ -48,6 +49,10 @@ def run(context: ToolContext, parameters: GrepSearchParameters) -> Observation:
     """Return matching lines by file, in path order. No match is an answer, not a failure."""
     if "\0" in parameters.pattern or "\0" in (parameters.glob or ""):
         raise ToolFailure("The pattern has a null character in it: text files have none.")
+    if max(len(parameters.pattern), len(parameters.glob or "")) > MAX_PATTERN:
+        raise ToolFailure(
+            f"The pattern is longer than {MAX_PATTERN:,} characters: give a shorter one."
+        )
     place = locate(context.sandbox, parameters.path)
     if not place.host.exists():
         raise ToolFailure(describe_missing(context.sandbox, place.shown, kind="file or directory"))

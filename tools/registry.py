@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,22 +29,37 @@ from tools.edits.preview import Change, preview_context
 from tools.errors import ToolFailure
 from tools.schema import describe_errors
 from tools.shell import run_shell_command, shell_input, shell_process
+from tools.text.truncate import cut_line, cut_middle
+from tools.types import MAX_CHARACTERS as _MAX_CHARACTERS
 from tools.types import Observation, ToolContext, ToolKind, ToolSpec
 
 _log = logging.getLogger(__name__)
 
 _KNOWN_ELSEWHERE = {
     "bash": "run_shell_command",
+    "execute_bash": "run_shell_command",
+    "run_command": "run_shell_command",
+    "run_terminal_cmd": "run_shell_command",
+    "shell_command": "run_shell_command",
+    "exec_command": "run_shell_command",
     "shell": "run_shell_command",
     "terminal": "run_shell_command",
     "execute_command": "run_shell_command",
     "cat": "read_file",
     "view": "read_file",
     "open": "read_file",
+    "read": "read_file",
     "replace": "edit",
+    "edit_file": "edit",
+    "replace_in_file": "edit",
+    "str_replace_based_edit_tool": "edit",
+    "search_replace": "edit",
     "str_replace": "edit",
     "str_replace_editor": "edit",
     "create": "write_file",
+    "write": "write_file",
+    "write_to_file": "write_file",
+    "create_file": "write_file",
     "patch": "apply_patch",
     "applypatch": "apply_patch",
     "multi_edit": "apply_patch",
@@ -52,7 +68,13 @@ _KNOWN_ELSEWHERE = {
     "grep": "grep_search",
     "search": "grep_search",
     "search_file_content": "grep_search",
+    "search_files": "grep_search",
+    "codebase_search": "grep_search",
     "find": "glob",
+    "file_search": "glob",
+    "todowrite": "todo_write",
+    "write_todos": "todo_write",
+    "update_plan": "todo_write",
     "repomap": "repo_map",
     "find_definition": "find_symbol",
     "go_to_definition": "find_symbol",
@@ -64,6 +86,8 @@ _KNOWN_ELSEWHERE = {
     "lsp": "find_references",
     "finish": "submit",
     "done": "submit",
+    "attempt_completion": "submit",
+    "task_completed": "submit",
 }
 """Names that other agents give the same tools, to point a model at ours."""
 
@@ -139,11 +163,16 @@ class Registry:
             _log.exception("tool %s has no preview", name)
             return None
 
+    def refuse(self, name: str, error: str) -> Observation:
+        """Answer a call that could not be read; for an unknown tool name the nearest ones."""
+        text = error if name in self._tools or not name else self._explain_unknown(name)
+        return _finish(Observation(text, ok=False), _MAX_CHARACTERS)
+
     def run(self, name: str, arguments: Mapping[str, Any]) -> Observation:
         """Run one call. Raises ``SandboxGone`` only; every other failure is an observation."""
         spec = self._tools.get(name)
         if spec is None:
-            return Observation(self._unknown(name), ok=False)
+            return _finish(Observation(self._explain_unknown(name), ok=False), _MAX_CHARACTERS)
         try:
             parameters = spec.parameters.model_validate(dict(arguments))
             observation = spec.run(self.context, parameters)
@@ -163,22 +192,25 @@ class Registry:
             _log.exception("tool %s failed unexpectedly", name)
             text = f"internal error in {name}: {type(error).__name__}: {error}. Try another way."
             observation = Observation(text, ok=False)
-        return _encodable(observation)
+        return _finish(observation, spec.max_characters)
 
-    def _unknown(self, name: str) -> str:
+    def _explain_unknown(self, name: str) -> str:
         near = _KNOWN_ELSEWHERE.get(name.lower())
         if near not in self._tools:
-            close = difflib.get_close_matches(name, self._tools, n=1, cutoff=0.6)
+            close = difflib.get_close_matches(name[:80], self._tools, n=1, cutoff=0.6)
             near = close[0] if close else None
         hint = f" Did you mean {near}?" if near else ""
-        return f"There is no tool {name!r}.{hint} The tools are: {', '.join(self._tools)}."
+        shown = cut_line(name, 80)
+        return f"There is no tool {shown!r}.{hint} The tools are: {', '.join(self._tools)}."
 
 
-def _encodable(observation: Observation) -> Observation:
-    """Replace lone surrogates (from odd file names), so that the text can be encoded."""
+def _finish(observation: Observation, max_characters: int) -> Observation:
+    """Keep the text within ``max_characters``, and replace lone surrogates (from file names)."""
+    text, cut = cut_middle(observation.text, max_characters)
     try:
-        observation.text.encode()
+        text.encode()
     except UnicodeEncodeError:
-        text = observation.text.encode("utf-8", "replace").decode("utf-8")
-        return Observation(text, observation.ok, observation.truncated, observation.submitted)
-    return observation
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    if text == observation.text:
+        return observation
+    return replace(observation, text=text, truncated=observation.truncated or cut)

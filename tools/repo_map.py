@@ -74,4 +74,6 @@ TOOL = ToolSpec(
     parameters=RepoMapParameters,
     run=run,
     kind="read",
+    # The map keeps to a budget of tokens, which have a few characters each.
+    max_characters=8 * MAX_TOKENS,
 )

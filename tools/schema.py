@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from types import NoneType
+from contextlib import suppress
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from tools.text.truncate import cut_line
+
 _DROPPED_KEYS = frozenset({"title", "additionalProperties"})
 _NO_VALUE = frozenset({"", "null", "none"})
+_NO_TEXT = frozenset({"", "null", "None"})
 _SHOWN_CHARACTERS = 80
+_PROBLEMS_SHOWN = 10
+_FOREIGN = frozenset(
+    {"description", "explanation", "instruction", "activeForm", "priority", "thought", "reason"}
+    | {"justification", "security_risk", "requires_approval", "task_progress", "toolSummary"}
+    | {"expected_replacements", "modified_by_user", "wait_for_previous", "_meta"}
+)
+"""Parameters that other agents' tools have and that change nothing in what ours do."""
 
 
 class Parameters(BaseModel):
-    """The base of every tool's parameters.
+    """The base of every tool's parameters, and of objects inside them.
 
-    Types are lax (``"10"`` is 10, ``"true"`` is true), since models write parameters as text, but
-    names are strict: an unknown parameter is an error that names the known ones.
+    Types are lax (``"10"`` is 10, ``"true"`` is true), since models write parameters as text. What
+    stands for nothing (null, None, an empty text) leaves an optional parameter out. An unknown
+    parameter is an error that names the known ones, unless it is one that only comments a call.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
@@ -27,27 +38,31 @@ class Parameters(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_text_values(cls, data: Any) -> Any:
-        """Read JSON text where a list is wanted, and "null" where a value may be left out."""
+        """Read JSON text where a list is wanted, and drop what is as if not given."""
         if not isinstance(data, Mapping):
             return data
-        read = dict(data)
+        read = {}
         for name, value in data.items():
             field = cls.model_fields.get(name)
-            if field is None or field.annotation is str:
+            if field is None:
+                if name not in _FOREIGN:
+                    read[name] = value
                 continue
-            may_be_absent = not field.is_required()
-            if may_be_absent and value is None and NoneType not in get_args(field.annotation):
-                del read[name]
-            if not isinstance(value, str) or str in get_args(field.annotation):
+            takes_text = field.annotation is str or str in get_args(field.annotation)
+            if not field.is_required() and _is_nothing(value, takes_text=takes_text):
                 continue
-            if value.strip().lower() in _NO_VALUE and may_be_absent:
-                del read[name]
-            elif value.lstrip().startswith(("[", "{")):
-                try:
-                    read[name] = json.loads(value)
-                except ValueError:
-                    continue
+            if isinstance(value, str) and not takes_text and value.lstrip().startswith(("[", "{")):
+                with suppress(ValueError, RecursionError):
+                    value = json.loads(value)
+            read[name] = value
         return read
+
+
+def _is_nothing(value: Any, *, takes_text: bool) -> bool:
+    """Tell whether ``value`` is a way to leave an optional parameter out."""
+    if not isinstance(value, str):
+        return value is None
+    return value in _NO_TEXT if takes_text else value.strip().lower() in _NO_VALUE
 
 
 def make_function_schema(
@@ -93,8 +108,11 @@ def _simplify(node: Any, definitions: Mapping[str, Any]) -> Any:
 
 def describe_errors(tool: str, parameters: type[BaseModel], error: ValidationError) -> str:
     """Describe each problem on a line: the parameter, what was expected, what was given."""
+    problems = error.errors(include_url=False)
     lines = [f"{tool} was not run: its parameters do not fit."]
-    lines += [f"- {_describe(item)}" for item in error.errors(include_url=False)]
+    lines += [f"- {_describe(item)}" for item in problems[:_PROBLEMS_SHOWN]]
+    if more := len(problems) - _PROBLEMS_SHOWN:
+        lines += [f"- and {more:,} more"] if more > 0 else []
     lines.append(f"{tool} takes {signature(parameters)}.")
     return "\n".join(lines)
 
@@ -109,7 +127,7 @@ def signature(parameters: type[BaseModel]) -> str:
 
 
 def _describe(item: ErrorDetails) -> str:
-    name = ".".join(str(part) for part in item["loc"]) or "parameters"
+    name = cut_line(".".join(str(part) for part in item["loc"]) or "parameters", _SHOWN_CHARACTERS)
     kind = item["type"]
     if kind == "missing":
         return f"{name}: required, but missing"
@@ -125,6 +143,8 @@ def _describe(item: ErrorDetails) -> str:
 def _show(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "deeply nested data"
     except (TypeError, ValueError):
         text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"

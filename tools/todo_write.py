@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tools.schema import Parameters
 from tools.types import Observation, ToolContext, ToolSpec
@@ -12,10 +12,8 @@ from tools.types import Observation, ToolContext, ToolSpec
 _MARKS = {"pending": "[ ]", "in_progress": "[>]", "completed": "[x]"}
 
 
-class Todo(BaseModel):
+class Todo(Parameters):
     """One thing to do."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     id: str | None = Field(default=None, description="A name of your choice.")
     content: str = Field(min_length=1, description="What is to do.")

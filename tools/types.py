@@ -24,6 +24,10 @@ in the sandbox, ``external`` acts outside of the sandbox, ``session`` touches ne
 """
 
 
+MAX_CHARACTERS = 50_000
+"""The longest observation of a tool that does not set its own bound."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """The text that the model reads after a call.
@@ -80,6 +84,7 @@ class ToolSpec:
     ``run`` may raise ``tools.errors.ToolFailure``; call it through ``Registry.run``, which makes
     every failure an observation. ``kind`` is ``command`` unless told, so that a tool that forgot to
     say is one that is asked for. ``subject`` is what rules call it where that is not its name.
+    No observation of it is longer than ``max_characters``.
     """
 
     name: str
@@ -88,6 +93,7 @@ class ToolSpec:
     run: Callable[[ToolContext, Any], Observation]
     kind: ToolKind = "command"
     subject: str = ""
+    max_characters: int = MAX_CHARACTERS
 
     def schema(self) -> Mapping[str, Any]:
         """Return the function schema for the chat template, without pydantic's titles."""

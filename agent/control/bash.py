@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,9 @@ from agent.control.bash_wrappers import unwrap
 UNKNOWN = "\0"
 MAX_CHARACTERS = 65_536
 MAX_DEPTH = 6
+_PARSED_AT_ONCE = 1_000
+_PARSE_S = 0.25
+_PIECE = 65_536
 # Bash joins what stands on both sides of this; the grammar does not.
 _JOINED_LINES = re.compile(r"[^\s\\](?:\\\\)*\\\n\S")
 _UNNAMED = frozenset("*?[{~")
@@ -66,11 +70,32 @@ def _parse(command: str, depth: int) -> tuple[Part, ...] | None:
         return None
     if _JOINED_LINES.search(command):
         return None
+    source = command.encode("utf-8", "surrogatepass")
     parser = Parser(Language(tree_sitter_bash.language()))
-    root = parser.parse(command.encode("utf-8", "surrogatepass")).root_node
+    if len(source) > _PARSED_AT_ONCE and not _parses_in_time(parser, source):
+        return None
+    root = parser.parse(source).root_node
     if root.has_error:
         return None
     return tuple(_walk(root, depth))
+
+
+def _parses_in_time(parser: Parser, source: bytes) -> bool:
+    """Tell whether ``source`` parses within ``_PARSE_S`` of processor time.
+
+    The grammar takes quadratic time for some texts, such as a thousand closing brackets, and holds
+    the interpreter meanwhile.
+    """
+    began = time.thread_time()
+    try:
+        parser.parse(
+            lambda offset, _: source[offset : offset + _PIECE],
+            progress_callback=lambda *_: time.thread_time() - began > _PARSE_S,
+        )
+    except ValueError:
+        parser.reset()
+        return False
+    return True
 
 
 def _walk(root: Node, depth: int) -> Iterator[Part]:

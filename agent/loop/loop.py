@@ -211,7 +211,7 @@ class Loop:
             if self.stop.is_set() or self.budget.out_of_time():
                 break
             if call.error is not None:
-                seen = Observation(call.error, ok=False)
+                seen = self.registry.refuse(call.name, call.error)
             else:
                 self.guard.call(call)
                 if self.guard.repeats_end:

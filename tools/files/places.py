@@ -21,6 +21,7 @@ NOISE = frozenset(
 )
 """Folders that searches skip unless they are named."""
 
+MAX_PATH = 4_096
 _MAX_DEPTH = 64
 _MAX_ENTRIES = 100_000
 _SUGGESTIONS = 3
@@ -45,9 +46,11 @@ class Place:
 
 
 def locate(sandbox: Sandbox, path: str) -> Place:
-    """Resolve ``path``. Raises ``ToolFailure`` if it is empty or leaves the workspace."""
+    """Resolve ``path``. Raises ``ToolFailure`` if it is empty, too long or leaves the workspace."""
     if not path.strip() or "\0" in path:
         raise ToolFailure("The path is empty: give a path relative to the repository root.")
+    if len(path) > MAX_PATH:
+        raise ToolFailure(f"The path is longer than {MAX_PATH:,} characters: give a real one.")
     try:
         host = sandbox.resolve(path)
         shown = sandbox.relative(path)

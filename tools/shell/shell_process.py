@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Literal
 
@@ -15,6 +16,7 @@ from tools.shell.run_shell_command import MAX_TIMEOUT_S, shorten
 from tools.types import Observation, ToolContext, ToolSpec
 
 SHELL = "shell"
+_PID = re.compile(r"\d{1,9}", re.ASCII)
 _INTERRUPT_WAIT_S = 3.0
 
 
@@ -78,11 +80,11 @@ def choose(context: ToolContext, wanted: str | None) -> Process | None:
         if not busy:
             raise ToolFailure("No command is running in the shell.")
         return None
-    found = processes.get(int(wanted)) if wanted.strip().isdecimal() else None
+    found = processes.get(int(wanted)) if _PID.fullmatch(wanted.strip()) else None
     if found is None:
         listed = _list(context)
         known = "These were started:\n" + "\n".join(listed) if listed else "None was started."
-        raise ToolFailure(f"There is no background process {wanted}. {known}")
+        raise ToolFailure(f"There is no background process {wanted[:80]}. {known}")
     return found
 
 

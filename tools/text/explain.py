@@ -19,7 +19,7 @@ _NAMED_PLACES = 3
 
 _ESCAPED = re.compile(r"\\([nt\"'\\])")
 _UNESCAPED = {"n": "\n", "t": "\t", '"': '"', "'": "'", "\\": "\\"}
-_LINE_NUMBER = re.compile(r"^\s*\d+(?:[:|→-]|\t) ?", re.MULTILINE)
+_LINE_NUMBER = re.compile(r"^[^\S\n]*\d+(?:[:|→-]|\t) ?", re.MULTILINE)
 _ELISION = re.compile(r"\s*(?:(?:#|//|--|/\*|<!--)\s*)?(?:\.\.\.|…)")
 _TYPOGRAPHY = str.maketrans("‘’‚‛“”„‟‐‑‒–—−", "''''\"\"\"\"------")
 

@@ -177,3 +177,11 @@ def test_a_large_patch_of_a_large_file_takes_no_time(bench) -> None:
     body = " same\n" * 5_000 + "-other\n+same\n"
     patch = f"*** Begin Patch\n*** Update File: a.txt\n@@\n{body}*** End Patch"
     assert not bench("apply_patch", patch=patch).ok
+
+
+def test_a_hunk_header_with_endless_numbers_is_read_without_them(bench) -> None:
+    bench.write("a.py", "one\ntwo\n")
+    many = "9" * 5_000
+    patch = f"--- a/a.py\n+++ b/a.py\n@@ -{many},{many} +{many},{many} @@\n one\n-two\n+three\n"
+    assert bench("apply_patch", patch=patch).ok
+    assert bench.read("a.py") == b"one\nthree\n"

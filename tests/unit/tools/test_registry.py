@@ -242,3 +242,97 @@ def test_todos_are_kept_and_shown(bench) -> None:
 
     assert bench("todo_write", todos="[]").text == "Todo list: empty."
     assert bench.context.todos == []
+
+
+@pytest.mark.parametrize("nothing", [None, "", "null", "None"])
+@pytest.mark.parametrize(
+    ("name", "arguments", "optional"),
+    [
+        ("read_file", {"file_path": "a.py"}, "limit"),
+        ("read_file", {"file_path": "a.py"}, "offset"),
+        ("grep_search", {"pattern": "def one"}, "path"),
+        ("grep_search", {"pattern": "def one"}, "glob"),
+        ("grep_search", {"pattern": "def one"}, "limit"),
+        ("run_shell_command", {"command": "cat a.py"}, "timeout"),
+        ("run_shell_command", {"command": "cat a.py"}, "directory"),
+        ("run_shell_command", {"command": "cat a.py"}, "is_background"),
+    ],
+)
+def test_nothing_for_an_optional_parameter_leaves_it_out(
+    bench, name, arguments, optional, nothing
+) -> None:
+    bench.write("a.py", "def one(): pass\n")
+    seen = bench(name, **arguments, **{optional: nothing})
+    assert seen == bench(name, **arguments)
+    assert seen.ok and "def one" in seen.text
+
+
+def test_an_empty_required_text_is_a_value(bench) -> None:
+    bench.write("a.py", "one two\n")
+    assert bench("edit", file_path="a.py", old_string=" two", new_string="").ok
+    assert bench("write_file", file_path="b.py", content="null").ok
+    assert (bench.read("a.py"), bench.read("b.py")) == (b"one\n", b"null")
+
+
+def test_parameters_that_only_comment_a_call_are_ignored(bench) -> None:
+    seen = bench("run_shell_command", command="echo a", description="Say a.", security_risk="LOW")
+    assert seen.text == "a\n[exit code 0]"
+    todo = {"content": "Fix it", "status": "pending", "activeForm": "Fixing it", "priority": "high"}
+    assert bench("todo_write", todos=[todo]).text == "Todo list (0 of 1 completed):\n[ ] Fix it"
+    assert bench.context.todos == [{"content": "Fix it", "status": "pending"}]
+    assert not bench("run_shell_command", command="echo a", run_as="root").ok
+
+
+def test_a_call_that_could_not_be_read_is_answered_with_the_reason_or_our_name(bench) -> None:
+    cut = "The call to edit was cut off."
+    assert bench.registry.refuse("edit", cut) == Observation(cut, ok=False)
+    assert bench.registry.refuse("", "A call without a name.").text == "A call without a name."
+    seen = bench.registry.refuse("str_replace_editor", "There is no tool 'str_replace_editor'.")
+    assert "Did you mean edit?" in seen.text and not seen.ok
+
+
+def test_deep_and_wide_arguments_are_refused_in_few_words(bench) -> None:
+    deep: list[Any] = []
+    for _ in range(50_000):
+        deep = [deep]
+    for todos in ("[" * 100_000, '{"a":' * 100_000, deep, [{"content": deep, "status": "x"}]):
+        seen = bench("todo_write", todos=todos)
+        assert not seen.ok and "internal error" not in seen.text
+        assert len(seen.text) < 2_000
+    seen = bench("submit", **{f"x{number}": 1 for number in range(1_000)}, **{"y" * 100_000: 1})
+    assert "- and 991 more\n" in seen.text and len(seen.text) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("read_file", {"file_path": "a/" * 500_000}),
+        ("edit", {"file_path": "a.py", "old_string": "\n" * 1_000_000 + "x", "new_string": ""}),
+        ("glob", {"pattern": "*" * 1_000_000}),
+        ("grep_search", {"pattern": "a" * 1_000_000}),
+        ("grep_search", {"pattern": "a", "glob": "a" * 1_000_000}),
+        ("shell_process", {"action": "read", "id": "9" * 1_000_000}),
+        ("shell_process", {"action": "read", "id": "9" * 5_000}),
+        ("apply_patch", {"patch": "x" * 1_000_000}),
+        ("apply_patch", {"patch": f"*** Begin Patch\n*** Add File: {'a' * 10**6}\n*** End Patch"}),
+        (
+            "apply_patch",
+            {"patch": f"--- a/{'a' * 10**6}\n+++ b/{'a' * 10**6}\n@@ -1 +1 @@\n-a\n+b"},
+        ),
+        ("a" * 1_000_000, {}),
+    ],
+)
+def test_a_megabyte_of_argument_does_not_come_back(bench, name, arguments) -> None:
+    bench.write("a.py", "x = 1\n")
+    seen = bench(name, **arguments)
+    assert not seen.ok and "internal error" not in seen.text
+    assert len(seen.text) < 2_000
+
+
+def test_no_observation_is_longer_than_its_tool_allows() -> None:
+    def run(context: ToolContext, parameters: Sample) -> Observation:
+        return Observation("line\n" * 1_000_000)
+
+    seen = registry_of(run).run("sample", {"text": ""})
+    assert len(seen.text) < 51_000 and seen.truncated
+    assert "characters left out" in seen.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tools.edits.patch.hunks import FilePatch, Hunk, PatchError, PatchLine
+from tools.edits.patch.hunks import FilePatch, Hunk, PatchError, PatchLine, refuse_long
 
 BEGIN = "*** Begin Patch"
 END = "*** End Patch"
@@ -48,7 +48,8 @@ def _parse_section(header: str, body: list[str]) -> FilePatch:
     kind, _, path = header.partition(":")
     path = path.strip()
     if not path:
-        raise PatchError(f"{header.strip()!r} has no path")
+        raise PatchError(f"{header.strip()[:80]!r} has no path")
+    refuse_long(path)
     paths = (path,)
     if kind + ":" == _DELETE:
         if any(line.strip() for line in body):
@@ -59,6 +60,7 @@ def _parse_section(header: str, body: list[str]) -> FilePatch:
     move: tuple[str, ...] = ()
     if body and body[0].startswith(_MOVE):
         move = (body[0].removeprefix(_MOVE).strip(),)
+        refuse_long(move[0])
         body = body[1:]
     hunks = tuple(_parse_hunks(path, body))
     if not hunks and not move:

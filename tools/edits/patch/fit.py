@@ -221,7 +221,7 @@ def _find_insertion(shown: str, lines: list[str], hunk: Hunk, done: int, name: s
         places = ", ".join(map(str, after[:_PLACES_NAMED]))
         where = f"more than once, at lines {places}" if after else "nowhere"
         raise PatchError(
-            f"{name} only adds lines, and '@@ {hunk.anchors[-1]}' is in {shown} {where}: "
+            f"{name} only adds lines, and '@@ {hunk.anchors[-1][:80]}' is in {shown} {where}: "
             "give the lines around the new ones"
         )
     raise PatchError(

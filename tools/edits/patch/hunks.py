@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[" ", "-", "+"]
+_MAX_PATH = 4_096
 
 
 class PatchError(Exception):
     """A patch that cannot be read or does not fit. The message is for the model."""
+
+
+def refuse_long(path: str) -> None:
+    """Raise ``PatchError`` if ``path`` is longer than a path can be."""
+    if len(path) > _MAX_PATH:
+        raise PatchError(f"a path of the patch is longer than {_MAX_PATH:,} characters")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from tools.edits.patch.hunks import FilePatch, Hunk, PatchError, PatchLine
+from tools.edits.patch.hunks import FilePatch, Hunk, PatchError, PatchLine, refuse_long
 
-_HUNK = re.compile(r"@@+ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@+ ?(.*)")
+_HUNK = re.compile(r"@@+ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@+ ?(.*)", re.ASCII)
 _BARE_HUNK = re.compile(r"@@( .*)?$")
 _NO_NEWLINE = re.compile(r"\\ ")
 _NOWHERE = "/dev/null"
@@ -129,7 +129,7 @@ class _Reader:
         if match is None and not _BARE_HUNK.match(line):
             if line.startswith((" ", "-", "+")):
                 raise PatchError(
-                    f"a line stands before any hunk header '@@ -A,B +C,D @@': {line!r}"
+                    f"a line stands before any hunk header '@@ -A,B +C,D @@': {line[:80]!r}"
                 )
             return None
         self._at += 1
@@ -223,6 +223,8 @@ def _list_sides(line: PatchLine) -> set[str]:
 def _make_file(header: _Header, hunks: tuple[Hunk, ...]) -> FilePatch:
     old, new = header.old, header.new
     if header.rename_from and header.rename_to:
+        refuse_long(header.rename_from)
+        refuse_long(header.rename_to)
         return FilePatch(
             "update", (header.rename_from,), hunks, (header.rename_to,), header.executable
         )
@@ -242,6 +244,7 @@ def _list_readings(name: str) -> tuple[str, ...]:
     """Return the name without git's ``a/`` or ``b/``, then with it."""
     if not name:
         raise PatchError("a section of the patch has no path")
+    refuse_long(name)
     if name[:2] in ("a/", "b/", "i/", "w/", "c/", "o/") and len(name) > 2:
         return name[2:], name
     return (name,)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import tree_sitter_bash
 from hypothesis import given
 from hypothesis import strategies as st
+from tree_sitter import Language, Parser
 
-from agent.control.bash import MAX_CHARACTERS, UNKNOWN, Part, take_apart
+from agent.control.bash import MAX_CHARACTERS, UNKNOWN, Part, _parses_in_time, take_apart
 
 
 def flat(parts: tuple[Part, ...] | None) -> list[str]:
@@ -163,3 +165,20 @@ def test_quoted_words_come_back_as_they_were(words: list[str]) -> None:
     parts = take_apart(f"echo {quoted} && b")
     assert parts is not None
     assert [part.text for part in parts] == [" ".join(["echo", *words]), "b"]
+
+
+@pytest.mark.parametrize("text", [")", "<<E\n"])
+def test_a_text_that_the_grammar_takes_quadratic_time_for_is_given_up(text: str) -> None:
+    command = text * (MAX_CHARACTERS // len(text))
+    parser = Parser(Language(tree_sitter_bash.language()))
+    assert not _parses_in_time(parser, command.encode())
+    assert take_apart(command) is None
+    root = parser.parse(b"ls -l").root_node
+    assert not root.has_error and root.named_children[0].type == "command"
+
+
+def test_a_long_command_is_taken_apart_all_the_same() -> None:
+    body = "a line of a file with ) and | in it\n" * 1_000
+    parts = take_apart(f"cat > notes.txt <<'END'\n{body}END\npytest -q")
+    assert parts is not None
+    assert sorted(part.text for part in parts) == ["cat", "notes.txt", "pytest -q"]
