@@ -15,7 +15,7 @@ from sandboxes.errors import SandboxUnavailable
 from sandboxes.images.base_image import clear_scratch
 from sandboxes.images.engine import OWNER_LABEL, connect
 from sandboxes.paths import Owner, workspaces_dir
-from sandboxes.shell.processes import send
+from sandboxes.shell.process_table import send
 from sandboxes.workspace.workspace import read_stamp, remove_workspace
 
 

@@ -153,7 +153,7 @@ class Server:
     ) -> NewSessionResponse:
         """A session on the repository that ``cwd`` is or lies in; it is opened in the back."""
         from agent.sessions.store import new_session_id
-        from sandboxes.workspace.repository import find_repository
+        from sandboxes.workspace.users_repository import find_repository
 
         folder = _folder(cwd, additional_directories)
         hub = await self._ready()

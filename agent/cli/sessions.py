@@ -81,7 +81,7 @@ def patch(
     """
     from agent.sessions.history import history_of, records_of
     from agent.sessions.store import SessionStore
-    from sandboxes.workspace.record import open_record
+    from sandboxes.workspace.kept_record import open_record
 
     store = SessionStore()
     store.reap()

@@ -20,7 +20,7 @@ from agent.errors import ConfigError
 from agent.settings.load import load_settings
 from agent.settings.option import Group
 from agent.settings.variables import old_variable_lines
-from sandboxes.workspace.repository import find_repository
+from sandboxes.workspace.users_repository import find_repository
 
 if TYPE_CHECKING:
     from agent.loading import LoadedModel

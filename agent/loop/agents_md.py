@@ -18,7 +18,7 @@ from agent.types import Step
 from model.messages import ToolCall
 from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError, SandboxGone, WorkspaceError
-from sandboxes.workspace.repository import find_repository
+from sandboxes.workspace.users_repository import find_repository
 from tools.registry import Registry
 from tools.types import Observation
 

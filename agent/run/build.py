@@ -17,7 +17,7 @@ from agent.sessions.store import SessionStore
 from agent.settings.table import Settings
 from model.sampling import SamplingParams
 from sandboxes.base import Limits, Sandbox
-from sandboxes.images.repository_image import Recipe, image_of
+from sandboxes.images.repository_image import ImageRecipe, image_of
 from sandboxes.mounts import environment_of, parse_mount
 from sandboxes.open import open_sandbox
 from sandboxes.prune import prune
@@ -69,7 +69,7 @@ def run_limits(settings: Settings) -> RunLimits:
 
 def image_for(settings: Settings, repo: Path, tell: Callable[[str], None]) -> str:
     """Its tag: found, or built where that is allowed. Raises ``SandboxError``."""
-    recipe = Recipe(
+    recipe = ImageRecipe(
         repo,
         image=settings.image,
         dockerfile=settings.dockerfile,

@@ -12,7 +12,7 @@ from agent.sessions.model_states import catch_up, changed_text, disown, foreign,
 from agent.sessions.records import RewindRecord
 from agent.sessions.store import SavedSession, SessionStore, now
 from model.errors import StateError
-from sandboxes.workspace.record import open_record
+from sandboxes.workspace.kept_record import open_record
 
 
 def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listener = nobody) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.errors import ConfigError
 from sandboxes.errors import WorkspaceError
-from sandboxes.workspace.repository import find_repository
+from sandboxes.workspace.users_repository import find_repository
 
 REPOSITORY_FILE = ".agent.toml"
 MAX_FILE_BYTES = 65_536

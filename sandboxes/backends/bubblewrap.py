@@ -25,7 +25,7 @@ from sandboxes.base import Limits
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.mounts import Mount
 from sandboxes.shell.bash import shell_command
-from sandboxes.shell.processes import WRITE_TIMEOUT_S, PipeStream
+from sandboxes.shell.process_table import WRITE_TIMEOUT_S, PipeStream
 from sandboxes.shell.shell import Stream
 from sandboxes.workspace.safe_tree import SafeTree
 from sandboxes.workspace.workspace import Workspace

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 from sandboxes.backends.disk_watch import DiskWatch
 from sandboxes.base import Limits
-from sandboxes.shell.output import Outputs
+from sandboxes.shell.command_output import OutputFolder
 from sandboxes.shell.shell import BashShell, Stream
 from sandboxes.workspace.safe_tree import SafeTree
 from sandboxes.workspace.workspace import Workspace
@@ -34,7 +34,7 @@ class CommonSandbox(ABC):
 
     def _ready(self, outputs: str) -> None:
         """``outputs`` is what commands call the folder of long outputs."""
-        kept = Outputs(self.workspace.outputs, outputs)
+        kept = OutputFolder(self.workspace.outputs, outputs)
         size = self._limits.output_bytes
         self._shell = BashShell(self, output_bytes=size, outputs=kept)
         self._second = BashShell(self, output_bytes=size, slot=1)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 from sandboxes.errors import SandboxGone
+from sandboxes.shell.shell import Stream
 
 ANSWER_TIMEOUT_S = 10.0
 KILL_WITHIN_S = 3.0
@@ -90,20 +90,10 @@ done
 """
 
 
-class Line(Protocol):
-    """The stream to the keeper."""
-
-    def read(self, timeout_s: float) -> bytes | None: ...
-
-    def write(self, data: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class Keeper:
     """Asks the keeper. Every method but ``close`` raises ``SandboxGone`` if it does not answer."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Stream) -> None:
         self._line = line
         self._one_at_a_time = threading.Lock()
 

@@ -20,7 +20,7 @@ from sandboxes.backends.environment import sandbox_environment
 from sandboxes.base import Limits
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.paths import Owner
-from sandboxes.shell.processes import (
+from sandboxes.shell.process_table import (
     SLACK_TICKS,
     TICKS_PER_S,
     PipeStream,

@@ -52,7 +52,7 @@ _LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ImageRecipe:
     """What a repository's image is made of.
 
     At most one of ``image``, ``dockerfile`` and ``devcontainer`` is given; with none it is our base
@@ -74,7 +74,7 @@ class Recipe:
 
 
 def image_of(
-    recipe: Recipe, *, build: bool, limits: Limits, on_progress: Progress | None = None
+    recipe: ImageRecipe, *, build: bool, limits: Limits, on_progress: Progress | None = None
 ) -> str:
     """The tag of the recipe's image, from the cache or, with ``build``, made now.
 
@@ -130,7 +130,7 @@ def _engine() -> Iterator[docker.DockerClient]:
 
 def _parent(
     client: docker.DockerClient,
-    recipe: Recipe,
+    recipe: ImageRecipe,
     files: dict[str, tuple[int, bytes]],
     *,
     build: bool,
@@ -142,7 +142,7 @@ def _parent(
     if recipe.devcontainer is not None:
         dockerfile, image = _devcontainer(files[recipe.devcontainer][1], recipe.devcontainer)
         if dockerfile is not None and dockerfile not in files:
-            files |= _read_files(Recipe(recipe.repo, dockerfile=dockerfile))
+            files |= _read_files(ImageRecipe(recipe.repo, dockerfile=dockerfile))
     if dockerfile is None:
         tag = image or BASE_TAG
         if not has_image(client, tag):
@@ -178,7 +178,7 @@ def _parent(
 
 def _set_up(
     client: docker.DockerClient,
-    recipe: Recipe,
+    recipe: ImageRecipe,
     files: dict[str, tuple[int, bytes]],
     parent: str,
     *,
@@ -260,11 +260,11 @@ def _follow(api: Any, container: str, disk_bytes: int, tell: Progress) -> int:
             raise ImageMissing(f"the set-up did not end within {SETUP_TIMEOUT_S:.0f} s")
 
 
-def _own_files(recipe: Recipe) -> set[str]:
+def _own_files(recipe: ImageRecipe) -> set[str]:
     return {name for name in (recipe.dockerfile, recipe.devcontainer) if name} - set(recipe.files)
 
 
-def _not_built(recipe: Recipe, what: str) -> ImageMissing:
+def _not_built(recipe: ImageRecipe, what: str) -> ImageMissing:
     return ImageMissing(
         f"{what}, which {recipe.repo} asks for, is not built yet; building runs what it says "
         f"as root in a container: to allow that, agent sandbox build --repo {recipe.repo}, or "
@@ -272,7 +272,7 @@ def _not_built(recipe: Recipe, what: str) -> ImageMissing:
     )
 
 
-def _read_files(recipe: Recipe) -> dict[str, tuple[int, bytes]]:
+def _read_files(recipe: ImageRecipe) -> dict[str, tuple[int, bytes]]:
     """Mode and content of each file that the recipe names; of a folder, all that are in it.
 
     No link is followed, also not on the way. Raises ``ImageMissing``.

@@ -75,7 +75,7 @@ done 2>/dev/null
 
 
 @dataclass(frozen=True)
-class State:
+class ProcessState:
     """How a process is: ``running``, or ended with ``exit_code``, None if it was killed.
 
     ``size`` is how many bytes it has printed.
@@ -87,7 +87,7 @@ class State:
 
 
 @dataclass
-class Process:
+class BackgroundProcess:
     """One process that was left running. ``id`` is a pid inside, ``log`` a path inside."""
 
     id: int
@@ -96,7 +96,7 @@ class Process:
     name: str
     began: float
     read: int = 0
-    seen: State | None = None
+    seen: ProcessState | None = None
 
     @property
     def log(self) -> str:
@@ -109,9 +109,9 @@ class Background:
     """The processes of one session. Every method may raise ``SandboxGone``."""
 
     sandbox: Sandbox
-    _processes: dict[int, Process] = field(default_factory=dict)
+    _processes: dict[int, BackgroundProcess] = field(default_factory=dict)
 
-    def start(self, command: str, enter: str = "") -> Process | ExecResult:
+    def start(self, command: str, enter: str = "") -> BackgroundProcess | ExecResult:
         """Start ``command`` with the folder and environment of the session's shell.
 
         ``enter`` is what is run before in the same subshell. Returns what the shell said where that
@@ -128,32 +128,32 @@ class Background:
         pid, _, folder = result.output.strip().partition(" ")
         if result.exit_code != 0 or not pid.isdecimal() or "\n" in folder:
             return result
-        process = Process(int(pid), command, folder, name, time.monotonic())
+        process = BackgroundProcess(int(pid), command, folder, name, time.monotonic())
         self._processes[process.id] = process
         return process
 
-    def all(self) -> list[Process]:
+    def all(self) -> list[BackgroundProcess]:
         """Those started in this session, ended ones too, oldest first."""
         return list(self._processes.values())
 
-    def get(self, pid: int) -> Process | None:
+    def get(self, pid: int) -> BackgroundProcess | None:
         """The one whose id is ``pid``."""
         return self._processes.get(pid)
 
-    def state(self, process: Process) -> State:
+    def state(self, process: BackgroundProcess) -> ProcessState:
         """How ``process`` is now."""
         if process.seen is not None and not process.seen.running:
             return process.seen
         words = {"folder": shlex.quote(process.folder), "pid": process.id}
         said = self._ask(f"shopt -s extglob\n{_STATE % words}").output.split(":")
         if len(said) != 3 or said[0] not in ("e", "r", "k"):
-            return State(False, None, process.read)
+            return ProcessState(False, None, process.read)
         code = int(said[1]) if said[1].isdecimal() and len(said[1]) < 4 else None
         size = int(said[2]) if said[2].isdecimal() else 0
-        process.seen = State(said[0] == "r", code, size)
+        process.seen = ProcessState(said[0] == "r", code, size)
         return process.seen
 
-    def output(self, process: Process) -> ExecResult:
+    def output(self, process: BackgroundProcess) -> ExecResult:
         """What it printed since the last time, its middle left out if that is a lot."""
         log = shlex.quote(process.log)
         state = self.state(process)
@@ -166,12 +166,12 @@ class Background:
 
     def wait(
         self,
-        process: Process,
+        process: BackgroundProcess,
         timeout_s: float,
         *,
         for_answer: bool = False,
         stop: Stop | None = None,
-    ) -> State:
+    ) -> ProcessState:
         """Wait until it ends, at most ``timeout_s``; with ``for_answer``, until it is quiet again.
 
         An answer is output beyond what was read, with nothing new for a moment. Ends early once
@@ -190,7 +190,7 @@ class Background:
                 return state
             time.sleep(_LOOK_EVERY_S)
 
-    def write(self, process: Process, text: str, *, end: bool = False) -> bool:
+    def write(self, process: BackgroundProcess, text: str, *, end: bool = False) -> bool:
         """Give it ``text``, and with ``end`` the end of its input. False if it takes none."""
         pipe = shlex.quote(f"{process.folder}/in")
         if text:
@@ -201,11 +201,11 @@ class Background:
             self._ask(f"kill -USR2 {process.id}")
         return True
 
-    def interrupt(self, process: Process) -> None:
+    def interrupt(self, process: BackgroundProcess) -> None:
         """SIGINT to all of it, as Ctrl-C in a terminal gives."""
         self._signal(process, "INT")
 
-    def stop(self, process: Process) -> State:
+    def stop(self, process: BackgroundProcess) -> ProcessState:
         """SIGTERM to all of it, and SIGKILL to what is still there a few seconds later."""
         self._signal(process, "TERM")
         state = self.wait(process, STOP_WITHIN_S)
@@ -214,7 +214,7 @@ class Background:
                 break
         return state if not state.running else self.wait(process, STOP_WITHIN_S)
 
-    def _signal(self, process: Process, signal: str) -> bool:
+    def _signal(self, process: BackgroundProcess, signal: str) -> bool:
         """Whether there was anything to send ``signal`` to."""
         words = {"pid": process.id, "mark": MARK, "name": process.name, "signal": signal}
         return bool(self._ask(_SIGNAL % words).output.strip())

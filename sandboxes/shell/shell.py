@@ -22,7 +22,7 @@ from typing import Protocol
 from sandboxes.base import ExecResult, Running
 from sandboxes.errors import SandboxGone, ShellBusy
 from sandboxes.shell.bash import shell_command
-from sandboxes.shell.output import Output, Outputs, Whole
+from sandboxes.shell.command_output import CommandOutput, OutputFile, OutputFolder
 from sandboxes.stop import Stop
 
 POLL_S = 0.1
@@ -110,7 +110,7 @@ class _Job:
     nonce: str
     began: float
     heard: float
-    whole: Whole | None
+    whole: OutputFile | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,12 @@ class BashShell:
     """The ``Shell`` of every sandbox (see ``base.py``), over a ``ShellHost``."""
 
     def __init__(
-        self, host: ShellHost, *, output_bytes: int, outputs: Outputs | None = None, slot: int = 0
+        self,
+        host: ShellHost,
+        *,
+        output_bytes: int,
+        outputs: OutputFolder | None = None,
+        slot: int = 0,
     ) -> None:
         self._host = host
         self._output_bytes = output_bytes
@@ -230,7 +235,7 @@ class BashShell:
     ) -> ExecResult:
         """Follow ``job`` to its end or to that of our patience, and say what it gave since."""
         live = job.live
-        output = Output(self._output_bytes, on_output, job.whole)
+        output = CommandOutput(self._output_bytes, on_output, job.whole)
         end: _End | None = None
         how = "died"
         try:
@@ -280,7 +285,7 @@ class BashShell:
         stream = self._host.start_shell(shell_command(nonce), self._slot)
         live = _Live(stream, 0, time.monotonic())
         try:
-            output = Output(4096)
+            output = CommandOutput(4096)
             deadline = time.monotonic() + START_TIMEOUT_S
             end = self._until_marker(live, nonce, output, deadline)
             if end is None:
@@ -304,9 +309,11 @@ class BashShell:
         nonce = secrets.token_hex(8)
         script = b"{ " + exports + b"\ncd -- " + quoted + b"; } 2>/dev/null"
         live.stream.write(nonce.encode() + b"\0" + script + b"\0")
-        self._until_marker(live, nonce, Output(0), time.monotonic() + START_TIMEOUT_S)
+        self._until_marker(live, nonce, CommandOutput(0), time.monotonic() + START_TIMEOUT_S)
 
-    def _follow(self, job: _Job, output: Output, patience: _Patience) -> tuple[_End | None, str]:
+    def _follow(
+        self, job: _Job, output: CommandOutput, patience: _Patience
+    ) -> tuple[_End | None, str]:
         """Read until the command ``ended`` or ``died``, is to ``stop``, or is left ``running``."""
         live = job.live
         asked = checked = time.monotonic()
@@ -337,7 +344,7 @@ class BashShell:
                 return None, "running"
 
     def _until_marker(
-        self, live: _Live, nonce: str, output: Output, deadline: float
+        self, live: _Live, nonce: str, output: CommandOutput, deadline: float
     ) -> _End | None:
         while (left := deadline - time.monotonic()) > 0:
             data = live.stream.read(min(POLL_S, left))
@@ -349,7 +356,7 @@ class BashShell:
         live.pending = b""
         return None
 
-    def _take(self, live: _Live, nonce: str, output: Output, data: bytes) -> _End | None:
+    def _take(self, live: _Live, nonce: str, output: CommandOutput, data: bytes) -> _End | None:
         """Pass on output up to the marker; keep what may be the start of one for the next time."""
         start = b"\036" + nonce.encode() + b":"
         live.pending += data
@@ -377,7 +384,7 @@ class BashShell:
             return None
         return _End(int(found[1]), left if ended else b"")
 
-    def _stop(self, live: _Live, nonce: str, output: Output, began: float) -> _End | None:
+    def _stop(self, live: _Live, nonce: str, output: CommandOutput, began: float) -> _End | None:
         """Kill what the command started and make the shell end."""
         deadline = time.monotonic() + GRACE_S
         end: _End | None = None

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sandboxes.errors import WorkspaceError
 from sandboxes.workspace.host_git import HostGit, names_git
-from sandboxes.workspace.repository import Repository
 from sandboxes.workspace.safe_folders import Folders
-from sandboxes.workspace.snapshots import Entry, Store
+from sandboxes.workspace.snapshots import SnapshotStore, TreeEntry
+from sandboxes.workspace.users_repository import Repository
 
 LINK = "120000"
 EXECUTABLE = "100755"
@@ -37,7 +37,7 @@ class Exchange:
     """Made by ``Workspace.exchange``. Paths are relative to the copy's root, with ``/``."""
 
     def __init__(
-        self, git: HostGit, store: Store, repository: Repository, copy: Path, scratch: Path
+        self, git: HostGit, store: SnapshotStore, repository: Repository, copy: Path, scratch: Path
     ) -> None:
         self._git = git
         self._store = store
@@ -81,11 +81,11 @@ class Exchange:
         """The same in the copy."""
         _write(self._copy, path, file)
 
-    def changes(self, base: str, tree: str) -> dict[str, tuple[Entry, Entry]]:
-        """See ``Store.changes``."""
+    def changes(self, base: str, tree: str) -> dict[str, tuple[TreeEntry, TreeEntry]]:
+        """See ``SnapshotStore.changes``."""
         return self._store.changes(base, tree)
 
-    def stored(self, entry: Entry) -> File | None:
+    def stored(self, entry: TreeEntry) -> File | None:
         """The file that a tree's entry stands for."""
         if entry.mode not in (PLAIN, EXECUTABLE, LINK):
             return None

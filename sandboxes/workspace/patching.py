@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sandboxes.errors import WorkspaceError
 from sandboxes.workspace.host_git import HostGit, from_os_error
-from sandboxes.workspace.repository import find_repository
 from sandboxes.workspace.safe_folders import Folders
+from sandboxes.workspace.users_repository import find_repository
 
 
 @dataclass(frozen=True)

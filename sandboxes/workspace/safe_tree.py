@@ -25,7 +25,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
-class Place:
+class ResolvedPath:
     """Where a path leads: an open folder and a name in it.
 
     ``name`` is empty if the path is the root itself. ``parts`` are the components from the root
@@ -56,7 +56,7 @@ class SafeTree:
         Raises ``FileNotFoundError``, ``IsADirectoryError``, ``PathEscape``, and ``OSError`` for a
         pipe, socket or device, which could block for ever.
         """
-        with self._place(path) as place:
+        with self._resolved(path) as place:
             _refuse_special(place, path)
             # O_NONBLOCK: the file may have become a pipe since it was looked at.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -70,7 +70,7 @@ class SafeTree:
 
         ``executable`` sets or clears the permission to run it; None leaves it.
         """
-        with self._place(path) as place:
+        with self._resolved(path) as place:
             mode = 0o644
             if not place.missing and (found := _lstat(place)) is not None:
                 _refuse_special(place, path)
@@ -83,19 +83,19 @@ class SafeTree:
 
     def remove(self, path: str) -> None:
         """Remove the file. Raises ``FileNotFoundError``, ``IsADirectoryError``, ``PathEscape``."""
-        with self._place(path) as place:
+        with self._resolved(path) as place:
             _refuse_special(place, path)
             os.unlink(place.name, dir_fd=place.folder)
 
     def resolve(self, path: str) -> Path:
         """The host path of ``path`` with all links resolved. The file need not exist."""
-        with self._place(path) as place:
+        with self._resolved(path) as place:
             return self.top.joinpath(*place.parts)
 
     def relative(self, path: str) -> str:
         """``path`` from the root with ``/``; ``.`` for the root itself."""
         parts = self._parts(path)
-        with self._place(path) as place:
+        with self._resolved(path) as place:
             kept = place.parts if ".." in parts else tuple(p for p in parts if p not in ("", "."))
         return "/".join(kept) or "."
 
@@ -120,7 +120,7 @@ class SafeTree:
         return path[len(prefix) :] if path.startswith(prefix) else None
 
     @contextmanager
-    def _place(self, path: str) -> Iterator[Place]:
+    def _resolved(self, path: str) -> Iterator[ResolvedPath]:
         """Walk to ``path``. Every folder opened on the way is closed at the end."""
         walk = _Walk(os.open(self.top, _FOLDER))
         try:
@@ -145,7 +145,7 @@ class SafeTree:
             walk.close()
 
     @contextmanager
-    def _made(self, place: Place) -> Iterator[int]:
+    def _made(self, place: ResolvedPath) -> Iterator[int]:
         """The folder of ``place``, with its missing folders made."""
         folder = os.dup(place.folder)
         try:
@@ -225,13 +225,13 @@ class _Walk:
             os.close(self._folders.pop())
         self._names.clear()
 
-    def place(self) -> Place:
+    def place(self) -> ResolvedPath:
         parts = (*self._names, *self._rest)
         if self._rest:
-            return Place(self._folders[-1], self._rest[-1], parts, tuple(self._rest[:-1]))
+            return ResolvedPath(self._folders[-1], self._rest[-1], parts, tuple(self._rest[:-1]))
         if self._names:  # the path is a folder: give it as a name in its parent
-            return Place(self._folders[-2], self._names[-1], parts)
-        return Place(self._folders[-1], "", parts)
+            return ResolvedPath(self._folders[-2], self._names[-1], parts)
+        return ResolvedPath(self._folders[-1], "", parts)
 
     def close(self) -> None:
         while self._folders:
@@ -259,7 +259,7 @@ def remove_tree(path: Path) -> bool:
     return not os.path.lexists(path)
 
 
-def _lstat(place: Place) -> os.stat_result | None:
+def _lstat(place: ResolvedPath) -> os.stat_result | None:
     if not place.name:
         return os.fstat(place.folder)
     try:
@@ -268,7 +268,7 @@ def _lstat(place: Place) -> os.stat_result | None:
         return None
 
 
-def _refuse_special(place: Place, path: str) -> None:
+def _refuse_special(place: ResolvedPath, path: str) -> None:
     found = None if place.missing else _lstat(place)
     if found is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -278,7 +278,7 @@ def _refuse_special(place: Place, path: str) -> None:
         raise _not_regular(path)
 
 
-def _open(place: Place, flags: int, path: str) -> int:
+def _open(place: ResolvedPath, flags: int, path: str) -> int:
     try:
         return os.open(place.name, flags, dir_fd=place.folder)
     except OSError as error:

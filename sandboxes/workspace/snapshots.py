@@ -48,14 +48,14 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """A file in a tree: its git mode and its blob; both "" where there is none."""
 
     mode: str
     blob: str
 
     @classmethod
-    def of(cls, mode: str, blob: str) -> Entry:
+    def of(cls, mode: str, blob: str) -> TreeEntry:
         """From the columns of ``git diff-tree --raw``, where zeros stand for nothing."""
         return cls("", "") if set(mode) == {"0"} else cls(mode, blob)
 
@@ -67,7 +67,7 @@ class _Change:
     path: str
 
 
-class Store:
+class SnapshotStore:
     """Trees of the folder ``top``.
 
     ``prefix`` ("" or "sub/") goes before every path in the trees. Files that are not ``known`` and
@@ -100,7 +100,7 @@ class Store:
         return self._store(self._kept)
 
     def snapshot(self) -> str:
-        """Store the folder as it is. Returns the tree id.
+        """SnapshotStore the folder as it is. Returns the tree id.
 
         Files are those that no ignore rule covers, and those stored before.
         """
@@ -169,7 +169,7 @@ class Store:
             return False
         return kind.strip() == b"tree"
 
-    def changes(self, base: str, tree: str) -> dict[str, tuple[Entry, Entry]]:
+    def changes(self, base: str, tree: str) -> dict[str, tuple[TreeEntry, TreeEntry]]:
         """What is otherwise in ``tree`` than in ``base``, by path: the entries in both."""
         raw = self._run(["diff-tree", "-r", "-z", "--raw", "--no-renames", base, tree])
         fields = os.fsdecode(raw).split("\0")
@@ -177,16 +177,16 @@ class Store:
         for header, path in zip(fields[0:-1:2], fields[1::2], strict=False):
             old_mode, new_mode, old, new, _ = header.lstrip(":").split(" ")
             inner = path.removeprefix(self._prefix)
-            found[inner] = (Entry.of(old_mode, old), Entry.of(new_mode, new))
+            found[inner] = (TreeEntry.of(old_mode, old), TreeEntry.of(new_mode, new))
         return found
 
-    def entry(self, tree: str, path: str) -> Entry:
+    def entry(self, tree: str, path: str) -> TreeEntry:
         """What ``tree`` has at ``path``."""
         listed = os.fsdecode(self._run(["ls-tree", "-z", tree, self._prefix + path]))
         if not listed:
-            return Entry("", "")
+            return TreeEntry("", "")
         mode, kind, blob = listed.split("\t", 1)[0].split(" ")
-        return Entry(mode, blob) if kind == "blob" else Entry("", "")
+        return TreeEntry(mode, blob) if kind == "blob" else TreeEntry("", "")
 
     def blob(self, name: str) -> bytes:
         """The content of a stored file."""

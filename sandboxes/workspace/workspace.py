@@ -29,9 +29,9 @@ from sandboxes.workspace.exchange import Exchange
 from sandboxes.workspace.host_git import RAW_ATTRIBUTES, HostGit, from_os_error
 from sandboxes.workspace.kept_tree import KeptTree, Origin, after_a_kill
 from sandboxes.workspace.patching import apply_patch
-from sandboxes.workspace.repository import Repository, find_repository
 from sandboxes.workspace.safe_tree import remove_tree
-from sandboxes.workspace.snapshots import Store
+from sandboxes.workspace.snapshots import SnapshotStore
+from sandboxes.workspace.users_repository import Repository, find_repository
 
 MAX_FILE_BYTES = 50 * 1024**2
 # Enough for git log and blame; the whole history of a large project takes minutes to copy.
@@ -50,7 +50,9 @@ class Workspace:
     A context manager: leaving it removes the copy.
     """
 
-    def __init__(self, folder: Path, repository: Repository, git: HostGit, store: Store) -> None:
+    def __init__(
+        self, folder: Path, repository: Repository, git: HostGit, store: SnapshotStore
+    ) -> None:
         """Used by ``create``, which also fills the folder."""
         self._folder = folder
         self._repository = repository
@@ -371,9 +373,9 @@ def _fresh_folder(repo: Path, parent: Path | None) -> Iterator[tuple[Path, Repos
 
 def _store(
     git: HostGit, record: Path, folder: Path, repository: Repository, max_file_bytes: int
-) -> Store:
+) -> SnapshotStore:
     (record / "info" / "exclude").write_text(repository.excludes)
-    return Store(
+    return SnapshotStore(
         git, record, folder / "tree", prefix=repository.prefix, max_file_bytes=max_file_bytes
     )
 

@@ -7,7 +7,7 @@ import shlex
 from pydantic import Field, field_validator
 
 from sandboxes.base import Shell
-from sandboxes.shell.background import Process
+from sandboxes.shell.background import BackgroundProcess
 from tools.errors import ToolFailure
 from tools.files.places import locate_directory
 from tools.schema import Parameters
@@ -103,7 +103,7 @@ def _start(context: ToolContext, command: str, directory: str | None) -> Observa
     """Start ``command`` beside the shell. The observation has its id and where its output goes."""
     enter = f"{_enter(context, directory)} || exit\n" if directory is not None else ""
     started = context.processes().start(command, enter)
-    if not isinstance(started, Process):
+    if not isinstance(started, BackgroundProcess):
         output, _ = show_output(started)
         raise ToolFailure(f"The command could not be started in the background.\n{output}".rstrip())
     return Observation(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from sandboxes.shell.background import Process, State
+from sandboxes.shell.background import BackgroundProcess, ProcessState
 from tools.errors import ToolFailure
 from tools.schema import Parameters
 from tools.shell.command_report import observe, show_output
@@ -58,7 +58,7 @@ def run(context: ToolContext, parameters: ShellProcessParameters) -> Observation
     return _act_on_process(context, target, parameters)
 
 
-def choose(context: ToolContext, wanted: str | None) -> Process | None:
+def choose(context: ToolContext, wanted: str | None) -> BackgroundProcess | None:
     """Choose the process that ``wanted`` names; None for the command in the shell.
 
     Raises ``ToolFailure`` if there is none, or several and none is named.
@@ -88,7 +88,7 @@ def choose(context: ToolContext, wanted: str | None) -> Process | None:
     return found
 
 
-def tell(context: ToolContext, process: Process, state: State) -> Observation:
+def tell(context: ToolContext, process: BackgroundProcess, state: ProcessState) -> Observation:
     """Report what ``process`` printed since the last time, and whether it runs."""
     body, cut = show_output(context.processes().output(process))
     if cut:
@@ -113,7 +113,7 @@ def _act_on_shell(context: ToolContext, parameters: ShellProcessParameters) -> O
 
 
 def _act_on_process(
-    context: ToolContext, process: Process, parameters: ShellProcessParameters
+    context: ToolContext, process: BackgroundProcess, parameters: ShellProcessParameters
 ) -> Observation:
     processes = context.processes()
     if parameters.action == "stop":
@@ -140,7 +140,7 @@ def _list(context: ToolContext) -> list[str]:
     return lines
 
 
-def _describe(process: Process, state: State) -> str:
+def _describe(process: BackgroundProcess, state: ProcessState) -> str:
     if state.running:
         return f"running for {time.monotonic() - process.began:.0f} s"
     if state.exit_code is None:

@@ -12,7 +12,7 @@ import pytest
 
 from sandboxes.base import Limits
 from sandboxes.errors import ImageMissing
-from sandboxes.images.repository_image import LAYER_LABEL, Recipe, image_of, layers
+from sandboxes.images.repository_image import LAYER_LABEL, ImageRecipe, image_of, layers
 from sandboxes.open import open_sandbox
 from sandboxes.prune import prune
 from sandboxes.workspace.workspace import Workspace
@@ -55,7 +55,7 @@ def test_set_up_runs_once_and_only_when_asked(
     repo: Path, places: Path, monkeypatch: pytest.MonkeyPatch, docker_engine: docker.DockerClient
 ) -> None:
     monkeypatch.setenv("MY_API_TOKEN", "secret")
-    recipe = Recipe(repo, setup=SETUP, files=("tool.sh",))
+    recipe = ImageRecipe(repo, setup=SETUP, files=("tool.sh",))
     with pytest.raises(ImageMissing, match=r"agent sandbox build --repo .*, or --build"):
         image_of(recipe, build=False, limits=LIMITS)
     told: list[str] = []
@@ -78,7 +78,7 @@ def test_set_up_runs_once_and_only_when_asked(
 
 
 def test_the_cache_is_by_content(repo: Path) -> None:
-    recipe = Recipe(repo, setup=("cp tool.sh /",), files=("tool.sh",))
+    recipe = ImageRecipe(repo, setup=("cp tool.sh /",), files=("tool.sh",))
     first = image_of(recipe, build=True, limits=LIMITS)
     (repo / "secret.txt").write_text("changed, but not named")
     assert image_of(recipe, build=False, limits=LIMITS) == first
@@ -104,7 +104,7 @@ def test_a_set_up_that_fails_leaves_nothing(
     setup: tuple[str, ...], limits: Limits, said: str, repo: Path
 ) -> None:
     with pytest.raises(ImageMissing, match=said) as caught:
-        image_of(Recipe(repo, setup=setup), build=True, limits=limits)
+        image_of(ImageRecipe(repo, setup=setup), build=True, limits=limits)
     assert "\n" not in str(caught.value)
 
 
@@ -112,7 +112,7 @@ def test_a_set_up_that_fails_leaves_nothing(
 def test_a_dockerfile_sees_only_the_files_that_are_named(
     how: str, repo: Path, places: Path
 ) -> None:
-    recipe = Recipe(repo, dockerfile="Dockerfile", files=("tool.sh",))
+    recipe = ImageRecipe(repo, dockerfile="Dockerfile", files=("tool.sh",))
     if how == "devcontainer":
         folder = repo / ".devcontainer"
         folder.mkdir()
@@ -122,7 +122,9 @@ def test_a_dockerfile_sees_only_the_files_that_are_named(
             '  "postCreateCommand": "evil", }\n'
         )
         (folder / "Dockerfile").write_text((repo / "Dockerfile").read_text())
-        recipe = Recipe(repo, devcontainer=".devcontainer/devcontainer.json", files=("tool.sh",))
+        recipe = ImageRecipe(
+            repo, devcontainer=".devcontainer/devcontainer.json", files=("tool.sh",)
+        )
     with pytest.raises(ImageMissing, match="is not built"):
         image_of(recipe, build=False, limits=LIMITS)
     tag = image_of(recipe, build=True, limits=LIMITS)
@@ -137,7 +139,7 @@ def test_a_dockerfile_sees_only_the_files_that_are_named(
 
 def test_a_devcontainer_names_an_image(repo: Path) -> None:
     file = repo / ".devcontainer.json"
-    recipe = Recipe(repo, devcontainer=".devcontainer.json")
+    recipe = ImageRecipe(repo, devcontainer=".devcontainer.json")
     file.write_text('{"image": "tenuto/base:1"}')
     assert image_of(recipe, build=False, limits=LIMITS) == "tenuto/base:1"
     file.write_text('{"image": "nobody/nothing:9"}')
@@ -157,13 +159,13 @@ def test_files_for_the_image_lie_in_the_repository(name: str, repo: Path, tmp_pa
     (repo / "link").symlink_to(tmp_path / "outside")
     (repo / "folder").symlink_to(tmp_path)
     with pytest.raises(ImageMissing):
-        image_of(Recipe(repo, setup=("true",), files=(name,)), build=True, limits=LIMITS)
+        image_of(ImageRecipe(repo, setup=("true",), files=(name,)), build=True, limits=LIMITS)
 
 
 def test_pruning_spares_a_container_of_such_an_image(
     repo: Path, docker_engine: docker.DockerClient
 ) -> None:
-    tag = image_of(Recipe(repo, setup=("true",)), build=True, limits=LIMITS)
+    tag = image_of(ImageRecipe(repo, setup=("true",)), build=True, limits=LIMITS)
     container = docker_engine.containers.create(tag, ["true"])
     try:
         prune(parent=repo.parent / "none")

@@ -13,7 +13,7 @@ import docker
 import pytest
 
 from sandboxes.prune import prune
-from sandboxes.shell.processes import read_process
+from sandboxes.shell.process_table import read_process
 from sandboxes.workspace.workspace import Workspace
 
 OWNER_SCRIPT = """

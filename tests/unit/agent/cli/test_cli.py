@@ -60,7 +60,7 @@ def test_what_is_told_of_an_interrupted_start_needs_no_torch() -> None:
     code = (
         "import sys\nimport agent.cli.printing, agent.cli.sessions\n"
         "import agent.run.report, agent.sessions.store, agent.sessions.history\n"
-        "import sandboxes.workspace.record\n"
+        "import sandboxes.workspace.kept_record\n"
         "assert 'torch' not in sys.modules, 'slow import'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)

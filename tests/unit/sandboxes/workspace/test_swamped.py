@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.workspace.repository import keeps_from_fetching
 from sandboxes.workspace.safe_folders import MAX_DEPTH
+from sandboxes.workspace.users_repository import keeps_from_fetching
 from sandboxes.workspace.workspace import Workspace
 
 Make = Callable[..., Workspace]

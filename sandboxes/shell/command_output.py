@@ -15,14 +15,14 @@ FILE_BYTES = 64 * 1024**2
 FOLDER_BYTES = 256 * 1024**2
 
 
-class Output:
+class CommandOutput:
     """The first and the last half of what came, the rest counted."""
 
     def __init__(
         self,
         limit: int,
         on_output: Callable[[str], None] | None = None,
-        whole: Whole | None = None,
+        whole: OutputFile | None = None,
     ) -> None:
         self._head_limit = limit // 2
         self._tail_limit = limit - self._head_limit
@@ -75,7 +75,7 @@ class Output:
 
 
 @dataclass
-class Outputs:
+class OutputFolder:
     """The folder on the host in which long outputs are kept; ``shown`` is its path inside.
 
     Commands may read it and not write to it. One file holds at most ``FILE_BYTES``, all together
@@ -87,10 +87,10 @@ class Outputs:
     _count: int = 0
     _sizes: dict[Path, int] = field(default_factory=dict)
 
-    def start(self, over: int) -> Whole:
+    def start(self, over: int) -> OutputFile:
         """A file for the next command; it is made once more than ``over`` bytes have come."""
         self._count += 1
-        return Whole(self, f"{self._count}.txt", over)
+        return OutputFile(self, f"{self._count}.txt", over)
 
     def make_room(self) -> None:
         """Remove the oldest files, so that one more fits."""
@@ -104,10 +104,10 @@ class Outputs:
         self._sizes[path] = size
 
 
-class Whole:
+class OutputFile:
     """The file of one command's output. Nothing here raises: a full disk costs the file alone."""
 
-    def __init__(self, outputs: Outputs, name: str, over: int) -> None:
+    def __init__(self, outputs: OutputFolder, name: str, over: int) -> None:
         self._outputs = outputs
         self._path = outputs.folder / name
         self._shown = f"{outputs.shown}/{name}"

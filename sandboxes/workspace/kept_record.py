@@ -12,17 +12,17 @@ from sandboxes.errors import WorkspaceError
 from sandboxes.workspace.host_git import HostGit
 from sandboxes.workspace.kept_tree import after_a_kill
 from sandboxes.workspace.patching import apply_patch
-from sandboxes.workspace.snapshots import Store
+from sandboxes.workspace.snapshots import SnapshotStore
 
 
-class Record:
+class KeptRecord:
     """The git directory ``place`` that ``Workspace.keep_record`` left; use ``open_record``."""
 
     def __init__(self, place: Path, scratch: Path) -> None:
         self._place = place
         self._scratch = scratch
         self._git = HostGit(scratch / "git-home")
-        self._store = Store(self._git, place, scratch / "tree", prefix="", max_file_bytes=0)
+        self._store = SnapshotStore(self._git, place, scratch / "tree", prefix="", max_file_bytes=0)
 
     def is_whole(self, tree: str) -> bool:
         """Whether ``tree`` is there with everything in it."""
@@ -48,8 +48,8 @@ class Record:
 
 
 @contextmanager
-def open_record(place: Path) -> Iterator[Record]:
+def open_record(place: Path) -> Iterator[KeptRecord]:
     """The record at ``place``. Raises ``WorkspaceError`` if there is none."""
     after_a_kill(place)
     with tempfile.TemporaryDirectory(prefix="tenuto-") as scratch:
-        yield Record(place, Path(scratch))
+        yield KeptRecord(place, Path(scratch))
