@@ -132,11 +132,11 @@ class Engine:
         return self.network.context_length
 
     def session(self, *, seed: int = 0) -> Session:
-        """A new, empty session. Equal seeds draw equal random numbers."""
+        """Open an empty session. Equal seeds draw equal random numbers."""
         return Session(self.scheduler, seed=seed)
 
     def resume(self, directory: Path) -> Session:
-        """The session that ``Session.save`` left in ``directory``.
+        """Bring back the session that ``Session.save`` left in ``directory``.
 
         Raises ``StateError`` if it cannot be used, ``MemoryFull`` if there is no room for it.
         """

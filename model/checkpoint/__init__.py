@@ -1,1 +1,1 @@
-"""What a checkpoint says and holds: configuration, weights, hub."""
+"""Checkpoints: their configuration, their weights in every stored form, and where they are found."""

@@ -1,8 +1,7 @@
-"""What a checkpoint's ``config.json`` says about the network.
+"""The configuration of a network, read from ``config.json`` and checked.
 
-Read are both forms that exist: the multimodal one, with the language model under ``text_config``,
-and the text-only one. Everything the code depends on is checked here, so that a checkpoint either
-runs as its makers meant or is refused with one line.
+Both forms are read: the multimodal one, with the language model under ``text_config``, and the
+text-only one. A checkpoint either runs as its makers meant or is refused with one line.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torc
 class ModelConfig:
     """The dimensions of one network of the family, under Hugging Face's names where it has them.
 
-    ``rotary_dim`` is how many dimensions of a head turn with the position, ``context_length`` the
-    most tokens a sequence may hold, ``dtype`` that of the stored weights.
+    ``rotary_dim`` is the number of dimensions of a head that turn with the position,
+    ``context_length`` the most tokens of a sequence, ``dtype`` that of the stored weights.
     """
 
     vocab_size: int
@@ -56,7 +55,7 @@ class ModelConfig:
 
     @property
     def num_hidden_layers(self) -> int:
-        """How many layers there are, without the MTP layers."""
+        """The number of layers, without the MTP layers."""
         return len(self.layer_types)
 
     @property
@@ -71,7 +70,7 @@ class ModelConfig:
 
     @property
     def conv_dim(self) -> int:
-        """The width of what the short convolution runs over: queries, keys and values."""
+        """The width of the short convolution's inputs: queries, keys and values."""
         return 2 * self.linear_key_dim + self.linear_value_dim
 
     @classmethod
@@ -132,7 +131,7 @@ class ModelConfig:
 
     @classmethod
     def tiny(cls, *, vocab_size: int, context_length: int) -> ModelConfig:
-        """The smallest member of the family, for networks without weights and for tests."""
+        """Return the smallest member of the family, for networks without weights and for tests."""
         return cls(
             vocab_size=vocab_size,
             hidden_size=32,
@@ -174,7 +173,7 @@ def _layer_types(text: Mapping[str, Any]) -> tuple[LayerType, ...]:
 
 
 def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary settings, from ``rope_parameters`` or from the older flat fields."""
+    """Read the rotary settings from ``rope_parameters`` or from the older flat fields."""
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     # Older configs call the plain rotation with three positions "mrope".
@@ -231,12 +230,12 @@ def _check(config: ModelConfig, text: Mapping[str, Any]) -> None:
 
 
 def head_name(config: ModelConfig) -> str:
-    """The tensor that the logits come from."""
+    """Return the name of the tensor that the logits come from."""
     return "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
 
 
 def read_generation_config(directory: Path) -> SamplingParams:
-    """The sampling that ``generation_config.json`` asks for; defaults where it is silent.
+    """Read the sampling in ``generation_config.json``; use defaults where it is silent.
 
     Raises ``CheckpointError`` if the file is there but cannot be used.
     """

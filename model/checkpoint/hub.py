@@ -1,8 +1,8 @@
-"""From a model's name to the directory of its checkpoint.
+"""Turn a model's name into the folder of its checkpoint.
 
-A name is ``embedded`` (the small checkpoint inside the package), a directory, or ``owner/name`` on
-the Hugging Face hub, of which only the files that this engine reads are fetched into the hub's own
-cache. What is already in that cache is used when the hub cannot be reached.
+A name is ``embedded`` (the small checkpoint inside the package), a folder, or ``owner/name`` on
+the Hugging Face hub. Only the files that this engine reads are fetched, into the hub's own cache.
+The cache is used when the hub cannot be reached.
 """
 
 from __future__ import annotations
@@ -43,11 +43,10 @@ class LocalModel:
 
 
 def resolve(name: str) -> Path:
-    """The directory of the checkpoint called ``name``, fetched first if need be.
+    """Return the folder of the checkpoint called ``name``; fetch it first if need be.
 
     Progress goes to stderr if that is a terminal. Raises ``ModelNotFound`` if there is no such
-    model or it cannot be had, ``CheckpointError`` if what is there is no checkpoint; each in one
-    line.
+    model or it cannot be fetched, ``CheckpointError`` if it is no checkpoint; each in one line.
     """
     if name == EMBEDDED:
         return _embedded()
@@ -67,7 +66,7 @@ def resolve(name: str) -> Path:
 
 
 def list_models() -> list[LocalModel]:
-    """The embedded model, if it is there, and the usable checkpoints of the hub's local cache."""
+    """List the embedded model, if it is there, and the usable checkpoints of the hub's cache."""
     found = []
     directory = _embedded_directory()
     if (directory / "model.safetensors").is_file():

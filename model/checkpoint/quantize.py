@@ -1,7 +1,7 @@
-"""Quantised weights: made from a checkpoint once, kept on disk beside it, mapped ever after.
+"""Quantise a checkpoint once, keep the result in the user's cache, and map it ever after.
 
-One file a checkpoint and format in the user's cache. It carries a stamp of what it was made from;
-a file whose stamp is another one (the checkpoint changed, or the format did) is made anew.
+There is one file for each checkpoint and form. It carries a stamp of its source and a checksum of
+each matrix; a file with another stamp (the checkpoint or the form changed) is made anew.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ALIGN = 64
 
 
 def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
-    """The matrices that are quantised, those together that are joined into one.
+    """Yield the matrices that are quantised, grouped as they are joined.
 
     Left out are the gates' inputs of DeltaNet layers, the embedding, and the MTP head.
     """
@@ -49,14 +49,14 @@ def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
 
 
 def cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/tenuto/quantized``, or the one under ``~/.cache``. Not created here."""
+    """Return ``$XDG_CACHE_HOME/tenuto/quantized``, or that under ``~/.cache``; do not create it."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(base) if base.startswith("/") else Path.home() / ".cache"
     return root / "tenuto" / "quantized"
 
 
 def cache_file(directory: Path, mode: Quantize) -> Path:
-    """Where the quantised weights of the checkpoint in ``directory`` are kept."""
+    """Return the file that holds the quantised weights of the checkpoint in ``directory``."""
     name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
     return cache_dir() / f"{name}-{mode}.safetensors"
 
@@ -68,7 +68,7 @@ def quantized_weights(
     mode: Quantize,
     identity: str,
 ) -> dict[str, QuantizedWeight]:
-    """The matrices of ``groups`` quantised, each under its first name, mapped from the cache.
+    """Return the matrices of ``groups`` quantised, each under its first name, from the cache.
 
     ``tensors`` are those of the checkpoint, ``identity`` tells them from others. Raises
     ``CheckpointError`` if a matrix cannot be quantised. Where the cache cannot be written the
@@ -96,7 +96,7 @@ def quantized_weights(
 
 
 def _stamp(directory: Path, mode: Quantize, identity: str) -> str:
-    """Covers what the fingerprint samples, and the size and age of the files it samples from."""
+    """Hash the identity, and the size and age of the files that it samples."""
     digest = hashlib.sha256(repr((_FORMAT, mode, identity)).encode())
     for path in sorted(directory.glob("*.safetensors")):
         stat = path.stat()
@@ -123,7 +123,7 @@ def _quantized(names: tuple[str, ...], tensors: Mapping[str, Tensor], bits: int)
 
 
 def _read(file: Path, stamp: str, shapes: Shapes, bits: int) -> dict[str, QuantizedWeight] | None:
-    """The weights in ``file``; None if there is none, or it is damaged or of something else."""
+    """Map the weights in ``file``; None if there is none, it is damaged, or of another source."""
     found = {}
     try:
         with safe_open(file, framework="pt") as opened:

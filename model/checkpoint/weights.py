@@ -1,4 +1,4 @@
-"""The checkpoint's tensors: which there must be, where they are, and what identifies them."""
+"""The tensors of a checkpoint: their names and shapes, their files, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAMPLE = 4096
 
 
 def tensor_shapes(config: ModelConfig, *, mtp: bool = True) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every tensor of the language model, in the checkpoint's order.
+    """Return the name and shape of every tensor of the language model, in the checkpoint's order.
 
     Names are the checkpoint's without the leading ``model.language_model.`` or ``model.``, which
     ``lm_head`` and ``mtp`` never have. Tied checkpoints have no ``lm_head.weight``.
@@ -73,12 +73,12 @@ def tensor_shapes(config: ModelConfig, *, mtp: bool = True) -> dict[str, tuple[i
 
 
 def parameter_count(config: ModelConfig, *, mtp: bool = True) -> int:
-    """How many numbers the language model has."""
+    """Count the parameters of the language model."""
     return sum(math.prod(shape) for shape in tensor_shapes(config, mtp=mtp).values())
 
 
 def load_tensors(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """All tensors of the language model under the names of ``tensor_shapes``, memory-mapped.
+    """Map all tensors of the language model, under the names of ``tensor_shapes``.
 
     Reads ``model.safetensors`` or the shards that ``model.safetensors.index.json`` lists. The
     vision tower is left out; the MTP head is taken whole if any of it is there. Raises
@@ -103,9 +103,9 @@ def load_tensors(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
 
 
 def fingerprint(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:
-    """What tells one set of weights from another when a saved session is resumed.
+    """Hash the weights, so that a saved session is resumed with its own.
 
-    A SHA-256 over every field of the configuration, the dtype computed in, and for each tensor its
+    The hash is a SHA-256 over every field of the configuration, the dtype computed in, and for each tensor its
     name, shape, dtype and its first and last 4 KiB. It does not cover the bytes in between.
     """
     digest = hashlib.sha256(repr((config, dtype)).encode())
@@ -119,7 +119,7 @@ def fingerprint(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch
 
 
 def _locate(directory: Path) -> dict[str, Path]:
-    """Which file each tensor of the checkpoint is in."""
+    """Return the file of each tensor of the checkpoint."""
     index, single = directory / "model.safetensors.index.json", directory / "model.safetensors"
     if not index.is_file():
         if not single.is_file():
@@ -151,7 +151,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _read(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The tensors named in ``shapes``, each proven to have its shape."""
+    """Read the tensors named in ``shapes``; raise if one has another shape."""
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(file, framework="pt") as opened:
