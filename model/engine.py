@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 
-from kernels.linear import Part, packed, plain
-from model.checkpoint.config import ModelConfig, read_generation_config
-from model.checkpoint.quantize import Quantize, groups, quantized_weights
-from model.checkpoint.weights import fingerprint, load_tensors, parameter_count
+from model.checkpoint.checkpoint import Checkpoint
+from model.checkpoint.config import ModelConfig
+from model.checkpoint.quantize import Quantize
+from model.checkpoint.weights import parameter_count
 from model.errors import CheckpointError, MemoryFull
-from model.hybrid.cpu import NativeModel, why_not
+from model.hybrid.cpu import NativeModel
 from model.hybrid.gpu import on_device
-from model.hybrid.gpu import why_not as why_no_kernels
 from model.hybrid.model import HybridModel, HybridNetwork
 from model.network import Network
+from model.placing import place
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
 from model.session import Session
@@ -73,44 +72,28 @@ class Engine:
         it can and ``native`` does not forbid it. ``drafts`` says whether sessions may try several
         tokens in a pass where it pays (see ``docs/speculation.md``); it changes no result.
         """
-        config = ModelConfig.load(directory)
+        checkpoint = Checkpoint.open(directory)
+        config = checkpoint.config
         if vocab_limit is not None and vocab_limit > config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer in {directory} has {vocab_limit} ids, the model"
                 f" {config.vocab_size}; they are of different checkpoints: fetch it again"
             )
-        generation = read_generation_config(directory)
-        tensors = load_tensors(directory, config)
         if dtype is None:
             few = device == "cpu" and parameter_count(config) < _SMALL
             dtype = torch.float32 if few else config.dtype
-        identity = fingerprint(config, tensors, dtype)
         with torch.inference_mode():
-            reason = why_not(config, dtype, device) if native else "it was not asked for"
-            small: dict[str, Part] = {}
-            moved = dict(tensors)
-            if quantize != "none":
-                made = quantized_weights(directory, config, tensors, quantize, identity)
-                identity = hashlib.sha256(f"{identity} {quantize}".encode()).hexdigest()
-                if reason is None:
-                    small |= made
-                elif why_no_kernels(config, dtype, torch.device(device)) is None:
-                    small |= {name: packed(w, torch.device(device)) for name, w in made.items()}
-                else:
-                    # torch has no products in this form: the same values, without the saving.
-                    small |= {name: plain(w, dtype).to(device) for name, w in made.items()}
-                for name in (name for names in groups(config) for name in names):
-                    if name != "embed_tokens.weight":  # its rows are looked up, too
-                        del moved[name]
-            moved = {key: tensor.to(device) for key, tensor in moved.items()}
-            model = HybridModel.build(config, moved, dtype, small)
+            placed = place(
+                checkpoint, dtype, torch.device(device), quantize=quantize, native=native
+            )
+            model = HybridModel.build(config, placed.tensors, dtype, placed.quantized)
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         network = HybridNetwork(
             model,
-            fingerprint=identity,
+            fingerprint=placed.fingerprint,
             vocab_limit=vocab_limit,
             memory=Memory(limit, swap=swap),
-            compiled=NativeModel(model) if reason is None else on_device(model),
+            compiled=NativeModel(model) if placed.compiled else on_device(model),
         )
         # A pass reads one slot and writes another.
         least = 2 * network.layout.slot_bytes + network.layout.page_bytes
@@ -119,7 +102,7 @@ class Engine:
                 f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
                 f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
             )
-        return cls(network, config, name=name, generation=generation, drafts=drafts)
+        return cls(network, config, name=name, generation=checkpoint.generation, drafts=drafts)
 
     @property
     def fingerprint(self) -> str:

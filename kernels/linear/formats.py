@@ -144,6 +144,38 @@ def quantize(weight: Tensor, bits: int, group: int | None = None) -> QuantizedWe
     return QuantizedWeight(bits, group, outputs, inputs, data, scales)
 
 
+def from_integers(codes: Tensor, scales: Tensor, bits: int) -> QuantizedWeight | None:
+    """Hold integers ``codes [outputs, inputs]`` with ``scales [outputs, groups]`` as they are.
+
+    ``bits`` is 4 for codes from -8 to 7, or 8 for -128 to 127. Groups that are larger than the
+    form's are cut. Return None where the form cannot hold the values exactly: groups that are no
+    multiple of 16, or scales that are no numbers of bfloat16.
+    """
+    outputs, inputs = codes.shape
+    given = inputs // scales.shape[1]
+    group = next((g for g in (*GROUPS, BLOCK) if given % g == 0), 0)
+    by = scales.to(torch.bfloat16)
+    if not group or not torch.equal(by.float(), scales.float()):
+        return None
+    by = by.repeat_interleave(given // group, dim=1)
+    blocks = -(-outputs // BLOCK)
+    full = torch.zeros(blocks * BLOCK, inputs, dtype=torch.int16)
+    full[:outputs] = codes
+    laid = torch.zeros(blocks * BLOCK, inputs // group, dtype=torch.bfloat16)
+    laid[:outputs] = by
+    shaped = laid.reshape(blocks, BLOCK, -1).transpose(1, 2).contiguous()
+    return QuantizedWeight(bits, group, outputs, inputs, _lay_out(full, bits), shaped)
+
+
+def _lay_out(integers: Tensor, bits: int) -> Tensor:
+    """Return ``integers [blocks * 16, inputs]`` as the bytes of a ``QuantizedWeight``."""
+    inputs = integers.shape[1]
+    # [blocks, 16, inputs / 4, 4] -> [blocks, inputs / 4, 16, 4]
+    runs = integers.to(torch.int16).reshape(-1, BLOCK, inputs // 4, 4).transpose(1, 2)
+    joined = runs + 128 if bits == 8 else (runs[:, 0::2] + 8) | ((runs[:, 1::2] + 8) << 4)
+    return joined.to(torch.uint8).reshape(len(runs), -1)
+
+
 def _quantize_reference(
     weight: Tensor, bits: int, group: int, data: Tensor, scales: Tensor
 ) -> None:
@@ -162,12 +194,7 @@ def _quantize_reference(
             error = (grouped - _rounded(grouped, tried, bits) * tried).square().sum(-1, True)
             better = (error < least) & (tried != 0)
             scale, least = torch.where(better, tried, scale), torch.where(better, error, least)
-    integers = _rounded(grouped, scale, bits).to(torch.int16).reshape(-1, BLOCK, inputs)
-    # [blocks, 16, inputs / 4, 4] -> [blocks, inputs / 4, 16, 4]
-    runs = integers.reshape(-1, BLOCK, inputs // 4, 4).transpose(1, 2)
-    joined = (runs[:, 0::2] + 8) | ((runs[:, 1::2] + 8) << 4)
-    packed = runs + 128 if bits == 8 else joined
-    data.copy_(packed.to(torch.uint8).reshape(data.shape))
+    data.copy_(_lay_out(_rounded(grouped, scale, bits).reshape(-1, inputs), bits))
     scales.copy_(scale.reshape(-1, BLOCK, inputs // group).transpose(1, 2))
 
 

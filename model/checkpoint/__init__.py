@@ -1,1 +1,1 @@
-"""Checkpoints: their configuration, their weights in every stored form, and where they are found."""
+"""Checkpoints: configuration, weights in every stored form, and where they are found."""

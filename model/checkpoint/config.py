@@ -6,7 +6,6 @@ text-only one. A checkpoint either runs as its makers meant or is refused with o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,14 @@ from typing import Any, Literal
 
 import torch
 
+from model.checkpoint.files import read_json
 from model.errors import CheckpointError
 from model.sampling import SamplingParams
+
+MOST_LAYERS = 1024
+"""More layers than any member of the family has; more are refused before anything is built."""
+MOST_WIDTH = 1 << 24
+"""The largest size of any kind that is believed."""
 
 LayerType = Literal["linear_attention", "full_attention"]
 
@@ -77,15 +82,13 @@ class ModelConfig:
     def load(cls, directory: Path) -> ModelConfig:
         """Read ``directory/config.json``. Raises ``CheckpointError``."""
         path = directory / "config.json"
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing; is {directory} a checkpoint?")
         try:
-            given = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path} is missing; is {directory} a checkpoint?") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-        try:
-            return cls.from_dict(given)
+            return cls.from_dict(read_json(path))
         except CheckpointError as error:
+            if str(path) in str(error):
+                raise
             raise CheckpointError(f"{path}: {error}") from error
 
     @classmethod
@@ -96,8 +99,6 @@ class ModelConfig:
         if given.get("model_type") not in _MODEL_TYPES:
             names = given.get("architectures") or [given.get("model_type")]
             raise CheckpointError(f"architecture {names[0]} is not supported; {_SUPPORTED}")
-        if given.get("quantization_config") is not None:
-            raise CheckpointError("quantised checkpoints are not supported; use the bf16 one")
         text = given.get("text_config", given)
         try:
             config = cls(
@@ -158,6 +159,10 @@ class ModelConfig:
 
 def _layer_types(text: Mapping[str, Any]) -> tuple[LayerType, ...]:
     count = int(text["num_hidden_layers"])
+    if not 0 < count <= MOST_LAYERS:
+        raise CheckpointError(
+            f"num_hidden_layers must be from 1 to {MOST_LAYERS}, not {count}; {_SUPPORTED}"
+        )
     kinds = text.get("layer_types")
     if kinds is None:
         every = int(text.get("full_attention_interval", 4))
@@ -174,7 +179,8 @@ def _layer_types(text: Mapping[str, Any]) -> tuple[LayerType, ...]:
 
 def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
     """Read the rotary settings from ``rope_parameters`` or from the older flat fields."""
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    # transformers' order: rope_scaling stands above rope_parameters, and theta is 10,000 unsaid.
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     # Older configs call the plain rotation with three positions "mrope".
     if kind not in ("default", "mrope"):
@@ -183,7 +189,7 @@ def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
     rotary = int(int(text["head_dim"]) * float(part))
     section = tuple(int(n) for n in rope.get("mrope_section", (11, 11, 10)))
     return {
-        "rope_theta": float(rope.get("rope_theta", text.get("rope_theta", 10_000_000))),
+        "rope_theta": float(rope.get("rope_theta", text.get("rope_theta", 10_000))),
         "rotary_dim": rotary,
         "mrope_section": section,
     }
@@ -204,6 +210,8 @@ def _check(config: ModelConfig, text: Mapping[str, Any]) -> None:
     for name, size in vars(config).items():
         if type(size) is int and size < 1 and name != "mtp_num_hidden_layers":
             raise CheckpointError(f"{name} must be 1 or more; {_SUPPORTED}")
+        if type(size) is int and size > MOST_WIDTH:
+            raise CheckpointError(f"{name} must be at most {MOST_WIDTH:,}; {_SUPPORTED}")
     rules = {
         "attention_bias is not supported": not text.get("attention_bias"),
         "attn_output_gate must be true": text.get("attn_output_gate", True),
@@ -240,10 +248,10 @@ def read_generation_config(directory: Path) -> SamplingParams:
     Raises ``CheckpointError`` if the file is there but cannot be used.
     """
     path = directory / "generation_config.json"
-    if not path.is_file():
+    if not path.exists():
         return SamplingParams()
+    given = read_json(path)
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
         stated = {key: value for key, value in given.items() if value is not None}
         plain = SamplingParams()
         temperature = float(stated.get("temperature", plain.temperature))

@@ -10,7 +10,10 @@ import hashlib
 import json
 import os
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +29,13 @@ from model.errors import CheckpointError
 
 Quantize = Literal["none", "int8", "int4"]
 BITS: Mapping[Quantize, int] = {"int8": 8, "int4": 4}
-_FORMAT = "1"
+_DRAFT = "draft-"
+_FORMAT = "2"
 _ALIGN = 64
+_LEFT_AFTER_S = 3600.0
+"""Age after which a file that was begun and not finished belongs to a process that was killed."""
+MOST_CACHE_BYTES = 256 << 30
+"""The size beyond which the files that were used longest ago are removed."""
 
 
 def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
@@ -98,7 +106,8 @@ def quantized_weights(
 def _stamp(directory: Path, mode: Quantize, identity: str) -> str:
     """Hash the identity, and the size and age of the files that it samples."""
     digest = hashlib.sha256(repr((_FORMAT, mode, identity)).encode())
-    for path in sorted(directory.glob("*.safetensors")):
+    found = directory.glob("*.safetensors") if directory.is_dir() else [directory]
+    for path in sorted(found):
         stat = path.stat()
         digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
     return digest.hexdigest()
@@ -118,7 +127,14 @@ def _shapes(config: ModelConfig, tensors: Mapping[str, Tensor], bits: int) -> Sh
 
 
 def _quantized(names: tuple[str, ...], tensors: Mapping[str, Tensor], bits: int) -> QuantizedWeight:
-    parts = [tensors[name] for name in names]
+    parts = []
+    for name in names:
+        parts.append(tensors[name])
+        if not _all_finite(parts[-1]):
+            raise CheckpointError(
+                f"{name} holds NaN or infinity, which --quantize would turn into an ordinary"
+                " number; fetch the checkpoint again, or use another one"
+            )
     return quantize(parts[0] if len(parts) == 1 else torch.cat(parts), bits)
 
 
@@ -127,29 +143,67 @@ def _read(file: Path, stamp: str, shapes: Shapes, bits: int) -> dict[str, Quanti
     found = {}
     try:
         with safe_open(file, framework="pt") as opened:
-            if (opened.metadata() or {}).get("stamp") != stamp:
+            facts = opened.metadata() or {}
+            if facts.get("stamp") != stamp:
                 return None
             for name, (outputs, inputs, group) in shapes.items():
                 data, scales = opened.get_tensor(name), opened.get_tensor(f"{name}.scales")
+                if facts.get(name) != _checksum(data, scales):
+                    return None
                 found[name] = QuantizedWeight(bits, group, outputs, inputs, data, scales)
+        os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
     except (OSError, SafetensorError):
         return None
     return found
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    """Tell whether no number is NaN or infinite; look at a few million at a time."""
+    flat = tensor.reshape(-1)
+    return all(bool(torch.isfinite(part).all()) for part in torch.split(flat, 1 << 22))
+
+
+def _checksum(data: Tensor, scales: Tensor) -> str:
+    """Return the CRC-32 of a matrix's bytes, scales included."""
+    first = zlib.crc32(data.view(torch.uint8).numpy().data)
+    return f"{zlib.crc32(scales.view(torch.uint8).numpy().data, first):08x}"
+
+
+def _tidy(file: Path) -> None:
+    """Remove what killed processes left, and the files used longest ago beyond the size limit."""
+    entries = []
+    for path in file.parent.iterdir():
+        with suppress(OSError):
+            found = path.stat()
+            if path.name.startswith(_DRAFT) and time.time() - found.st_mtime > _LEFT_AFTER_S:
+                path.unlink()
+            elif path.suffix == ".safetensors" and path != file:
+                entries.append((found.st_atime, found.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= MOST_CACHE_BYTES:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total -= size
 
 
 def _write(
     file: Path, stamp: str, shapes: Shapes, made: Iterator[tuple[str, QuantizedWeight]]
 ) -> None:
     """Write one matrix after the other, so that no more than one is held; whole or not at all."""
-    header: dict[str, object] = {"__metadata__": {"stamp": stamp}}
+    facts = {"stamp": stamp}
+    header: dict[str, object] = {"__metadata__": facts}
     at = 0
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as draft:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _tidy(file)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=_DRAFT, delete=False) as draft:
         try:
             # The header's length depends on offsets that are known only at the end: room first.
-            room = _ALIGN * (4 + 8 * len(shapes))
+            room = _ALIGN * (4 + 9 * len(shapes))
             draft.seek(room)
             for name, weight in made:
+                facts[name] = _checksum(weight.data, weight.scales)
                 for key, tensor in ((name, weight.data), (f"{name}.scales", weight.scales)):
                     raw = tensor.view(torch.uint8).numpy()
                     draft.write(raw.data)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model.checkpoint.config import ModelConfig
-from model.errors import CheckpointError
+from model.checkpoint.safetensors_source import SafetensorsSource, quantisation_settings
+from model.checkpoint.source import StoredTensor, TensorSource
 
-_PREFIXES = ("model.language_model.", "model.")
-_TOP_LEVEL = ("lm_head.", "mtp.")
 _SAMPLE = 4096
 
 
@@ -77,36 +74,36 @@ def parameter_count(config: ModelConfig, *, mtp: bool = True) -> int:
     return sum(math.prod(shape) for shape in tensor_shapes(config, mtp=mtp).values())
 
 
-def load_tensors(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """Map all tensors of the language model, under the names of ``tensor_shapes``.
+def open_tensors(path: Path, config: ModelConfig) -> dict[str, StoredTensor]:
+    """Find all tensors of the language model, under the names of ``tensor_shapes``; copy nothing.
 
-    Reads ``model.safetensors`` or the shards that ``model.safetensors.index.json`` lists. The
-    vision tower is left out; the MTP head is taken whole if any of it is there. Raises
+    The vision tower is left out; the MTP layer is taken whole if any of it is there. Raises
     ``CheckpointError`` with the file and tensor that are missing, truncated or mis-shaped.
     """
-    where = _locate(directory)
-    prefix = next((p for p in _PREFIXES if p + "embed_tokens.weight" in where), _PREFIXES[0])
-    has_mtp = any(name.startswith("mtp.") for name in where)
-    wanted: dict[Path, dict[str, tuple[int, ...]]] = {}
-    short = {}
-    for name, shape in tensor_shapes(config, mtp=has_mtp).items():
-        full = name if name.startswith(_TOP_LEVEL) else prefix + name
-        if full not in where:
-            raise CheckpointError(f"{directory} lacks the tensor {full}; fetch it again")
-        wanted.setdefault(where[full], {})[full] = shape
-        short[full] = name
-    return {
-        short[full]: tensor
-        for file, shapes in wanted.items()
-        for full, tensor in _read(file, shapes).items()
-    }
+    source = open_source(path)
+    shapes = tensor_shapes(config, mtp=source.has_mtp)
+    return {name: source.find(name, shape) for name, shape in shapes.items()}
+
+
+def open_source(path: Path) -> TensorSource:
+    """Open the files of a checkpoint. Raises ``CheckpointError``."""
+    return SafetensorsSource(path, quantisation_settings(path))
+
+
+def load_tensors(path: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """Read all tensors of ``open_tensors``; those in float forms stay mapped.
+
+    Other forms are turned into float32.
+    """
+    return {name: stored.read() for name, stored in open_tensors(path, config).items()}
 
 
 def fingerprint(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:
     """Hash the weights, so that a saved session is resumed with its own.
 
-    The hash is a SHA-256 over every field of the configuration, the dtype computed in, and for each tensor its
-    name, shape, dtype and its first and last 4 KiB. It does not cover the bytes in between.
+    The hash is a SHA-256 over every field of the configuration, the dtype computed in, and for
+    each tensor its name, shape, dtype and its first and last 4 KiB. The bytes in between are not
+    covered.
     """
     digest = hashlib.sha256(repr((config, dtype)).encode())
     for name, tensor in sorted(tensors.items()):
@@ -116,60 +113,3 @@ def fingerprint(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch
         for part in (flat[:count], flat[-count:]):
             digest.update(part.cpu().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _locate(directory: Path) -> dict[str, Path]:
-    """Return the file of each tensor of the checkpoint."""
-    index, single = directory / "model.safetensors.index.json", directory / "model.safetensors"
-    if not index.is_file():
-        if not single.is_file():
-            raise CheckpointError(f"{single} is missing; is {directory} a safetensors checkpoint?")
-        return dict.fromkeys(_names(single), single)
-    try:
-        entries = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = {name: directory / Path(file).name for name, file in entries.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not a usable index: {error}; fetch it again") from error
-    for file in sorted(set(files.values())):
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing, though {index.name} lists it; fetch it")
-        present = set(_names(file))
-        for name, expected in files.items():
-            if expected == file and name not in present:
-                raise CheckpointError(f"{file} lacks the tensor {name} that {index.name} lists")
-    return files
-
-
-def _names(file: Path) -> list[str]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return list(opened.keys())
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{file} is truncated or damaged ({error}); fetch it again"
-        ) from error
-
-
-def _read(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Read the tensors named in ``shapes``; raise if one has another shape."""
-    tensors: dict[str, Tensor] = {}
-    try:
-        with safe_open(file, framework="pt") as opened:
-            for name in shapes:
-                tensors[name] = opened.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{file} is truncated or damaged ({error}); fetch it again"
-        ) from error
-    for name, shape in shapes.items():
-        found = tensors[name]
-        if tuple(found.shape) != shape:
-            raise CheckpointError(
-                f"{name} in {file} has shape {list(found.shape)};"
-                f" by config.json it must be {list(shape)}"
-            )
-        if not found.is_floating_point():
-            raise CheckpointError(
-                f"{name} in {file} is {found.dtype}; quantised weights do not load"
-            )
-    return tensors

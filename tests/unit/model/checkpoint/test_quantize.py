@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kernels.linear import QuantizedWeight, dequantize
+from model.checkpoint import quantize as quantize_module
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.quantize import cache_file, groups
 from model.checkpoint.weights import load_tensors, tensor_shapes
@@ -174,3 +175,54 @@ def test_a_width_that_no_group_divides_is_one_line(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="100 inputs cannot be quantised") as caught:
         Engine.load(checkpoint, name="x", quantize="int4")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_none_stop_with_the_name(checkpoint: Path, mode: str, bad: float) -> None:
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.up_proj.weight"][5, 7] = bad
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN or inf"):
+        Engine.load(checkpoint, name="x", quantize=mode)
+    assert list(cache_file(checkpoint, mode).parent.glob("*")) == []
+
+
+def test_a_flipped_bit_in_the_cache_is_noticed(checkpoint: Path) -> None:
+    expected = said(Engine.load(checkpoint, name="x", quantize="int8"))
+    file = cache_file(checkpoint, "int8")
+    whole = file.read_bytes()
+    for place in range(3, len(whole), len(whole) // 50):
+        changed = bytearray(whole)
+        changed[place] ^= 64
+        file.write_bytes(changed)
+        assert said(Engine.load(checkpoint, name="x", quantize="int8")) == expected
+
+
+def test_what_a_killed_process_left_is_removed(checkpoint: Path) -> None:
+    folder = cache_file(checkpoint, "int4").parent
+    folder.mkdir(parents=True)
+    old, young = folder / "draft-old", folder / "draft-young"
+    for file in (old, young):
+        file.write_bytes(b"x" * 1000)
+    os.utime(old, (0, 0))
+    Engine.load(checkpoint, name="x", quantize="int4")
+    assert sorted(p.name for p in folder.iterdir()) == [
+        cache_file(checkpoint, "int4").name,
+        young.name,
+    ]
+
+
+def test_the_cache_has_a_limit(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize_module, "MOST_CACHE_BYTES", 300_000)
+    folder = cache_file(checkpoint, "int4").parent
+    folder.mkdir(parents=True)
+    for age, name in enumerate(("a", "b", "c")):
+        file = folder / f"{name}.safetensors"
+        file.write_bytes(bytes(200_000))
+        os.utime(file, (1000 - age, 1000))
+    Engine.load(checkpoint, name="x", quantize="int4")
+    assert (folder / "a.safetensors").exists()
+    assert not (folder / "b.safetensors").exists()
+    assert not (folder / "c.safetensors").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -151,3 +152,65 @@ def test_the_fingerprint_covers_names_shapes_samples_config_and_dtype(
             others.add(fingerprint(config, tensors | {name: changed}, torch.float32))
     others.add(fingerprint(config, {"x": tensors["norm.weight"]}, torch.float32))
     assert len(others | {base}) == 7
+
+
+def test_mtp_tensors_may_lie_in_a_file_that_the_index_does_not_list(
+    checkpoint: Path, config: ModelConfig
+) -> None:
+    expected = {name: t.clone() for name, t in load_tensors(checkpoint, config).items()}
+    tensors = load_file(checkpoint / "model.safetensors")
+    mtp = {name: t for name, t in tensors.items() if name.startswith("mtp.")}
+    rest = {name: t for name, t in tensors.items() if name not in mtp}
+    (checkpoint / "model.safetensors").unlink()
+    save_file(rest, checkpoint / "model-00001-of-00001.safetensors")
+    save_file(mtp, checkpoint / "model_extra_tensors.safetensors")
+    index = {"weight_map": dict.fromkeys(rest, "model-00001-of-00001.safetensors")}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    got = load_tensors(checkpoint, config)
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+def test_many_files_without_an_index(checkpoint: Path, config: ModelConfig) -> None:
+    expected = {name: t.clone() for name, t in load_tensors(checkpoint, config).items()}
+    shard(checkpoint)
+    (checkpoint / "model.safetensors.index.json").unlink()
+    got = load_tensors(checkpoint, config)
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    (checkpoint / "model-00002-of-00002.safetensors").unlink()
+    refused(checkpoint, config, "model-00002-of-00002.safetensors is missing")
+
+
+@pytest.mark.parametrize("place", ["config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("what", ["device", "pipe", "folder", "brackets", "nothing"])
+def test_small_files_that_are_no_files_or_nested_too_deep(
+    checkpoint: Path, place: str, what: str
+) -> None:
+    file = checkpoint / place
+    file.unlink(missing_ok=True)
+    if what == "device":
+        file.symlink_to("/dev/zero")
+    elif what == "pipe":
+        os.mkfifo(file)
+    elif what == "folder":
+        file.mkdir()
+    elif what == "brackets":
+        file.write_text("[" * 200_000)
+    else:
+        file.symlink_to("nowhere")
+    if (place, what) == ("model.safetensors.index.json", "nothing"):
+        return
+    with pytest.raises(CheckpointError, match=place) as caught:
+        load_tensors(checkpoint, ModelConfig.load(checkpoint))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["device", "pipe"])
+def test_weights_that_are_no_file(checkpoint: Path, config: ModelConfig, what: str) -> None:
+    file = checkpoint / "model.safetensors"
+    file.unlink()
+    if what == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(file)
+    refused(checkpoint, config, "model.safetensors is no plain file")

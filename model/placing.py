@@ -1,0 +1,93 @@
+"""Bring a checkpoint's weights into the form and onto the device that they run in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kernels.linear import Part, QuantizedWeight, from_integers, packed, plain
+from model.checkpoint.checkpoint import Checkpoint
+from model.checkpoint.quantize import Quantize, groups, quantized_weights
+from model.checkpoint.source import ReadTensors, StoredTensor
+from model.hybrid.cpu import why_not as why_not_native
+from model.hybrid.gpu import why_not as why_not_triton
+
+
+@dataclass(frozen=True)
+class PlacedWeights:
+    """Weights ready for ``HybridModel.build``.
+
+    ``quantized`` holds matrices in integers under their first names, ``tensors`` all others.
+    ``compiled`` tells whether the compiled CPU path runs them, ``fingerprint`` whose they are.
+    """
+
+    tensors: dict[str, Tensor]
+    quantized: dict[str, Part] = field(default_factory=dict)
+    compiled: bool = False
+    fingerprint: str = ""
+
+
+def place(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    quantize: Quantize = "none",
+    native: bool = True,
+) -> PlacedWeights:
+    """Place the weights of ``checkpoint`` on ``device``, to compute in ``dtype``.
+
+    Matrices that are stored as integers stay integers where that loses nothing and the model
+    computes in fewer than 32 bits; ``quantize`` rounds all matrices. Raises ``CheckpointError``.
+    """
+    config = checkpoint.config
+    identity = checkpoint.fingerprint(dtype)
+    compiled = native and why_not_native(config, dtype, device.type) is None
+    read = ReadTensors(checkpoint.tensors, dtype)
+    made: Mapping[str, QuantizedWeight] = {}
+    if quantize != "none":
+        made = quantized_weights(checkpoint.path, config, read, quantize, identity)
+        identity = hashlib.sha256(f"{identity} {quantize}".encode()).hexdigest()
+    elif dtype == torch.bfloat16 and (compiled or device.type == "cuda"):
+        made = exact_weights(checkpoint)
+    joined = {names[0]: names for names in groups(config)}
+    skipped = {n for first in made for n in joined[first]} - {"embed_tokens.weight"}
+    tensors = {name: read[name].to(device) for name in read if name not in skipped}
+    small: dict[str, Part] = {}
+    for name, weight in made.items():
+        if compiled:
+            small[name] = weight
+        elif why_not_triton(config, dtype, device) is None and weight.group >= 32:
+            small[name] = packed(weight, device)
+        else:
+            # torch has no products in this form: the same values, without the saving.
+            small[name] = plain(weight, dtype).to(device)
+    return PlacedWeights(tensors, small, compiled, identity)
+
+
+def exact_weights(checkpoint: Checkpoint) -> dict[str, QuantizedWeight]:
+    """Return the matrices that are stored as integers and can stay so without loss."""
+    made = {}
+    for names in groups(checkpoint.config):
+        weight = _exact([checkpoint.tensors[name] for name in names])
+        if weight is not None:
+            made[names[0]] = weight
+    return made
+
+
+def _exact(stored: list[StoredTensor]) -> QuantizedWeight | None:
+    """Join matrices that are stored as integers in groups of one size; None where that loses."""
+    if any(tensor.coded is None or not tensor.bits for tensor in stored):
+        return None
+    runs = [tensor.coded(0, tensor.shape[0]) for tensor in stored if tensor.coded is not None]
+    if len({run.scales.shape[1] for run in runs}) != 1:
+        return None
+    return from_integers(
+        torch.cat([run.codes for run in runs]),
+        torch.cat([run.scales for run in runs]),
+        4 if all(tensor.bits == 4 for tensor in stored) else 8,
+    )
