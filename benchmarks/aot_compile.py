@@ -42,7 +42,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledKernel:
     """What ptxas and the cubin say of one kernel on one chip."""
 
     kernel: str
@@ -98,7 +98,7 @@ def key(launch: Launch) -> str:
     return " ".join([*parts, str(sorted((n, str(v)) for n, v in launch.options.items()))])
 
 
-def compile_launch(launch: Launch, arch: int) -> Compiled:
+def compile_launch(launch: Launch, arch: int) -> CompiledKernel:
     """Compile for ``sm_{arch}`` as Triton's launcher would, and read the result."""
     target = GPUTarget("cuda", arch, 32)
     backend = make_backend(target)
@@ -116,7 +116,7 @@ def compile_launch(launch: Launch, arch: int) -> Compiled:
     usage, code = _read(compiled.asm["cubin"])
     matrix = Counter(re.findall(r"\b(HMMA|HGMMA|UTCHMMA|IMMA|QGMMA)\b", code))
     metadata = compiled.metadata
-    return Compiled(
+    return CompiledKernel(
         kernel=kernel.fn.__name__,
         arch=arch,
         grid=launch.grid,

@@ -75,7 +75,7 @@ def make_checkpoint(directory: Path) -> Path:
     return directory
 
 
-class Worker:
+class WorkerProcess:
     """One engine's process."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
@@ -154,14 +154,14 @@ def limits(threads: int) -> dict[str, float]:
     }
 
 
-def compare(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
+def compare(workers: dict[str, WorkerProcess], options: argparse.Namespace) -> dict[str, Any]:
     """Each engine's logits against the float32 reference: prompt, then tokens one by one."""
     g = torch.Generator().manual_seed(7)
     ids = torch.randint(200_000, (104,), generator=g).tolist()
     order = [ids[:96], *ids[96:]]
     errors = {}
     with tempfile.TemporaryDirectory() as folder:
-        judge = Worker("float32", options)
+        judge = WorkerProcess("float32", options)
         file = str(Path(folder) / "judge.npy")
         judge.ask(logits=order, file=file)
         judge.close()
@@ -177,7 +177,7 @@ def compare(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str
 
 
 def measure(
-    workers: dict[str, Worker], options: argparse.Namespace
+    workers: dict[str, WorkerProcess], options: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Prefill and decode in turn: tokens a second of each round, and the machine's limits.
 
@@ -203,11 +203,11 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
     """From a new process to the first token of a short prompt, weights in the page cache."""
     found = {}
     for name in OURS:
-        Worker(name, options).close()
+        WorkerProcess(name, options).close()
         seconds = []
         for _ in range(3):
             began = perf_counter()
-            worker = Worker(name, options)
+            worker = WorkerProcess(name, options)
             worker.ask(prefill=list(range(16)))
             seconds.append(perf_counter() - began)
             memory = worker.peak_mb()
@@ -278,7 +278,7 @@ def main() -> None:
     shapes = tensor_shapes(config, mtp=False)
     # Two operations a weight; the head runs for one position only.
     flop = 2 * sum(s[0] * s[1] for n, s in shapes.items() if len(s) == 2 and "embed" not in n)
-    workers = {name: Worker(name, options) for name in options.engines.split(",")}
+    workers = {name: WorkerProcess(name, options) for name in options.engines.split(",")}
     facts = {
         name: worker.ask() | {"flop": flop} for name, worker in workers.items() if name in OURS
     }

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 
-class Engine(Protocol):
+class MeasuredEngine(Protocol):
     """What is measured: a prompt in a new sequence, then token after token."""
 
     def start(self, ids: list[int]) -> np.ndarray:
@@ -157,7 +157,7 @@ class Llama:
         return self._run([token])
 
 
-def open_engine(kind: str, model: Path, threads: int) -> Engine:
+def open_engine(kind: str, model: Path, threads: int) -> MeasuredEngine:
     """The engine called ``kind``."""
     if kind == "transformers":
         return Transformers(model, threads)
@@ -166,7 +166,7 @@ def open_engine(kind: str, model: Path, threads: int) -> Engine:
     return Tenuto(model, threads, kind.removeprefix("tenuto-"))
 
 
-def obey(engine: Engine, order: dict[str, Any], last: np.ndarray | None) -> tuple[Any, Any]:
+def obey(engine: MeasuredEngine, order: dict[str, Any], last: np.ndarray | None) -> tuple[Any, Any]:
     """Run one command; returns the answer and the last logits."""
     started = perf_counter()
     if "prefill" in order:

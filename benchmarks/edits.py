@@ -81,7 +81,7 @@ class Form:
 
 
 @dataclass
-class Change:
+class EditChange:
     """Lines ``first`` to ``last`` (not included) of the base give way to ``lines``."""
 
     first: int
@@ -89,7 +89,7 @@ class Change:
     lines: list[str]
 
 
-def changed(base: list[str], changes: list[Change]) -> list[str]:
+def changed(base: list[str], changes: list[EditChange]) -> list[str]:
     """The base with all changes made: the plain model that every answer is held against."""
     result = list(base)
     for change in sorted(changes, key=lambda item: item.first, reverse=True):
@@ -318,10 +318,10 @@ class Fuzz:
             form.newline = "\n"  # such a file does not show how its lines end
         return form, lines, None
 
-    def changes(self, base: list[str]) -> tuple[list[Change], list[Change]]:
+    def changes(self, base: list[str]) -> tuple[list[EditChange], list[EditChange]]:
         """Ours and theirs, too far from each other to share a line of context."""
-        ours: list[Change] = []
-        theirs: list[Change] = []
+        ours: list[EditChange] = []
+        theirs: list[EditChange] = []
         at = self.random.randrange(4)
         while at <= len(base):
             last = min(len(base), at + self.random.randrange(3))
@@ -330,7 +330,7 @@ class Fuzz:
                 lines = [self.random.choice(base) for _ in lines]
             if lines or last > at:
                 mine = self.random.random() < 0.5
-                (ours if mine else theirs).append(Change(at, last, lines))
+                (ours if mine else theirs).append(EditChange(at, last, lines))
             at = last + 2 * CONTEXT + 2 + self.random.randrange(6)
         return ours, theirs
 

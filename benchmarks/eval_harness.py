@@ -22,7 +22,7 @@ from time import perf_counter
 from typing import Any
 
 from evals import grade
-from evals.run.begin import Options, begin
+from evals.run.begin import RunOptions, begin
 from evals.run.folder import RunFolder
 from evals.suites import harness
 from evals.suites.dataset import read_rows
@@ -41,12 +41,12 @@ def measure(work: Path, only: list[str] | None, max_steps: int) -> dict[str, Any
 
     started = perf_counter()
     folder = work / "run"
-    options = Options("swebench", str(data), folder, workers=2)
+    options = RunOptions("swebench", str(data), folder, workers=2)
     code = begin(options, {"temperature": 0.0, "max_steps": max_steps, "max_turn_tokens": 512})
     run_s = perf_counter() - started
 
     started = perf_counter()
-    graded = grade.grade(grade.Options(folder, workers=2))
+    graded = grade.grade(grade.RunOptions(folder, workers=2))
     grade_s = perf_counter() - started
     ours = {name: verdict for (name, _), verdict in RunFolder(folder).grades().items()}
     official = harness.summary(RunFolder(folder).grading / "attempt-1")

@@ -40,7 +40,7 @@ from benchmarks.record_trajectory import chat_format  # noqa: E402
 from benchmarks.recording import RESULTS, machine  # noqa: E402
 from benchmarks.repairs import repairs  # noqa: E402
 from evals import grade  # noqa: E402
-from evals.run.begin import Options, begin  # noqa: E402
+from evals.run.begin import RunOptions, begin  # noqa: E402
 from evals.run.folder import RunFolder  # noqa: E402
 from model.engine import Engine  # noqa: E402
 
@@ -103,7 +103,7 @@ def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, An
         model = forced_model(options.shape, folder.with_name(f"chat-{workers}"))
     else:
         model = load_model("embedded")
-    chosen = Options(
+    chosen = RunOptions(
         options.suite,
         None,
         folder,
@@ -112,7 +112,7 @@ def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, An
         slice=f":{min(options.instances, 11)}",
     )
     # What all prompts begin with is stored by this one, and not part of what is measured.
-    first = Options(options.suite, None, folder.with_name(f"first-{workers}"), slice="-1:")
+    first = RunOptions(options.suite, None, folder.with_name(f"first-{workers}"), slice="-1:")
     begin(first, flags | {"max_steps": 1, "max_turn_tokens": 1}, model=model)
     before = model.engine.scheduler.passes, model.engine.scheduler.joined
     began, used = perf_counter(), cpu_s()
@@ -150,7 +150,7 @@ def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, An
     }
     if isinstance(model.engine.network, ForcedNetwork):
         done["digests"] = model.engine.network.digests
-        grade.grade(grade.Options(folder, workers=2))
+        grade.grade(grade.RunOptions(folder, workers=2))
         verdicts = RunFolder(folder).grades().values()
         done["resolved"] = sum(verdict.resolved is True for verdict in verdicts)
     return done

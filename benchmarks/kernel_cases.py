@@ -58,7 +58,7 @@ SHAPES = (
 
 
 @dataclass(frozen=True)
-class Case:
+class KernelCase:
     """One call: ``run()`` makes it, on tensors made once."""
 
     name: str
@@ -88,7 +88,7 @@ class Maker:
         return torch.full((1,), length, dtype=torch.int32, device=self.device)
 
 
-def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[Case]:
+def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[KernelCase]:
     """Every kernel, for one step of decode and for a prefill chunk of 512 tokens."""
     make = Maker(device)
     for rows in (1, 512):
@@ -104,7 +104,7 @@ def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[Case]
             yield _linear(shape, make, kind, rows)
     logits, options = make(1, VOCABULARY), make(4, 1, dtype=torch.float32)
     found = 2 * 61 * 64 * 8
-    yield Case(
+    yield KernelCase(
         "sample",
         partial(sample_batch_at, logits, make(1, dtype=torch.float32), options),
         2 * VOCABULARY,
@@ -114,16 +114,16 @@ def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[Case]
     )
 
 
-def _elementwise(s: Shape, make: Maker, rows: int) -> Iterator[Case]:
+def _elementwise(s: Shape, make: Maker, rows: int) -> Iterator[KernelCase]:
     f32 = torch.float32
     x, y, weight = make(1, rows, s.hidden), make(1, rows, s.hidden), make(s.hidden, dtype=f32)
     run = partial(add_rms_norm, x, y, weight, 1e-6, zero_centred=True, backend="triton")
     size = rows * s.hidden
-    yield Case(f"add_rms_norm {rows}", run, 8 * size, 8 * size, 5 * size, 5 * size)
+    yield KernelCase(f"add_rms_norm {rows}", run, 8 * size, 8 * size, 5 * size, 5 * size)
     wide = make(1, rows, 2 * s.intermediate)
     size = rows * s.intermediate
     run = partial(swiglu, wide, backend="triton")
-    yield Case(f"swiglu {rows}", run, 6 * size, 6 * size, 5 * size, 5 * size)
+    yield KernelCase(f"swiglu {rows}", run, 6 * size, 6 * size, 5 * size, 5 * size)
     projected = make(1, rows, (2 * s.heads + 2 * s.kv_heads) * s.dim)
     angles = make(rows, 32, dtype=f32), make(rows, 32, dtype=f32)
     norms = make(s.dim, dtype=f32), make(s.dim, dtype=f32)
@@ -138,15 +138,15 @@ def _elementwise(s: Shape, make: Maker, rows: int) -> Iterator[Case]:
         backend="triton",
     )
     size = rows * (s.heads + s.kv_heads) * s.dim
-    yield Case(f"qk_norm_rope {rows}", run, 4 * size, 6 * size, 8 * size, 12 * size)
+    yield KernelCase(f"qk_norm_rope {rows}", run, 4 * size, 6 * size, 8 * size, 12 * size)
     if rows > 1:
         x, z = (make(1, rows, s.value_heads, s.delta_dim) for _ in range(2))
         run = partial(gated_rms_norm, x, z, make(s.delta_dim, dtype=f32), 1e-6, backend="triton")
         size = rows * s.value_heads * s.delta_dim
-        yield Case(f"gated_rms_norm {rows}", run, 6 * size, 6 * size, 8 * size, 8 * size)
+        yield KernelCase(f"gated_rms_norm {rows}", run, 6 * size, 6 * size, 8 * size, 8 * size)
 
 
-def _delta_prefill(s: Shape, make: Maker, time: int, *, kept: bool = True) -> Case:
+def _delta_prefill(s: Shape, make: Maker, time: int, *, kept: bool = True) -> KernelCase:
     """With a start state and the state at the end kept; or from nothing, as a prompt begins."""
     f32, dim, chunk = torch.float32, s.delta_dim, 64
     mixed = make(1, time, s.conv_dim)
@@ -178,7 +178,7 @@ def _delta_prefill(s: Shape, make: Maker, time: int, *, kept: bool = True) -> Ca
         + 3 * 2 * chunk * dim * dim
         + 5 * chunk * chunk * dim
     )
-    return Case(
+    return KernelCase(
         f"gated_delta_rule {time}" + ("" if kept else " from nothing"),
         run,
         least,
@@ -188,7 +188,7 @@ def _delta_prefill(s: Shape, make: Maker, time: int, *, kept: bool = True) -> Ca
     )
 
 
-def _delta_step(s: Shape, make: Maker, time: int) -> Case:
+def _delta_step(s: Shape, make: Maker, time: int) -> KernelCase:
     f32, dim, values = torch.float32, s.delta_dim, s.value_heads * s.delta_dim
     projected = make(1, time, s.conv_dim + values + 2 * s.value_heads)
     conv = make(s.width, s.conv_dim)
@@ -206,10 +206,10 @@ def _delta_step(s: Shape, make: Maker, time: int) -> Case:
     inputs = 2 * (projected.numel() + (2 * (s.width - 1) + s.width) * s.conv_dim + time * values)
     again = (s.value_heads // s.key_heads - 1) * 2 * s.key_heads * dim * 2 * s.width * time * 2
     ops = (7.0 * dim * dim * s.value_heads + 2 * s.width * s.conv_dim) * time
-    return Case(f"delta_step {time}", run, state + inputs, state + inputs + again, ops, ops)
+    return KernelCase(f"delta_step {time}", run, state + inputs, state + inputs + again, ops, ops)
 
 
-def _attention(s: Shape, make: Maker, time: int, context: int) -> Case:
+def _attention(s: Shape, make: Maker, time: int, context: int) -> KernelCase:
     group = s.heads // s.kv_heads
     both = make(1, time, s.heads, 2 * s.dim)
     query, gate = both.chunk(2, dim=-1)
@@ -232,10 +232,10 @@ def _attention(s: Shape, make: Maker, time: int, context: int) -> Case:
         rows = max(16, 1 << (time * group - 1).bit_length())
         moved = cache + own + 2 * time * s.heads * SPLITS * (s.dim + 2) * 4
         done = 4.0 * s.dim * rows * s.kv_heads * context
-    return Case(f"paged_attention {time} at {context}", run, cache + own, moved, ops, done)
+    return KernelCase(f"paged_attention {time} at {context}", run, cache + own, moved, ops, done)
 
 
-def _linear(s: Shape, make: Maker, kind: str, rows: int) -> Case:
+def _linear(s: Shape, make: Maker, kind: str, rows: int) -> KernelCase:
     outputs, inputs = 2 * s.intermediate, s.hidden
     scales = make(outputs, inputs // 128)
     data = make(outputs, inputs, dtype=torch.int8)
@@ -252,7 +252,7 @@ def _linear(s: Shape, make: Maker, kind: str, rows: int) -> Case:
         tile, columns = (64, 64) if rows <= 64 else (128, 64)
     moved = weight.nbytes * -(-rows // tile) + 2 * rows * inputs * -(-outputs // columns)
     ops = 2.0 * rows * inputs * outputs
-    return Case(
+    return KernelCase(
         f"quantized_linear {kind} {rows}",
         run,
         weight.nbytes + 2 * rows * (inputs + outputs),

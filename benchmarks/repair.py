@@ -29,7 +29,7 @@ from agent.loading import LoadedModel, load_model
 from agent.run.build import prepare
 from agent.settings.table import Settings
 from evals.report.stats import wilson
-from evals.training.measure import Result, measure
+from evals.training.measure import MeasuredTask, measure
 from evals.training.task import RepairTask, read_tasks
 
 
@@ -46,7 +46,7 @@ def chosen(path: Path, limit: int, seed: int) -> list[RepairTask]:
     return [task for _, task in sorted(ranked, key=lambda pair: pair[0])][:limit]
 
 
-def summary(results: list[Result]) -> dict[str, object]:
+def summary(results: list[MeasuredTask]) -> dict[str, object]:
     """Rates, intervals and costs."""
     solved = sum(result.solved for result in results)
     low, high = wilson(solved, len(results))
@@ -103,7 +103,7 @@ def main() -> None:
     tasks = chosen(options.tasks, options.limit, options.seed)
     solved = 0
 
-    def shown(result: Result) -> None:
+    def shown(result: MeasuredTask) -> None:
         nonlocal solved
         solved += result.solved
         mark = "solved" if result.solved else result.status
@@ -111,7 +111,7 @@ def main() -> None:
         sys.stdout.flush()
 
     started = perf_counter()
-    results: list[Result] = []
+    results: list[MeasuredTask] = []
     broken: dict[str, str] = {}
     try:
         for task in tasks:
@@ -129,7 +129,7 @@ def write(
     output: Path,
     settings: Settings,
     model: LoadedModel,
-    results: list[Result],
+    results: list[MeasuredTask],
     broken: dict[str, str],
     seconds: float,
 ) -> None:

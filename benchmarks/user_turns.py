@@ -47,7 +47,7 @@ ASKED = "Go on with the next part of the task, and say what you found so far bef
 
 
 @dataclass(frozen=True)
-class Step:
+class ScriptedStep:
     """What a step's prompt holds and what the model says to it, as text and as a message."""
 
     messages: list[Message]
@@ -57,10 +57,10 @@ class Step:
 
 def user_turns(
     chat: ChatFormat, tools: Any, tokenizer: Tokenizer, options: Any
-) -> list[list[Step]]:
+) -> list[list[ScriptedStep]]:
     """The recorded steps in groups, each of which begins with words of the user."""
     data = json.loads(DATA.read_text())
-    turns: list[list[Step]] = []
+    turns: list[list[ScriptedStep]] = []
     for number, recorded in enumerate(data["steps"][: options.turns * options.steps]):
         thought, found, rest = recorded["said"].partition("\n</think>")
         words = thought.split()
@@ -75,7 +75,7 @@ def user_turns(
             turns.append([])
             if number:
                 messages.append(Message("user", ASKED))
-        turns[-1].append(Step(messages, said, parser.finish()))
+        turns[-1].append(ScriptedStep(messages, said, parser.finish()))
     return turns
 
 
@@ -93,13 +93,13 @@ class Client:
         self.session.extend(ids)
         self.prefilled[-1] += len(ids)
 
-    def say(self, step: Step) -> None:
+    def say(self, step: ScriptedStep) -> None:
         """Append what the model says; it would be sampled."""
         self.session.extend(self.tokenizer.encode_markup(step.said + "<|im_end|>"))
         self.told += [*step.messages, step.message]
 
 
-def preserve(client: Client, turns: list[list[Step]]) -> None:
+def preserve(client: Client, turns: list[list[ScriptedStep]]) -> None:
     """Each prompt is appended."""
     for number, turn in enumerate(turns):
         client.prefilled.append(0)
@@ -111,7 +111,7 @@ def preserve(client: Client, turns: list[list[Step]]) -> None:
             client.say(step)
 
 
-def drop(client: Client, turns: list[list[Step]]) -> None:
+def drop(client: Client, turns: list[list[ScriptedStep]]) -> None:
     """Back to the point of the last user turn when the next one begins."""
     point = client.session.snapshot()
     for turn in turns:
@@ -134,7 +134,7 @@ def drop(client: Client, turns: list[list[Step]]) -> None:
             client.say(step)
 
 
-def template(client: Client, turns: list[list[Step]], *, cache: bool) -> None:
+def template(client: Client, turns: list[list[ScriptedStep]], *, cache: bool) -> None:
     """Everything rendered anew for each step; what the server holds is of use if it is a prefix."""
     for turn in turns:
         client.prefilled.append(0)
@@ -165,7 +165,7 @@ def main() -> None:
     engine = scripted_engine(["x<|im_end|>"], tokenizer=tokenizer)
 
     clients = {}
-    runs: dict[str, Callable[[Client, list[list[Step]]], None]] = {
+    runs: dict[str, Callable[[Client, list[list[ScriptedStep]]], None]] = {
         "preserve": preserve,
         "drop": drop,
         "template": partial(template, cache=True),

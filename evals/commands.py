@@ -72,9 +72,9 @@ def run(
     Exit codes: 0 every attempt was made, 1 some failed in their environment or an error, 2 usage,
     130 interrupted.
     """
-    from evals.run.begin import Options, begin
+    from evals.run.begin import RunOptions, begin
 
-    options = Options(
+    options = RunOptions(
         suite=suite,
         dataset=dataset,
         folder=run,
@@ -111,10 +111,10 @@ def grade(
     SWE-bench by the official swebench package, Terminal-Bench by the tasks' tests, the rest by
     their checks. Exit code 1 if an instance could not be graded.
     """
-    from evals.grade import Options
+    from evals.grade import GradeOptions
     from evals.grade import grade as begin
 
-    raise typer.Exit(begin(Options(run, predictions, workers, image_map, pull, timeout)))
+    raise typer.Exit(begin(GradeOptions(run, predictions, workers, image_map, pull, timeout)))
 
 
 @evaluations.command()
@@ -131,12 +131,12 @@ def report(
 ) -> None:
     """Tell what a run came to, on the terminal, as JSON or as a page."""
     from agent.errors import ConfigError
-    from evals.report.report import Options
-    from evals.report.report import report as tell
+    from evals.report.show import ReportOptions
+    from evals.report.show import report as tell
 
     if output not in ("text", "json"):
         raise ConfigError(f"--output {output!r}: use text or json")
-    raise typer.Exit(tell(Options(run, against, html, output == "json", traces)))
+    raise typer.Exit(tell(ReportOptions(run, against, html, output == "json", traces)))
 
 
 @evaluations.command()
@@ -159,6 +159,6 @@ def trace(
     ] = None,
 ) -> None:
     """Show a session: what was said, thought, called and answered, and where tokens were reused."""
-    from evals.report.report import trace as tell
+    from evals.report.show import trace as tell
 
     raise typer.Exit(tell(id, html, run))

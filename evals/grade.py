@@ -16,8 +16,8 @@ from evals.errors import GradeError
 from evals.instance import Verdict
 from evals.run.begin import load_again, model_label
 from evals.run.folder import RunFolder
-from evals.suites.base import Machine
 from evals.suites.images import Images, read_map
+from evals.suites.suite import Machine
 
 HARNESS_TIMEOUT_S = 1800.0
 """What the official harness gives the tests of one instance."""
@@ -26,7 +26,7 @@ Grades = Mapping[tuple[str, int], Verdict]
 
 
 @dataclass(frozen=True)
-class Options:
+class GradeOptions:
     """The flags of ``agent eval grade``."""
 
     folder: Path
@@ -37,7 +37,7 @@ class Options:
     timeout: float | None = None
 
 
-def grade(options: Options) -> int:
+def grade(options: GradeOptions) -> int:
     """Grade a run; returns the exit code: 1 if an instance could not be graded."""
     folder = RunFolder(options.folder)
     suite, instances, settings = load_again(folder)
@@ -107,7 +107,7 @@ def read_predictions(path: Path, known: set[str], label: str) -> dict[str, str]:
 
 
 def _lend_records(folder: RunFolder, attempt: int, patches: Mapping[str, str], place: Path) -> None:
-    """Give the suite what the run itself recorded of each instance (``Place.at_end``)."""
+    """Give the suite what the run itself recorded of each instance (``TaskPlace.at_end``)."""
     for name in patches:
         for file in folder.attempt(name, attempt).glob("verifier.json"):
             (place / name).mkdir(parents=True, exist_ok=True)

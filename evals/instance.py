@@ -37,7 +37,7 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Place:
+class TaskPlace:
     """Where an instance is worked on: a git repository on this machine, and settings for it.
 
     ``settings`` are keys of ``agent.settings.table.Settings`` that the instance decides (its image,

@@ -7,7 +7,7 @@ This one takes folders like those of benchmarks that ask for a whole program fro
     FOLDER/NAME/tests/         hidden from the model; copied beside the program for grading
     FOLDER/NAME/tests/run.sh   exit code 0 means solved
 
-The contract is `evals/suites/base.py`: `load` reads the tasks, `place` lays one out, `grade` says
+The contract is `evals/suites/suite.py`: `load` reads the tasks, `place` lays one out, `grade` says
 what a patch is worth.
 """
 
@@ -21,8 +21,8 @@ from pathlib import Path
 from evals.suites.dataset import unique
 from evals.errors import DatasetError
 from evals.suites.images import begin_repository
-from evals.instance import Instance, Place
-from evals.suites.base import grade_each, run_check
+from evals.instance import Instance, TaskPlace
+from evals.suites.suite import grade_each, run_check
 
 
 class FromDocument:
@@ -47,7 +47,7 @@ class FromDocument:
             start = Path(instance.row["folder"]) / "start"
             shutil.copytree(start, repo) if start.is_dir() else repo.mkdir()
             begin_repository(repo)
-            yield Place(repo)
+            yield TaskPlace(repo)
 
     def grade(self, instances, patches, machine, *, folder, workers=1):
         def one(instance, patch):

@@ -36,7 +36,7 @@ from agent.sessions.trajectory import read_records
 from agent.types import Step
 from evals.errors import RunError
 from evals.report.summary import summarize
-from evals.report.trace import Told, Trace, trace_of
+from evals.report.trace import Trace, TracePrompt, trace_of
 from evals.run.folder import RunFolder
 
 ATIF = "ATIF-v1.8"
@@ -45,7 +45,7 @@ LEAST_LOGPROB = -1e9
 
 
 @dataclass(frozen=True)
-class Tokens:
+class SessionTokens:
     """A session's tokens in order, each with its log-probability (None: not sampled) and step."""
 
     ids: tuple[int, ...]
@@ -53,7 +53,7 @@ class Tokens:
     steps: tuple[int, ...]
 
 
-def tokens_of(records: Iterable[Record]) -> Tokens:
+def tokens_of(records: Iterable[Record]) -> SessionTokens:
     """The live tokens of a trajectory."""
     ids: list[int] = []
     logprobs: list[float | None] = []
@@ -71,10 +71,10 @@ def tokens_of(records: Iterable[Record]) -> Tokens:
             logprobs += record.logprobs
             steps += [taken] * len(record.token_ids)
             taken += 1
-    return Tokens(tuple(ids), tuple(logprobs), tuple(steps))
+    return SessionTokens(tuple(ids), tuple(logprobs), tuple(steps))
 
 
-def tensors_of(tokens: Tokens, reward: float | None) -> dict[str, Tensor]:
+def tensors_of(tokens: SessionTokens, reward: float | None) -> dict[str, Tensor]:
     """The tensors that the module describes."""
     values = [math.nan if value is None else value for value in tokens.logprobs]
     return {
@@ -94,7 +94,7 @@ def atif_of(
     counts = {"prompt": 0, "completion": 0, "cached": 0}
     prompts = iter(appended)
     for entry in trace.entries:
-        if isinstance(entry, Told):
+        if isinstance(entry, TracePrompt):
             for message in entry.messages:
                 source = "system" if message.role == "system" else "user"
                 steps.append({"source": source, "message": message.content})

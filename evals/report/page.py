@@ -16,8 +16,8 @@ from agent.sessions.info import SessionInfo
 from agent.types import Step
 from evals.report.page_style import STYLE
 from evals.report.stats import Comparison
-from evals.report.summary import Attempt, Summary, comparison_lines, rate_line
-from evals.report.trace import Checked, Ended, Told, Trace
+from evals.report.summary import AttemptRow, Summary, comparison_lines, rate_line
+from evals.report.trace import Trace, TraceCheck, TraceEnd, TracePrompt
 from model.messages import Message, ToolCall
 from tools.types import Observation
 
@@ -141,11 +141,11 @@ _FILTER = "<div class=filtered>" + "".join(
 )
 
 
-def _anchor(attempt: Attempt) -> str:
+def _anchor(attempt: AttemptRow) -> str:
     return escape(f"{attempt.result.instance_id}.{attempt.result.attempt}")
 
 
-def _attempt(attempt: Attempt, trace: Trace | None) -> str:
+def _attempt(attempt: AttemptRow, trace: Trace | None) -> str:
     result, verdict = attempt.result, attempt.verdict
     head = (
         f"<summary><b>{escape(result.instance_id)}</b> attempt {escape(result.attempt)} "
@@ -180,14 +180,14 @@ def render(trace: Trace) -> str:
     widest = max((step.usage.context_tokens for step in trace.steps), default=1)
     parts = []
     for entry in trace.entries:
-        if isinstance(entry, Told):
+        if isinstance(entry, TracePrompt):
             parts += [_message(message) for message in entry.messages]
         elif isinstance(entry, Step):
             parts.append(_step(entry, widest))
-        elif isinstance(entry, Checked):
+        elif isinstance(entry, TraceCheck):
             told = "passes" if entry.exit_code == 0 else f"fails ({entry.exit_code})"
             parts.append(folded(f"check {entry.when}: {told}", entry.output))
-        elif isinstance(entry, Ended):
+        elif isinstance(entry, TraceEnd):
             text = f"{entry.status}: {entry.summary}" if entry.summary else entry.status
             parts.append(f"<p class=ended>{escape(text)}</p>")
     return f"<section class=trace>{''.join(parts)}</section>"

@@ -28,7 +28,7 @@ COUNTED = (
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttemptRow:
     """One attempt and its verdict, if it was graded."""
 
     result: Result
@@ -48,7 +48,7 @@ class Summary:
 
     name: str
     about: Mapping[str, Any]
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[AttemptRow, ...]
     pass_at: Mapping[int, Estimate]
     pass_all: Mapping[int, Estimate]
 
@@ -95,7 +95,7 @@ def summarize(folder: RunFolder) -> Summary:
     about, results, grades = folder.about(), folder.results(), folder.grades()
     if not about:
         raise RunNotFound(f"{folder.path} is no folder of a run: it has no run.json")
-    attempts = tuple(Attempt(results[key], grades.get(key)) for key in sorted(results))
+    attempts = tuple(AttemptRow(results[key], grades.get(key)) for key in sorted(results))
     bare = Summary(folder.path.name, about, attempts, {}, {})
     outcomes = bare.outcomes
     most = max((len(seen) for seen in outcomes.values()), default=0)

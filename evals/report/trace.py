@@ -18,14 +18,14 @@ from model.messages import Message
 
 
 @dataclass(frozen=True)
-class Told:
+class TracePrompt:
     """Messages that went in before a step. Tool results are shown with the step that asked."""
 
     messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True)
-class Checked:
+class TraceCheck:
     """A run of the check."""
 
     when: str
@@ -34,7 +34,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Ended:
+class TraceEnd:
     """How the session ended."""
 
     status: str
@@ -42,7 +42,7 @@ class Ended:
     patch: str
 
 
-Entry = Told | Step | Checked | Ended
+Entry = TracePrompt | Step | TraceCheck | TraceEnd
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ def trace_of(records: Iterable[Record]) -> Trace:
             case PromptRecord(messages):
                 told = tuple(message for message in messages if message.role != "tool")
                 if told:
-                    entries.append(Told(told))
+                    entries.append(TracePrompt(told))
             case Step():
                 entries.append(record)
             case CheckRecord(when, run):
-                entries.append(Checked(when, run.exit_code, run.output))
+                entries.append(TraceCheck(when, run.exit_code, run.output))
             case EndRecord():
-                entries.append(Ended(record.status, record.summary, record.patch))
+                entries.append(TraceEnd(record.status, record.summary, record.patch))
             case _:
                 pass
     return Trace(about, tuple(entries))

@@ -33,8 +33,8 @@ from agent.sessions.store import SessionStore
 from agent.text import explain
 from agent.types import Failed, Interrupted, LimitReached, SolveReport, Task
 from evals.errors import RunError
-from evals.instance import Done, ExitStatus, Instance, Place, Result
-from evals.suites.base import Machine, Suite, settings_for
+from evals.instance import Done, ExitStatus, Instance, Result, TaskPlace
+from evals.suites.suite import Machine, Suite, settings_for
 from sandboxes import errors
 from sandboxes.errors import ImageMissing, SandboxError
 from sandboxes.stop import Stop
@@ -49,7 +49,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Worker:
+class AttemptWorker:
     """What attempts are made with. One may serve several threads."""
 
     suite: Suite
@@ -163,7 +163,7 @@ class _Session:
     def __init__(self, listen: Listener) -> None:
         self._listen = listen
         self.id = ""
-        self.place: Place | None = None
+        self.place: TaskPlace | None = None
         self.files: Mapping[str, bytes] = {}
 
     def __call__(self, event: Event) -> None:

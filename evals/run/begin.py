@@ -23,14 +23,14 @@ from agent.settings.variables import old_variable_lines
 from agent.text import visible
 from evals.errors import RunNotFound
 from evals.instance import UNSETTLED, Instance, Result
-from evals.run.attempt import Worker
+from evals.run.attempt import AttemptWorker
 from evals.run.board import Board
 from evals.run.folder import RunFolder
 from evals.run.runner import Execute, Interruptions, Runner, missing
 from evals.suites import find_suite
-from evals.suites.base import Machine, Suite
 from evals.suites.dataset import Selection
 from evals.suites.images import Images, read_map
+from evals.suites.suite import Machine, Suite
 from sandboxes.prune import prune
 
 IDENTITY = (
@@ -54,7 +54,7 @@ EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """The flags of ``agent eval run`` that are not settings."""
 
     suite: str
@@ -86,7 +86,9 @@ def model_label(name: str) -> str:
     return f"tenuto/{name.rstrip('/').rpartition('/')[2]}"
 
 
-def begin(options: Options, flags: Mapping[str, Any], *, model: LoadedModel | None = None) -> int:
+def begin(
+    options: RunOptions, flags: Mapping[str, Any], *, model: LoadedModel | None = None
+) -> int:
     """Run or go on with a run; returns the exit code. Without ``model`` it loads one."""
     if options.engine not in ("local", "ray"):
         raise ConfigError(f"--engine {options.engine!r}: use local or ray")
@@ -132,7 +134,7 @@ def begin(options: Options, flags: Mapping[str, Any], *, model: LoadedModel | No
 
 @contextmanager
 def executor(
-    options: Options,
+    options: RunOptions,
     suite: Suite,
     machine: Machine,
     folder: RunFolder,
@@ -149,11 +151,11 @@ def executor(
         return
     settings = machine.settings
     model = model or load_for(settings)
-    worker = Worker(suite, machine, model, SessionStore(folder.sessions))
+    worker = AttemptWorker(suite, machine, model, SessionStore(folder.sessions))
     yield lambda job, listen, stop: worker.run(job.instance, job.attempt, listen=listen, stop=stop)
 
 
-def identity(options: Options, settings: Settings) -> dict[str, Any]:
+def identity(options: RunOptions, settings: Settings) -> dict[str, Any]:
     """What makes a run this one and no other."""
     dataset = options.dataset
     if dataset is not None and Path(dataset).exists():
@@ -162,7 +164,7 @@ def identity(options: Options, settings: Settings) -> dict[str, Any]:
     return {"suite": options.suite, "dataset": dataset} | {key: values[key] for key in IDENTITY}
 
 
-def about(options: Options, settings: Settings, every: list[Instance]) -> dict[str, Any]:
+def about(options: RunOptions, settings: Settings, every: list[Instance]) -> dict[str, Any]:
     """What else ``run.json`` says, for whoever reads it later."""
     return {
         "version": version(),
@@ -205,7 +207,7 @@ def _clear(folder: RunFolder) -> None:
 
 
 def _end(
-    folder: RunFolder, chosen: list[Instance], options: Options, interruptions: Interruptions
+    folder: RunFolder, chosen: list[Instance], options: RunOptions, interruptions: Interruptions
 ) -> int:
     """Say what the run came to."""
     results = folder.results()

@@ -26,12 +26,12 @@ from agent.sessions.store import SessionStore
 from agent.settings.table import Settings
 from evals.errors import EvalError
 from evals.instance import Done, Instance, Result
-from evals.run.attempt import Stopped, Worker
+from evals.run.attempt import AttemptWorker, Stopped
 from evals.run.runner import LOOK_S, Job
 from evals.suites import find_suite
-from evals.suites.base import Machine
 from evals.suites.dataset import EXTRA
 from evals.suites.images import Images
+from evals.suites.suite import Machine
 from sandboxes.stop import Stop
 
 DEATHS = 5
@@ -48,7 +48,7 @@ class EngineActor:
         store = SessionStore(Path(self._scratch.name))
         machine = Machine(settings, Images(images, pull))
         model = load_for(settings)
-        self._worker = Worker(find_suite(suite), machine, model, store)
+        self._worker = AttemptWorker(find_suite(suite), machine, model, store)
         self._stop = Stop()
 
     def run(self, instance: Instance, attempt: int) -> Done | None:

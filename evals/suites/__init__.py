@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 
 from evals.errors import DatasetError
-from evals.suites.base import Suite
 from evals.suites.repair import Repair
+from evals.suites.suite import Suite
 from evals.suites.swebench import SweBench
 from evals.suites.tasks import Tasks
 from evals.suites.terminal_bench import TerminalBench
@@ -35,8 +35,8 @@ def find_suite(name: str) -> Suite:
         raise DatasetError(f"the suite {name} cannot be loaded: {error}") from error
     suite: Suite | None = getattr(module, "SUITE", None)
     if suite is None:
-        raise DatasetError(f"the suite {name} defines no SUITE; see evals/suites/base.py")
+        raise DatasetError(f"the suite {name} defines no SUITE; see evals/suites/suite.py")
     for part in ("load", "place", "grade"):
         if not callable(getattr(suite, part, None)):
-            raise DatasetError(f"the SUITE of {name} has no {part}(); see evals/suites/base.py")
+            raise DatasetError(f"the SUITE of {name} has no {part}(); see evals/suites/suite.py")
     return suite

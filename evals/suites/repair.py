@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from evals.errors import DatasetError
-from evals.instance import Instance, Place
-from evals.suites.base import Machine, Verdict, grade_each, run_check
+from evals.instance import Instance, TaskPlace
 from evals.suites.dataset import Row, read_rows, require, unique
+from evals.suites.suite import Machine, Verdict, grade_each, run_check
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 _FIELDS = ("instance_id", "issue", "path", "module", "test_path", "test")
@@ -50,7 +50,7 @@ class Repair:
     name = "repair"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """See ``base.Suite``."""
+        """See ``suite.Suite``."""
         rows = example_rows() if dataset is None else read_rows(dataset)
         for number, row in enumerate(rows, start=1):
             require(row, number, _FIELDS, "the suite repair")
@@ -61,12 +61,12 @@ class Repair:
         return unique([Instance(r["instance_id"], r["issue"], CHECK, row=r) for r in rows])
 
     @contextmanager
-    def place(self, instance: Instance, machine: Machine) -> Iterator[Place]:
-        """See ``base.Suite``."""
+    def place(self, instance: Instance, machine: Machine) -> Iterator[TaskPlace]:
+        """See ``suite.Suite``."""
         row = instance.row
         files = {row["path"]: row["module"], row["test_path"]: row["test"]}
         with repository(files) as repo:
-            yield Place(repo)
+            yield TaskPlace(repo)
 
     def grade(
         self,

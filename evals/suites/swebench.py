@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evals.errors import DatasetError
-from evals.instance import Instance, Place
+from evals.instance import Instance, TaskPlace
 from evals.suites import harness
-from evals.suites.base import Machine, Verdict
 from evals.suites.dataset import Row, read_rows, require, unique
 from evals.suites.images import repository_in
+from evals.suites.suite import Machine, Verdict
 from sandboxes.errors import SandboxUnavailable
 
 ALIASES = {
@@ -60,7 +60,7 @@ class SweBench:
     name = "swebench"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """See ``base.Suite``. ``dataset`` is a file, an alias or a name on the hub."""
+        """See ``suite.Suite``. ``dataset`` is a file, an alias or a name on the hub."""
         if dataset is None:
             raise DatasetError(f"the suite swebench needs --dataset {'|'.join(ALIASES)}|FILE")
         rows = read_rows(ALIASES.get(dataset.lower(), dataset))
@@ -75,8 +75,8 @@ class SweBench:
         return unique(instances)
 
     @contextmanager
-    def place(self, instance: Instance, machine: Machine) -> Iterator[Place]:
-        """See ``base.Suite``."""
+    def place(self, instance: Instance, machine: Machine) -> Iterator[TaskPlace]:
+        """See ``suite.Suite``."""
         if machine.settings.sandbox != "docker":
             raise SandboxUnavailable("the suite swebench runs in images; use --sandbox docker")
         assert instance.image is not None
@@ -89,7 +89,7 @@ class SweBench:
                 "search_path": search_path,
                 "ignored_files": True,
             }
-            yield Place(repo, settings)
+            yield TaskPlace(repo, settings)
 
     def grade(
         self,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import DatasetError
-from evals.instance import Instance, Place
-from evals.suites.base import Machine, Verdict, grade_each, run_check
+from evals.instance import Instance, TaskPlace
 from evals.suites.dataset import read_rows, require, unique
+from evals.suites.suite import Machine, Verdict, grade_each, run_check
 
 
 class Tasks:
@@ -24,7 +24,7 @@ class Tasks:
     name = "tasks"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """See ``base.Suite``."""
+        """See ``suite.Suite``."""
         if dataset is None:
             raise DatasetError("the suite tasks needs --dataset FILE.jsonl")
         home = Path(dataset).resolve().parent
@@ -42,12 +42,12 @@ class Tasks:
         return unique(instances)
 
     @contextmanager
-    def place(self, instance: Instance, machine: Machine) -> Iterator[Place]:
-        """See ``base.Suite``."""
+    def place(self, instance: Instance, machine: Machine) -> Iterator[TaskPlace]:
+        """See ``suite.Suite``."""
         settings: dict[str, Any] = {}
         if instance.image is not None:
             settings["image"] = machine.images.ensure(instance.id, instance.image)
-        yield Place(Path(instance.row["repo"]), settings)
+        yield TaskPlace(Path(instance.row["repo"]), settings)
 
     def grade(
         self,

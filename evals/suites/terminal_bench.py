@@ -27,10 +27,10 @@ import docker.errors
 import requests.exceptions
 
 from evals.errors import DatasetError
-from evals.instance import Instance, Place, Verdict
-from evals.suites.base import OUTPUT_KEPT, Machine
+from evals.instance import Instance, TaskPlace, Verdict
 from evals.suites.dataset import unique
 from evals.suites.images import build, repository_in, working_folder
+from evals.suites.suite import OUTPUT_KEPT, Machine
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.images.engine import SESSION_LABEL, connect
 
@@ -45,7 +45,7 @@ class TerminalBench:
     name = "terminal-bench"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """See ``base.Suite``. ``dataset`` is a folder of task folders, or one task folder."""
+        """See ``suite.Suite``. ``dataset`` is a folder of task folders, or one task folder."""
         if dataset is None or not Path(dataset).is_dir():
             raise DatasetError("the suite terminal-bench needs --dataset FOLDER with task folders")
         root = Path(dataset).resolve()
@@ -58,8 +58,8 @@ class TerminalBench:
         return unique([_instance(folder) for folder in folders])
 
     @contextmanager
-    def place(self, instance: Instance, machine: Machine) -> Iterator[Place]:
-        """See ``base.Suite``."""
+    def place(self, instance: Instance, machine: Machine) -> Iterator[TaskPlace]:
+        """See ``suite.Suite``."""
         if machine.settings.sandbox != "docker":
             raise SandboxUnavailable("the suite terminal-bench runs in images; use docker")
         row = instance.row
@@ -93,7 +93,7 @@ class TerminalBench:
                 found = _verify(session, tests, workdir, limit, variables)
                 return {VERDICT_FILE: json.dumps(found).encode()}
 
-            yield Place(repo, settings, verify)
+            yield TaskPlace(repo, settings, verify)
 
     def grade(
         self,

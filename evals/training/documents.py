@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 
 from evals.training import oracle
 from evals.training.corpus import Function
-from evals.training.execute import Failure, run_tests
+from evals.training.execute import CaseFailure, run_tests
 from evals.training.mutate import Mutant, choose, mutants
-from evals.training.oracle import Attempt
+from evals.training.oracle import OracleRepair
 from evals.training.task import RepairTask
 from evals.training.testrun import shell_observation
 from model.messages import Message
@@ -80,7 +80,7 @@ def drill(random_: random.Random, function: Function, path: str, most: int) -> D
     original = function.module_text.split("\n")
     for position, bug in enumerate(bugs):
         line = bug.line + shift
-        attempt = Attempt(bug.kind, line, original[line].strip())
+        attempt = OracleRepair(bug.kind, line, original[line].strip())
         turn = oracle.attempt_turn(path, text, attempt)
         if position:
             document.add(oracle.observation_text([f"Edited {path}: 1 replacement."]), 0.0)
@@ -104,7 +104,7 @@ def trajectory(random_: random.Random, task: RepairTask, misses: int) -> Documen
         (a, failure) for a, failure in zip(wrong, results[1:-1], strict=True) if failure is not None
     ]
 
-    def tests(command: str, failure: Failure | None) -> str:
+    def tests(command: str, failure: CaseFailure | None) -> str:
         return shell_observation(command, failure, task.test_path, task.test)
 
     document = Document()
@@ -116,7 +116,7 @@ def trajectory(random_: random.Random, task: RepairTask, misses: int) -> Documen
     document.add(seen[1], READ_WEIGHT)
     document.add(f"\n</tool_response>{_TAIL}", 0.0)
     edited = f"Edited {task.path}: 1 replacement."
-    undo: Attempt | None = None
+    undo: OracleRepair | None = None
     for attempt, failure in [*tried, (task.fix, None)]:
         turn = oracle.attempt_turn(task.path, task.module, attempt, undo)
         _add_turn(document, turn, learn_guess=failure is None)
@@ -130,16 +130,16 @@ def trajectory(random_: random.Random, task: RepairTask, misses: int) -> Documen
 _TAIL = f"<|im_end|>\n{oracle.TURN}"
 
 
-def _wrong_attempts(random_: random.Random, task: RepairTask, most: int) -> list[Attempt]:
+def _wrong_attempts(random_: random.Random, task: RepairTask, most: int) -> list[OracleRepair]:
     """Plausible edits that are not the fix, of different lines or content."""
     head, _, body = task.module.rpartition("\n\n\n")
     shift = len(head.split("\n")) + 2 if head else 0
-    attempts: list[Attempt] = []
+    attempts: list[OracleRepair] = []
     candidates = mutants(body.rstrip("\n"))
     while candidates and len(attempts) < most:
         mutant = choose(random_, candidates)
         candidates.remove(mutant)
-        attempt = Attempt(mutant.kind, mutant.line + shift, mutant.buggy)
+        attempt = OracleRepair(mutant.kind, mutant.line + shift, mutant.buggy)
         if (attempt.line, attempt.fixed) != (task.line, task.fixed):
             attempts.append(attempt)
     return attempts

@@ -81,7 +81,7 @@ def probe(
 
 
 @dataclass(frozen=True)
-class Failure:
+class CaseFailure:
     """The first red assertion: how many test functions passed before, where, and pytest's words."""
 
     passed: int
@@ -91,7 +91,7 @@ class Failure:
     message: str
 
 
-def run_tests(modules: Sequence[str], path: str, test: str) -> list[Failure | None] | None:
+def run_tests(modules: Sequence[str], path: str, test: str) -> list[CaseFailure | None] | None:
     """Run the test file on each module text: the first failure, or None where all pass.
 
     Returns None if the child did not finish, for example because a module never returns.
@@ -99,7 +99,7 @@ def run_tests(modules: Sequence[str], path: str, test: str) -> list[Failure | No
     answer = _in_child(lambda: {"failures": [_run_test_file(m, path, test) for m in modules]})
     if answer is None:
         return None
-    return [None if found is None else Failure(*found) for found in answer["failures"]]
+    return [None if found is None else CaseFailure(*found) for found in answer["failures"]]
 
 
 def _in_child(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from evals.training.task import RepairTask
 
 
 @dataclass(frozen=True)
-class Result:
+class MeasuredTask:
     """One task's end. ``edits`` counts edit calls; ``usage`` is the session's, as a mapping."""
 
     instance_id: str
@@ -38,8 +38,8 @@ def measure(
     tasks: Sequence[RepairTask],
     settings: Settings,
     model: LoadedModel,
-    on_result: Callable[[Result], None] = lambda _: None,
-) -> list[Result]:
+    on_result: Callable[[MeasuredTask], None] = lambda _: None,
+) -> list[MeasuredTask]:
     """Run every task once and tell ``on_result`` as each ends."""
     results = []
     with tempfile.TemporaryDirectory(prefix="tenuto-measure-") as state:
@@ -50,14 +50,16 @@ def measure(
     return results
 
 
-def _run(task: RepairTask, settings: Settings, model: LoadedModel, store: SessionStore) -> Result:
+def _run(
+    task: RepairTask, settings: Settings, model: LoadedModel, store: SessionStore
+) -> MeasuredTask:
     with repository(task.files) as repo:
         report = solve(Task(task.issue, repo, CHECK), settings, model, store=store)
     status, exit_status = status_of(report.result, report.check)
     touched = [line for line in report.patch.splitlines() if line.startswith("diff --git ")]
     own = touched == [f"diff --git a/{task.path} b/{task.path}"]
     calls = [call.name for step in report.result.steps for call in step.message.tool_calls]
-    return Result(
+    return MeasuredTask(
         task.instance_id,
         task.kind,
         status,

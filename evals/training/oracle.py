@@ -29,7 +29,7 @@ PHRASES = {
 
 
 @dataclass(frozen=True)
-class Attempt:
+class OracleRepair:
     """One edit to try: ``line`` (0-based) of the file becomes ``fixed`` (without indentation)."""
 
     kind: str
@@ -80,13 +80,15 @@ def first_turn(path: str) -> Message:
     )
 
 
-def suspicion(text: str, attempt: Attempt) -> str:
+def suspicion(text: str, attempt: OracleRepair) -> str:
     """The sentence that names the suspected line."""
     line = text.split("\n")[attempt.line].strip()
     return f"The {PHRASES[attempt.kind]} in `{line}` looks wrong."
 
 
-def attempt_turn(path: str, text: str, attempt: Attempt, undo: Attempt | None = None) -> Message:
+def attempt_turn(
+    path: str, text: str, attempt: OracleRepair, undo: OracleRepair | None = None
+) -> Message:
     """Edit the suspected line of ``text`` and run the tests.
 
     ``undo`` is the attempt before, still in the file and to be taken back first; ``text`` is the

@@ -23,14 +23,14 @@ import model
 from evals.training.bpe import train_tokenizer
 from evals.training.corpus import Function, is_held_out
 from evals.training.documents import Document, drill, trajectory
-from evals.training.export import export as export_weights
-from evals.training.network import Network
+from evals.training.make_tasks import tasks_of
+from evals.training.publish import export as export_weights
 from evals.training.sources import fetch as fetch_sources
 from evals.training.sources import functions
 from evals.training.task import RepairTask, read_tasks, write_tasks
-from evals.training.tasks import tasks_of
-from evals.training.train import Encoded, Phase, Recipe, Trainer
+from evals.training.train import Encoded, Phase, Trainer, TrainingRecipe
 from evals.training.train import train as run_recipe
+from evals.training.trainable import TrainableNetwork
 from model.checkpoint.config import ModelConfig
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -103,18 +103,18 @@ def train(work: Work, threads: int = 2) -> None:
         name: pickle.loads((work / f"{name}.pickle").read_bytes())
         for name in ("drills", "trajectories")
     }
-    network = Network(ModelConfig.load(EMBEDDED))
+    network = TrainableNetwork(ModelConfig.load(EMBEDDED))
     # The norms see several widths and strides; each is compiled once.
     torch._dynamo.config.recompile_limit = 64
     network.compile_small_parts()
-    trainer = Trainer(network, Recipe(PHASES))
+    trainer = Trainer(network, TrainingRecipe(PHASES))
     run_recipe(trainer, data, work / "checkpoint.pt", work / "train.log")
 
 
 @app.command()
 def export(work: Work) -> None:
     """Put the trained weights into the package."""
-    network = Network(ModelConfig.load(EMBEDDED))
+    network = TrainableNetwork(ModelConfig.load(EMBEDDED))
     state = torch.load(work / "checkpoint.pt", weights_only=True)
     network.load_state_dict(state["network"])
     size = export_weights(network, EMBEDDED)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from evals.training.oracle import Attempt
+from evals.training.oracle import OracleRepair
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class RepairTask:
     fixed: str
 
     @property
-    def fix(self) -> Attempt:
+    def fix(self) -> OracleRepair:
         """The edit that repairs the module."""
-        return Attempt(self.kind, self.line, self.fixed)
+        return OracleRepair(self.kind, self.line, self.fixed)
 
     @property
     def files(self) -> dict[str, str]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import ast
 
-from evals.training.execute import Failure
+from evals.training.execute import CaseFailure
 from evals.training.oracle import FIRST_TEST
 
 WIDTH = 80
 
 
-def shell_observation(command: str, failure: Failure | None, test_path: str, test: str) -> str:
+def shell_observation(command: str, failure: CaseFailure | None, test_path: str, test: str) -> str:
     """The observation for ``command`` when the first failure is ``failure``."""
     count = sum(isinstance(item, ast.FunctionDef) for item in ast.parse(test).body)
     done = "." * count if failure is None else "." * failure.passed + "F"

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evals.training.network import Network
+from evals.training.trainable import TrainableNetwork
 
 Encoded = tuple[NDArray[np.uint16], NDArray[np.float16]]
 
@@ -36,7 +36,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How to train; both rates are peaks."""
 
     phases: tuple[Phase, ...]
@@ -113,7 +113,7 @@ def _orthogonal(stack: Tensor, steps: int = 5) -> Tensor:
 class Trainer:
     """A network, its optimisers and where in the recipe they are."""
 
-    def __init__(self, network: Network, recipe: Recipe) -> None:
+    def __init__(self, network: TrainableNetwork, recipe: TrainingRecipe) -> None:
         self.network, self.recipe, self.step_index = network, recipe, 0
         hidden = [p for n, p in network.named_parameters() if _is_matrix(n, p)]
         others = [p for n, p in network.named_parameters() if not _is_matrix(n, p)]

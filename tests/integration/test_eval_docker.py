@@ -18,15 +18,14 @@ from agent.sessions.store import SessionStore
 from agent.settings.table import Settings
 from evals import grade
 from evals.errors import DatasetError, GradeError
-from evals.report.report import Options as ReportOptions
-from evals.report.report import report
-from evals.run.attempt import Worker
-from evals.run.begin import Options, begin
+from evals.report.show import ReportOptions, report
+from evals.run.attempt import AttemptWorker
+from evals.run.begin import RunOptions, begin
 from evals.run.folder import RunFolder
 from evals.suites import harness
-from evals.suites.base import Machine
 from evals.suites.images import Images, read_map
 from evals.suites.repair import Repair
+from evals.suites.suite import Machine
 from evals.suites.terminal_bench import TerminalBench
 from sandboxes.errors import ImageMissing
 from sandboxes.images.base_image import ensure_base_image
@@ -58,7 +57,7 @@ def test_the_official_harness_takes_our_predictions_and_agrees_with_our_report(
 ) -> None:
     """The embedded model repairs one; one patch repairs nothing; one is empty."""
     folder = tmp_path / "run"
-    options = Options("swebench", str(examples), folder, ids=("tenuto__parity-1",), workers=1)
+    options = RunOptions("swebench", str(examples), folder, ids=("tenuto__parity-1",), workers=1)
     flags = {"temperature": 0.0, "max_steps": 8, "max_turn_tokens": 512}
     assert begin(options, flags, model=load_model("embedded")) == 0
     (result,) = RunFolder(folder).results().values()
@@ -73,7 +72,7 @@ def test_the_official_harness_takes_our_predictions_and_agrees_with_our_report(
     )
     file = tmp_path / "preds.json"
     file.write_text(json.dumps(predictions))
-    assert grade.grade(grade.Options(folder, file, workers=2)) == 0
+    assert grade.grade(grade.RunOptions(folder, file, workers=2)) == 0
     verdicts = {name: v for (name, _), v in RunFolder(folder).grades().items()}
     official = harness.summary(RunFolder(folder).grading / "attempt-1")
     assert official["schema_version"] == 2
@@ -91,10 +90,10 @@ def test_the_official_harness_takes_our_predictions_and_agrees_with_our_report(
 
     file.write_text(json.dumps(harness.predictions_of({"unknown": ""}, "tenuto/embedded")))
     with pytest.raises(GradeError, match="'unknown', which the data set has not"):
-        grade.grade(grade.Options(folder, file))
+        grade.grade(grade.RunOptions(folder, file))
     file.write_text(json.dumps(harness.predictions_of({"tenuto__clamp-1": ""}, "other")))
     with pytest.raises(GradeError, match="is of another run: its model is 'other'"):
-        grade.grade(grade.Options(folder, file))
+        grade.grade(grade.RunOptions(folder, file))
 
 
 def test_a_missing_image_is_said_once_and_may_be_mapped(
@@ -106,14 +105,14 @@ def test_a_missing_image_is_said_once_and_may_be_mapped(
     data = tmp_path / "rows.jsonl"
     data.write_text(json.dumps(rows[0]) + "\n")
     model = scripted_model(f"Done.\n</think>\n\n{call('submit', summary='nothing')}")
-    options = Options("swebench", str(data), tmp_path / "run", workers=1, pull=False)
+    options = RunOptions("swebench", str(data), tmp_path / "run", workers=1, pull=False)
     assert begin(options, {}, model=model) == 1
     (result,) = RunFolder(tmp_path / "run").results().values()
     assert (result.exit_status, result.tries) == ("environment", 1)
     assert result.summary.startswith("the image registry.invalid/none:1 is not on this machine")
     names = tmp_path / "map.json"
     names.write_text(json.dumps({"registry.invalid/none*": there.removesuffix(":1") + "*"}))
-    mapped = Options(
+    mapped = RunOptions(
         "swebench", str(data), tmp_path / "run", workers=1, pull=False, image_map=names
     )
     assert begin(mapped, {}, model=model) == 0
@@ -150,7 +149,9 @@ def test_a_container_that_dies_costs_a_try(
 ) -> None:
     (instance,) = Repair().load(str(write_tasks(tmp_path / "t.jsonl", 1)))
     machine = Machine(Settings(image=base), Images())
-    worker = Worker(Repair(), machine, scripted_model(*turns()), SessionStore(tmp_path / "s"))
+    worker = AttemptWorker(
+        Repair(), machine, scripted_model(*turns()), SessionStore(tmp_path / "s")
+    )
     session, left = "", deaths
 
     def listen(event: Event) -> None:
@@ -213,7 +214,7 @@ def test_terminal_bench_tasks_are_graded_by_their_own_tests_in_the_same_containe
         f"Go.\n</think>\n\n{call('run_shell_command', command=work)}",
         f"Done.\n</think>\n\n{call('submit', summary='greets')}",
     )
-    options = Options("terminal-bench", str(tasks), tmp_path / "run", workers=2)
+    options = RunOptions("terminal-bench", str(tasks), tmp_path / "run", workers=2)
     assert begin(options, {}, model=model) == 0
     folder = RunFolder(tmp_path / "run")
     results = folder.results()
@@ -221,7 +222,7 @@ def test_terminal_bench_tasks_are_graded_by_their_own_tests_in_the_same_containe
     record = (folder.attempt("greet", 1) / "trajectory.jsonl").read_text()
     assert "No such file or directory" in record
     assert "root" in record
-    assert grade.grade(grade.Options(folder.path)) == 0
+    assert grade.grade(grade.RunOptions(folder.path)) == 0
     verdicts = folder.grades()
     assert verdicts["greet", 1].resolved is True
     assert "all there" in verdicts["greet", 1].output
@@ -266,12 +267,12 @@ def test_tasks_and_repairs_are_graded_by_their_check(
         f"Go.\n</think>\n\n{call('run_shell_command', command=mend)}",
         f"Done.\n</think>\n\n{call('submit', summary='adds')}",
     )
-    assert begin(Options("tasks", str(data), tmp_path / "run", workers=1), {}, model=model) == 0
+    assert begin(RunOptions("tasks", str(data), tmp_path / "run", workers=1), {}, model=model) == 0
     file = tmp_path / "preds.json"
     predictions = json.loads((tmp_path / "run" / "preds.json").read_text())
     predictions["b"]["model_patch"] = predictions["a"]["model_patch"].replace("a + b", "b - a")
     file.write_text(json.dumps(list(predictions.values())))
-    assert grade.grade(grade.Options(tmp_path / "run", file)) == 0
+    assert grade.grade(grade.RunOptions(tmp_path / "run", file)) == 0
     verdicts = RunFolder(tmp_path / "run").grades()
     assert verdicts["a", 1].resolved is True
     assert verdicts["b", 1].resolved is False

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evals.report.page import page
-from evals.report.report import Options, report
+from evals.report.show import ReportOptions, report
 from tests.support.sample_run import make_run
 
 RUNS = "document.title='it ran';document.body.innerHTML='it ran'"
@@ -62,7 +62,7 @@ def test_no_script_runs_in_a_browser(tmp_path: Path, browse: object) -> None:
 
     run = make_run(tmp_path / "r", {"a": [True, False], "b": [None]}, HOSTILE)
     html = tmp_path / "run.html"
-    report(Options(run.path, html=html))
+    report(ReportOptions(run.path, html=html))
     shown = browse(html)
     assert "<title>Run r</title>" in shown
     assert "<script" not in shown

@@ -13,13 +13,13 @@ import pytest
 
 from agent.loading import load_model
 from agent.settings.load import load_settings
-from evals.run.begin import Options, begin
+from evals.run.begin import RunOptions, begin
 from evals.run.cluster import Cluster
 from evals.run.folder import RunFolder
 from evals.run.runner import Job, Nobody, Runner
 from evals.suites import find_suite
-from evals.suites.base import Machine
 from evals.suites.images import Images
+from evals.suites.suite import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = str(ROOT / "tests" / "support" / "small_suite.py")
@@ -56,7 +56,7 @@ def test_ray_gives_the_predictions_of_a_local_run_though_an_engine_is_killed(
         pytest.skip("bubblewrap is not installed")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    local = Options(SUITE, None, tmp_path / "local", ids=NAMES, workers=1)
+    local = RunOptions(SUITE, None, tmp_path / "local", ids=NAMES, workers=1)
     assert begin(local, FLAGS, model=load_model("embedded")) == 0
 
     settings = load_settings(FLAGS)

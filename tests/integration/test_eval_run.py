@@ -18,7 +18,7 @@ from agent.loading import LoadedModel, load_model
 from agent.sessions.trajectory import read_lines
 from evals import grade
 from evals.errors import DatasetError, RunError
-from evals.run.begin import Options, begin
+from evals.run.begin import RunOptions, begin
 from evals.run.folder import RunFolder
 from tests.support.evaluation import call, turns, write_tasks
 
@@ -32,12 +32,12 @@ def model(scripted_model: Callable[..., LoadedModel]) -> LoadedModel:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Callable[..., Options]:
+def options(tmp_path: Path) -> Callable[..., RunOptions]:
     """``options(count, **more)``: a run of that many small tasks."""
 
-    def make(count: int = 2, **more: Any) -> Options:
+    def make(count: int = 2, **more: Any) -> RunOptions:
         data = write_tasks(tmp_path / f"{count}.jsonl", count)
-        return Options(
+        return RunOptions(
             **{"suite": SUITE, "dataset": str(data), "folder": tmp_path / "run", "workers": 2}
             | more
         )
@@ -49,7 +49,7 @@ FLAGS = {"sandbox": "local", "seed": 5}
 
 
 def test_a_run_leaves_results_records_and_predictions(
-    options: Callable[..., Options], model: LoadedModel, capsys: pytest.CaptureFixture[str]
+    options: Callable[..., RunOptions], model: LoadedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = options(3, attempts=2)
     assert begin(chosen, FLAGS, model=model) == 0
@@ -76,7 +76,7 @@ def test_a_run_leaves_results_records_and_predictions(
 
 
 def test_the_runs_folder_may_be_given_from_here(
-    options: Callable[..., Options],
+    options: Callable[..., RunOptions],
     model: LoadedModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,7 +89,7 @@ def test_the_runs_folder_may_be_given_from_here(
 
 
 def test_a_second_run_goes_on_and_redo_begins_anew(
-    options: Callable[..., Options], model: LoadedModel, capsys: pytest.CaptureFixture[str]
+    options: Callable[..., RunOptions], model: LoadedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = options(3, slice=":2")
     assert begin(first, FLAGS, model=model) == 0
@@ -104,7 +104,7 @@ def test_a_second_run_goes_on_and_redo_begins_anew(
 
 
 def test_a_defect_of_one_instance_is_its_own_and_is_tried_again(
-    options: Callable[..., Options], model: LoadedModel, tmp_path: Path
+    options: Callable[..., RunOptions], model: LoadedModel, tmp_path: Path
 ) -> None:
     """A repository that is none: the environment failed, and the others are not held up."""
     chosen = options(2)
@@ -131,7 +131,7 @@ def test_a_defect_of_one_instance_is_its_own_and_is_tried_again(
     ],
 )
 def test_the_exit_status_says_how_it_ended(
-    options: Callable[..., Options],
+    options: Callable[..., RunOptions],
     scripted_model: Callable[..., LoadedModel],
     script: tuple[str, ...],
     flags: dict[str, Any],
@@ -153,7 +153,7 @@ def test_the_exit_status_says_how_it_ended(
     ],
 )
 def test_wrong_flags_are_refused_before_anything_runs(
-    options: Callable[..., Options], more: dict[str, Any], error: type[Exception], told: str
+    options: Callable[..., RunOptions], more: dict[str, Any], error: type[Exception], told: str
 ) -> None:
     with pytest.raises(error, match=told):
         begin(options(2, **more), FLAGS)
@@ -223,9 +223,9 @@ def test_the_worked_example_of_an_adapter_runs_and_grades(
         f"Done.\n</think>\n\n{call('submit', summary='says hello')}",
     )
     adapter = str(Path(__file__).parents[2] / "examples" / "suite_adapter.py")
-    chosen = Options(adapter, str(tasks), tmp_path / "run", workers=1)
+    chosen = RunOptions(adapter, str(tasks), tmp_path / "run", workers=1)
     assert begin(chosen, FLAGS, model=model) == 0
-    assert grade.grade(grade.Options(chosen.place)) == 0
+    assert grade.grade(grade.RunOptions(chosen.place)) == 0
     verdicts = RunFolder(chosen.place).grades()
     assert (verdicts["hello", 1].resolved, verdicts["other", 1].resolved) == (True, False)
     (tasks / "hello" / "tests" / "run.sh").unlink()
@@ -253,7 +253,7 @@ SUITE = Interrupts()
     ("at", "kept"), [(("task-00",), 1), (("task-00", "task-01"), 1), (("task-01",), 2)]
 )
 def test_control_c_drains_saves_and_goes_on(
-    options: Callable[..., Options],
+    options: Callable[..., RunOptions],
     model: LoadedModel,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -284,7 +284,7 @@ def test_sessions_are_parked_when_memory_is_short_and_say_the_same(tmp_path: Pat
     flags = {"sandbox": "bubblewrap", "seed": 5, "max_steps": 2, "max_turn_tokens": 60}
     found = []
     for name, memory in (("roomy", None), ("tight", 2)):
-        chosen = Options(SUITE, None, tmp_path / name, slice=":3", workers=3)
+        chosen = RunOptions(SUITE, None, tmp_path / name, slice=":3", workers=3)
         assert begin(chosen, flags, model=load_model("embedded", memory)) == 0
         results = RunFolder(chosen.place).results()
         found.append({key: (r.patch, r.usage["context_tokens"]) for key, r in results.items()})

@@ -16,7 +16,7 @@ from agent.types import Task
 from evals.suites.repair import repository
 from evals.training import documents, oracle
 from evals.training.corpus import Function
-from evals.training.tasks import tasks_of
+from evals.training.make_tasks import tasks_of
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer as ChatTokenizer
 from model.checkpoint.hub import resolve

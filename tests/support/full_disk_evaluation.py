@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from evals.errors import RunError
-from evals.run.begin import Options, begin
+from evals.run.begin import RunOptions, begin
 from evals.run.folder import RunFolder
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ def main() -> None:
     folder = RunFolder(small / "run")
     ballast = small / "ballast"
     ballast.write_bytes(b"x" * 780_000)
-    options = Options(str(HERE / "small_suite.py"), str(data), folder.path, workers=1)
+    options = RunOptions(str(HERE / "small_suite.py"), str(data), folder.path, workers=1)
     told = ""
     try:
         begin(options, {"sandbox": "local"}, model=model)

@@ -20,7 +20,7 @@ import torch
 
 from agent.loading import LoadedModel
 from agent.sessions.trajectory import session_ids
-from evals.run.begin import Options, begin
+from evals.run.begin import RunOptions, begin
 from evals.run.folder import RunFolder
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ def load(folder: Path, turns: tuple[str, ...]) -> LoadedModel:
     return LoadedModel(engine, ChatFormat.load(checkpoint, tokenizer))
 
 
-def child(options: Options, model: LoadedModel) -> int:
+def child(options: RunOptions, model: LoadedModel) -> int:
     """Begin or go on with the run in a process of its own; returns its number."""
     number = os.fork()
     if number:
@@ -88,8 +88,8 @@ def main() -> None:
     data = support["write_tasks"](work / "tasks.jsonl", INSTANCES)
     model = load(work / "checkpoint", support["turns"]())
 
-    def options(name: str) -> Options:
-        return Options(str(HERE / "small_suite.py"), str(data), work / name, workers=2)
+    def options(name: str) -> RunOptions:
+        return RunOptions(str(HERE / "small_suite.py"), str(data), work / name, workers=2)
 
     started = time.monotonic()
     assert os.waitpid(child(options("whole"), model), 0)[1] == 0

@@ -8,8 +8,8 @@ import pytest
 
 from evals.training.corpus import Function, functions_of, is_held_out
 from evals.training.execute import probe, run_tests
+from evals.training.make_tasks import tasks_of
 from evals.training.mutate import choose, mutants
-from evals.training.tasks import tasks_of
 
 SOURCE = '''
 import math

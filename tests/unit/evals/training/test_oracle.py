@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from evals.training import oracle
 from evals.training.corpus import Function
 from evals.training.documents import drill, trajectory
-from evals.training.oracle import Attempt
-from evals.training.tasks import tasks_of
+from evals.training.make_tasks import tasks_of
+from evals.training.oracle import OracleRepair
 from model.checkpoint.hub import resolve
 
 LINES = st.lists(
@@ -43,7 +43,10 @@ def test_an_edit_is_unique_and_changes_its_line_alone(lines, data) -> None:
 def test_a_second_try_takes_the_first_one_back() -> None:
     text = "def f(x):\n    y = x + 1\n    return y - 1"
     turn = oracle.attempt_turn(
-        "m.py", text, Attempt("operator", 1, "y = x - 1"), Attempt("constant", 2, "return y - 2")
+        "m.py",
+        text,
+        OracleRepair("operator", 1, "y = x - 1"),
+        OracleRepair("constant", 2, "return y - 2"),
     )
     assert turn.thinking == "Not that. The operator in `y = x + 1` looks wrong."
     edits = [call.arguments for call in turn.tool_calls[:2]]

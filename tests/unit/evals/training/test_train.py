@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from evals.training.export import export
-from evals.training.network import Network
-from evals.training.train import Phase, Recipe, Trainer, batches, train
+from evals.training.publish import export
+from evals.training.train import Phase, Trainer, TrainingRecipe, batches, train
+from evals.training.trainable import TrainableNetwork
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.hub import resolve
 from model.engine import Engine
@@ -21,13 +21,15 @@ from model.engine import Engine
 CONFIG = replace(
     ModelConfig.tiny(vocab_size=64, context_length=512), hidden_size=32, intermediate_size=40
 )
-RECIPE = Recipe((Phase(("a",), 3), Phase(("a", "b"), 3, 1.0, 0.1)), tokens_per_step=200, warmup=2)
+RECIPE = TrainingRecipe(
+    (Phase(("a",), 3), Phase(("a", "b"), 3, 1.0, 0.1)), tokens_per_step=200, warmup=2
+)
 
 
 @pytest.fixture
-def network() -> Network:
+def network() -> TrainableNetwork:
     torch.manual_seed(0)
-    return Network(CONFIG)
+    return TrainableNetwork(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_the_engine_computes_what_was_trained(tmp_path) -> None:
     source = resolve("embedded")
     shutil.copytree(source, directory, ignore=shutil.ignore_patterns("*.safetensors"))
     torch.manual_seed(1)
-    trained = Network(ModelConfig.load(directory))
+    trained = TrainableNetwork(ModelConfig.load(directory))
     with torch.no_grad():
         for parameter in trained.parameters():
             # bf16 exactly, so that nothing is lost on the way through the file.
@@ -80,7 +82,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path, network, documents) -> None:
     train(whole, documents, tmp_path / "whole.pt", tmp_path / "log")
 
     for stop in (2, 4):
-        cut = Trainer(Network(CONFIG), RECIPE)
+        cut = Trainer(TrainableNetwork(CONFIG), RECIPE)
         cut.network.load_state_dict(start)
         phase_steps = {"a": batches(documents["a"], 200, 0)}
         both = batches([*documents["a"], *documents["b"]], 200, 0)
@@ -88,7 +90,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path, network, documents) -> None:
             cut.step(*next(phase_steps["a"] if step < 3 else both))
         path = tmp_path / f"cut{stop}.pt"
         cut.save(path)
-        resumed = Trainer(Network(CONFIG), RECIPE)
+        resumed = Trainer(TrainableNetwork(CONFIG), RECIPE)
         train(resumed, documents, path, tmp_path / "log")
         assert resumed.step_index == 6
         for name, value in weights(resumed).items():
@@ -99,7 +101,7 @@ def test_the_loss_falls_on_what_counts(network) -> None:
     row = np.arange(40).astype(np.uint16) % 7
     counts = np.zeros(40, dtype=np.float16)
     counts[20:] = 1
-    trainer = Trainer(network, Recipe((Phase(("a",), 40),), warmup=5))
+    trainer = Trainer(network, TrainingRecipe((Phase(("a",), 40),), warmup=5))
     source = batches([(row, counts)], 200, 0)
     losses = [trainer.step(*next(source)) for _ in range(40)]
     assert losses[0] > 4
@@ -107,7 +109,7 @@ def test_the_loss_falls_on_what_counts(network) -> None:
 
 
 def test_drafting_moves_the_mtp_layer_alone(network, documents) -> None:
-    trainer = Trainer(network, Recipe((Phase(("a",), 5, draft_only=True),), warmup=1))
+    trainer = Trainer(network, TrainingRecipe((Phase(("a",), 5, draft_only=True),), warmup=1))
     before = weights(trainer)
     source = batches(documents["a"], 200, 0)
     for _ in range(5):

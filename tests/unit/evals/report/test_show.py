@@ -10,7 +10,7 @@ import pytest
 
 from evals.errors import RunError
 from evals.report.page import escape, page
-from evals.report.report import Options, report, trace
+from evals.report.show import ReportOptions, report, trace
 from evals.report.summary import summarize
 from tests.support.sample_run import make_run
 
@@ -46,7 +46,7 @@ class Tags(HTMLParser):
 
 def test_the_table_and_the_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "r", {"a": [True, False], "b": [False, False], "c": [None, None]})
-    assert report(Options(run.path)) == 0
+    assert report(ReportOptions(run.path)) == 0
     out = capsys.readouterr().out
     assert "pass@1 25.0 %" in out
     assert "pass@2 50.0 %" in out
@@ -59,7 +59,7 @@ def test_the_table_and_the_rates(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_json_has_every_attempt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "r", {"a": [True], "b": [False]})
-    assert report(Options(run.path, json=True)) == 0
+    assert report(ReportOptions(run.path, json=True)) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["outcomes"] == {"resolved": 1, "unresolved": 1}
     assert data["pass_at"]["1"]["value"] == 0.5
@@ -71,25 +71,25 @@ def test_two_runs_are_compared_in_pairs(tmp_path: Path, capsys: pytest.CaptureFi
     first = make_run(tmp_path / "first", {n: [True] for n in "abcdef"})
     second = make_run(tmp_path / "second", {n: [False] for n in "abcdef"})
     html = tmp_path / "page.html"
-    assert report(Options(first.path, second.path, html)) == 0
+    assert report(ReportOptions(first.path, second.path, html)) == 0
     out = capsys.readouterr().out
     assert "better in first: a, b, c, d, e, f" in out
     assert "p = 0.0312 (McNemar, exact)" in out
     assert "p = 0.0312" in html.read_text()
     other = make_run(tmp_path / "other", {"z": [True]})
     with pytest.raises(RunError, match="share no graded instance"):
-        report(Options(first.path, other.path))
+        report(ReportOptions(first.path, other.path))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no folder of a run"):
-        report(Options(tmp_path))
+        report(ReportOptions(tmp_path))
 
 
 def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", {"a": [True], "b": [False]}, HOSTILE, dataset=HOSTILE)
     html = tmp_path / "page.html"
-    assert report(Options(run.path, html=html)) == 0
+    assert report(ReportOptions(run.path, html=html)) == 0
     seen = Tags(html.read_text())
     assert seen.tags <= ALLOWED
     assert not {name for name in seen.attributes if name.startswith("on")}
@@ -106,7 +106,7 @@ def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", {"a": [True]})
     html = tmp_path / "page.html"
-    report(Options(run.path, html=html))
+    report(ReportOptions(run.path, html=html))
     text = html.read_text()
     assert "default-src 'none'" in text
     assert "http://" not in text
@@ -118,8 +118,8 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 def test_a_page_without_trajectories_is_small(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", {"a": [True]}, "y" * 30_000)
     with_traces, without = tmp_path / "a.html", tmp_path / "b.html"
-    report(Options(run.path, html=with_traces))
-    report(Options(run.path, html=without, traces=False))
+    report(ReportOptions(run.path, html=with_traces))
+    report(ReportOptions(run.path, html=without, traces=False))
     assert len(without.read_text()) < len(with_traces.read_text()) / 2
     assert "10,000 characters left out" in with_traces.read_text()
 
@@ -143,7 +143,7 @@ def test_control_characters_do_not_reach_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path / "r", {"a": [False]}, HOSTILE)
-    report(Options(run.path))
+    report(ReportOptions(run.path))
     trace("a", None, run.path)
     out = capsys.readouterr().out
     assert "\x1b" not in out

@@ -17,12 +17,12 @@ from typing import Protocol
 
 from agent.run.build import open_box
 from agent.settings.table import Settings
-from evals.instance import Instance, Place, Verdict
+from evals.instance import Instance, TaskPlace, Verdict
 from evals.suites.images import Images
 from sandboxes.errors import SandboxError, WorkspaceError
 from sandboxes.workspace.workspace import Workspace
 
-__all__ = ["Machine", "Place", "Suite", "Verdict", "grade_each", "run_check"]
+__all__ = ["Machine", "Suite", "TaskPlace", "Verdict", "grade_each", "run_check"]
 
 Tell = Callable[[str], None]
 OUTPUT_KEPT = 20_000
@@ -50,7 +50,7 @@ class Suite(Protocol):
         """
         ...
 
-    def place(self, instance: Instance, machine: Machine) -> AbstractContextManager[Place]:
+    def place(self, instance: Instance, machine: Machine) -> AbstractContextManager[TaskPlace]:
         """The repository to work on, there as long as the context lasts.
 
         Raises ``SandboxError``.
@@ -101,7 +101,7 @@ def grade_each(
 
 def run_check(
     instance_id: str,
-    place: Place,
+    place: TaskPlace,
     patch: str,
     command: str,
     machine: Machine,
@@ -134,7 +134,7 @@ def run_check(
     return Verdict(instance_id, passed, float(passed), reason, done.output[-OUTPUT_KEPT:])
 
 
-def settings_for(settings: Settings, place: Place) -> Settings:
+def settings_for(settings: Settings, place: TaskPlace) -> Settings:
     """The user's settings with what the place decides."""
     return settings.model_copy(update=dict(place.settings))
 

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evals.training.network import Network
+from evals.training.trainable import TrainableNetwork
 
 KEPT_IN_FP32 = ("A_log", "linear_attn.norm.weight")
 
 
-def export(network: Network, directory: Path) -> int:
+def export(network: TrainableNetwork, directory: Path) -> int:
     """Write ``model.safetensors`` under the family's tensor names, in bf16; returns its size.
 
     ``A_log`` and the gated norms stay in float32, as in the published checkpoints.

@@ -27,12 +27,12 @@ from evals.report.summary import (
     rate_line,
     summarize,
 )
-from evals.report.trace import Checked, Ended, Told, Trace, read_trace
+from evals.report.trace import Trace, TraceCheck, TraceEnd, TracePrompt, read_trace
 from evals.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """The flags of ``agent eval report``."""
 
     folder: Path
@@ -42,7 +42,7 @@ class Options:
     traces: bool = True
 
 
-def report(options: Options) -> int:
+def report(options: ReportOptions) -> int:
     """Tell what a run came to; returns the exit code."""
     folder = RunFolder(options.folder)
     summary = summarize(folder)
@@ -104,14 +104,14 @@ def trace_lines(found: Trace) -> list[str]:
     """A session as lines of text."""
     lines: list[str] = []
     for entry in found.entries:
-        if isinstance(entry, Told):
+        if isinstance(entry, TracePrompt):
             for message in entry.messages:
                 lines += [f"## {message.role}", message.content, ""]
         elif isinstance(entry, Step):
             lines += _step_lines(entry)
-        elif isinstance(entry, Checked):
+        elif isinstance(entry, TraceCheck):
             lines += [f"## check {entry.when}: exit code {entry.exit_code}", entry.output, ""]
-        elif isinstance(entry, Ended):
+        elif isinstance(entry, TraceEnd):
             lines += [f"## {entry.status}", entry.summary, entry.patch]
     return lines
 

@@ -223,7 +223,7 @@ class Hidden(NamedTuple):
     sin: Tensor
 
 
-class Network(nn.Module):
+class TrainableNetwork(nn.Module):
     """The text model with tied embeddings and one MTP layer."""
 
     def __init__(self, config: ModelConfig) -> None:
