@@ -21,14 +21,18 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, Implementation, PaginatedRequestParams, Tool
 
 from sandboxes.stop import Stop
+from tools.files.places import printable
+from tools.mcp.cleaning import reduce_schema
 from tools.mcp.spec import McpServer
 from tools.mcp.transport import Meter, connect
+from tools.text.truncate import cut_line
 
 MAX_TOOLS = 128
 MAX_PAGES = 20
 MAX_RESTARTS = 5
 _POLL_S = 0.05
 _GRACE_S = 2.0
+_LOSSES_TOLD = 20
 _LATE = "it did not answer within"
 
 
@@ -60,7 +64,7 @@ class RunningServers:
         self._restarting = threading.Lock()
 
     def start(self, servers: tuple[McpServer, ...], stop: Stop) -> list[str]:
-        """Start them all at once; returns a line for each that could not be.
+        """Start them all at once; returns a line for each that could not be, or lost a tool.
 
         Afterwards ``tools`` has what the others offer. ``stop`` gives up waiting.
         """
@@ -68,14 +72,15 @@ class RunningServers:
             return []
         self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
         begun = [self._begin(self._portal, server) for server in servers]
-        failed = []
+        said = []
         for live, ready in begun:
             try:
                 _wait(ready, live.server.start_timeout + _GRACE_S, stop)
                 self._live[live.server.name] = live
+                said += _describe_losses(live)
             except ServerFailed as error:
-                failed.append(f"MCP server {live.server.name} is left out: {error}")
-        return failed
+                said.append(f"MCP server {live.server.name} is left out: {error}")
+        return said
 
     def tools(self) -> list[tuple[McpServer, Tool]]:
         """Return the tools that are offered and wanted, as listed at the start."""
@@ -172,14 +177,7 @@ class RunningServers:
             async with connect(live.server, meter) as (read, write):
                 who = Implementation(name="tenuto", version="0")
                 async with ClientSession(read, write, client_info=who) as session:
-                    with anyio.fail_after(live.server.start_timeout):
-                        async with anyio.create_task_group() as tasks:
-                            tasks.start_soon(_cancel_when, meter.lost, tasks.cancel_scope)
-                            await session.initialize()
-                            live.tools = await _list(session)
-                            tasks.cancel_scope.cancel()
-                    if meter.lost.is_set():
-                        raise ServerFailed(meter.why)
+                    live.tools = await self._begin_session(live, session, meter)
                     live.session = session
                     ready.set_result(None)
                     async with anyio.create_task_group() as tasks:
@@ -189,9 +187,8 @@ class RunningServers:
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as error:
-            # To close a connection that does not answer is to lose it, too.
             why = _describe_error(error, live.server.start_timeout)
-            live.why = why if why.startswith(_LATE) else meter.why or why
+            live.why = why if isinstance(_find_first(error), ServerFailed) else meter.why or why
         finally:
             live.session = None
             live.why = live.why or meter.why or "it is closed"
@@ -199,6 +196,27 @@ class RunningServers:
                 live.why += f" (it said: {words})"
             with suppress(concurrent.futures.InvalidStateError):
                 ready.set_exception(ServerFailed(live.why))
+
+    async def _begin_session(
+        self, live: _Connected, session: ClientSession, meter: Meter
+    ) -> list[Tool]:
+        """Agree with the server and list its tools. Raises ``ServerFailed``."""
+        tools: list[Tool] = []
+        try:
+            with anyio.fail_after(live.server.start_timeout):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_cancel_when, meter.lost, tasks.cancel_scope)
+                    await session.initialize()
+                    tools = await _list(session)
+                    tasks.cancel_scope.cancel()
+        except Exception as error:
+            # To close the connection is to lose it, which must not hide why it is closed.
+            if not meter.lost.is_set():
+                raise ServerFailed(_describe_error(error, live.server.start_timeout)) from error
+            raise
+        if meter.lost.is_set():
+            raise ServerFailed(meter.why)
+        return tools
 
     async def _call(self, live: _Connected, tool: str, arguments: dict[str, Any]) -> CallToolResult:
         session, meter = live.session, live.meter
@@ -219,17 +237,39 @@ class RunningServers:
         return result
 
 
+def _describe_losses(live: _Connected) -> list[str]:
+    """Return a line for each tool that is left out or offered with a shorter schema."""
+    losses = dict(live.meter.left_out) if live.meter is not None else {}
+    losses = {tool: f"is left out: {why}" for tool, why in losses.items()}
+    for tool in live.tools:
+        if note := reduce_schema(tool.input_schema)[1]:
+            losses[tool.name] = f"is offered, but {note}"
+    lines = [
+        f"MCP server {live.server.name}: its tool {cut_line(printable(tool), 80)} {said[:300]}"
+        for tool, said in losses.items()
+        if live.server.offers(tool)
+    ]
+    more = len(lines) - _LOSSES_TOLD
+    if more > 0:
+        lines[_LOSSES_TOLD:] = [f"MCP server {live.server.name}: so are {more:,} more of its tools"]
+    return lines
+
+
 async def _list(session: ClientSession) -> list[Tool]:
     """List what the server offers, page by page up to ``MAX_TOOLS``."""
     tools: list[Tool] = []
+    names: set[str] = set()
+    cursors = {""}
     cursor = None
     for _ in range(MAX_PAGES):
         parameters = PaginatedRequestParams(cursor=cursor) if cursor else None
         page = await session.list_tools(params=parameters)
-        tools += page.tools
-        cursor = page.next_cursor
-        if not cursor or len(tools) >= MAX_TOOLS:
+        tools += [tool for tool in page.tools if tool.name not in names]
+        names |= {tool.name for tool in page.tools}
+        cursor = page.next_cursor or ""
+        if cursor in cursors or len(tools) >= MAX_TOOLS:
             break
+        cursors.add(cursor)
     return tools[:MAX_TOOLS]
 
 
@@ -265,10 +305,16 @@ def _wait(ready: concurrent.futures.Future[Any], most_s: float, stop: Stop) -> A
         raise ServerFailed(_describe_error(error, most_s)) from error
 
 
-def _describe_error(error: BaseException, timeout_s: float) -> str:
-    """Describe the error in one line; of a group, its first error."""
+def _find_first(error: BaseException) -> BaseException:
+    """Return the first error that is in a group of groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _describe_error(error: BaseException, timeout_s: float) -> str:
+    """Describe the error in one line; of a group, its first error."""
+    error = _find_first(error)
     if isinstance(error, TimeoutError):
         return f"{_LATE} {timeout_s:g} s"
     if isinstance(error, ServerFailed):

@@ -7,24 +7,15 @@ results are cleaned of terminal codes and cut like any command's output.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcp.types import (
-    AudioContent,
-    CallToolResult,
-    EmbeddedResource,
-    ImageContent,
-    ResourceLink,
-    TextContent,
-    TextResourceContents,
-    Tool,
-)
+from mcp.types import CallToolResult, TextContent, Tool
 from pydantic import BaseModel, ConfigDict
 
+from tools.mcp.cleaning import reduce_schema
 from tools.mcp.running_servers import RunningServers, ServerFailed
 from tools.mcp.spec import McpServer
 from tools.text.truncate import clean_output, cut_middle
@@ -32,9 +23,7 @@ from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_NAME = 64
 MAX_DESCRIPTION = 2000
-MAX_SCHEMA = 20_000
 MAX_CHARACTERS = 25_000
-MAX_DEPTH = 12
 RESTARTED = (
     "[The MCP server {name} had ended and was started again: what it kept in memory is gone.]"
 )
@@ -95,7 +84,7 @@ def _wrap(servers: RunningServers, server: McpServer, tool: Tool, name: str) -> 
         run=run,
         kind="external",
         subject=f"{server.name}.{tool.name}",
-        schema_given=_read_schema(tool.input_schema),
+        schema_given=reduce_schema(tool.input_schema)[0],
     )
 
 
@@ -108,44 +97,8 @@ def _make_name(server: McpServer, tool: Tool, taken: set[str]) -> str:
     return name
 
 
-def _read_schema(given: Any) -> Mapping[str, Any]:
-    """Return the schema of the parameters, or one that allows anything if it is odd."""
-    schema = given if isinstance(given, dict) else {}
-    try:
-        fits = _measure_depth(schema) <= MAX_DEPTH and len(json.dumps(schema)) <= MAX_SCHEMA
-    except (TypeError, ValueError):
-        fits = False
-    properties = schema.get("properties", {})
-    if not fits or not isinstance(properties, dict):
-        return {"type": "object", "properties": {}}
-    if not all(isinstance(one, dict) for one in properties.values()):
-        return {"type": "object", "properties": {}}
-    return {**schema, "type": "object", "properties": properties}
-
-
-def _measure_depth(value: Any, at: int = 0) -> int:
-    """Return how deep ``value`` nests, up to ``MAX_DEPTH``."""
-    if at > MAX_DEPTH or not isinstance(value, dict | list):
-        return at
-    inner = value.values() if isinstance(value, dict) else value
-    return max((_measure_depth(one, at + 1) for one in inner), default=at)
-
-
 def _observe(result: CallToolResult) -> Observation:
-    texts = [_show_block(block) for block in result.content]
-    if not texts and result.structured_content is not None:
-        texts = [json.dumps(result.structured_content, ensure_ascii=False, default=str)]
+    # The blocks are texts, see ``cleaning``.
+    texts = [block.text for block in result.content if isinstance(block, TextContent)]
     text, cut = cut_middle(clean_output("\n".join(texts)), MAX_CHARACTERS)
     return Observation(text or "(nothing)", ok=not result.is_error, truncated=cut)
-
-
-def _show_block(block: Any) -> str:
-    if isinstance(block, TextContent):
-        return block.text
-    if isinstance(block, EmbeddedResource) and isinstance(block.resource, TextResourceContents):
-        return block.resource.text
-    if isinstance(block, ResourceLink):
-        return f"[resource {block.uri}]"
-    if isinstance(block, ImageContent | AudioContent):
-        return f"[{block.mime_type}, {len(block.data) * 3 // 4:,} bytes, left out]"
-    return "[content of another kind, left out]"

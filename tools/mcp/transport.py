@@ -20,8 +20,9 @@ import httpx2
 from anyio.abc import ByteReceiveStream, ObjectReceiveStream, ObjectSendStream, Process
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp.types import jsonrpc_message_adapter
+from mcp.types import JSONRPCResponse, jsonrpc_message_adapter
 
+from tools.mcp.cleaning import clean_result
 from tools.mcp.spec import McpServer
 
 MAX_MESSAGE = 8 << 20
@@ -36,12 +37,16 @@ class Flooded(Exception):
 
 
 class Meter:
-    """A count of what came since the last ``reset``, and why the connection is lost."""
+    """A count of what came since the last ``reset``, and why the connection is lost.
+
+    ``left_out`` has the tools that cannot be offered, each with the reason.
+    """
 
     def __init__(self) -> None:
         self.lost = anyio.Event()
         self.why = ""
         self.said = b""
+        self.left_out: dict[str, str] = {}
         self._bytes = 0
         self._messages = 0
 
@@ -70,12 +75,31 @@ class Meter:
 @asynccontextmanager
 async def connect(server: McpServer, meter: Meter) -> AsyncIterator[tuple[Any, Any]]:
     """Open the read and write streams to ``server``. Raises ``OSError`` if it cannot start."""
-    if server.url is not None:
-        async with _over_http(server, meter) as streams:
-            yield streams
-    else:
-        async with _over_stdio(server, meter) as streams:
-            yield streams
+    over = _over_stdio if server.url is None else _over_http
+    async with over(server, meter) as (read, write), anyio.create_task_group() as tasks:
+        cleaned, read_cleaned = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        tasks.start_soon(_clean, read, cleaned, meter)
+        try:
+            yield read_cleaned, write
+        finally:
+            tasks.cancel_scope.cancel()
+            read_cleaned.close()
+
+
+async def _clean(
+    read: Any, cleaned: ObjectSendStream[SessionMessage | Exception], meter: Meter
+) -> None:
+    """Pass on what comes, with the results of the tools cleaned."""
+    async with cleaned:
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+            async for item in read:
+                message = getattr(item, "message", None)
+                if isinstance(message, JSONRPCResponse):
+                    result = clean_result(message.result, meter.left_out)
+                    item = SessionMessage(
+                        message.model_copy(update={"result": result}), item.metadata
+                    )
+                await cleaned.send(item)
 
 
 @asynccontextmanager
