@@ -71,7 +71,7 @@ def explain(error: BaseException) -> Failure:
         return Failure("out of memory; close other programs or use a smaller model", EXIT_ERROR)
     if isinstance(error, OSError):
         return Failure(one_line(error) + _REMEDIES.get(error.errno or 0, ""), EXIT_ERROR)
-    if isinstance(error, RuntimeError) and "determine home directory" in str(error):
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
         return Failure(NO_HOME, EXIT_USAGE)
     text = f"internal error: {type(error).__name__}: {one_line(error)}"
     return Failure(f"{text}; set {DEBUG}=1 to see where", EXIT_ERROR)

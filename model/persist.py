@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from kernels.storage import sync, write_whole
 from model.errors import StateError
 
 RECORD = "session_state.json"
@@ -82,22 +83,15 @@ def write(
             name = f"span-{start:09}-{length:09}"
             spans.append(Span(start, length, *_write(folder, name, cut(start, length))))
         place, digest = _write(folder, "point", point)
-        _sync(folder)
+        sync(folder)
         body = {
             **record,
             "format": _FORMAT,
             "spans": [[s.start, s.end, s.path.name, s.sha256] for s in spans],
             "point": [place.name, digest],
         }
-        draft = directory / f".{RECORD}-{os.getpid()}"
-        try:
+        with write_whole(directory / RECORD) as draft:
             draft.write_text(json.dumps({**body, "checksum": _checksum(body)}), encoding="utf-8")
-            _sync(draft)
-            draft.replace(directory / RECORD)
-        finally:
-            with suppress(FileNotFoundError):
-                draft.unlink()
-        _sync(directory)
         # The save before this one, and what a killed process left.
         named = {place, *(span.path for span in spans)}
         for old in (*folder.iterdir(), *directory.glob(f".{RECORD}-*")):
@@ -168,10 +162,8 @@ def _link(source: Path, target: Path) -> None:
     except FileNotFoundError:
         raise
     except OSError:
-        draft = target.with_name(f".copying-{os.getpid()}")
-        shutil.copyfile(source, draft)
-        _sync(draft)
-        draft.replace(target)
+        with write_whole(target) as draft:
+            shutil.copyfile(source, draft)
 
 
 def _write(folder: Path, name: str, tensors: Tensors) -> tuple[Path, str]:
@@ -181,7 +173,7 @@ def _write(folder: Path, name: str, tensors: Tensors) -> tuple[Path, str]:
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, fresh)
         digest = _digest(fresh)
         target = folder / f"{name}-{digest[:16]}.safetensors"
-        _sync(fresh)
+        sync(fresh)
         fresh.replace(target)
     finally:
         with suppress(FileNotFoundError):
@@ -207,11 +199,3 @@ def _checksum(body: Mapping[str, Any]) -> str:
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

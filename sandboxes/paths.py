@@ -8,27 +8,75 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 
 def state_dir() -> Path:
-    """``$XDG_STATE_HOME/tenuto``, or ``~/.local/state/tenuto``. Not created here."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    # The XDG rules say that a relative path there is to be ignored.
-    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
-    return root / "tenuto"
+    """Return ``$XDG_STATE_HOME/tenuto``, or ``~/.local/state/tenuto``. It may not exist."""
+    return platformdirs.user_state_path("tenuto", appauthor=False)
+
+
+def cache_dir() -> Path:
+    """Return ``$XDG_CACHE_HOME/tenuto``, or ``~/.cache/tenuto``. It may not exist."""
+    return platformdirs.user_cache_path("tenuto", appauthor=False)
+
+
+def config_dir() -> Path:
+    """Return ``$XDG_CONFIG_HOME/tenuto``, or ``~/.config/tenuto``. It may not exist."""
+    return platformdirs.user_config_path("tenuto", appauthor=False)
 
 
 def workspaces_dir() -> Path:
-    """Where private clones live unless the caller names another place."""
+    """Return where workspaces lie unless the caller names another place."""
     return state_dir() / "workspaces"
 
 
 def private_dir(path: Path) -> Path:
-    """Make ``path`` (mode 0700) and its parents. Returns it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make ``path`` and its missing parents, mode 0700 whatever the umask is. Returns it.
+
+    The state and the cache folder themselves become private too if others can look into them.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(exist_ok=True)
+        place.chmod(0o700)
+    path.mkdir(exist_ok=True)  # raises if it is a file
+    for root in (state_dir(), cache_dir()):
+        if path.is_relative_to(root) and root.stat().st_mode & 0o077:
+            with suppress(OSError):  # another user's
+                root.chmod(0o700)
     return path
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield a draft beside ``path`` to write; it becomes ``path`` once it is on disk.
+
+    If the block raises, the draft is removed and ``path`` is as it was. Raises ``OSError``.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        yield draft
+        sync(draft)
+        draft.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)

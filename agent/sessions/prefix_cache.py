@@ -30,7 +30,7 @@ from model.engine import Engine
 from model.errors import ModelError, StateError
 from model.session import Session
 from model.usage import Usage
-from sandboxes.paths import private_dir
+from sandboxes import paths
 
 MIN_TOKENS = 256
 """A shorter beginning is faster to run than to write and read back."""
@@ -40,10 +40,8 @@ _UNBORN_KEPT_S = 3600.0
 
 
 def cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/tenuto/prefixes``, or the one under ``~/.cache``. Not created here."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return root / "tenuto" / "prefixes"
+    """Return the folder of the prefix cache. It may not exist."""
+    return paths.cache_dir() / "prefixes"
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class PrefixCache:
             return
         unborn = self.root / f"{_UNBORN}{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            private_dir(self.root)
+            paths.private_dir(self.root)
             unborn.mkdir(mode=0o700)
             session.save(unborn)
             if _size(unborn) <= self._limit:

@@ -31,7 +31,7 @@ from agent.errors import SessionNotFound, StoreError
 from agent.sessions.info import KILLED, RUNNING, SessionInfo, info_from_json, new_info
 from agent.sessions.records import Record
 from agent.sessions.trajectory import TrajectoryWriter
-from sandboxes.paths import Owner, private_dir, state_dir
+from sandboxes.paths import Owner, private_dir, state_dir, sync, write_whole
 
 _UNBORN = ".new-"
 _UNBORN_KEPT_S = 3600.0
@@ -145,7 +145,7 @@ class SessionStore:
             unborn.mkdir(mode=0o700)
             write_atomically(unborn / "session.json", info.stored)
             unborn.rename(path)
-            _sync_folder(self.root)
+            sync(self.root)
         except OSError as error:
             raise StoreError(
                 f"cannot save sessions under {self.root}: {error.strerror}; "
@@ -180,7 +180,7 @@ class SessionStore:
             info = session.info.changed(**fields)
             write_atomically(unborn / "session.json", info.stored)
             unborn.rename(path)
-            _sync_folder(self.root)
+            sync(self.root)
         except (OSError, shutil.Error) as error:
             shutil.rmtree(unborn, ignore_errors=True)
             raise StoreError(f"cannot copy session {session.id}: {error}") from error
@@ -268,26 +268,8 @@ def _owner_gone(session: SavedSession) -> bool:
 def write_atomically(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON beside ``path`` and rename it there, with both synced."""
     text = json.dumps(data, indent=2, ensure_ascii=True, allow_nan=False, default=str) + "\n"
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        with fresh.open("wb") as file:
-            file.write(text.encode("ascii"))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with suppress(OSError):
-            fresh.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with write_whole(path) as draft:
+        draft.write_bytes(text.encode("ascii"))
 
 
 def now() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.errors import ConfigError
 from sandboxes.errors import WorkspaceError
+from sandboxes.paths import config_dir
 from sandboxes.workspace.users_repository import find_repository
 
 REPOSITORY_FILE = ".agent.toml"
@@ -21,9 +22,7 @@ TABLES = frozenset({"rules", "hooks", "mcp"})
 
 def user_file() -> Path:
     """Return ``$XDG_CONFIG_HOME/tenuto/config.toml``, or the one under ``~/.config``."""
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".config"
-    return root / "tenuto" / "config.toml"
+    return config_dir() / "config.toml"
 
 
 def repository_files(repo: Path | None) -> list[Path]:

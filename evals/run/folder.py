@@ -20,13 +20,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agent.sessions.store import now
 from evals.errors import RunError
 from evals.instance import Done, Result, Verdict
+from sandboxes.paths import sync, write_whole
 
 FORMAT = 1
 _UNBORN = ".new-"
@@ -141,7 +142,7 @@ class RunFolder:
             if place.exists():
                 shutil.rmtree(place)
             unborn.rename(place)
-            _sync(place.parent)
+            sync(place.parent)
         except OSError:
             shutil.rmtree(unborn, ignore_errors=True)
             raise
@@ -191,15 +192,8 @@ class RunFolder:
 
     def write(self, name: str, data: Mapping[str, Any]) -> None:
         """Replace a file whole. Raises ``OSError``; the old one then still stands."""
-        fresh = self.path / f".{name}.new"
-        try:
-            _write(fresh, _json(data))
-            fresh.replace(self.path / name)
-        except OSError:
-            with suppress(OSError):
-                fresh.unlink()
-            raise
-        _sync(self.path)
+        with write_whole(self.path / name) as draft:
+            draft.write_bytes(_json(data))
 
 
 def _json(data: Mapping[str, Any]) -> bytes:
@@ -211,11 +205,3 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

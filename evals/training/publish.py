@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evals.training.trainable import TrainableNetwork
+from sandboxes.paths import write_whole
 
 KEPT_IN_FP32 = ("A_log", "linear_attn.norm.weight")
 
@@ -24,7 +25,6 @@ def export(network: TrainableNetwork, directory: Path) -> int:
         full = name if name.startswith("mtp.") else f"model.{name}"
         tensors[full] = value.to(torch.float32 if wide else torch.bfloat16).contiguous()
     path = directory / "model.safetensors"
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"format": "pt"})
-    part.replace(path)
+    with write_whole(path) as draft:
+        save_file(tensors, draft, metadata={"format": "pt"})
     return path.stat().st_size

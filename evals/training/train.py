@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evals.training.trainable import TrainableNetwork
+from sandboxes.paths import write_whole
 
 Encoded = tuple[NDArray[np.uint16], NDArray[np.float16]]
 
@@ -172,9 +173,8 @@ class Trainer:
             "muon": self.muon.buffers(),
             "step": self.step_index,
         }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(path)
+        with write_whole(path) as draft:
+            torch.save(state, draft)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of ``save``."""

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kernels.native.library import LEVELS, SOURCES, file_name, places
+from kernels.storage import cache_dir, make_private, write_whole
 
 _COMMON = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-w")
 _FLAGS = {
@@ -49,8 +50,7 @@ def build(folder: Path | None = None) -> list[Path]:
 
 def _compile(level: str, target: Path) -> None:
     compiler = os.environ.get("CXX", "c++")
-    with tempfile.TemporaryDirectory(dir=target.parent) as draft:
-        out = Path(draft) / target.name
+    with write_whole(target) as out:
         command = [compiler, *_COMMON, *_FLAGS[level], str(SOURCES / "native.cpp"), "-o", str(out)]
         try:
             done = _run([*command, "-fopenmp"])
@@ -63,7 +63,6 @@ def _compile(level: str, target: Path) -> None:
         if done.returncode:
             first = next((x for x in done.stderr.splitlines() if "error" in x), done.stderr[:200])
             raise BuildError(f"{compiler} failed for level {level}: {first}")
-        out.replace(target)
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -73,6 +72,8 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 def _writable() -> Path:
     for place in places():
         try:
+            if place.is_relative_to(cache_dir()):
+                make_private(place)
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
                 return place

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from kernels.storage import cache_dir
+
 LEVELS = ("plain", "avx2", "avx512", "avx512-bf16")
 """What the sources are compiled for, from any processor to AVX-512 with VNNI and BF16."""
 
@@ -49,10 +51,8 @@ class Native:
 
 
 def places() -> list[Path]:
-    """Where libraries lie: in this Python's environment, else in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    cached = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return [Path(sys.prefix) / "lib" / "tenuto-native", cached / "tenuto" / "native"]
+    """Return where libraries lie: in this Python's environment, else in the user's cache."""
+    return [Path(sys.prefix) / "lib" / "tenuto-native", cache_dir() / "native"]
 
 
 @cache

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kernels import storage
 from kernels.backend import KernelError
 from kernels.linear import QuantizedWeight, quantize
 from kernels.linear.formats import group_for
@@ -57,10 +58,8 @@ def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
 
 
 def cache_dir() -> Path:
-    """Return ``$XDG_CACHE_HOME/tenuto/quantized``, or that under ``~/.cache``; do not create it."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return root / "tenuto" / "quantized"
+    """Return the folder of quantised weights. It may not exist."""
+    return storage.cache_dir() / "quantized"
 
 
 def cache_file(directory: Path, mode: Quantize) -> Path:
@@ -195,7 +194,7 @@ def _write(
     facts = {"stamp": stamp}
     header: dict[str, object] = {"__metadata__": facts}
     at = 0
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    storage.make_private(file.parent)
     _tidy(file)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=_DRAFT, delete=False) as draft:
         try:

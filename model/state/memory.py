@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kernels.storage import make_private
 from model.errors import MemoryFull, StateError
 
 _SHARE = 0.5
@@ -288,7 +289,7 @@ class Swap:
 
     def _open(self) -> int:
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private(self._folder)
             with tempfile.TemporaryFile(dir=self._folder) as file:
                 self._file = os.dup(file.fileno())
             weakref.finalize(self, os.close, self._file)

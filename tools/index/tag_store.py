@@ -8,7 +8,6 @@ serves every copy of a repository. A damaged or unusable cache costs time, never
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sandboxes.paths import cache_dir, private_dir
 from tools.index.languages import Language
 from tools.index.tags import Packed
 
@@ -36,10 +36,7 @@ CREATE INDEX IF NOT EXISTS by_day ON tags (day);
 
 def cache_path() -> Path:
     """Return ``$XDG_CACHE_HOME/tenuto/tags-N.sqlite``, N being the form of its records."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG rules say that a relative path there is to be ignored.
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return root / "tenuto" / f"tags-{FORMAT}.sqlite"
+    return cache_dir() / f"tags-{FORMAT}.sqlite"
 
 
 class TagStore:
@@ -152,7 +149,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_dir(path.parent)
     connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
