@@ -1,4 +1,4 @@
-"""What does it cost to read the prompts of a 30-step trajectory, and what if nothing is kept?
+"""Measure what it costs to read the prompts of a 30-step trajectory, and the cost if nothing is kept.
 
     python benchmarks/agent_trajectory.py [--shape qwen3_5_0.8b | small] [--steps 30] [--threads N]
         [--stateless 4 12] [--checkpoint DIR [--peer-steps N]] [--gguf FILE --llama-python PYTHON]
@@ -69,7 +69,7 @@ def trajectory(chat: ChatFormat, tokenizer: Tokenizer, count: int) -> list[Pair]
 
 
 def engine_of(name: str, checkpoint: Path | None) -> tuple[Engine, str]:
-    """The engine and what runs it; weights from ``checkpoint``, else random ones."""
+    """Return the engine and what runs it; weights from ``checkpoint``, else random ones."""
     if checkpoint is not None:
         engine = Engine.load(checkpoint, name=name)
         return engine, "compiled" if engine.network.compiled is not None else "torch"
@@ -84,7 +84,7 @@ def engine_of(name: str, checkpoint: Path | None) -> tuple[Engine, str]:
 
 
 def logits_of(session: Session) -> torch.Tensor:
-    """Those after everything the session holds."""
+    """Return the logits after everything the session holds."""
     found = session.snapshot().logits
     assert found is not None
     return found
@@ -120,7 +120,7 @@ def ours(engine: Engine, pairs: list[Pair]) -> tuple[dict[str, Any], list[torch.
 def stateless(
     engine: Engine, pairs: list[Pair], steps: list[int], expected: list[torch.Tensor], first: float
 ) -> dict[str, Any]:
-    """The whole conversation anew at ``steps`` (from 1), and the line through what they took."""
+    """Read the whole conversation anew at ``steps`` (from 1); fit a line to the times."""
     texts, so_far = [], []
     for prompt, answer in pairs:
         so_far += prompt

@@ -26,7 +26,7 @@ from benchmarks.kernel_cases import SHAPES, cases
 
 
 def compile_all(arch: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What each distinct launch of all cases uses on ``sm_{arch}``, and what the cases move."""
+    """Compile each distinct launch of all cases for ``sm_{arch}``, and what the cases move."""
     seen: dict[str, tuple[Launch, list[str]]] = {}
     counts = []
     for shape in SHAPES:

@@ -43,7 +43,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class CompiledKernel:
-    """What ptxas and the cubin say of one kernel on one chip."""
+    """The figures that ptxas and the cubin give of one kernel on one chip."""
 
     kernel: str
     arch: int
@@ -60,7 +60,7 @@ class CompiledKernel:
 
     @property
     def blocks_per_sm(self) -> int:
-        """How many blocks fit a multiprocessor, by registers, shared memory and threads."""
+        """The blocks that fit a multiprocessor, by registers, shared memory and threads."""
         # Registers are handed out to a warp in lots of 256, shared memory has 1 KiB overhead.
         per_warp = -(-self.registers * 32 // 256) * 256
         by_registers = _REGISTERS // (per_warp * self.warps)
@@ -91,7 +91,7 @@ def recorded(arch: int) -> Iterator[list[Launch]]:
 
 
 def key(launch: Launch) -> str:
-    """What tells apart two launches that need different machine code."""
+    """Return a key that differs where two launches need different machine code."""
     parts = [launch.kernel.fn.__qualname__]
     for argument in launch.arguments:
         parts.append(str(getattr(argument, "dtype", argument)))
@@ -131,7 +131,7 @@ def compile_launch(launch: Launch, arch: int) -> CompiledKernel:
 
 
 def _read(cubin: bytes) -> tuple[dict[str, int], str]:
-    """The resource usage and the disassembly of the one function in ``cubin``."""
+    """Return the resource usage and the disassembly of the one function in ``cubin``."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     printed = []
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -1,4 +1,4 @@
-"""What does it bring to decode several sessions in one pass?
+"""Measure what it brings to decode several sessions in one pass.
 
     python benchmarks/batch.py [--shape qwen3_5_0.8b] [--sessions 1 2 4 8] [--tokens 24] [--record]
 
@@ -52,7 +52,7 @@ def say(session: Session, tokens: int) -> list[int]:
 
 
 def together(sessions: list[Session], tokens: int) -> tuple[list[list[int]], float]:
-    """What forks of ``sessions`` say in threads, and the seconds that took."""
+    """Let forks of ``sessions`` speak in threads; return it and the seconds that took."""
     forks = [session.fork() for session in sessions]
     barrier = Barrier(len(forks) + 1)
 

@@ -49,7 +49,7 @@ GEMM = (512, 1024, 3584)
 
 
 def make_checkpoint(directory: Path) -> Path:
-    """A checkpoint in the published 0.8B shape whose random weights keep activations near one."""
+    """Write a checkpoint of the 0.8B shape whose random weights keep activations near one."""
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / "model.safetensors"
     if target.is_file():
@@ -109,7 +109,7 @@ class WorkerProcess:
         raise SystemExit(f"{' '.join(map(str, self.process.args[:3]))} ended")  # type: ignore[index]
 
     def peak_mb(self) -> dict[str, int]:
-        """The most memory the process had, and what of it was not files."""
+        """Return the most memory the process had, and what of it was not files."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
         return {
@@ -125,7 +125,8 @@ class WorkerProcess:
 
 
 def limits(threads: int) -> dict[str, float]:
-    """What this machine gives at this moment: memory read in GB/s (by a bare loop, and by torch's
+    """Measure what this machine gives at this moment: memory read in GB/s (by a bare loop, and by
+    torch's
     sum of 256 MB), bf16 GEMM in GFLOP/s (oneDNN)."""
     torch.set_num_threads(threads)
     data = torch.ones(256 << 20, dtype=torch.uint8).repeat(2)

@@ -20,14 +20,14 @@ import numpy as np
 
 
 class MeasuredEngine(Protocol):
-    """What is measured: a prompt in a new sequence, then token after token."""
+    """An engine to measure: a prompt in a new sequence, then token after token."""
 
     def start(self, ids: list[int]) -> np.ndarray:
-        """The logits after ``ids`` in a new sequence."""
+        """Return the logits after ``ids`` in a new sequence."""
         ...
 
     def step(self, token: int) -> np.ndarray:
-        """The logits after one more token."""
+        """Return the logits after one more token."""
         ...
 
 
@@ -158,7 +158,7 @@ class Llama:
 
 
 def open_engine(kind: str, model: Path, threads: int) -> MeasuredEngine:
-    """The engine called ``kind``."""
+    """Return the engine called ``kind``."""
     if kind == "transformers":
         return Transformers(model, threads)
     if kind == "llama":

@@ -1,4 +1,4 @@
-"""How fast does a small model decode and prefill on this CPU? Random weights, one thread.
+"""Measure how fast a small model decodes and prefills on this CPU. Random weights, one thread.
 
     python benchmarks/decode.py [--threads N] [--context TOKENS] [--torch]
 

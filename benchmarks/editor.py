@@ -1,4 +1,4 @@
-"""How soon an editor hears of things, and whether cancelling ever goes wrong.
+"""Measure how soon an editor hears of things, and whether cancelling ever goes wrong.
 
     .venv/bin/python benchmarks/editor.py [--cancels 1000] [--sandbox bubblewrap]
 
@@ -58,7 +58,7 @@ class Editor:
         self.times: list[tuple[float, str]] = []
 
     def on_connect(self, connection: Any) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
     async def session_update(self, session_id: str, update: Any, **_: Any) -> None:
         """Note the time."""
@@ -73,7 +73,7 @@ class Editor:
 
 
 def make_repo(folder: Path) -> Path:
-    """A repository with one wrong operator."""
+    """Make a repository with one wrong operator."""
     repo = folder / "repo"
     repo.mkdir()
     (repo / "parity.py").write_text(BUGGY)
@@ -86,7 +86,7 @@ def make_repo(folder: Path) -> Path:
 
 
 def long_model(folder: Path) -> Path:
-    """The embedded checkpoint, told that it may read 16,384 tokens."""
+    """Return the embedded checkpoint, told that it may read 16,384 tokens."""
     target = folder / "model"
     shutil.copytree(ROOT / "model" / "embedded", target)
     config = json.loads((target / "config.json").read_text())
@@ -98,7 +98,7 @@ def long_model(folder: Path) -> Path:
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below ``pid``."""
+    """Return every process below ``pid``."""
     listed = subprocess.run(
         ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
     ).stdout
@@ -115,7 +115,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def running(pid: int, word: str) -> int:
-    """How many processes below ``pid`` have ``word`` in their command line."""
+    """Count the processes below ``pid`` that have ``word`` in their command line."""
     count = 0
     for child in descendants(pid):
         try:

@@ -56,7 +56,7 @@ GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PATH": "/u
 
 @dataclass
 class Report:
-    """What came of the cases; ``wrong`` has a description of each that went wrong."""
+    """The results of the cases; ``wrong`` has a description of each that went wrong."""
 
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Report:
 
 @dataclass
 class Form:
-    """How a text is written down."""
+    """The written form of a text."""
 
     encoding: str = "utf-8"
     bom: bytes = b""
@@ -72,7 +72,7 @@ class Form:
     final: bool = True
 
     def data(self, lines: list[str], endings: list[str] | None = None) -> bytes:
-        """The bytes of ``lines``."""
+        """Return the bytes of ``lines``."""
         text = ""
         for number, line in enumerate(lines):
             ending = endings[number] if endings else self.newline
@@ -90,7 +90,7 @@ class EditChange:
 
 
 def changed(base: list[str], changes: list[EditChange]) -> list[str]:
-    """The base with all changes made: the plain model that every answer is held against."""
+    """Return the base with all changes made: the plain model that every answer is held against."""
     result = list(base)
     for change in sorted(changes, key=lambda item: item.first, reverse=True):
         result[change.first : change.last] = change.lines
@@ -155,7 +155,7 @@ class Fuzz:
             self.check("edit", found == text.replace(old, new), "mixed endings")
 
     def diff(self) -> None:
-        """A patch by git, on files that changed elsewhere meanwhile."""
+        """Try a patch by git, on files that changed elsewhere meanwhile."""
         before, after = self.folder / "a", self.folder / "b"
         drifted, wanted = self.folder / "drifted", {}
         for place in (before, after, drifted):
@@ -211,7 +211,7 @@ class Fuzz:
         )
 
     def envelope(self) -> None:
-        """An envelope patch, on a file that changed elsewhere meanwhile."""
+        """Try an envelope patch, on a file that changed elsewhere meanwhile."""
         form, base, _ = self.file(plain=True)
         if form.encoding != "utf-8" or not base:
             return
@@ -243,7 +243,7 @@ class Fuzz:
         )
 
     def broken(self) -> None:
-        """A patch with damage: refused or applied as a whole, and never an exception."""
+        """Try a patch with damage: refused or applied as a whole, and never an exception."""
         form, base, _ = self.file(plain=True)
         ours, _ = self.changes(base)
         put(self.folder / "x" / "one.txt", form.data(base))
@@ -292,7 +292,7 @@ class Fuzz:
     # Parts
 
     def file(self, *, plain: bool = False) -> tuple[Form, list[str], list[str] | None]:
-        """A form, lines, and (for mixed endings) an ending for each line."""
+        """Return a form, lines, and (for mixed endings) an ending for each line."""
         dense = self.random.random() < 0.35
         size = self.random.choice([0, 1, 2, 5, 20, 60])
         lines = [
@@ -345,7 +345,7 @@ class Fuzz:
         put(self.top / path, data)
 
     def git_apply(self, drifted: Path, patch: bytes) -> dict[str, bytes] | None:
-        """What ``git apply`` makes of the drifted files; None if it refuses."""
+        """Return what ``git apply`` makes of the drifted files; None if it refuses."""
         done = subprocess.run(
             ["git", "apply", "--whitespace=nowarn", "-p1", "-"],
             cwd=drifted,
@@ -398,7 +398,7 @@ class Fuzz:
 
 
 def encodable(text: str, form: Form) -> bool:
-    """Whether the file's encoding has every character."""
+    """Tell whether the file's encoding has every character."""
     try:
         text.encode(form.encoding)
     except UnicodeEncodeError:
@@ -413,7 +413,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def contents(top: Path) -> dict[str, bytes]:
-    """Every file below ``top``, git's own left out."""
+    """Return every file below ``top``, git's own left out."""
     return {
         path.relative_to(top).as_posix(): path.read_bytes()
         for path in sorted(top.rglob("*"))

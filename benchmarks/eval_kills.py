@@ -34,7 +34,7 @@ from tests.support.kill_evaluation import done, left  # noqa: E402
 
 
 def command(data: Path, folder: Path, workers: int) -> list[str]:
-    """The run's command line; ``-P`` as for an installed command."""
+    """Return the run's command line; ``-P`` as for an installed command."""
     program = "from agent.cli.main import main; main()"
     flags = {"dataset": data, "run": folder, "workers": workers, "seed": 3}
     limits = {"max-steps": 3, "max-turn-tokens": 96}
@@ -51,7 +51,7 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def remains(state: Path, folder: Path, owners: set[int]) -> dict[str, int]:
-    """What is still there of the killed run: containers by owner, processes, copies, sessions."""
+    """List what is left of the killed run: containers by owner, processes, copies, sessions."""
     client = connect()
     try:
         containers = client.api.containers(all=True, filters={"label": OWNER_LABEL})

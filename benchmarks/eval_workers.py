@@ -1,4 +1,5 @@
-"""How much faster are 8 workers on one engine than 1? Instances per minute, and tokens prefilled.
+"""Measure how much faster 8 workers on one engine are than 1, in instances
+per minute and tokens prefilled.
 
     python benchmarks/eval_workers.py [--workers 1 8] [--instances N] [--sandbox KIND]
         [--shape qwen3_5_0.8b] [--record NAME]
@@ -73,7 +74,7 @@ def cpu_s() -> dict[str, float]:
 
 
 def forced_model(shape: str, folder: Path) -> LoadedModel:
-    """The shape with random weights, which says what repairs the examples."""
+    """Return the shape with random weights, which says what repairs the examples."""
     chat, tokenizer = chat_format(folder)
     scripts, issues = {}, {}
     for name, (issue, turns) in repairs().items():

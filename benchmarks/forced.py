@@ -41,20 +41,17 @@ class ForcedState:
 
     @property
     def length(self) -> int:
-        """See ``network.State``."""
         return self.inner.length
 
     def tensors(self) -> dict[str, Tensor]:
-        """The network's, and the prompt; only a beginning without a script is ever stored."""
+        """Snapshot the network's state and the prompt, before any script."""
         assert not self.script
         return self.inner.tensors() | {"forced": torch.tensor(self.prompt, dtype=torch.int64)}
 
     def span(self, start: int, end: int) -> dict[str, Tensor]:
-        """See ``network.State``."""
         return self.inner.span(start, end)
 
     def park(self) -> None:
-        """See ``network.State``."""
         self.inner.park()
 
 

@@ -20,7 +20,7 @@ from model.checkpoint.config import ModelConfig
 
 
 def config_of(name: str) -> ModelConfig:
-    """The text model of the 27B or the 0.8B checkpoint."""
+    """Return the text model of the 27B or the 0.8B checkpoint."""
     from benchmarks.kernel_cases import SHAPES
 
     shape = next(one for one in SHAPES if one.name == name)

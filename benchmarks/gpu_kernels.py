@@ -26,7 +26,7 @@ from benchmarks.gpu_measure import bandwidth, describe, matrix_rate, require_gpu
 
 
 def compare_first() -> bool:
-    """Whether the device tests pass: no speed is reported of a kernel that is wrong."""
+    """Tell whether the device tests pass: no speed is reported of a kernel that is wrong."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"])
     return done.returncode == 0
 

@@ -17,7 +17,7 @@ def require_gpu() -> None:
 
 
 def describe() -> str:
-    """The device and the versions, in one line."""
+    """Return the device and the versions, in one line."""
     import triton
 
     name = torch.cuda.get_device_name()
@@ -26,7 +26,7 @@ def describe() -> str:
 
 
 def seconds(run: Callable[[], object], *, repeats: int = 20, flush: bool = True) -> float:
-    """The median time of ``run`` by CUDA events, after three calls to warm up.
+    """Return the median time of ``run`` by CUDA events, after three calls to warm up.
 
     With ``flush`` the L2 cache is overwritten before each call, so that weights and caches come
     from memory, as they do within a model.

@@ -89,7 +89,7 @@ class Maker:
 
 
 def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[KernelCase]:
-    """Every kernel, for one step of decode and for a prefill chunk of 512 tokens."""
+    """Yield every kernel, for one step of decode and for a prefill chunk of 512 tokens."""
     make = Maker(device)
     for rows in (1, 512):
         yield from _elementwise(shape, make, rows)

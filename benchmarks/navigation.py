@@ -1,4 +1,4 @@
-"""How long the index and the repository map take on 5,000 files with a million lines.
+"""Measure how long the index and the repository map take on 5,000 files with a million lines.
 
     python benchmarks/navigation.py [--files N] [--lines N]
 
@@ -119,7 +119,7 @@ def assemble(repo: Path, files: int, lines: int) -> dict[str, Any]:
 
 
 def measure(sandbox: Sandbox) -> dict[str, Any]:
-    """Every figure, in seconds."""
+    """Measure every figure, in seconds."""
     figures: dict[str, Any] = {}
     tools = Tools(sandbox)
     figures["cold_find_symbol_s"], answer = timed(lambda: tools("find_symbol", name=SYMBOL))
@@ -171,19 +171,19 @@ class Tools:
         return observation
 
     def map(self) -> Observation:
-        """The repository map."""
+        """Return the repository map."""
         return self("repo_map", max_tokens=TOKENS)
 
 
 def timed(work: Callable[[], Observation]) -> tuple[float, Observation]:
-    """How long ``work`` took, and what it gave."""
+    """Time ``work``; return the seconds and its result."""
     began = time.perf_counter()
     result = work()
     return round(time.perf_counter() - began, 4), result
 
 
 def spread(times: list[float]) -> dict[str, float]:
-    """The median and the worst."""
+    """Return the median and the worst."""
     return {"median": round(statistics.median(times), 4), "worst": max(times)}
 
 

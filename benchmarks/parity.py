@@ -32,7 +32,7 @@ CASES = ("tiny", "grouped", "0.8b")
 
 @dataclass(frozen=True)
 class Parity:
-    """What one configuration gave: the largest differences, and greedy tokens in agreement."""
+    """The results of one configuration: the largest differences, and greedy tokens in agreement."""
 
     case: str
     one_shot: float
@@ -49,7 +49,7 @@ class Parity:
 
 
 def text_config(case: str) -> dict[str, Any]:
-    """The configuration of a case as the text part of a ``config.json``."""
+    """Return the configuration of a case as the text part of a ``config.json``."""
     if case == "0.8b":
         given = json.loads((CONFIGS / "qwen3_5_0.8b.config.json").read_text(encoding="utf-8"))
         return {**given["text_config"], "dtype": "float32"}
@@ -120,14 +120,14 @@ def our_network(model: Any, config: dict[str, Any]) -> HybridNetwork:
 
 
 def pieces(ids: Sequence[int], cuts: Sequence[int]) -> Iterator[list[int]]:
-    """``ids`` cut before each index in ``cuts``."""
+    """Return ``ids`` cut before each index in ``cuts``."""
     edges = [0, *sorted(set(cuts) - {0, len(ids)}), len(ids)]
     for start, end in pairwise(edges):
         yield list(ids[start:end])
 
 
 def all_logits(network: HybridNetwork, ids: Sequence[int], cuts: Sequence[int]) -> Tensor:
-    """The logits ``[time, vocab]`` of every position, with ``ids`` run piece by piece."""
+    """Return the logits ``[time, vocab]`` of every position, with ``ids`` run piece by piece."""
     state, rows = network.new_state(), []
     kinds = network.model.config.layer_types
     with torch.inference_mode(), network.layout.memory.passing():
@@ -141,7 +141,7 @@ def all_logits(network: HybridNetwork, ids: Sequence[int], cuts: Sequence[int]) 
 
 
 def greedy(network: HybridNetwork, ids: Sequence[int], count: int) -> list[int]:
-    """``count`` greedy tokens after ``ids``."""
+    """Return ``count`` greedy tokens after ``ids``."""
     scheduler = Scheduler(network)
     logits, state = scheduler.forward(ids, network.new_state())
     out = [int(logits.argmax())]
@@ -152,7 +152,7 @@ def greedy(network: HybridNetwork, ids: Sequence[int], count: int) -> list[int]:
 
 
 def reference_greedy(model: Any, ids: Sequence[int], count: int) -> list[int]:
-    """The same by transformers, with its cache."""
+    """Generate the same by transformers, with its cache."""
     result = model.generate(
         torch.tensor([list(ids)]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
@@ -165,7 +165,7 @@ def reference_greedy(model: Any, ids: Sequence[int], count: int) -> list[int]:
 
 
 def reference_token_by_token(model: Any, ids: Sequence[int]) -> Tensor:
-    """The logits ``[time, vocab]`` of transformers with its cache, one token at a time."""
+    """Return the logits ``[time, vocab]`` of transformers with its cache, one token at a time."""
     rows, cache = [], None
     with torch.inference_mode():
         for token in ids:

@@ -21,7 +21,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "tests" / "golden" / "configs"
 
 
 def shape(name: str, context_length: int = 1 << 18) -> ModelConfig:
-    """``small`` (5 million parameters, as the embedded model), or a published configuration in
+    """Return ``small`` (5 million parameters, as the embedded model), or a published configuration
+    in
     ``tests/golden/configs``, such as ``qwen3_5_0.8b``."""
     if name != "small":
         config = json.loads((CONFIGS / f"{name}.config.json").read_text())
@@ -67,7 +68,7 @@ def random_engine(
     memory: Memory | None = None,
     native: bool = True,
 ) -> Engine:
-    """An engine over ``random_tensors`` of ``shape(name)``, on the compiled path if it can."""
+    """Return an engine over random weights of ``shape(name)``, compiled if it can be."""
     config = shape(name, context_length)
     with torch.inference_mode():
         model = HybridModel.build(config, random_tensors(config, dtype), dtype)

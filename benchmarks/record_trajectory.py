@@ -43,12 +43,12 @@ Call = tuple[str, dict[str, Any]]
 
 
 def read(path: str, offset: int, limit: int) -> Call:
-    """A part of a file."""
+    """Make a call that reads a part of a file."""
     return "read_file", {"file_path": path, "offset": offset, "limit": limit}
 
 
 def run(command: str) -> Call:
-    """A shell command."""
+    """Make a call that runs a shell command."""
     return "run_shell_command", {"command": command}
 
 
@@ -223,7 +223,7 @@ STEPS: tuple[tuple[str, Call], ...] = (
 
 
 def turn(thought: str, call: Call) -> str:
-    """A turn as the model writes it, after the opened ``<think>``."""
+    """Return a turn as the model writes it, after the opened ``<think>``."""
     name, parameters = call
     body = "".join(f"<parameter={k}>\n{v}\n</parameter>\n" for k, v in parameters.items())
     return f"{thought}\n</think>\n\n<tool_call>\n<function={name}>\n{body}</function>\n</tool_call>"

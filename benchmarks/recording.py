@@ -16,7 +16,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def machine(*packages: str) -> dict[str, Any]:
-    """The processor, and the versions of torch and ``packages``."""
+    """Return the processor, and the versions of torch and ``packages``."""
     names = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What share of held-out repair tasks does `agent solve` repair, one attempt each, in Docker?
+"""Measure which share of held-out repair tasks `agent solve` repairs in Docker, one attempt each.
 
     python benchmarks/repair.py TASKS.jsonl [--limit N] [--model NAME] [--temperature T]
         [--quantize int8|int4]
@@ -34,7 +34,7 @@ from evals.training.task import RepairTask, read_tasks
 
 
 def chosen(path: Path, limit: int, seed: int) -> list[RepairTask]:
-    """The tasks to run: every function's first bug before any function's second."""
+    """Return the tasks to run: every function's first bug before any function's second."""
     tasks = list(read_tasks(path))
     random.Random(seed).shuffle(tasks)
     seen: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What a model says that repairs an example repository: read, edit, check, submit."""
+"""The turns of a model that repairs an example repository: read, edit, check, submit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long one trivial command takes through the session's shell, for each kind of sandbox.
+"""Measure how long one trivial command takes through the session's shell, for each kind of sandbox.
 
     python benchmarks/shell.py [--commands N] [--kinds docker bubblewrap local]
 
@@ -84,7 +84,7 @@ def measure(kind: str, repo: Path, commands: int) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return the versions that the figures depend on."""
     model = [
         line.split(":", 1)[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

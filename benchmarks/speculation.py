@@ -1,4 +1,4 @@
-"""What do drafts bring on a recorded trajectory, and do they change nothing?
+"""Measure what drafts bring on a recorded trajectory, and check that they change nothing.
 
     python benchmarks/speculation.py [--shape qwen3_5_0.8b] [--steps 30] [--first 8] [--threads N]
         [--record NAME]
@@ -56,7 +56,7 @@ def check(engine: Engine, prompt: list[int]) -> None:
 
 
 def decode(engine: Engine, pairs: list[Pair], drafts: bool, first: int) -> dict[str, Any]:
-    """The recorded turns from step ``first`` on, token by token."""
+    """Return the recorded turns from step ``first`` on, token by token."""
     session = Session(Scheduler(engine.network, drafts=drafts))
     forced = Forced()
     sessions.choose = forced  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What do fork, snapshot, restore, save and load cost, against the length of the context?
+"""Measure what fork, snapshot, restore, save and load cost, against the length of the context.
 
     python benchmarks/state.py [--contexts 1024 8192 32768 131072] [--big] [--record]
 
@@ -44,13 +44,13 @@ STEP = 200
 
 
 def layout_of(engine: Engine) -> Any:
-    """The engine's state layout."""
+    """Return the engine's state layout."""
     assert isinstance(engine.network, HybridNetwork)
     return engine.network.layout
 
 
 def made_up(engine: Engine, length: int, folder: Path) -> Session:
-    """A session of ``length`` tokens that nobody prefilled."""
+    """Return a session of ``length`` tokens that nobody prefilled."""
     lay = layout_of(engine)
     layers, two, heads, _, dim = lay.page
     generator = torch.Generator().manual_seed(length)
@@ -83,7 +83,7 @@ def say(session: Session, count: int) -> list[int]:
 
 
 def check(engine: Engine, folder: Path) -> None:
-    """Every way back goes on bit for bit."""
+    """Check that every way back goes on bit for bit."""
     session = engine.session()
     session.extend(list(range(1000)))
     say(session, 3)
@@ -107,7 +107,7 @@ def median_ms(work: Callable[[], Any], repeats: int) -> float:
 
 
 def measure(engine: Engine, length: int, folder: Path, repeats: int) -> dict[str, float]:
-    """The costs at one length, in milliseconds."""
+    """Measure the costs at one length, in milliseconds."""
     session = made_up(engine, length, folder / "made")
     point = session.snapshot()
     forks: list[Session] = []

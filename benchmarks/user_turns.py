@@ -1,4 +1,4 @@
-"""How many tokens are prefilled over 5 user turns of 6 tool steps each, with thinking?
+"""Count the tokens that are prefilled over 5 user turns of 6 tool steps each, with thinking.
 
     python benchmarks/user_turns.py [--turns 5] [--steps 6] [--thinking-tokens 150] [--record]
 
@@ -48,7 +48,7 @@ ASKED = "Go on with the next part of the task, and say what you found so far bef
 
 @dataclass(frozen=True)
 class ScriptedStep:
-    """What a step's prompt holds and what the model says to it, as text and as a message."""
+    """A step's prompt and the model's answer to it, as text and as a message."""
 
     messages: list[Message]
     said: str
@@ -58,7 +58,7 @@ class ScriptedStep:
 def user_turns(
     chat: ChatFormat, tools: Any, tokenizer: Tokenizer, options: Any
 ) -> list[list[ScriptedStep]]:
-    """The recorded steps in groups, each of which begins with words of the user."""
+    """Return the recorded steps in groups, each of which begins with words of the user."""
     data = json.loads(DATA.read_text())
     turns: list[list[ScriptedStep]] = []
     for number, recorded in enumerate(data["steps"][: options.turns * options.steps]):

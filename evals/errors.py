@@ -1,4 +1,4 @@
-"""What can go wrong in an evaluation, each one line for the user.
+"""The errors of an evaluation, each one line for the user.
 
 EvalError            exit code 1
 ├── DatasetError     exit code 2: rows that cannot be run or graded, ids that are not there

@@ -115,7 +115,7 @@ def _lend_records(folder: RunFolder, attempt: int, patches: Mapping[str, str], p
 
 
 def _tell(grades: Grades) -> int:
-    """A line for each verdict, and the count."""
+    """Print a line for each verdict, and the counts."""
     words = {True: "resolved", False: "unresolved", None: "not graded"}
     for (name, attempt), verdict in sorted(grades.items()):
         reason = f": {verdict.reason}" if verdict.reason else ""

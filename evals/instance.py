@@ -38,7 +38,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class TaskPlace:
-    """Where an instance is worked on: a git repository on this machine, and settings for it.
+    """A git repository on this machine for one instance, and the settings that it decides.
 
     ``settings`` are keys of ``agent.settings.table.Settings`` that the instance decides (its image,
     where the repository lies in it, whether it has the network). ``at_end``, if any, is called with
@@ -52,7 +52,7 @@ class TaskPlace:
 
 @dataclass(frozen=True)
 class Result:
-    """How one attempt ended. ``attempt`` counts from 1, ``tries`` how often it had to begin.
+    """The end of one attempt. ``attempt`` counts from 1, ``tries`` how often it had to begin.
 
     ``exit_status`` is for deciding what to do with it, ``status`` says it as ``agent solve`` does
     (``limit_steps``, ``no_patch`` …). ``usage`` are the session's counters; times are seconds.
@@ -73,19 +73,19 @@ class Result:
     digest: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name, for JSON."""
+        """Return the fields by name, for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of ``as_dict``; fields of later versions are passed over."""
+        """Make a result from ``as_dict``; ignore fields of later versions."""
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in data.items() if key in known})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What grading found of one attempt.
+    """The result of grading one attempt.
 
     ``reward`` is 1 or 0, or what the task's own tests gave in between. ``resolved`` is None if it
     could not be graded, and ``reason`` says why. ``output`` is the end of what the tests printed.

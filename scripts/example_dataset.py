@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def row(name: str, fix: dict[str, str], base: str, client: Any) -> dict[str, Any]:
-    """The row of one example, whose image is built here."""
+    """Return the row of one example, whose image is built here."""
     with tempfile.TemporaryDirectory(prefix="tenuto-example-") as scratch:
         repo = Path(scratch) / "testbed"
         subprocess.run([ROOT / "scripts" / "example", name, repo], check=True)
@@ -103,7 +103,7 @@ def row(name: str, fix: dict[str, str], base: str, client: Any) -> dict[str, Any
 
 
 def eval_script(test: str, text: str) -> str:
-    """What the harness runs in /testbed: the tests as they were, between its two markers."""
+    """Return the harness's script for /testbed: the tests as they were, between its two markers."""
     return "\n".join(
         [
             "#!/bin/bash",
@@ -122,7 +122,7 @@ def eval_script(test: str, text: str) -> str:
 
 
 def build(name: str, repo: Path, base: str, client: Any) -> str:
-    """An image with the repository in /testbed."""
+    """Build an image with the repository in /testbed."""
     tag = f"tenuto/example-{name.replace('_', '-')}:1"
     dockerfile = (
         f"FROM {base}\nCOPY --chown=0:0 testbed /testbed\n"
@@ -140,7 +140,7 @@ def build(name: str, repo: Path, base: str, client: Any) -> str:
 
 
 def run_tests(client: Any, image: str, script: str, files: dict[str, str] | None) -> str:
-    """What the eval script prints in a fresh container, with ``files`` written first."""
+    """Run the eval script in a fresh container, with ``files`` written first."""
     writes = "".join(
         f"cat > /testbed/{path} <<'END_OF_FILE'\n{text}END_OF_FILE\n"
         for path, text in (files or {}).items()
@@ -152,7 +152,7 @@ def run_tests(client: Any, image: str, script: str, files: dict[str, str] | None
 
 
 def outcomes(output: str) -> dict[str, bool]:
-    """Which tests passed, by pytest's summary."""
+    """Return which tests passed, by pytest's summary."""
     found = {}
     for line in output.splitlines():
         word, _, rest = line.partition(" ")

@@ -31,7 +31,7 @@ their encoding, byte-order mark, line endings and mode. How navigation and edits
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD]
     for tool in default_tools():
         function = tool.schema()["function"]
@@ -56,7 +56,7 @@ def _table(parameters: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """``string``, ``list of object``, and the range of a number."""
+    """Describe a type: ``string``, ``list of object``, and the range of a number."""
     kind = str(schema.get("type", "any"))
     if kind == "array":
         return f"list of {_type(schema.get('items', {}))}"

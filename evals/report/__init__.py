@@ -1,1 +1,1 @@
-"""What an evaluation says: figures, pages, exports."""
+"""Reports of an evaluation: figures, pages, exports."""

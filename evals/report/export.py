@@ -54,7 +54,7 @@ class SessionTokens:
 
 
 def tokens_of(records: Iterable[Record]) -> SessionTokens:
-    """The live tokens of a trajectory."""
+    """Return the live tokens of a trajectory."""
     ids: list[int] = []
     logprobs: list[float | None] = []
     steps: list[int] = []
@@ -75,7 +75,7 @@ def tokens_of(records: Iterable[Record]) -> SessionTokens:
 
 
 def tensors_of(tokens: SessionTokens, reward: float | None) -> dict[str, Tensor]:
-    """The tensors that the module describes."""
+    """Return the tensors that the module describes."""
     values = [math.nan if value is None else value for value in tokens.logprobs]
     return {
         "token_ids": torch.tensor(tokens.ids, dtype=torch.int64),
@@ -89,7 +89,7 @@ def tensors_of(tokens: SessionTokens, reward: float | None) -> dict[str, Tensor]
 def atif_of(
     trace: Trace, appended: Sequence[Sequence[int]], extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The trajectory as ATIF. ``appended`` are the prompt ids that lead to each step."""
+    """Return the trajectory as ATIF. ``appended`` are the prompt ids that lead to each step."""
     steps: list[dict[str, Any]] = []
     counts = {"prompt": 0, "completion": 0, "cached": 0}
     prompts = iter(appended)
@@ -168,7 +168,7 @@ def _agent_step(step: Step, appended: Sequence[int]) -> dict[str, Any]:
 
 
 def prompts_of(records: Iterable[Record]) -> list[Sequence[int]]:
-    """The ids that were put in before each step; empty for a step that went on with a turn."""
+    """Return the prompt ids before each step; empty for a step that went on with a turn."""
     found: list[Sequence[int]] = []
     waiting: Sequence[int] = ()
     for record in live_records(records):

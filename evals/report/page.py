@@ -28,13 +28,13 @@ _CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "�")
 
 
 def escape(text: object) -> str:
-    """``text`` for HTML, between tags or in a quoted attribute."""
+    """Escape ``text`` for HTML, between tags or in a quoted attribute."""
     plain = str(text).encode("utf-8", "replace").decode("utf-8")
     return html.escape(plain.translate(_CONTROL), quote=True)
 
 
 def page(title: str, body: str) -> str:
-    """A whole document."""
+    """Return a whole document."""
     return (
         "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8>"
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -55,7 +55,7 @@ def run_page(
     other: Summary | None = None,
     comparison: Comparison | None = None,
 ) -> str:
-    """A run: its rates, a table, and every attempt with its trajectory."""
+    """Render a run: its rates, a table, and every attempt with its trajectory."""
     parts = [f"<h1>{escape(summary.name)}</h1>", facts(_run_facts(summary))]
     if other is not None and comparison is not None:
         lines = comparison_lines(comparison, summary.name, other.name)
@@ -70,7 +70,7 @@ def run_page(
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
-    """A list of names and values."""
+    """Render a list of names and values."""
     rows = "".join(f"<dt>{escape(name)}<dd>{escape(value)}" for name, value in pairs)
     return f"<dl class=facts>{rows}</dl>"
 
@@ -176,7 +176,7 @@ def _tokens(usage: Mapping[str, float]) -> str:
 
 
 def render(trace: Trace) -> str:
-    """The entries of a session."""
+    """Render the entries of a session."""
     widest = max((step.usage.context_tokens for step in trace.steps), default=1)
     parts = []
     for entry in trace.entries:
@@ -214,7 +214,7 @@ def _step(step: Step, widest: int) -> str:
 
 
 def _bar(step: Step, widest: int) -> str:
-    """Where the step's context came from, to scale: there before, prefilled, sampled."""
+    """Draw the sources of a step's context to scale: there before, prefilled, sampled."""
     usage = step.usage
     new = usage.prefilled_tokens + usage.generated_tokens
     before = max(0, usage.context_tokens - new)
@@ -249,7 +249,7 @@ def _call(call: ToolCall, observation: Observation | None) -> str:
 
 
 def block(name: str, text: str, kind: str) -> str:
-    """A named text. ``kind`` is a class of ours."""
+    """Render a named text. ``kind`` is a class of ours."""
     if kind == "patch":
         inner = "".join(_patch_line(line) for line in _shortened(text).split("\n"))
     else:
@@ -258,7 +258,7 @@ def block(name: str, text: str, kind: str) -> str:
 
 
 def folded(name: str, text: str) -> str:
-    """A named text that is shown on a click."""
+    """Render a named text that opens on a click."""
     return (
         f"<details class=folded><summary>{escape(name)}</summary>"
         f"<pre>{escape(_shortened(text))}</pre></details>"

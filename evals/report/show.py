@@ -68,7 +68,7 @@ def report(options: ReportOptions) -> int:
 
 
 def traces_of(folder: RunFolder, summary: Summary) -> Mapping[tuple[str, int], Trace]:
-    """The trace of every attempt that has one."""
+    """Return the trace of every attempt that has one."""
     found = {}
     for attempt in summary.attempts:
         key = attempt.result.instance_id, attempt.result.attempt
@@ -101,7 +101,7 @@ def trace(name: str, html: Path | None, run: Path | None) -> int:
 
 
 def trace_lines(found: Trace) -> list[str]:
-    """A session as lines of text."""
+    """Return a session as lines of text."""
     lines: list[str] = []
     for entry in found.entries:
         if isinstance(entry, TracePrompt):

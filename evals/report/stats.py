@@ -32,13 +32,13 @@ class Estimate:
 
 
 def pass_at(k: int, attempts: int, solved: int) -> float:
-    """The unbiased estimate for one instance. Raises ``ValueError`` for fewer attempts than k."""
+    """Estimate pass@k of one instance. Raises ``ValueError`` for fewer attempts than k."""
     _check(k, attempts, solved)
     return 1.0 - math.comb(attempts - solved, k) / math.comb(attempts, k)
 
 
 def pass_all(k: int, attempts: int, solved: int) -> float:
-    """The unbiased estimate of pass^k for one instance. Raises ``ValueError`` as ``pass_at``."""
+    """Estimate pass^k of one instance. Raises ``ValueError`` for fewer attempts than k."""
     _check(k, attempts, solved)
     return math.comb(solved, k) / math.comb(attempts, k)
 
@@ -53,7 +53,7 @@ def estimate(
     k: int,
     each: Callable[[int, int, int], float] = pass_at,
 ) -> Estimate | None:
-    """The mean of ``each`` over the instances that have k attempts; None if there are none.
+    """Return the mean of ``each`` over the instances that have k attempts; None if there are none.
 
     ``outcomes`` says for every instance which of its attempts solved it.
     """
@@ -70,7 +70,7 @@ def estimate(
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """The percentile interval of the mean, from resamples with a fixed seed."""
+    """Return the percentile interval of the mean, from resamples with a fixed seed."""
     data = np.asarray(values, dtype=np.float64)
     random = np.random.default_rng(_SEED)
     means = [random.choice(data, len(data)).mean() for _ in range(RESAMPLES // 5)]
@@ -98,7 +98,7 @@ class Comparison:
 def compare(
     first: Mapping[str, Sequence[bool]], second: Mapping[str, Sequence[bool]]
 ) -> Comparison | None:
-    """A paired test; None if the runs have no instance in common.
+    """Compare two runs by a paired test; None if the runs have no instance in common.
 
     With one attempt each it is McNemar's, exact (Q. McNemar, 1947): of the instances that only one
     run solved, how many are the first's. Else it is a permutation test: the sign of each
@@ -119,7 +119,7 @@ def compare(
 
 
 def mcnemar(first: int, second: int) -> float:
-    """The two-sided chance of a split at least as uneven as ``first`` to ``second``."""
+    """Return the two-sided chance of a split at least as uneven as ``first`` to ``second``."""
     total = first + second
     if total == 0:
         return 1.0
@@ -128,7 +128,7 @@ def mcnemar(first: int, second: int) -> float:
 
 
 def permutation(differences: Sequence[float]) -> float:
-    """The two-sided chance of a mean at least as far from 0 when every sign is random.
+    """Return the two-sided chance of a mean at least as far from 0 when every sign is random.
 
     All signs are tried for up to 14 differences, else ``RESAMPLES`` random ones with a fixed seed.
     """
@@ -150,7 +150,7 @@ def _rate(seen: Sequence[bool]) -> float:
 
 
 def wilson(solved: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % confidence interval of a rate (E. B. Wilson, 1927)."""
+    """Return the 95 % confidence interval of a rate (E. B. Wilson, 1927)."""
     if total == 0:
         return 0.0, 1.0
     rate, square = solved / total, z * z

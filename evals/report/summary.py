@@ -1,4 +1,4 @@
-"""What a run came to, as data: rates, costs, and a row for each attempt."""
+"""The summary of a run as data: rates, costs, and a row for each attempt."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Summary:
         return found
 
     def total(self, name: str) -> float:
-        """The sum of a counter over all attempts."""
+        """Return the sum of a counter over all attempts."""
         return sum(attempt.result.usage.get(name, 0) for attempt in self.attempts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Summary:
 
 
 def summarize(folder: RunFolder) -> Summary:
-    """The summary of a run. Raises ``RunError`` if there is nothing in the folder."""
+    """Return the summary of a run. Raises ``RunError`` if there is nothing in the folder."""
     about, results, grades = folder.about(), folder.results(), folder.grades()
     if not about:
         raise RunNotFound(f"{folder.path} is no folder of a run: it has no run.json")
@@ -110,7 +110,7 @@ def summarize(folder: RunFolder) -> Summary:
 
 
 def compare_runs(first: Summary, second: Summary) -> Comparison:
-    """The paired test of two runs. Raises ``RunError`` if they share no graded instance."""
+    """Return the paired test of two runs. Raises ``RunError`` if they share no graded instance."""
     found = compare(first.outcomes, second.outcomes)
     if found is None:
         raise RunError(f"{first.name} and {second.name} share no graded instance")
@@ -118,7 +118,7 @@ def compare_runs(first: Summary, second: Summary) -> Comparison:
 
 
 def rate_line(name: str, value: Estimate) -> str:
-    """``pass@1 54.5 % (28.0 to 78.7 %, 11 instances)``."""
+    """Format a rate: ``pass@1 54.5 % (28.0 to 78.7 %, 11 instances)``."""
     return (
         f"{name} {100 * value.value:.1f} % "
         f"({100 * value.low:.1f} to {100 * value.high:.1f} %, {value.instances} instances)"
@@ -126,7 +126,7 @@ def rate_line(name: str, value: Estimate) -> str:
 
 
 def comparison_lines(found: Comparison, first: str, second: str) -> list[str]:
-    """What the paired test says, for a person."""
+    """Describe a paired test for a person, line by line."""
     return [
         f"{first} {100 * found.first:.1f} %, {second} {100 * found.second:.1f} % on the "
         f"{found.instances} instances that both have",
@@ -144,5 +144,5 @@ def _names(names: Sequence[str]) -> str:
 
 
 def median(values: Sequence[float]) -> float:
-    """The median; 0 of nothing."""
+    """Return the median; 0 of nothing."""
     return statistics.median(values) if values else 0.0

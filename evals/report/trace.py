@@ -35,7 +35,7 @@ class TraceCheck:
 
 @dataclass(frozen=True)
 class TraceEnd:
-    """How the session ended."""
+    """The end of the session."""
 
     status: str
     summary: str

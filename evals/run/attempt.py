@@ -50,7 +50,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class AttemptWorker:
-    """What attempts are made with. One may serve several threads."""
+    """The parts that attempts are made with. One may serve several threads."""
 
     suite: Suite
     machine: Machine
@@ -145,7 +145,7 @@ class AttemptWorker:
         return Done(full, record), False
 
     def _collect(self, session: _Session) -> dict[str, bytes]:
-        """The files of the session, which is removed."""
+        """Remove the session and return its files."""
         record = dict(session.files)
         if session.id:
             folder = Path(self.store.root) / session.id
@@ -177,7 +177,7 @@ class _Session:
 
 
 def exit_status(report: SolveReport) -> tuple[ExitStatus, str]:
-    """The exit status of a run that came to an end, and the status in ``agent solve``'s words."""
+    """Return a finished run's exit status, and its status in ``agent solve``'s words."""
     outcome = report.result.outcome
     told, _ = status_of(report.result, report.check)
     if isinstance(outcome, LimitReached):
@@ -188,6 +188,6 @@ def exit_status(report: SolveReport) -> tuple[ExitStatus, str]:
 
 
 def _of_the_machine(cause: str) -> bool:
-    """Whether an error of the class ``cause`` is of the sandbox or the disk, not of the model."""
+    """Tell whether an error class is of the sandbox or the disk, not of the model."""
     kind = getattr(errors, cause, None) or getattr(builtins, cause, None)
     return isinstance(kind, type) and issubclass(kind, SandboxError | OSError)

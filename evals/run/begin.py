@@ -82,7 +82,7 @@ class RunOptions:
 
 
 def model_label(name: str) -> str:
-    """What the predictions call the model: the last part of its name, as ours."""
+    """Return the model's name in predictions: the last part of its name, as ours."""
     return f"tenuto/{name.rstrip('/').rpartition('/')[2]}"
 
 
@@ -140,7 +140,7 @@ def executor(
     folder: RunFolder,
     model: LoadedModel | None = None,
 ) -> Iterator[Execute]:
-    """What makes attempts: an engine in this process, or several by Ray."""
+    """Open an engine in this process, or several by Ray, and yield how to make an attempt."""
     if options.engine == "ray":
         from evals.run.cluster import Cluster
 
@@ -156,7 +156,7 @@ def executor(
 
 
 def identity(options: RunOptions, settings: Settings) -> dict[str, Any]:
-    """What makes a run this one and no other."""
+    """Return everything that changes what comes out of a run."""
     dataset = options.dataset
     if dataset is not None and Path(dataset).exists():
         dataset = str(Path(dataset).resolve())
@@ -165,7 +165,7 @@ def identity(options: RunOptions, settings: Settings) -> dict[str, Any]:
 
 
 def about(options: RunOptions, settings: Settings, every: list[Instance]) -> dict[str, Any]:
-    """What else ``run.json`` says, for whoever reads it later."""
+    """Return the rest of ``run.json``, for later readers."""
     return {
         "version": version(),
         "label": model_label(settings.model),
@@ -230,7 +230,7 @@ def _end(
 
 
 def _tokens(results: list[Result]) -> str:
-    """What was prefilled, against what was new: above 1 something ran twice."""
+    """Describe prefilled tokens against new ones: above 1 something ran twice."""
 
     def total(name: str) -> int:
         return round(sum(result.usage.get(name, 0) for result in results))
@@ -249,7 +249,7 @@ def _tell(line: str) -> None:
 
 
 def load_again(folder: RunFolder) -> tuple[Suite, list[Instance], Settings]:
-    """The suite, the instances and the settings of a run that is there. Raises ``EvalError``."""
+    """Load the suite, instances and settings of an existing run. Raises ``EvalError``."""
     about = folder.about()
     known = about.get("identity")
     if not isinstance(known, dict):

@@ -60,12 +60,10 @@ class Board:
             self._live.stop()
 
     def begun(self, job: Job) -> None:
-        """See ``runner.Watcher``."""
         with self._lock:
             self._at[job.instance.id, job.attempt] = (time.monotonic(), 0, "laying out")
 
     def heard(self, job: Job, event: Event) -> None:
-        """See ``runner.Watcher``."""
         key = job.instance.id, job.attempt
         with self._lock:
             started, steps, doing = self._at.get(key, (time.monotonic(), 0, ""))
@@ -79,7 +77,6 @@ class Board:
             self._at[key] = (started, steps, doing)
 
     def ended(self, job: Job, result: Result | None) -> None:
-        """See ``runner.Watcher``."""
         with self._lock:
             self._at.pop((job.instance.id, job.attempt), None)
             if result is not None:
@@ -90,12 +87,11 @@ class Board:
         self.looked()
 
     def looked(self) -> None:
-        """See ``runner.Watcher``."""
         if self._live is not None:
             self._live.update(self.table(), refresh=True)
 
     def table(self) -> Table:
-        """The table as it is now."""
+        """Draw the table as it is now."""
         with self._lock:
             seconds = max(time.monotonic() - self._started, 1e-9)
             table = Table(show_header=False, box=None, pad_edge=False)

@@ -63,7 +63,7 @@ class EngineActor:
         self._stop.cancel()
 
     def process(self) -> int:
-        """The number of its process."""
+        """Return the number of its process."""
         return os.getpid()
 
 
@@ -152,7 +152,7 @@ class Cluster:
 
 
 def _connect(ray: Any) -> bool:
-    """Whether a cluster had to be begun, which is then ours to end."""
+    """Connect; return whether a cluster was begun, which is then ours to end."""
     with suppress(ConnectionError):
         ray.init(address="auto", log_to_driver=False, configure_logging=False)
         return False

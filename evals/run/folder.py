@@ -41,16 +41,16 @@ class RunFolder:
 
     @property
     def sessions(self) -> Path:
-        """Where sessions lie while they are worked on; absolute, since git runs elsewhere."""
+        """The absolute folder of sessions that are being worked on."""
         return self.path.absolute() / "sessions"
 
     @property
     def grading(self) -> Path:
-        """Where the official harness leaves its files."""
+        """The folder in which the official harness leaves its files."""
         return self.path / "grading"
 
     def attempt(self, instance_id: str, attempt: int) -> Path:
-        """The folder of one attempt."""
+        """Return the folder of one attempt."""
         return self.path / "attempts" / instance_id / str(attempt)
 
     @contextmanager
@@ -94,7 +94,7 @@ class RunFolder:
                 )
 
     def about(self) -> dict[str, Any]:
-        """What ``run.json`` says; empty before the run. Raises ``RunError`` if it is damaged."""
+        """Read ``run.json``; empty before the run. Raises ``RunError`` if it is damaged."""
         return self._read("run.json")
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class RunFolder:
         return data
 
     def results(self) -> dict[tuple[str, int], Result]:
-        """Every attempt that is over, by instance and attempt. Raises ``RunError``."""
+        """Read every attempt that is over, by instance and attempt. Raises ``RunError``."""
         found = {}
         for path in sorted(self.path.glob("attempts/*/*/result.json")):
             if path.parent.name.startswith("."):
@@ -154,7 +154,7 @@ class RunFolder:
     def write_predictions(
         self, results: Mapping[tuple[str, int], Result], model: str, attempt: int
     ) -> None:
-        """The predictions of one attempt of every instance. Raises ``OSError``."""
+        """Write the predictions of one attempt of every instance. Raises ``OSError``."""
         name = "preds.json" if attempt == 1 else f"preds-{attempt}.json"
         data = {
             instance: {
@@ -168,7 +168,7 @@ class RunFolder:
         self.write(name, data)
 
     def predictions(self, attempt: int) -> dict[str, str]:
-        """The patches of one attempt, by instance."""
+        """Return the patches of one attempt, by instance."""
         return {
             name: result.patch
             for (name, number), result in self.results().items()
@@ -176,7 +176,7 @@ class RunFolder:
         }
 
     def grades(self) -> dict[tuple[str, int], Verdict]:
-        """What grading found; empty before it."""
+        """Read the verdicts; empty before grading."""
         data = self._read("grades.json").get("verdicts", [])
         try:
             return {(item["instance_id"], item.pop("attempt")): Verdict(**item) for item in data}

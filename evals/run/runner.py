@@ -40,11 +40,11 @@ class Watcher(Protocol):
     """Whoever looks on. Called from the threads of the workers and from the main one."""
 
     def begun(self, job: Job) -> None:
-        """A worker takes the job up."""
+        """Note that a worker takes the job up."""
         ...
 
     def heard(self, job: Job, event: Event) -> None:
-        """Something happened in it."""
+        """Note an event of the job."""
         ...
 
     def ended(self, job: Job, result: Result | None) -> None:
@@ -60,16 +60,16 @@ class Nobody:
     """The watcher that does not watch."""
 
     def begun(self, job: Job) -> None:
-        """See ``Watcher``."""
+        pass
 
     def heard(self, job: Job, event: Event) -> None:
-        """See ``Watcher``."""
+        pass
 
     def ended(self, job: Job, result: Result | None) -> None:
-        """See ``Watcher``."""
+        pass
 
     def looked(self) -> None:
-        """See ``Watcher``."""
+        pass
 
 
 Execute = Callable[[Job, Listener, Stop], Done]
@@ -78,7 +78,7 @@ Execute = Callable[[Job, Listener, Stop], Done]
 
 @dataclass
 class Interruptions:
-    """How often the user asked for the end: once to drain, twice to set ``stop``."""
+    """A count of the user's interruptions: one drains, two set ``stop``."""
 
     count: int = 0
     stop: Stop = field(default_factory=Stop)
@@ -91,14 +91,14 @@ class Interruptions:
 
     @property
     def drain(self) -> bool:
-        """Nothing new is to begin."""
+        """True once nothing new is to begin."""
         return self.count > 0
 
 
 def missing(
     folder: RunFolder, instances: Sequence[Instance], attempts: int, *, redo: bool = False
 ) -> list[Job]:
-    """The attempts that are still to be made, the first of every instance before any second.
+    """Return the attempts that are still to be made, the first of every instance before any second.
 
     With ``redo`` those are all, and what there was is forgotten. Raises ``RunError`` if an
     instance's row is not the one that was run.
@@ -132,7 +132,7 @@ class Runner:
     interruptions: Interruptions = field(default_factory=Interruptions)
 
     def run(self, jobs: Sequence[Job]) -> dict[tuple[str, int], Result]:
-        """Every result of the run, those of earlier runs included.
+        """Make the attempts and return every result, those of earlier runs included.
 
         Raises ``RunError`` if a result cannot be written; what was written before stays.
         """
@@ -182,7 +182,7 @@ class Runner:
         waiting: queue.SimpleQueue[Job],
         over: queue.SimpleQueue[tuple[Job, Done | BaseException | None]],
     ) -> None:
-        """A worker: job after job until there is none, or none is to begin."""
+        """Do job after job until there is none, or none is to begin."""
         job = None
         while not self.interruptions.drain:
             try:

@@ -18,7 +18,7 @@ SUITES: dict[str, Suite] = {
 
 
 def find_suite(name: str) -> Suite:
-    """The suite ``name``, or that in the Python file ``name``. Raises ``DatasetError``."""
+    """Find a suite by its name or its Python file. Raises ``DatasetError``."""
     if name in SUITES:
         return SUITES[name]
     path = Path(name)

@@ -21,7 +21,7 @@ EXTRA = "install it with: pip install 'tenuto[eval]'"
 
 
 def read_rows(name: str, split: str = "test") -> list[Row]:
-    """The rows of a ``.jsonl``, ``.json`` or ``.parquet`` file, else of a data set on the hub.
+    """Read the rows of a ``.jsonl``, ``.json`` or ``.parquet`` file, else of a data set on the hub.
 
     Raises ``DatasetError`` that says which line is wrong.
     """
@@ -96,7 +96,7 @@ def require(row: Row, number: int, fields: Iterable[str], why: str) -> None:
 
 
 def unique(instances: Sequence[Instance]) -> list[Instance]:
-    """``instances``, whose ids must differ and be fit for a folder's name."""
+    """Return ``instances`` after checking that their ids differ and can name a folder."""
     seen: dict[str, int] = {}
     for number, instance in enumerate(instances, start=1):
         if not isinstance(instance.id, str) or not _ID.fullmatch(instance.id):
@@ -112,7 +112,7 @@ def unique(instances: Sequence[Instance]) -> list[Instance]:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which instances to take: named ones, then a filter, an order, and a slice of that."""
+    """A choice of instances: named ones, then a filter, an order, and a slice of that."""
 
     ids: tuple[str, ...] = ()
     filter: str | None = None
@@ -120,7 +120,7 @@ class Selection:
     slice: str | None = None
 
     def of(self, instances: Sequence[Instance]) -> list[Instance]:
-        """The chosen ones in order. Raises ``DatasetError`` for what does not exist."""
+        """Return the chosen instances in order. Raises ``DatasetError`` for what does not exist."""
         chosen = list(instances)
         if self.ids:
             known = {instance.id: instance for instance in instances}

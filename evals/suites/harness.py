@@ -77,7 +77,7 @@ def evaluate(
 
 
 def summary(folder: Path, gold: bool = False) -> dict[str, Any]:
-    """The newest summary that the harness wrote in ``folder``. Raises ``GradeError``."""
+    """Read the newest summary that the harness wrote in ``folder``. Raises ``GradeError``."""
     found = sorted(folder.glob(f"{'gold' if gold else MODEL}.tenuto-*.json"), key=_age)
     if not found:
         raise GradeError(f"the harness left no summary in {folder}")
@@ -128,7 +128,7 @@ def _verdict(name: str, place: Path, patches: Mapping[str, str], gold: bool) -> 
 
 
 def _no_report(name: str, place: Path) -> Verdict:
-    """The harness gave the instance no report: the patch did not apply, or it could not be run."""
+    """Make a verdict without a report: the patch did not apply, or it could not be run."""
     log = _tail(place / "run_instance.log")
     if "Patch Apply Failed" in log:
         return Verdict(name, False, reason="the patch does not apply", output=log)

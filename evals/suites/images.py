@@ -35,7 +35,7 @@ CONDA_ENVIRONMENT = "/opt/miniconda3/envs/testbed/bin"
 
 
 def read_map(path: Path | None) -> dict[str, str]:
-    """``--image-map``: a JSON object from an instance's id or image to an image.
+    """Read ``--image-map``: a JSON object from an instance's id or image to an image.
 
     A key that ends with ``*`` stands for all images that begin like it, and a ``*`` at the end of
     its value for the rest. Raises ``DatasetError``.
@@ -60,7 +60,7 @@ class Images:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def resolve(self, instance_id: str, image: str) -> str:
-        """What ``image`` of an instance is called on this machine, as ``--image-map`` has it."""
+        """Return the name of an instance's image on this machine, by ``--image-map``."""
         for key in (instance_id, image):
             if key in self.names:
                 return self.names[key]
@@ -71,7 +71,7 @@ class Images:
         return image
 
     def ensure(self, instance_id: str, image: str) -> str:
-        """The name of the instance's image, which is on this machine then.
+        """Fetch the instance's image if it is missing; return its name.
 
         Raises ``ImageMissing`` if it is not and cannot be pulled.
         """
@@ -124,7 +124,7 @@ def begin_repository(folder: Path) -> None:
 
 @contextmanager
 def repository_in(image: str, folder: str) -> Iterator[tuple[Path, str | None]]:
-    """A copy of ``folder`` of ``image``, and a folder to search programs in first, if any.
+    """Yield a copy of ``folder`` of ``image``, and a folder to search programs in first, if any.
 
     The copy is gone when the context ends. Raises ``ImageMissing`` if the image has no such
     folder, and ``SandboxUnavailable``.
@@ -161,7 +161,7 @@ def repository_in(image: str, folder: str) -> Iterator[tuple[Path, str | None]]:
 
 
 def working_folder(image: str) -> str:
-    """The folder in which the image's programs start; ``/workspace`` if that is the root."""
+    """Return the folder in which the image's programs start; ``/workspace`` if that is the root."""
     client = connect()
     try:
         config = client.api.inspect_image(image)["Config"] or {}

@@ -24,7 +24,7 @@ _FIELDS = ("instance_id", "issue", "path", "module", "test_path", "test")
 
 
 def example_rows(folder: Path = EXAMPLES) -> list[Row]:
-    """The example repositories as rows. Raises ``DatasetError`` where they were not installed."""
+    """Read the examples as rows. Raises ``DatasetError`` where they were not installed."""
     rows = []
     for issue in sorted(folder.glob("*/ISSUE.md")):
         (test,) = issue.parent.glob("test_*.py")
@@ -45,12 +45,11 @@ def example_rows(folder: Path = EXAMPLES) -> list[Row]:
 
 
 class Repair:
-    """See the module."""
+    """The suite of one-line repairs."""
 
     name = "repair"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """See ``suite.Suite``."""
         rows = example_rows() if dataset is None else read_rows(dataset)
         for number, row in enumerate(rows, start=1):
             require(row, number, _FIELDS, "the suite repair")
@@ -62,7 +61,6 @@ class Repair:
 
     @contextmanager
     def place(self, instance: Instance, machine: Machine) -> Iterator[TaskPlace]:
-        """See ``suite.Suite``."""
         row = instance.row
         files = {row["path"]: row["module"], row["test_path"]: row["test"]}
         with repository(files) as repo:
@@ -96,7 +94,7 @@ CHECK = "python3 -m pytest -q"
 
 @contextmanager
 def repository(files: Mapping[str, str]) -> Iterator[Path]:
-    """A throw-away git repository with these files in its first commit."""
+    """Make a temporary git repository with these files in its first commit."""
     with tempfile.TemporaryDirectory(prefix="tenuto-task-") as name:
         repo = Path(name) / "repo"
         repo.mkdir()

@@ -1,4 +1,4 @@
-"""What a suite is: a way to read its tasks, to lay one out, and to grade what came of it.
+"""The contract of a suite: read its tasks, lay one out, grade the work.
 
 To add a suite, write a class that keeps this contract and name it in ``evals.suites``, or keep it
 in a file of your own and give that file's path in the suite's place: ``agent eval run my_suite.py``
@@ -31,7 +31,7 @@ OUTPUT_KEPT = 20_000
 
 @dataclass(frozen=True)
 class Machine:
-    """What a suite has to lay out instances with: the user's settings and the images."""
+    """The user's settings and images, with which a suite lays out instances."""
 
     settings: Settings
     images: Images
@@ -44,14 +44,14 @@ class Suite(Protocol):
     name: str
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """The tasks of ``dataset`` (None: the suite's own, if it has any).
+        """Read the tasks of ``dataset`` (None: the suite's own, if it has any).
 
         Raises ``DatasetError``.
         """
         ...
 
     def place(self, instance: Instance, machine: Machine) -> AbstractContextManager[TaskPlace]:
-        """The repository to work on, there as long as the context lasts.
+        """Lay out the repository to work on, for as long as the context lasts.
 
         Raises ``SandboxError``.
         """
@@ -66,7 +66,7 @@ class Suite(Protocol):
         folder: Path,
         workers: int = 1,
     ) -> list[Verdict]:
-        """Whether each of ``patches``, by instance id, solves its instance.
+        """Grade each of ``patches``, by instance id.
 
         ``folder`` is for what grading leaves behind; a second call goes on there. Raises
         ``GradeError``.
@@ -135,10 +135,10 @@ def run_check(
 
 
 def settings_for(settings: Settings, place: TaskPlace) -> Settings:
-    """The user's settings with what the place decides."""
+    """Return the user's settings with what the place decides."""
     return settings.model_copy(update=dict(place.settings))
 
 
 def needed(instances: Sequence[Instance]) -> list[str]:
-    """The images that ``instances`` bring, each once."""
+    """Return the images that ``instances`` bring, each once."""
     return list(dict.fromkeys(instance.image for instance in instances if instance.image))

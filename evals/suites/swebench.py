@@ -31,12 +31,12 @@ _RUNNING = ("instance_id", "repo", "problem_statement")
 
 
 def is_new(row: Row) -> bool:
-    """Whether the row is one of the 5.x format, by any of its own fields."""
+    """Tell whether the row is of the 5.x format, by any of its own fields."""
     return any(row.get(name) for name in ("image", "eval_script", "log_parser", "eval_type"))
 
 
 def image_of(row: Row) -> str:
-    """The image of a row; that of a classic one has the name under which they are published."""
+    """Return the image of a row; a classic row's has the published name of its id."""
     if row.get("image"):
         return str(row["image"])
     if row.get("dockerhub_tag"):
@@ -46,7 +46,7 @@ def image_of(row: Row) -> str:
 
 
 def text_of(row: Row) -> str:
-    """What the model is told: the issue, and in SWE-bench Pro what else the row asks for."""
+    """Return the model's task: the issue, and in SWE-bench Pro what else the row asks for."""
     parts = [str(row["problem_statement"])]
     for name in ("requirements", "interface"):
         if row.get(name):
@@ -55,12 +55,12 @@ def text_of(row: Row) -> str:
 
 
 class SweBench:
-    """See the module."""
+    """The suite of SWE-bench and those like it."""
 
     name = "swebench"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """See ``suite.Suite``. ``dataset`` is a file, an alias or a name on the hub."""
+        """Read the tasks. ``dataset`` is a file, an alias or a name on the hub."""
         if dataset is None:
             raise DatasetError(f"the suite swebench needs --dataset {'|'.join(ALIASES)}|FILE")
         rows = read_rows(ALIASES.get(dataset.lower(), dataset))
@@ -76,7 +76,6 @@ class SweBench:
 
     @contextmanager
     def place(self, instance: Instance, machine: Machine) -> Iterator[TaskPlace]:
-        """See ``suite.Suite``."""
         if machine.settings.sandbox != "docker":
             raise SandboxUnavailable("the suite swebench runs in images; use --sandbox docker")
         assert instance.image is not None

@@ -19,12 +19,11 @@ from evals.suites.suite import Machine, Verdict, grade_each, run_check
 
 
 class Tasks:
-    """See the module."""
+    """The suite of plain tasks."""
 
     name = "tasks"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """See ``suite.Suite``."""
         if dataset is None:
             raise DatasetError("the suite tasks needs --dataset FILE.jsonl")
         home = Path(dataset).resolve().parent
@@ -43,7 +42,6 @@ class Tasks:
 
     @contextmanager
     def place(self, instance: Instance, machine: Machine) -> Iterator[TaskPlace]:
-        """See ``suite.Suite``."""
         settings: dict[str, Any] = {}
         if instance.image is not None:
             settings["image"] = machine.images.ensure(instance.id, instance.image)

@@ -40,12 +40,12 @@ _DOCKER_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestExce
 
 
 class TerminalBench:
-    """See the module."""
+    """The suite of tasks in Harbor's format."""
 
     name = "terminal-bench"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """See ``suite.Suite``. ``dataset`` is a folder of task folders, or one task folder."""
+        """Read the tasks. ``dataset`` is a folder of task folders, or one task folder."""
         if dataset is None or not Path(dataset).is_dir():
             raise DatasetError("the suite terminal-bench needs --dataset FOLDER with task folders")
         root = Path(dataset).resolve()
@@ -59,7 +59,6 @@ class TerminalBench:
 
     @contextmanager
     def place(self, instance: Instance, machine: Machine) -> Iterator[TaskPlace]:
-        """See ``suite.Suite``."""
         if machine.settings.sandbox != "docker":
             raise SandboxUnavailable("the suite terminal-bench runs in images; use docker")
         row = instance.row
@@ -175,7 +174,7 @@ def _packed(folder: Path) -> bytes:
 
 
 def _reward(container: Any) -> tuple[float | None, str]:
-    """What the tests wrote; None and why, if that is nothing usable. JSON comes first."""
+    """Read the reward; None and the reason if there is none. JSON comes first."""
     for name in ("reward.json", "reward.txt"):
         done = container.exec_run(["cat", f"{_LOGS}/{name}"])
         if done.exit_code != 0:

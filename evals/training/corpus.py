@@ -47,12 +47,12 @@ class Function:
 
 
 def is_held_out(source: str, percent: int = 12) -> bool:
-    """Whether a source's functions are kept from training: a fixed hash of its name decides."""
+    """Tell whether a fixed hash of its name keeps a source's functions from training."""
     return int(hashlib.sha256(source.encode()).hexdigest(), 16) % 100 < percent
 
 
 def walk_sources(roots: list[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
-    """Every Python file under the roots but tests, as (source name, path), in a fixed order."""
+    """Yield (source name, path) of every Python file but tests, in a fixed order."""
     for source, root in roots:
         for path in sorted(root.rglob("*.py")):
             parts = {part.lower() for part in path.parts}
@@ -62,7 +62,7 @@ def walk_sources(roots: list[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
 
 
 def functions_of(source: str, path: Path) -> Iterator[Function]:
-    """The usable functions of one file. A file that does not parse gives none."""
+    """Yield the usable functions of one file. A file that does not parse gives none."""
     try:
         text = path.read_text(encoding="utf-8")
         with warnings.catch_warnings():
@@ -136,7 +136,7 @@ def _normal_form(
 
 
 def _stripped(node: ast.FunctionDef) -> ast.FunctionDef:
-    """The function without docstrings, decorators and annotations."""
+    """Strip docstrings, decorators and annotations."""
     node.decorator_list = []
     node.returns = None
     for item in ast.walk(node):

@@ -55,7 +55,7 @@ class Document:
 
 
 def drill(random_: random.Random, function: Function, path: str, most: int) -> Document | None:
-    """A function with one to ``most`` bugs in different lines, repaired one by one."""
+    """Write a function with one to ``most`` bugs in different lines, repaired one by one."""
     shift = len(function.module_text.split("\n")) - len(function.text.split("\n")) - 1
     bugs: list[Mutant] = []
     text = function.text
@@ -90,7 +90,7 @@ def drill(random_: random.Random, function: Function, path: str, most: int) -> D
 
 
 def trajectory(random_: random.Random, task: RepairTask, misses: int) -> Document | None:
-    """A whole run on ``task``: up to ``misses`` edits that leave the tests red, then the fix.
+    """Write a whole run on ``task``: up to ``misses`` edits that leave the tests red, then the fix.
 
     The model learns everything it would sample except the guesses that turn out wrong.
     """
@@ -146,7 +146,7 @@ def _wrong_attempts(random_: random.Random, task: RepairTask, most: int) -> list
 
 
 def _add_turn(document: Document, turn: Message, *, learn_guess: bool) -> None:
-    """A turn in parts: the undo and the test run are learnt always, the guess if it is right."""
+    """Add a turn in parts: undo and test run are always learnt, the guess if it is right."""
     guess = 1.0 if learn_guess else 0.0
     text = oracle.assistant_text(turn)
     calls = ["<tool_call>" + part for part in text.split("<tool_call>")[1:]]

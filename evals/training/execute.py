@@ -217,7 +217,7 @@ def _loaded(text: str, name: str) -> Callable[..., object] | None:
 
 
 def _call(call: Callable[..., object], arguments: str) -> str | None:
-    """The result as source text, ``!Name`` for an exception, None if it cannot be written."""
+    """Return the result as source text, ``!Name`` for an exception, None if neither."""
     values = ast.literal_eval(f"({arguments},)")
     try:
         signal.setitimer(signal.ITIMER_REAL, CALL_S)
@@ -238,7 +238,7 @@ def _call(call: Callable[..., object], arguments: str) -> str | None:
 
 
 def _run_test_file(module: str, path: str, test: str) -> tuple[int, str, str, int, str] | None:
-    """The first failure of a test file of plain ``assert f(...) == value`` lines."""
+    """Return the first failure of a test file of plain ``assert f(...) == value`` lines."""
     namespace: dict[str, Any] = {"__name__": "module"}
     exec(compile(module, path, "exec"), namespace)
     tests = [item for item in ast.parse(test).body if isinstance(item, ast.FunctionDef)]
@@ -256,7 +256,7 @@ def _run_test_file(module: str, path: str, test: str) -> tuple[int, str, str, in
 def _failure(
     comparison: ast.Compare, namespace: dict[str, Any], path: str
 ) -> tuple[str, int, str] | None:
-    """Where and how one assertion fails, in pytest's words; the file is "" for the test itself."""
+    """Locate one assertion's failure, in pytest's words; the file is "" for the test itself."""
     call, wanted = comparison.left, comparison.comparators[0]
     want = ast.literal_eval(wanted)
     signal.setitimer(signal.ITIMER_REAL, CALL_S)

@@ -68,7 +68,7 @@ class Mutant:
 
 
 def mutants(text: str) -> list[Mutant]:
-    """Every mutant of a function in normal form that differs from it in exactly one line."""
+    """Return every mutant of a function in normal form that differs from it in exactly one line."""
     found: dict[str, Mutant] = {}
     original = text.split("\n")
     for kind, mutated in _mutated_texts(text):
@@ -111,13 +111,13 @@ def _local_names(function: ast.FunctionDef) -> list[str]:
 
 
 def _set(node: ast.AST, field: str, value: object, kind: str) -> Change:
-    """The change that gives ``node.field`` another value."""
+    """Return the change that gives ``node.field`` another value."""
     old = getattr(node, field)
     return kind, lambda: setattr(node, field, value), lambda: setattr(node, field, old)
 
 
 def _put(items: list[ast.expr], index: int, value: ast.expr, kind: str) -> Change:
-    """The change that puts another expression at one place of a list."""
+    """Return the change that puts another expression at one place of a list."""
     old = items[index]
     return kind, lambda: items.__setitem__(index, value), lambda: items.__setitem__(index, old)
 
@@ -128,7 +128,7 @@ def _plus(node: ast.expr, amount: int) -> ast.expr:
 
 
 def _changes(node: ast.AST, names: list[str]) -> Iterator[Change]:
-    """Every change of one node."""
+    """Yield every change of one node."""
     if isinstance(node, ast.Compare):
         for i, comparison in enumerate(node.ops):
             for other in COMPARE.get(type(comparison), ()):

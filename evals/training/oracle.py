@@ -1,4 +1,4 @@
-"""What an agent that knows the bug would do: the turns the embedded model is trained to produce.
+"""The turns of an agent that knows the bug, which the embedded model is trained to produce.
 
 The oracle runs the tests and reads the file, names the line it suspects, edits it and runs the
 tests again. After a red test it puts the line back and tries another one, so that the model learns
@@ -38,7 +38,8 @@ class OracleRepair:
 
 
 def edit_strings(text: str, line: int, fixed: str) -> tuple[str, str]:
-    """The shortest ``old_string`` of whole lines that is unique in ``text``, and its new form.
+    """Return the shortest ``old_string`` of whole lines that is unique in ``text``, and its new
+    form.
 
     Starts from the line without its indentation and takes in lines above until it is unique.
     """
@@ -54,7 +55,7 @@ def edit_strings(text: str, line: int, fixed: str) -> tuple[str, str]:
 
 
 def replace_line(text: str, line: int, content: str) -> str:
-    """``text`` with one line's content changed and its indentation kept."""
+    """Return ``text`` with one line's content changed and its indentation kept."""
     lines = text.split("\n")
     indentation = lines[line][: len(lines[line]) - len(lines[line].lstrip())]
     lines[line] = indentation + content
@@ -62,12 +63,12 @@ def replace_line(text: str, line: int, content: str) -> str:
 
 
 def edit_call(path: str, old: str, new: str) -> ToolCall:
-    """An ``edit`` call."""
+    """Make an ``edit`` call."""
     return ToolCall("edit", {"file_path": path, "old_string": old, "new_string": new})
 
 
 def run_call(command: str) -> ToolCall:
-    """A ``run_shell_command`` call."""
+    """Make a ``run_shell_command`` call."""
     return ToolCall("run_shell_command", {"command": command})
 
 
@@ -81,7 +82,7 @@ def first_turn(path: str) -> Message:
 
 
 def suspicion(text: str, attempt: OracleRepair) -> str:
-    """The sentence that names the suspected line."""
+    """Return the sentence that names the suspected line."""
     line = text.split("\n")[attempt.line].strip()
     return f"The {PHRASES[attempt.kind]} in `{line}` looks wrong."
 
@@ -113,7 +114,7 @@ def last_turn(name: str) -> Message:
 
 
 def assistant_text(message: Message) -> str:
-    """The turn as the model samples it, after ``<think>`` and its newline, to its stop token."""
+    """Return the sampled text of a turn, from after ``<think>\\n`` to its stop token."""
     calls = "\n".join(_call_text(call) for call in message.tool_calls)
     return f"{message.thinking}\n</think>\n\n{calls}<|im_end|>"
 
@@ -129,7 +130,7 @@ TURN = "<|im_start|>assistant\n<think>\n"
 
 
 def user_text(content: str) -> str:
-    """The first user message and the generation prompt."""
+    """Return the first user message and the generation prompt."""
     return f"<|im_start|>user\n{content}<|im_end|>\n{TURN}"
 
 

@@ -128,12 +128,12 @@ def name_words(found: Sequence[Function]) -> list[str]:
 
 
 def _body(function: Function) -> str:
-    """The function without its first line, so that a renamed copy is found."""
+    """Return the function without its first line, so that a renamed copy is found."""
     return function.text.partition("\n")[2]
 
 
 def _some(count: int, make: Callable[[], Document | None]) -> Iterator[Document]:
-    """``count`` documents from a maker that sometimes has none."""
+    """Yield ``count`` documents from a maker that sometimes has none."""
     made = 0
     while made < count:
         document = make()

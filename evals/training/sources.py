@@ -1,4 +1,4 @@
-"""Where the functions come from: pinned distributions from the package index, and this Python."""
+"""The sources of functions: pinned distributions from the package index, and this Python."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _unpack(wheel: Path, target: Path) -> None:
 
 
 def functions(work: Path) -> list[Function]:
-    """Every usable function of the fetched distributions and the standard library, once each."""
+    """Return the usable functions of the distributions and the standard library, once each."""
     roots = [(path.name, path) for path in sorted((work / "sources").iterdir())]
     library = Path(sysconfig.get_paths()["stdlib"])
     files = list(walk_sources(roots))

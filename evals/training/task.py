@@ -43,6 +43,6 @@ def write_tasks(tasks: Iterable[RepairTask], path: Path) -> None:
 
 
 def read_tasks(path: Path) -> Iterator[RepairTask]:
-    """The tasks of ``write_tasks``."""
+    """Read the tasks that ``write_tasks`` wrote."""
     for line in path.read_text().splitlines():
         yield RepairTask(**json.loads(line))

@@ -1,4 +1,4 @@
-"""What ``run_shell_command`` answers to the oracle's test commands, without starting pytest.
+"""The answers of ``run_shell_command`` to the oracle's test commands, without pytest.
 
 Tens of thousands of test runs go into the training data. Their tests are plain assertions, so the
 first failure is found in process (``execute.run_tests``) and written down in the words of pytest
@@ -17,7 +17,7 @@ WIDTH = 80
 
 
 def shell_observation(command: str, failure: CaseFailure | None, test_path: str, test: str) -> str:
-    """The observation for ``command`` when the first failure is ``failure``."""
+    """Return the observation for ``command`` when the first failure is ``failure``."""
     count = sum(isinstance(item, ast.FunctionDef) for item in ast.parse(test).body)
     done = "." * count if failure is None else "." * failure.passed + "F"
     if len(done) == count:
@@ -35,7 +35,7 @@ def shell_observation(command: str, failure: CaseFailure | None, test_path: str,
 
 
 def _summary(head: str, message: str) -> str:
-    """The summary line, its message cut to the terminal's width."""
+    """Return the summary line, its message cut to the terminal's width."""
     room = WIDTH - len(head)
     if room < len(" - ..."):
         return head

@@ -38,7 +38,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How to train; both rates are peaks."""
+    """The settings of a training; both rates are peaks."""
 
     phases: tuple[Phase, ...]
     tokens_per_step: int = 6144
@@ -53,7 +53,7 @@ class TrainingRecipe:
         return sum(phase.steps for phase in self.phases)
 
     def at(self, step: int) -> tuple[Phase, int]:
-        """The phase that a step is in, and how far into it."""
+        """Return the phase that a step is in, and how far into it."""
         for phase in self.phases:
             if step < phase.steps:
                 return phase, step
@@ -94,7 +94,7 @@ class Muon:
                 parameter.mul_(1 - rate * 0.02).add_(update, alpha=-rate * scale)
 
     def buffers(self) -> list[Tensor]:
-        """The momenta, in a fixed order, for checkpoints."""
+        """Return the momenta, in a fixed order, for checkpoints."""
         return [self.state[id(p)] for group in self.groups.values() for p in group]
 
 
@@ -122,7 +122,7 @@ class Trainer:
         self.adam = torch.optim.AdamW(others, betas=(0.9, 0.98), eps=1e-10, weight_decay=0.0)
 
     def rate(self) -> float:
-        """The share of the peak rates at this step."""
+        """Return the share of the peak rates at this step."""
         phase, done = self.recipe.at(self.step_index)
         share = phase.rate_from + (phase.rate_to - phase.rate_from) * done / phase.steps
         return share * min(1.0, (self.step_index + 1) / self.recipe.warmup)
@@ -148,7 +148,7 @@ class Trainer:
         return self._loss(states[:, :-1], ids[:, 1:], weights[:, 1:])
 
     def draft_loss(self, ids: Tensor, weights: Tensor) -> Tensor:
-        """The MTP layer's loss on the token after the next; its gradient stays in that layer."""
+        """Return the MTP layer's loss on the token after next; its gradient stays there."""
         with torch.no_grad():
             hidden = self.network(ids)
             head = self.network.embed_tokens.weight.detach()

@@ -15,16 +15,16 @@ CLAUSE = re.compile(
     r"|Nothing|Something)\b"
 )
 """How a docstring begins that names a thing by a clause instead of a noun or a verb."""
-NOUN = re.compile(r"(The|A|An|Its|Their|All|Every|``)")
+NOUN = re.compile(r"((The|A|An|Its|Their|All|Every)\b|``)")
 """How a function's docstring begins that does not say what the function does."""
 LEFT = {
     "agent": 307,
-    "benchmarks": 88,
-    "evals": 151,
+    "benchmarks": 0,
+    "evals": 0,
     "kernels": 75,
     "model": 184,
     "sandboxes": 185,
-    "scripts": 7,
+    "scripts": 0,
     "tools": 220,
 }
 """How many docstrings of each folder still have to be written anew; it only ever falls."""
