@@ -1,4 +1,4 @@
-"""Measure what it costs to read the prompts of a 30-step trajectory, and the cost if nothing is kept.
+"""Measure what it costs to read the prompts of a 30-step trajectory, kept and not kept.
 
     python benchmarks/agent_trajectory.py [--shape qwen3_5_0.8b | small] [--steps 30] [--threads N]
         [--stateless 4 12] [--checkpoint DIR [--peer-steps N]] [--gguf FILE --llama-python PYTHON]

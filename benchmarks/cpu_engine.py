@@ -125,9 +125,9 @@ class WorkerProcess:
 
 
 def limits(threads: int) -> dict[str, float]:
-    """Measure what this machine gives at this moment: memory read in GB/s (by a bare loop, and by
-    torch's
-    sum of 256 MB), bf16 GEMM in GFLOP/s (oneDNN)."""
+    """Measure the machine: memory read in GB/s (by a bare loop, and by torch's sum of 256 MB),
+    and a bf16 matrix product in GFLOP/s (oneDNN).
+    """
     torch.set_num_threads(threads)
     data = torch.ones(256 << 20, dtype=torch.uint8).repeat(2)
     library = native()

@@ -21,9 +21,9 @@ CONFIGS = Path(__file__).resolve().parents[1] / "tests" / "golden" / "configs"
 
 
 def shape(name: str, context_length: int = 1 << 18) -> ModelConfig:
-    """Return ``small`` (5 million parameters, as the embedded model), or a published configuration
-    in
-    ``tests/golden/configs``, such as ``qwen3_5_0.8b``."""
+    """Return the configuration ``small`` (5 million parameters, as the embedded model), or a
+    published one of ``tests/golden/configs``, such as ``qwen3_5_0.8b``.
+    """
     if name != "small":
         config = json.loads((CONFIGS / f"{name}.config.json").read_text())
         return replace(ModelConfig.from_dict(config), context_length=context_length)

@@ -38,8 +38,7 @@ class OracleRepair:
 
 
 def edit_strings(text: str, line: int, fixed: str) -> tuple[str, str]:
-    """Return the shortest ``old_string`` of whole lines that is unique in ``text``, and its new
-    form.
+    """Return the shortest unique ``old_string`` of whole lines of ``text``, and its new form.
 
     Starts from the line without its indentation and takes in lines above until it is unique.
     """
