@@ -33,6 +33,21 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Working:
+    """Something that may take long begins: ``what`` ("" for nothing). The next event ends it."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class ModelLoaded:
+    """The checkpoint ``name`` is loaded; its sessions hold ``context_length`` tokens."""
+
+    name: str
+    context_length: int
+
+
+@dataclass(frozen=True)
 class Prefilled:
     """``done`` of ``total`` new tokens have run through the model."""
 
@@ -141,6 +156,8 @@ class FromAttempt:
 Event = (
     RunStarted
     | Notice
+    | Working
+    | ModelLoaded
     | Prefilled
     | ThinkingDelta
     | ContentDelta

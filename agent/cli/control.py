@@ -33,7 +33,7 @@ def controlled(
     from agent.cli.terminal import Terminal
     from agent.control.approvals import Approvals
     from agent.control.toolbox import Toolbox
-    from agent.events import Notice
+    from agent.events import Notice, Working
     from agent.run.frontend import Control
 
     policy = load_policy(repo, mcp_from_repo=settings.mcp_from_repo)
@@ -54,6 +54,7 @@ def controlled(
     def words() -> str | None:
         if terminal is None or not interactive or not interrupts.by_person:
             return None
+        listen(Working(""))  # a question is no place for what is under way
         said = terminal.words()
         if said is not None:
             interrupts.clear()

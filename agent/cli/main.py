@@ -20,6 +20,7 @@ def main() -> NoReturn:
     """The console script. Always ends the process with an exit code and never with a traceback."""
     try:
         open_closed_streams()
+        say_at_once(sys.argv[1:])
         check_siblings()
         find_home()
         # Only now: these import the siblings.
@@ -44,6 +45,14 @@ def open_closed_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
+
+
+def say_at_once(arguments: list[str]) -> None:
+    """Show at a terminal that a run has begun, before what takes half a second is imported."""
+    runs = arguments[:1] in (["solve"], ["resume"], ["fork"])
+    if runs and not {"-h", "--help"} & set(arguments) and sys.stderr.isatty():
+        sys.stderr.write("starting …\r")
+        sys.stderr.flush()
 
 
 def find_home() -> None:

@@ -13,6 +13,8 @@ from agent.text import visible
 
 if TYPE_CHECKING:
     from agent.events import Listener
+    from agent.loading import LoadedModel
+    from agent.settings.table import Settings
     from agent.types import SolveReport
 
 
@@ -34,6 +36,18 @@ def listener(output: Output, notices: list[str]) -> Listener:
             write_json(line)
 
     return listen
+
+
+def load_told(settings: Settings, listen: Listener, model: LoadedModel | None) -> LoadedModel:
+    """Load the checkpoint of ``settings``, or take ``model``, and tell ``listen`` of it."""
+    from agent.events import ModelLoaded, Working
+    from agent.loading import load_for
+
+    rounding = "" if settings.quantize == "none" else f" and rounding it to {settings.quantize}"
+    listen(Working(f"loading {settings.model}{rounding}"))
+    model = model or load_for(settings)
+    listen(ModelLoaded(model.engine.name, model.engine.context_length))
+    return model
 
 
 def write_notices(notices: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from agent.cli.failure import tell
 from agent.cli.flags import Apply, Given, Interactive, ResultOutput, takes
 from agent.cli.interrupts import Interrupts
 from agent.cli.output import Output, write_json, write_out
-from agent.cli.printing import finish, listener, print_error, write_notices
+from agent.cli.printing import finish, listener, load_told, print_error, write_notices
 from agent.errors import AgentError, ConfigError
 from agent.settings.option import Group
 
@@ -118,7 +118,7 @@ def run(
         with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
                 # torch comes in with these.
-                from agent.loading import load_for
+                from agent.events import Working
                 from agent.run import resume as resuming
                 from agent.run.build import prepare
                 from agent.sessions.rewind import fork as make_copy
@@ -140,6 +140,7 @@ def run(
                         return _print_copy(saved, output)
                     stack.callback(_unless_begun, store, saved, _recorded(saved))
                 listen = listener(output, notices)
+                stack.callback(listen, Working(""))
                 # Refused before the model is loaded, where that can be known.
                 with saved.claim():
                     pass
@@ -148,7 +149,8 @@ def run(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = prepare(settings, store=store, listen=listen)
-                model = model or load_for(settings)
+                model = load_told(settings, listen, model)
+            listen(Working("restoring the files and the model's state"))
             report = resuming.resume(
                 saved,
                 message and message.encode("utf-8", "replace").decode("utf-8"),

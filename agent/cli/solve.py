@@ -15,7 +15,7 @@ from agent.cli.failure import tell
 from agent.cli.flags import Apply, Given, Interactive, Repo, ResultOutput, takes
 from agent.cli.interrupts import Interrupts
 from agent.cli.output import Output, is_terminal
-from agent.cli.printing import finish, listener, print_error
+from agent.cli.printing import finish, listener, load_told, print_error
 from agent.errors import ConfigError
 from agent.settings.load import load_settings
 from agent.settings.option import Group
@@ -78,21 +78,24 @@ def run(
                 settings = load_settings(flags, repo)
                 names = {"model": settings.model, "sandbox": settings.sandbox}
                 find_repository(repo)
-                # torch comes in here: everything that can be wrong without it is known by now.
-                from agent.events import Notice
-                from agent.loading import load_for
-                from agent.run.build import prepare
-                from agent.run.solve import solve as run_task
+                from agent.events import Notice, Working
                 from agent.types import Task
 
                 listen = listener(output, notices)
+                stack.callback(listen, Working(""))
+                listen(Working("starting"))
+                # torch comes in here: everything that can be wrong without it is known by now.
+                from agent.run.build import prepare
+                from agent.run.solve import solve as run_task
+
                 for line in old_variable_lines():
                     listen(Notice(line))
                 control = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = prepare(settings, repo=repo, listen=listen)
-                model = model or load_for(settings)
+                model = load_told(settings, listen, model)
+            listen(Working("copying the repository"))
             report = run_task(
                 Task(task, repo, settings.check),
                 settings,
