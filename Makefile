@@ -9,6 +9,8 @@ PYTHON ?= python3
 # Extra pip arguments for torch alone, for example a smaller build without CUDA:
 #   make setup TORCH_ARGS='--index-url https://download.pytorch.org/whl/cpu'
 TORCH_ARGS ?=
+# Extras of the package for make setup, for example: make setup EXTRAS=eval
+EXTRAS ?=
 # Extra pytest arguments, for example: make test PYTEST_ARGS='-k session'
 PYTEST_ARGS ?=
 # How many processes share the tests; 0 is this one alone, as a debugger wants it.
@@ -20,15 +22,21 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 # The stamp's name carries the folder: a tree that was moved or copied is installed anew.
-STAMP := $(VENV)/.installed-$(shell pwd | cksum | cut -d' ' -f1)
-SOURCES := agent model kernels tools sandboxes evals tests benchmarks scripts
+PLACE := $(shell pwd | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.installed-$(PLACE)
+TEST_STAMP := $(VENV)/.tests-installed-$(PLACE)
+PACKAGES := agent model kernels tools sandboxes evals
+SOURCES := $(PACKAGES) tests benchmarks scripts
 
-.PHONY: help setup editor-client system native docker image demo test lint format clean
+.PHONY: help setup dev editor-client system native docker image demo test coverage lint format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: system $(STAMP) editor-client native docker ## install what is needed, in .venv; may be run again
+setup: system $(STAMP) native docker ## install what a user needs, in .venv; may be run again
+
+dev: setup $(TEST_STAMP) editor-client ## install what the tests and checks need, too
+	@scripts/setup-system chromium
 
 system:
 	@scripts/setup-system
@@ -39,11 +47,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@[ -x $(PY) ] && $(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv $(VENV)
 	@echo "setup: installing torch (the first time this takes minutes)"
 	@$(PIP) install -qq -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt) $(TORCH_ARGS)
-	@echo "setup: installing the project and what its tests use"
-	@$(PIP) install -qq -c constraints.txt -e '.[test]'
+	@echo "setup: installing the project"
+	@$(PIP) install -qq -c constraints.txt -e '.$(if $(EXTRAS),[$(EXTRAS)])'
 	@rm -f $(VENV)/.installed-* && touch $@
 
-editor-client: $(STAMP)
+$(TEST_STAMP): $(STAMP)
+	@echo "setup: installing what the tests use"
+	@$(PIP) install -qq -c constraints.txt -e '.[test]'
+	@rm -f $(VENV)/.tests-installed-* && touch $@
+
+editor-client: $(TEST_STAMP)
 	@scripts/setup-editor-client
 
 native: $(STAMP)
@@ -58,15 +71,19 @@ image: setup ## build the sandbox's base image unless it is there
 demo: image ## repair an example repository inside Docker and show every step
 	@scripts/demo $(EXAMPLE)
 
-test: image lint ## lint, type check and the whole test suite
+test: dev image lint ## lint, type check and the whole test suite
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-lint: $(STAMP) ## ruff and mypy only
+coverage: dev image ## the whole test suite, and what part of the packages it runs
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -q -n $(TEST_WORKERS) --dist loadfile \
+	  $(addprefix --cov=,$(PACKAGES)) --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+lint: $(TEST_STAMP) ## ruff and mypy only
 	@$(PY) -m ruff check $(SOURCES)
 	@$(PY) -m ruff format --check $(SOURCES)
 	@$(PY) -m mypy
 
-format: $(STAMP) ## let ruff sort imports and format
+format: $(TEST_STAMP) ## let ruff sort imports and format
 	@$(PY) -m ruff check --fix-only -q $(SOURCES)
 	@$(PY) -m ruff format $(SOURCES)
 

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -101,7 +102,8 @@ def _cpu_path() -> Finding:
     library = native()
     if library is None:
         seen = "not built: torch serves, several times slower"
-        return Finding("cpu path", "warn", seen, "make setup, with a C++ compiler (g++)")
+        remedy = f"install a C++ compiler (g++), then {sys.executable} -m kernels.native.build"
+        return Finding("cpu path", "warn", seen, remedy)
     return Finding("cpu path", "ok", f"compiled for {library.level}, {library.path.parent}")
 
 

@@ -19,12 +19,15 @@ from evals.instance import Instance, TaskPlace
 from evals.suites.dataset import Row, read_rows, require, unique
 from evals.suites.suite import Machine, Verdict, grade_each, run_check
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_OWN = _PACKAGE / "examples"
+EXAMPLES = _OWN if _OWN.is_dir() else _PACKAGE.parent / "examples"
+"""The example repositories: in a wheel within this package, in a clone beside it."""
 _FIELDS = ("instance_id", "issue", "path", "module", "test_path", "test")
 
 
 def example_rows(folder: Path = EXAMPLES) -> list[Row]:
-    """Read the examples as rows. Raises ``DatasetError`` where they were not installed."""
+    """Read the examples as rows. Raises ``DatasetError`` where there are none."""
     rows = []
     for issue in sorted(folder.glob("*/ISSUE.md")):
         (test,) = issue.parent.glob("test_*.py")

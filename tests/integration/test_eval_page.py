@@ -27,7 +27,7 @@ def browse(tmp_path: Path) -> object:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         if os.environ.get("TENUTO_REQUIRE_CHROMIUM") == "1":
-            pytest.fail("TENUTO_REQUIRE_CHROMIUM=1 but there is no chromium; run make setup")
+            pytest.fail("TENUTO_REQUIRE_CHROMIUM=1 but there is no chromium; run make dev")
         pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
 
     def load(file: Path) -> str:

