@@ -1,6 +1,6 @@
 """Measure what it costs to read the prompts of a 30-step trajectory, kept and not kept.
 
-    python benchmarks/agent_trajectory.py [--shape qwen3_5_0.8b | small] [--steps 30] [--threads N]
+    python -m benchmarks.agent_trajectory [--shape qwen3_5_0.8b | small] [--steps 30] [--threads N]
         [--stateless 4 12] [--checkpoint DIR [--peer-steps N]] [--gguf FILE --llama-python PYTHON]
         [--record NAME]
 
@@ -34,28 +34,27 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
+
+from benchmarks.support.random_model import random_tensors, shape
+from benchmarks.support.recording import machine, record
+from benchmarks.support.trajectory import DATA, chat_format
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer
+from model.engine import Engine
+from model.hybrid.cpu import NativeModel, why_not
+from model.hybrid.model import HybridModel, HybridNetwork
+from model.messages import Message
+from model.sampling import SamplingParams
+from model.session import Session
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402
-
-from benchmarks.random_model import random_tensors, shape  # noqa: E402
-from benchmarks.record_trajectory import DATA, chat_format  # noqa: E402
-from benchmarks.recording import machine, record  # noqa: E402
-from model.chat.chat_format import ChatFormat  # noqa: E402
-from model.chat.tokenizer import Tokenizer  # noqa: E402
-from model.engine import Engine  # noqa: E402
-from model.hybrid.cpu import NativeModel, why_not  # noqa: E402
-from model.hybrid.model import HybridModel, HybridNetwork  # noqa: E402
-from model.messages import Message  # noqa: E402
-from model.sampling import SamplingParams  # noqa: E402
-from model.session import Session  # noqa: E402
 
 Pair = tuple[list[int], list[int]]
 
 
 def trajectory(chat: ChatFormat, tokenizer: Tokenizer, count: int) -> list[Pair]:
-    """For each step the ids of its prompt and those of what the model said."""
+    """Return for each step the ids of its prompt and of its turn."""
     data = json.loads(DATA.read_text())
     pairs: list[Pair] = []
     for number, step in enumerate(data["steps"][:count]):
@@ -161,7 +160,12 @@ def peer(
     python: str, kind: str, model: Path, pairs: list[Pair], count: int, threads: int
 ) -> dict[str, Any]:
     """Another engine, in its own process, for the first ``count`` steps."""
-    command = [python, str(ROOT / "benchmarks" / "trajectory_peers.py"), kind, str(model)]
+    command = [
+        python,
+        str(ROOT / "benchmarks" / "support" / "trajectory_peers.py"),
+        kind,
+        str(model),
+    ]
     process = subprocess.Popen(
         [*command, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -1,7 +1,7 @@
 """Compile every Triton kernel at real shapes for the chips there are, without a GPU: sm_80 (A100),
 sm_89 (RTX 40), sm_90 (H100, H200), sm_100 (B200) and sm_120 (RTX 50).
 
-    python -m benchmarks.aot [--arch 80 89 90 100 120] [--out benchmarks/results/aot.json]
+    python -m benchmarks.aot [--arch 80 89 90 100 120] [--record]
 
 For each kernel: registers, spills, shared memory and matrix instructions from the cubin, and how
 many blocks fit a multiprocessor. For each call: bytes and operations against the least possible.
@@ -11,18 +11,20 @@ Takes minutes; nothing here says how fast a kernel is.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import warnings
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import torch
-import triton
-
-from benchmarks.aot_compile import SHARED_LIMIT, Compiled, Launch, compile_launch, key, recorded
-from benchmarks.kernel_cases import SHAPES, cases
+from benchmarks.support.aot_compile import (
+    SHARED_LIMIT,
+    CompiledKernel,
+    Launch,
+    compile_launch,
+    key,
+    recorded,
+)
+from benchmarks.support.kernel_cases import SHAPES, cases
+from benchmarks.support.recording import machine, record
 
 
 def compile_all(arch: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -47,7 +49,7 @@ def compile_all(arch: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return rows, counts
 
 
-def _derived(compiled: Compiled) -> dict[str, Any]:
+def _derived(compiled: CompiledKernel) -> dict[str, Any]:
     return {"blocks_per_sm": compiled.blocks_per_sm, "occupancy": compiled.occupancy}
 
 
@@ -63,15 +65,10 @@ def main() -> None:
     """Print a line a kernel, write all of it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", type=int, nargs="+", default=[80, 89, 90, 100, 120])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--record", action="store_true", help="write benchmarks/results/aot.json")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning, module="triton")
-    report: dict[str, Any] = {
-        "triton": triton.__version__,
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
-        "kernels": [],
-    }
+    report: dict[str, Any] = {**machine("triton"), "kernels": []}
     for arch in options.arch:
         rows, report["counts"] = compile_all(arch)
         report["kernels"] += rows
@@ -86,8 +83,8 @@ def main() -> None:
     print(f"\n{len(report['kernels'])} kernels, {len(worst)} with spills")
     over = [r for r in report["kernels"] if r["shared_bytes"] > SHARED_LIMIT[r["arch"]]]
     print(f"{len(over)} beyond the chip's shared memory")
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    if options.record:
+        record("aot", report)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure what it brings to decode several sessions in one pass.
 
-    python benchmarks/batch.py [--shape qwen3_5_0.8b] [--sessions 1 2 4 8] [--tokens 24] [--record]
+    python -m benchmarks.batch [--shape qwen3_5_0.8b] [--sessions 1 2 4 8] [--tokens 24] [--record]
 
 Each session is driven from its own thread, as the attempts of a run are, after a prompt of its own.
 First it is checked that every session says greedily what it says alone (if not, where it first
@@ -12,22 +12,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 from time import perf_counter
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402
-
-from benchmarks.random_model import random_engine  # noqa: E402
-from benchmarks.recording import machine, record  # noqa: E402
-from model.engine import Engine  # noqa: E402
-from model.sampling import SamplingParams  # noqa: E402
-from model.session import Session  # noqa: E402
+from benchmarks.support.random_model import random_engine
+from benchmarks.support.recording import machine, record
+from model.engine import Engine
+from model.sampling import SamplingParams
+from model.session import Session
 
 GREEDY = SamplingParams(temperature=0.0)
 NEVER: frozenset[int] = frozenset()

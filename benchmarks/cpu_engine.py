@@ -1,6 +1,6 @@
 """Tenuto, transformers and llama.cpp on this CPU: the same random weights, prompt and threads.
 
-    python benchmarks/cpu_engine.py --work DIR [--engines NAME,...] [--prompt 512] [--rounds 5]
+    python -m benchmarks.cpu_engine --work DIR [--engines NAME,...] [--prompt 512] [--rounds 5]
         [--decode 32] [--threads 2] [--llama-python PYTHON] [--start] [--record]
 
 Engines are ``none``, ``int8``, ``int4`` (Tenuto), ``transformers``, ``BF16``, ``Q8_0``, ``Q4_0``,
@@ -21,13 +21,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -36,13 +34,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.support.recording import machine, read, record
 from kernels.native import native
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.weights import tensor_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
+
 CONFIG = ROOT / "tests" / "golden" / "configs" / "qwen3_5_0.8b.config.json"
-RESULTS = ROOT / "benchmarks" / "results" / "cpu_engine.json"
 OURS = ("none", "int8", "int4")
 LLAMA = ("BF16", "Q8_0", "Q4_0", "Q4_K_M")
 GEMM = (512, 1024, 3584)
@@ -83,7 +82,7 @@ class WorkerProcess:
         kind = name if name == "transformers" else f"tenuto-{name}"
         if name in LLAMA:
             python, kind, model = options.llama_python, "llama", options.work / f"{name}.gguf"
-        worker = Path(__file__).with_name("cpu_worker.py")
+        worker = Path(__file__).with_name("support") / "cpu_worker.py"
         command = [str(python), str(worker), kind, str(model), str(options.threads)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
         if name in LLAMA:
@@ -239,9 +238,9 @@ def table(samples: dict[str, Any], facts: dict[str, Any], limit: dict[str, float
         print(line)
 
 
-def record(key: str, samples: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+def add(key: str, samples: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """Add to the results file; returns all samples under ``key``."""
-    held = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"settings": {}}
+    held = {"settings": {}, **read("cpu_engine")}
     entry = held["settings"].setdefault(key, {"runs": [], "samples": {}})
     entry["runs"].append(more)
     for name, taken in samples.items():
@@ -249,7 +248,7 @@ def record(key: str, samples: dict[str, Any], more: dict[str, Any]) -> dict[str,
         for kind, values in taken.items():
             own[kind] += [round(v, 2) for v in values]
             own[f"{kind}_median"] = round(statistics.median(own[kind]), 2)
-    RESULTS.write_text(json.dumps(held, indent=1) + "\n")
+    record("cpu_engine", {**held, **machine()})
     return {
         name: {k: own[k] for k in ("prefill", "decode")} for name, own in entry["samples"].items()
     }
@@ -272,8 +271,7 @@ def main() -> None:
     if options.start:
         found = start(options)
         if options.record:
-            held = json.loads(RESULTS.read_text())
-            RESULTS.write_text(json.dumps(held | {"start": found}, indent=1) + "\n")
+            record("cpu_engine", read("cpu_engine") | machine() | {"start": found})
         return
     config = ModelConfig.load(make_checkpoint(options.work / "model"))
     shapes = tensor_shapes(config, mtp=False)
@@ -286,11 +284,8 @@ def main() -> None:
     errors = {} if options.no_compare else compare(workers, options)
     samples, limit = measure(workers, options)
     more = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} x {platform.machine()}, {platform.release()}",
-        "torch": torch.__version__,
+        **machine(),
         "threads": options.threads,
-        "load": os.getloadavg()[0],
         **{key: round(value, 1) for key, value in limit.items()},
         "errors": errors,
         "facts": facts,
@@ -300,7 +295,7 @@ def main() -> None:
     for worker in workers.values():
         worker.close()
     if options.record:
-        samples = record(f"prompt {options.prompt}", samples, more)
+        samples = add(f"prompt {options.prompt}", samples, more)
     print(
         f"read {limit['read_gb_s']:.1f} GB/s (torch sum {limit['torch_sum_gb_s']:.1f}),"
         f" bf16 GEMM {limit['gemm_gflop_s']:.0f} GFLOP/s"

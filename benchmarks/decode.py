@@ -1,6 +1,6 @@
 """Measure how fast a small model decodes and prefills on this CPU. Random weights, one thread.
 
-    python benchmarks/decode.py [--threads N] [--context TOKENS] [--torch]
+    python -m benchmarks.decode [--threads N] [--context TOKENS] [--torch]
 
 The model has the shape of the embedded one: about 5 million parameters in 8 layers. Both wall
 and processor time are printed: on a busy machine only the latter says something of the code.
@@ -9,15 +9,11 @@ and processor time are printed: on a busy machine only the latter says something
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from time import perf_counter, process_time
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.random_model import random_engine
+from benchmarks.support.random_model import random_engine
 from model.checkpoint.weights import parameter_count
 
 

@@ -1,6 +1,6 @@
 """Measure how soon an editor hears of things, and whether cancelling ever goes wrong.
 
-    .venv/bin/python benchmarks/editor.py [--cancels 1000] [--sandbox bubblewrap]
+    .venv/bin/python -m benchmarks.editor [--cancels 1000] [--sandbox bubblewrap]
 
 Starts the real ``agent acp`` with the embedded model and drives it with the protocol's Python SDK.
 
@@ -39,7 +39,10 @@ from acp.schema import (
     RequestPermissionResponse,
 )
 
+from benchmarks.support.recording import machine, record
+
 ROOT = Path(__file__).resolve().parent.parent
+
 TASK = "is_even in parity.py is wrong\n\nCheck: python3 -m pytest -xq"
 BUGGY = "def is_even(number):\n    return number % 2 == 1\n"
 TEST = "from parity import is_even\n\n\ndef test_even():\n    assert is_even(4)\n"
@@ -260,9 +263,13 @@ def main() -> None:
     parser.add_argument("--cancels", type=int, default=1000)
     parser.add_argument("--sandbox", default="bubblewrap")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="acp-") as folder:
-        print(json.dumps(asyncio.run(measure(options, Path(folder))), indent=2))
+        found = machine() | asyncio.run(measure(options, Path(folder)))
+    if options.record:
+        record("editor", found)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Ten thousand generated edits and patches: is what is written ever wrong?
 
-    python benchmarks/edits.py [--cases N] [--seed N] [--add]
+    python -m benchmarks.edits [--cases N] [--seed N] [--add]
 
 Each case makes files in odd forms (CRLF, mixed endings, no last line feed, marks, Latin-1,
 UTF-16, repeated lines), a change of them, and other changes elsewhere that happened meanwhile. The
@@ -22,18 +22,15 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.support.recording import machine, read, record
 from sandboxes.open import open_sandbox
 from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
 from tools.types import Observation, ToolContext
 
-RESULTS = Path(__file__).resolve().parent / "results" / "edits.json"
 WORDS = (
     "alpha",
     "beta",
@@ -437,17 +434,17 @@ def main() -> int:
     began = time.perf_counter()
     report = fuzz(arguments.cases, arguments.seed)
     before: dict[str, Any] = {"seeds": [], "seconds": 0, "wrong": 0, "counts": {}}
-    if arguments.add and RESULTS.is_file():
-        before = json.loads(RESULTS.read_text())
+    if arguments.add:
+        before |= read("edits")
     result = {
+        **machine(),
         "question": "generated edits and patches whose content was wrong, or that raised",
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "seeds": [*before["seeds"], arguments.seed],
         "seconds": before["seconds"] + round(time.perf_counter() - began),
         "wrong": before["wrong"] + len(report.wrong),
         "counts": dict(sorted((report.counts + Counter(before["counts"])).items())),
     }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    record("edits", result)
     print(json.dumps(result, indent=2))
     for text in report.wrong[:5]:
         print(f"WRONG {text}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Does the official SWE-bench harness accept our predictions, and does our report agree with it?
 
-    python benchmarks/eval_harness.py [--work DIR] [--only NAME ...] [--max-steps N]
+    python -m benchmarks.eval_harness [--work DIR] [--only NAME ...] [--max-steps N]
 
 Makes a data set in the 5.x row format from the example repositories (images built on this machine),
 runs it with the embedded model, grades it with `swebench eval`, grades the gold patches and empty
@@ -21,6 +21,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from benchmarks.support.recording import machine, record
 from evals import grade
 from evals.run.begin import RunOptions, begin
 from evals.run.folder import RunFolder
@@ -28,11 +29,10 @@ from evals.suites import harness
 from evals.suites.dataset import read_rows
 
 HERE = Path(__file__).resolve().parent
-RECORD = HERE / "results" / "eval_harness.json"
 
 
 def measure(work: Path, only: list[str] | None, max_steps: int) -> dict[str, Any]:
-    """Everything the docstring says, in ``work``."""
+    """Do all that the module says, in ``work``."""
     data = work / "examples.jsonl"
     command = [sys.executable, str(HERE.parent / "scripts" / "example_dataset.py"), str(data)]
     subprocess.run([*command, *(["--only", *only] if only else [])], check=True)
@@ -81,14 +81,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--max-steps", type=int, default=8)
-    parser.add_argument("--output", type=Path, default=RECORD)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tenuto-harness-") as scratch:
         work = options.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        record = measure(work, options.only, options.max_steps)
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+        found = machine("swebench") | measure(work, options.only, options.max_steps)
+    record("eval_harness", found)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Do kills change what a run comes to? 20 x kill -9 in a run of 30 instances in Docker.
 
-    python benchmarks/eval_kills.py [--kills 20] [--instances 30] [--workers 4] [--record]
+    python -m benchmarks.eval_kills [--kills 20] [--instances 30] [--workers 4] [--record]
 
 The embedded model works on small repair tasks (`tests/support/evaluation.py`), sampled, through the
 command line. One run goes through; the other is killed at random moments, with its whole state
@@ -23,14 +23,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks.support.recording import machine, record
+from sandboxes.images.engine import OWNER_LABEL, connect
+from sandboxes.paths import Owner
+from tests.support.evaluation import write_tasks
+from tests.support.kill_evaluation import done, left
 
-from benchmarks.recording import machine, record  # noqa: E402
-from sandboxes.images.engine import OWNER_LABEL, connect  # noqa: E402
-from sandboxes.paths import Owner  # noqa: E402
-from tests.support.evaluation import write_tasks  # noqa: E402
-from tests.support.kill_evaluation import done, left  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def command(data: Path, folder: Path, workers: int) -> list[str]:

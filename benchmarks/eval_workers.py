@@ -1,7 +1,7 @@
 """Measure how much faster 8 workers on one engine are than 1, in instances
 per minute and tokens prefilled.
 
-    python benchmarks/eval_workers.py [--workers 1 8] [--instances N] [--sandbox KIND]
+    python -m benchmarks.eval_workers [--workers 1 8] [--instances N] [--sandbox KIND]
         [--shape qwen3_5_0.8b] [--record NAME]
 
 The instances are the example repositories, several attempts at each with different seeds, with the
@@ -23,27 +23,23 @@ import argparse
 import json
 import os
 import resource
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402
-
-from agent.loading import LoadedModel, load_model  # noqa: E402
-from benchmarks.forced import ForcedNetwork  # noqa: E402
-from benchmarks.random_model import random_engine  # noqa: E402
-from benchmarks.record_trajectory import chat_format  # noqa: E402
-from benchmarks.recording import RESULTS, machine  # noqa: E402
-from benchmarks.repairs import repairs  # noqa: E402
-from evals import grade  # noqa: E402
-from evals.run.begin import RunOptions, begin  # noqa: E402
-from evals.run.folder import RunFolder  # noqa: E402
-from model.engine import Engine  # noqa: E402
+from agent.loading import LoadedModel, load_model
+from benchmarks.support.forced import ForcedNetwork
+from benchmarks.support.random_model import random_engine
+from benchmarks.support.recording import machine, record
+from benchmarks.support.repairs import repairs
+from benchmarks.support.trajectory import chat_format
+from evals import grade
+from evals.run.begin import RunOptions, begin
+from evals.run.folder import RunFolder
+from model.engine import Engine
 
 ENGINE_PROCESSES = ("dockerd", "containerd")
 
@@ -175,10 +171,10 @@ def main() -> None:
             # A stored beginning of an earlier run would spare this one its prefill.
             os.environ["XDG_CACHE_HOME"] = str(Path(scratch) / f"cache-{number}")
             runs.append(run(Path(scratch) / str(number), number, options))
-        found = [RunFolder(Path(scratch) / str(n)).results() for n in options.workers]
-    same = sum(found[0][key].patch == found[-1][key].patch for key in found[0])
+        results = [RunFolder(Path(scratch) / str(n)).results() for n in options.workers]
+    same = sum(results[0][key].patch == results[-1][key].patch for key in results[0])
     digests = [each.pop("digests", {}) for each in runs]
-    record = {
+    found = {
         **machine(),
         "what": "example repositories, one engine",
         "model": f"{options.shape}, random weights, forced" if options.shape else "embedded",
@@ -187,20 +183,16 @@ def main() -> None:
         "max_steps": options.max_steps,
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
         "runs": runs,
         "speed_up": round(runs[-1]["attempts_per_minute"] / runs[0]["attempts_per_minute"], 2),
-        "equal_patches": f"{same} of {len(found[0])}",
+        "equal_patches": f"{same} of {len(results[0])}",
     }
     if options.shape:
         equal = sum(digests[0][name] == digests[-1].get(name) for name in digests[0])
-        record["equal_logits"] = f"{equal} of {len(digests[0])} instances, to the bit"
+        found["equal_logits"] = f"{equal} of {len(digests[0])} instances, to the bit"
     if options.record:
-        place = RESULTS / "eval_workers.json"
-        place.write_text(
-            json.dumps(json.loads(place.read_text()) | {options.record: record}, indent=1) + "\n"
-        )
-    print(json.dumps(record, indent=1))
+        record("eval_workers", found, under=options.record)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from time import perf_counter
 
 import torch
 
-from benchmarks.gpu_measure import bandwidth, describe, require_gpu
+from benchmarks.support.gpu_measure import bandwidth, describe, require_gpu
 from model.checkpoint.config import ModelConfig
 
 
 def config_of(name: str) -> ModelConfig:
     """Return the text model of the 27B or the 0.8B checkpoint."""
-    from benchmarks.kernel_cases import SHAPES
+    from benchmarks.support.kernel_cases import SHAPES
 
     shape = next(one for one in SHAPES if one.name == name)
     layers = 64 if name == "27B" else 24

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.gpu_measure import bandwidth, describe, matrix_rate, require_gpu, seconds
+from benchmarks.support.gpu_measure import bandwidth, describe, matrix_rate, require_gpu, seconds
 
 
 def compare_first() -> bool:
@@ -33,7 +33,7 @@ def compare_first() -> bool:
 
 def peers(shape: Any, context: int) -> dict[str, Callable[[], object]]:
     """Calls of other libraries that do what the case of the same name does."""
-    from benchmarks.kernel_cases import Maker
+    from benchmarks.support.kernel_cases import Maker
 
     make = Maker("cuda")
     found: dict[str, Callable[[], object]] = {}
@@ -76,7 +76,7 @@ def main() -> None:
     if not options.skip_tests and not compare_first():
         sys.exit("the device tests fail: nothing is timed (--skip-tests times anyway)")
 
-    from benchmarks.kernel_cases import SHAPES, cases
+    from benchmarks.support.kernel_cases import SHAPES, cases
 
     shape = next(one for one in SHAPES if one.name == options.model)
     rate, speed = matrix_rate(), bandwidth()

@@ -1,6 +1,6 @@
 """Measure how long the index and the repository map take on 5,000 files with a million lines.
 
-    python benchmarks/navigation.py [--files N] [--lines N]
+    python -m benchmarks.navigation [--files N] [--lines N]
 
 The repository is put together from the source files of installed packages (those that pass through
 a real grammar: Python, C, C++, JavaScript, TypeScript). Everything is measured through the tools,
@@ -13,22 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import statistics
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.support.recording import machine, record
 from sandboxes.base import Sandbox
 from sandboxes.open import open_sandbox
 from sandboxes.workspace.workspace import Workspace
@@ -37,7 +33,6 @@ from tools.registry import Registry
 from tools.text.token_estimate import estimate_tokens
 from tools.types import Observation, ToolContext
 
-RESULTS = Path(__file__).resolve().parent / "results" / "navigation.json"
 TASK = "The learning rate scheduler OneCycleLR in torch/optim/lr_scheduler.py forgets its momentum."
 SYMBOL = "OneCycleLR"
 TOKENS = 4096
@@ -58,19 +53,13 @@ def main() -> None:
             figures = measure(sandbox)
         cache = sum(path.stat().st_size for path in Path(folder, "cache").rglob("*.sqlite"))
     report = {
+        **machine("tree-sitter"),
         "question": "seconds until a question about a large repository is answered",
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "cores": len(os.sched_getaffinity(0)),
-            "load_before": round(os.getloadavg()[0], 2),
-            "kernel": platform.release(),
-            "python": platform.python_version(),
-        },
         "repository": made,
         "cache_mb": round(cache / 1e6, 1),
         "figures": figures,
     }
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+    record("navigation", report)
     print(json.dumps(report, indent=2))
 
 

@@ -1,6 +1,6 @@
 """Do our logits equal those of transformers? The same random float32 weights, run by both.
 
-    python benchmarks/parity.py [tiny] [grouped] [0.8b]
+    python -m benchmarks.parity [tiny] [grouped] [0.8b]
 
 Prints, for each configuration, the largest absolute difference of the logits when the prompt is run
 in one piece, cut at random places, and token by token, and how many greedy tokens agree; and, to

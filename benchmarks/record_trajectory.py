@@ -1,6 +1,6 @@
 """Record a trajectory of 30 steps on a real repository: this one. Writes data/trajectory.json.
 
-    python benchmarks/record_trajectory.py
+    python -m benchmarks.record_trajectory
 
 The model is scripted: its words and calls are below. All else is real: the system prompt, the tool
 schemas, and what the tools gave on a clone of this repository at the commit named in the file, in
@@ -12,34 +12,25 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from agent.loading import LoadedModel
+from agent.run.solve import solve
+from agent.sessions.store import SessionStore
+from agent.sessions.trajectory import read_lines
+from agent.settings.table import Settings
+from agent.types import Task
+from benchmarks.support.trajectory import DATA, ROOT, Call, chat_format, turn
+from model.scripted import scripted_engine
+from tools.registry import default_tools
 
-from agent.loading import LoadedModel  # noqa: E402
-from agent.run.solve import solve  # noqa: E402
-from agent.sessions.store import SessionStore  # noqa: E402
-from agent.sessions.trajectory import read_lines  # noqa: E402
-from agent.settings.table import Settings  # noqa: E402
-from agent.types import Task  # noqa: E402
-from model.chat.chat_format import ChatFormat  # noqa: E402
-from model.chat.tokenizer import Tokenizer  # noqa: E402
-from model.scripted import scripted_engine  # noqa: E402
-from tools.registry import default_tools  # noqa: E402
-
-DATA = Path(__file__).resolve().parent / "data" / "trajectory.json"
 COMMIT = "d5a92ee"
 TASK = """\
 `agent sessions list` shows every session there is. On a machine with hundreds of them the ones \
 that matter scroll away. Add `--status STATUS` to it, which lists the sessions with that status \
 only, and `--last N`, which lists the newest N. Both work with `--output json` too. Document both \
 in docs/usage.md and add tests."""
-
-Call = tuple[str, dict[str, Any]]
 
 
 def read(path: str, offset: int, limit: int) -> Call:
@@ -220,24 +211,6 @@ STEPS: tuple[tuple[str, Call], ...] = (
         ("submit", {"summary": "agent sessions list takes --status and --last"}),
     ),
 )
-
-
-def turn(thought: str, call: Call) -> str:
-    """Return a turn as the model writes it, after the opened ``<think>``."""
-    name, parameters = call
-    body = "".join(f"<parameter={k}>\n{v}\n</parameter>\n" for k, v in parameters.items())
-    return f"{thought}\n</think>\n\n<tool_call>\n<function={name}>\n{body}</function>\n</tool_call>"
-
-
-def chat_format(folder: Path) -> tuple[ChatFormat, Tokenizer]:
-    """Qwen3.6's chat format, made in ``folder``."""
-    script = ROOT / "tests" / "support" / "make_qwen_tokenizer.py"
-    subprocess.run([sys.executable, str(script), str(folder)], check=True)
-    template = ROOT / "tests" / "golden" / "templates" / "qwen3_6.jinja"
-    (folder / "chat_template.jinja").write_bytes(template.read_bytes())
-    (folder / "config.json").write_text('{"text_config": {"eos_token_id": 248044}}')
-    tokenizer = Tokenizer.load(folder)
-    return ChatFormat.load(folder, tokenizer), tokenizer
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Measure which share of held-out repair tasks `agent solve` repairs in Docker, one attempt each.
 
-    python benchmarks/repair.py TASKS.jsonl [--limit N] [--model NAME] [--temperature T]
+    python -m benchmarks.repair TASKS.jsonl [--limit N] [--model NAME] [--temperature T]
         [--quantize int8|int4]
 
 TASKS.jsonl is the `held_out.jsonl` of the training pipeline (`python -m evals.training.pipeline`):
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import statistics
 import sys
@@ -28,6 +27,7 @@ import torch
 from agent.loading import LoadedModel, load_model
 from agent.run.build import prepare
 from agent.settings.table import Settings
+from benchmarks.support.recording import machine, record
 from evals.report.stats import wilson
 from evals.training.measure import MeasuredTask, measure
 from evals.training.task import RepairTask, read_tasks
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=30)
     parser.add_argument("--sandbox", default="docker")
     parser.add_argument("--quantize", choices=("none", "int8", "int4"), default="none")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/repair.json"))
+    parser.add_argument("--name", help="write an entry of repair.json, not the whole")
     options = parser.parse_args()
     settings = prepare(
         Settings(
@@ -122,11 +122,11 @@ def main() -> None:
                 broken[task.instance_id] = f"{type(error).__name__}: {error}"
                 print(f"{'raised':16} {task.instance_id}: {broken[task.instance_id]}", flush=True)
     finally:
-        write(options.output, settings, model, results, broken, perf_counter() - started)
+        write(options.name, settings, model, results, broken, perf_counter() - started)
 
 
 def write(
-    output: Path,
+    under: str | None,
     settings: Settings,
     model: LoadedModel,
     results: list[MeasuredTask],
@@ -134,7 +134,8 @@ def write(
     seconds: float,
 ) -> None:
     """Write the record of what was run, also if it was not all, and print it."""
-    record = {
+    found = {
+        **machine(),
         "what": "held-out one-line repair tasks, agent solve --n 1",
         "model": model.engine.name,
         "fingerprint": model.engine.fingerprint,
@@ -145,20 +146,14 @@ def write(
             "max_steps": settings.max_steps,
             "quantize": settings.quantize,
         },
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        },
+        "threads": torch.get_num_threads(),
         **(summary(results) if results else {}),
         "raised": broken,
         "total_s": round(seconds),
         "results": [asdict(result) for result in results],
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in record.items() if k != "results"}, indent=1))
+    record("repair", found, under=under)
+    print(json.dumps({k: v for k, v in found.items() if k != "results"}, indent=1))
 
 
 if __name__ == "__main__":

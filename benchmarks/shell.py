@@ -1,6 +1,6 @@
 """Measure how long one trivial command takes through the session's shell, for each kind of sandbox.
 
-    python benchmarks/shell.py [--commands N] [--kinds docker bubblewrap local]
+    python -m benchmarks.shell [--commands N] [--kinds docker bubblewrap local]
 
 Writes benchmarks/results/shell.json. Each command's result is checked before its time counts.
 """
@@ -8,26 +8,18 @@ Writes benchmarks/results/shell.json. Each command's result is checked before it
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.support.recording import machine, record
 from sandboxes.errors import SandboxError
 from sandboxes.images.engine import connect
 from sandboxes.open import KINDS, open_sandbox
 from sandboxes.workspace.workspace import Workspace
-
-RESULTS = Path(__file__).resolve().parent / "results" / "shell.json"
 
 
 def main() -> None:
@@ -42,17 +34,14 @@ def main() -> None:
         (repo / "a.py").write_text("x = 1\n")
         kinds = {kind: measure(kind, repo, arguments.commands) for kind in arguments.kinds}
     report = {
+        **machine(**programs()),
         "question": "time of `true` through the session's shell, in milliseconds",
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
         "commands": arguments.commands,
         "kinds": kinds,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
     for kind, figures in kinds.items():
         print(f"{kind:10} " + "  ".join(f"{key} {value}" for key, value in figures.items()))
-    print(f"written to {RESULTS}")
+    print(f"written to {record('shell', report)}")
 
 
 def measure(kind: str, repo: Path, commands: int) -> dict[str, Any]:
@@ -83,24 +72,14 @@ def measure(kind: str, repo: Path, commands: int) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Return the versions that the figures depend on."""
-    model = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
+def programs() -> dict[str, str]:
+    """Return the versions of the programs that the figures depend on."""
     try:
         engine = connect().version()["Version"]
     except SandboxError:
         engine = "none"
     bwrap = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False)
     return {
-        "cpu": model[0] if model else platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
         "docker": engine,
         "bubblewrap": bwrap.stdout.strip(),
         "git": subprocess.check_output(["git", "--version"], text=True).strip(),

@@ -1,12 +1,12 @@
 """Hundreds of random operations on sessions, a plain model beside them, and kills in the middle.
 
-    python benchmarks/soak.py [--operations 500] [--seed 0] [--kills 25] [--kv-memory BYTES]
+    python -m benchmarks.soak [--operations 500] [--seed 0] [--kills 25] [--kv-memory BYTES]
 
 Sessions of a tiny random network are extended, generated from, forked, snapshot, restored, rewound,
 parked, saved, killed with SIGKILL in another process, and resumed. Every 25 operations each live
 session must equal, to the last bit of its logits and its state, a session that did only what counts
 on an engine without a memory limit; and every byte of state must belong to a session or a snapshot.
-Prints one line, and writes it to ``benchmarks/results/soak.txt`` with ``--record``.
+Prints one line, and writes it to ``benchmarks/results/soak.json`` with ``--record``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from collections import Counter
 from pathlib import Path
 from time import perf_counter
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from model.engine import Engine  # noqa: E402
-from tests.support.make_tiny_checkpoint import make  # noqa: E402
-from tests.support.soak import OPERATIONS, TIGHT, Soak  # noqa: E402
+from benchmarks.support.recording import machine, record
+from model.engine import Engine
+from tests.support.make_tiny_checkpoint import make
+from tests.support.soak import OPERATIONS, TIGHT, Soak
 
 CHECK_EVERY = 25
 WEIGHTS = {"begin": 2, "fork": 2, "fork_seeded": 2, "close": 1}
@@ -70,7 +68,7 @@ def main() -> None:
     )
     print(line)
     if options.record:
-        (ROOT / "benchmarks" / "results" / "soak.txt").write_text(line + "\n")
+        record("soak", {**machine(), "result": line})
 
 
 if __name__ == "__main__":

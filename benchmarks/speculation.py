@@ -1,6 +1,6 @@
 """Measure what drafts bring on a recorded trajectory, and check that they change nothing.
 
-    python benchmarks/speculation.py [--shape qwen3_5_0.8b] [--steps 30] [--first 8] [--threads N]
+    python -m benchmarks.speculation [--shape qwen3_5_0.8b] [--steps 30] [--first 8] [--threads N]
         [--record NAME]
 
 First the same prompt is answered with and without drafts, greedy and sampled: ids and
@@ -13,25 +13,21 @@ that text, and what passes cost is real. Prompts are not timed.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402
-
-import model.session as sessions  # noqa: E402
-from benchmarks.agent_trajectory import Pair, engine_of, trajectory  # noqa: E402
-from benchmarks.record_trajectory import chat_format  # noqa: E402
-from benchmarks.recording import machine, record  # noqa: E402
-from model.engine import Engine  # noqa: E402
-from model.sampling import SamplingParams  # noqa: E402
-from model.scheduler import Scheduler  # noqa: E402
-from model.session import Session  # noqa: E402
+import model.session as sessions
+from benchmarks.agent_trajectory import Pair, engine_of, trajectory
+from benchmarks.support.recording import machine, record
+from benchmarks.support.trajectory import chat_format
+from model.engine import Engine
+from model.sampling import SamplingParams
+from model.scheduler import Scheduler
+from model.session import Session
 
 
 class Forced:
@@ -104,8 +100,9 @@ def main() -> None:
     ratio = found["with"]["tokens_per_s"] / found["without"]["tokens_per_s"]
     print(f"with drafts {ratio:.2f} times as fast")
     if options.record:
-        record(options.record, {"shape": options.shape, "ratio": round(ratio, 3), **found})
-    print(machine())
+        record(
+            options.record, {**machine(), "shape": options.shape, "ratio": round(ratio, 3), **found}
+        )
 
 
 if __name__ == "__main__":

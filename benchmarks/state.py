@@ -1,6 +1,6 @@
 """Measure what fork, snapshot, restore, save and load cost, against the length of the context.
 
-    python benchmarks/state.py [--contexts 1024 8192 32768 131072] [--big] [--record]
+    python -m benchmarks.state [--contexts 1024 8192 32768 131072] [--big] [--record]
 
 On a small configuration (5 million parameters, float32), with sessions whose states are put
 together from random keys and values, since only their size matters here. First it is checked on a
@@ -17,26 +17,22 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402
-
-from benchmarks.random_model import random_engine  # noqa: E402
-from benchmarks.recording import machine, record  # noqa: E402
-from model import persist  # noqa: E402
-from model.engine import Engine  # noqa: E402
-from model.hybrid.model import HybridNetwork  # noqa: E402
-from model.sampling import SamplingParams  # noqa: E402
-from model.session import Session  # noqa: E402
-from model.state.pages import PAGE  # noqa: E402
+from benchmarks.support.random_model import random_engine
+from benchmarks.support.recording import machine, record
+from model import persist
+from model.engine import Engine
+from model.hybrid.model import HybridNetwork
+from model.sampling import SamplingParams
+from model.session import Session
+from model.state.pages import PAGE
 
 GREEDY = SamplingParams(temperature=0.0)
 NEVER: frozenset[int] = frozenset()

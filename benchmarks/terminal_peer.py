@@ -1,6 +1,6 @@
 """Overhead of one step's command: our terminal beside mini-swe-agent's, same commands, same image.
 
-    python benchmarks/terminal_peer.py --peer-python VENV/bin/python [--rounds N]
+    python -m benchmarks.terminal_peer --peer-python VENV/bin/python [--rounds N]
 
 The peer's interpreter must have mini-swe-agent 2.4.6 (`pip install mini-swe-agent==2.4.6` in an
 environment of its own). Both run the same scripted commands in a container of the base image: the
@@ -16,23 +16,19 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.shell import machine
+from benchmarks.shell import programs
+from benchmarks.support.recording import machine, record
 from sandboxes.images.base_image import ensure_base_image
 from sandboxes.open import open_sandbox
 from sandboxes.workspace.workspace import Workspace
 from tools.registry import Registry
 from tools.types import ToolContext
 
-RESULTS = Path(__file__).resolve().parent / "results" / "terminal_peer.json"
 COMMANDS = ["true", "echo one two", "cd / && pwd", "cat /etc/debian_version", "printf 'a\\nb\\n'"]
 PEER = r"""
 import json, sys, time
@@ -65,10 +61,9 @@ def main() -> None:
     wanted = {row[0]: row[2].strip() for row in rows if row[3] == 0}
     plain, whole = ours(image, arguments.rounds, wanted)
     peer = [row[1] for row in rows]
-    report = {
+    report: dict[str, Any] = {
+        **machine(**programs()),
         "question": "milliseconds of one scripted command, seen from the agent",
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
         "commands": COMMANDS,
         "rounds": arguments.rounds,
         "mini_swe_agent_2_4_6": figures(peer),
@@ -77,7 +72,7 @@ def main() -> None:
         "times_less": round(statistics.median(peer) / statistics.median(plain), 1),
         "times_less_with_checkpoint": round(statistics.median(peer) / statistics.median(whole), 1),
     }
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+    record("terminal_peer", report)
     for name in ("mini_swe_agent_2_4_6", "tenuto_command", "tenuto_command_and_checkpoint"):
         print(f"{name:32} {report[name]}")
     less = (report["times_less"], report["times_less_with_checkpoint"])

@@ -1,6 +1,6 @@
 """Count the tokens that are prefilled over 5 user turns of 6 tool steps each, with thinking.
 
-    python benchmarks/user_turns.py [--turns 5] [--steps 6] [--thinking-tokens 150] [--record]
+    python -m benchmarks.user_turns [--turns 5] [--steps 6] [--thinking-tokens 150] [--record]
 
 The texts are those of the recorded trajectory (``record_trajectory.py``) with Qwen's tokens; each
 group of steps is a user turn, and its reasoning is made as long as asked for. They go through the
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,17 +30,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from agent.sessions.model_states import common  # noqa: E402
-from benchmarks.record_trajectory import DATA, chat_format  # noqa: E402
-from benchmarks.recording import machine, record  # noqa: E402
-from model.chat.chat_format import ChatFormat  # noqa: E402
-from model.chat.tokenizer import Tokenizer  # noqa: E402
-from model.engine import Engine  # noqa: E402
-from model.messages import Message  # noqa: E402
-from model.scripted import scripted_engine  # noqa: E402
+from agent.sessions.model_states import common
+from benchmarks.support.recording import machine, record
+from benchmarks.support.trajectory import DATA, chat_format
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer
+from model.engine import Engine
+from model.messages import Message
+from model.scripted import scripted_engine
 
 ASKED = "Go on with the next part of the task, and say what you found so far before you change it."
 

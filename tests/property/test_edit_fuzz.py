@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "edits.py"
+from benchmarks.edits import fuzz
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_generated_edits_and_patches(seed: int, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    report = runpy.run_path(str(SCRIPT))["fuzz"](160, seed)
+    report = fuzz(160, seed)
     assert report.wrong == []
     counts = report.counts
     assert counts["calls"] == 160

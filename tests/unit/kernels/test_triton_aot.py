@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from benchmarks.aot_compile import SHARED_LIMIT, compile_launch, recorded
+from benchmarks.support.aot_compile import SHARED_LIMIT, compile_launch, recorded
 from kernels.attention.triton import paged_attention_at
 from kernels.delta_step.triton import delta_step_at
 

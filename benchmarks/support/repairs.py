@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.record_trajectory import turn
+from benchmarks.support.trajectory import turn
 from evals.suites.repair import CHECK, EXAMPLES, example_rows
 
 

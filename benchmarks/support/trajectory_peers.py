@@ -1,7 +1,7 @@
 """One engine of ``agent_trajectory.py`` in a process of its own, run step by step through pipes.
 
-    PYTHON benchmarks/trajectory_peers.py transformers CHECKPOINT THREADS
-    PYTHON benchmarks/trajectory_peers.py llama FILE.gguf THREADS
+    PYTHON benchmarks/support/trajectory_peers.py transformers CHECKPOINT THREADS
+    PYTHON benchmarks/support/trajectory_peers.py llama FILE.gguf THREADS
 
 Each line on stdin is a step as JSON: ``prompt``, all ids of the session so far with the step's new
 ones at the end, and ``known``, how many of them the client knows to be in the cache. Each answer:

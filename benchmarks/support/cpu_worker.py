@@ -1,6 +1,6 @@
 """One engine for ``cpu_engine.py``: obeys JSON lines on stdin, answers in JSON lines on stdout.
 
-    python benchmarks/cpu_worker.py KIND MODEL THREADS
+    python -m benchmarks.support.cpu_worker KIND MODEL THREADS
 
 KIND is ``tenuto-none``, ``tenuto-int8``, ``tenuto-int4``, ``tenuto-float32`` (torch, the judge),
 ``transformers`` or ``llama``. Commands: ``{"prefill": IDS}``, ``{"decode": COUNT}`` and

@@ -17,7 +17,7 @@ from model.hybrid.model import HybridModel, HybridNetwork
 from model.sampling import SamplingParams
 from model.state.memory import Memory
 
-CONFIGS = Path(__file__).resolve().parents[1] / "tests" / "golden" / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "tests" / "golden" / "configs"
 
 
 def shape(name: str, context_length: int = 1 << 18) -> ModelConfig:

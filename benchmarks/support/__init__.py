@@ -1,0 +1,1 @@
+"""Parts that several benchmarks share, and the processes that they start."""
