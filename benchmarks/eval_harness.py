@@ -46,7 +46,7 @@ def measure(work: Path, only: list[str] | None, max_steps: int) -> dict[str, Any
     run_s = perf_counter() - started
 
     started = perf_counter()
-    graded = grade.grade(grade.RunOptions(folder, workers=2))
+    graded = grade.grade(grade.GradeOptions(folder, workers=2))
     grade_s = perf_counter() - started
     ours = {name: verdict for (name, _), verdict in RunFolder(folder).grades().items()}
     official = harness.summary(RunFolder(folder).grading / "attempt-1")

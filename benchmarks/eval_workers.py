@@ -147,7 +147,7 @@ def run(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, An
     }
     if isinstance(model.engine.network, ForcedNetwork):
         done["digests"] = model.engine.network.digests
-        grade.grade(grade.RunOptions(folder, workers=2))
+        grade.grade(grade.GradeOptions(folder, workers=2))
         verdicts = RunFolder(folder).grades().values()
         done["resolved"] = sum(verdict.resolved is True for verdict in verdicts)
     return done

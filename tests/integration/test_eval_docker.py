@@ -72,7 +72,7 @@ def test_the_official_harness_takes_our_predictions_and_agrees_with_our_report(
     )
     file = tmp_path / "preds.json"
     file.write_text(json.dumps(predictions))
-    assert grade.grade(grade.RunOptions(folder, file, workers=2)) == 0
+    assert grade.grade(grade.GradeOptions(folder, file, workers=2)) == 0
     verdicts = {name: v for (name, _), v in RunFolder(folder).grades().items()}
     official = harness.summary(RunFolder(folder).grading / "attempt-1")
     assert official["schema_version"] == 2
@@ -90,10 +90,10 @@ def test_the_official_harness_takes_our_predictions_and_agrees_with_our_report(
 
     file.write_text(json.dumps(harness.predictions_of({"unknown": ""}, "tenuto/embedded")))
     with pytest.raises(GradeError, match="'unknown', which the data set has not"):
-        grade.grade(grade.RunOptions(folder, file))
+        grade.grade(grade.GradeOptions(folder, file))
     file.write_text(json.dumps(harness.predictions_of({"tenuto__clamp-1": ""}, "other")))
     with pytest.raises(GradeError, match="is of another run: its model is 'other'"):
-        grade.grade(grade.RunOptions(folder, file))
+        grade.grade(grade.GradeOptions(folder, file))
 
 
 def test_a_missing_image_is_said_once_and_may_be_mapped(
@@ -222,7 +222,7 @@ def test_terminal_bench_tasks_are_graded_by_their_own_tests_in_the_same_containe
     record = (folder.attempt("greet", 1) / "trajectory.jsonl").read_text()
     assert "No such file or directory" in record
     assert "root" in record
-    assert grade.grade(grade.RunOptions(folder.path)) == 0
+    assert grade.grade(grade.GradeOptions(folder.path)) == 0
     verdicts = folder.grades()
     assert verdicts["greet", 1].resolved is True
     assert "all there" in verdicts["greet", 1].output
@@ -272,7 +272,7 @@ def test_tasks_and_repairs_are_graded_by_their_check(
     predictions = json.loads((tmp_path / "run" / "preds.json").read_text())
     predictions["b"]["model_patch"] = predictions["a"]["model_patch"].replace("a + b", "b - a")
     file.write_text(json.dumps(list(predictions.values())))
-    assert grade.grade(grade.RunOptions(tmp_path / "run", file)) == 0
+    assert grade.grade(grade.GradeOptions(tmp_path / "run", file)) == 0
     verdicts = RunFolder(tmp_path / "run").grades()
     assert verdicts["a", 1].resolved is True
     assert verdicts["b", 1].resolved is False

@@ -225,7 +225,7 @@ def test_the_worked_example_of_an_adapter_runs_and_grades(
     adapter = str(Path(__file__).parents[2] / "examples" / "suite_adapter.py")
     chosen = RunOptions(adapter, str(tasks), tmp_path / "run", workers=1)
     assert begin(chosen, FLAGS, model=model) == 0
-    assert grade.grade(grade.RunOptions(chosen.place)) == 0
+    assert grade.grade(grade.GradeOptions(chosen.place)) == 0
     verdicts = RunFolder(chosen.place).grades()
     assert (verdicts["hello", 1].resolved, verdicts["other", 1].resolved) == (True, False)
     (tasks / "hello" / "tests" / "run.sh").unlink()
