@@ -137,6 +137,15 @@ def read(directory: Path, fingerprint: str) -> Saved:
     return Saved(record, _read(point, digest), spans)
 
 
+def saved_length(directory: Path) -> int:
+    """Return how many tokens a saved session has; 0 if there is none or it cannot be read."""
+    try:
+        record = json.loads((directory / RECORD).read_bytes())
+        return max((int(end) for _start, end, _name, _digest in record["spans"]), default=0)
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+
+
 def _adopt(folder: Path, known: Sequence[Span], length: int) -> list[Span]:
     """Those of ``known`` that lie before ``length`` without a gap and are, or can be had, here."""
     spans: list[Span] = []

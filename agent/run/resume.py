@@ -29,7 +29,15 @@ from agent.run.live_record import resumed
 from agent.run.run import Run, marks_its_end
 from agent.sessions.history import History, history_of, records_of
 from agent.sessions.info import KILLED, RUNNING
-from agent.sessions.model_states import catch_up, changed_text, common, disown, foreign, nearest
+from agent.sessions.model_states import (
+    catch_up,
+    changed_text,
+    check_records,
+    common,
+    disown,
+    foreign,
+    nearest,
+)
 from agent.sessions.records import Record, RewindRecord
 from agent.sessions.store import SavedSession, now
 from agent.settings.load import check_settings
@@ -188,6 +196,7 @@ class Resumption:
         So the session goes on bit for bit from the step before. A state further back, or none, is
         another matter: then the steps stand and the state is rebuilt.
         """
+        check_records(self.saved, records)
         if self.saved.status not in UNFINISHED or not history.steps:
             return history, None
         if foreign(self.saved, history, self.model):

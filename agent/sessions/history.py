@@ -77,14 +77,25 @@ def live_records(records: Iterable[Record]) -> list[Record]:
 def records_of(saved: SavedSession) -> list[Record]:
     """Read all records of a session that can go on. Raises ``StoreError`` if it cannot."""
     info = saved.info
-    lost = info.steps and not saved.trajectory.exists()
-    if not info.complete or not saved.files.is_dir() or lost:
-        why = f" ({', '.join(info.wrong)})" if info.wrong else ""
+    if not info.complete or not saved.files.is_dir():
+        why = f" ({', '.join(info.wrong)} in session.json)" if info.wrong else ""
         raise StoreError(
             f"session {saved.id} cannot go on: it is damaged{why}, of an older version, or was "
             "killed before its files were saved; start anew with agent solve"
         )
-    return list(read_records(saved.trajectory)) if saved.trajectory.exists() else []
+    records = list(read_records(saved.trajectory)) if saved.trajectory.exists() else []
+    there = sum(isinstance(record, Step) for record in records)
+    if there < (info.steps or 0):  # none is ever removed
+        raise cut_error(saved, f"{there} of at least {info.steps} steps are there")
+    return records
+
+
+def cut_error(saved: SavedSession, left: str) -> StoreError:
+    """Return the error for a trajectory that lacks what the rest of the session shows."""
+    return StoreError(
+        f"session {saved.id} cannot go on: its {saved.trajectory.name} was cut, {left}; "
+        "put back a copy of it, or start anew with agent solve"
+    )
 
 
 def history_of(records: Sequence[Record], steps: int | None = None) -> History:
@@ -106,6 +117,28 @@ def history_of(records: Sequence[Record], steps: int | None = None) -> History:
         if isinstance(record, Step):
             spent += record.usage
     return fold.history(spent)
+
+
+def most_tokens(records: Iterable[Record]) -> int:
+    """Return how many tokens the session had at the end of any step, abandoned ones too."""
+    ends, most = [0], 0
+    prompt: PromptRecord | None = None
+    for record in records:
+        match record:
+            case RewindRecord(to):
+                prompt, ends = None, ends[: to + 1]
+            case PromptRecord():
+                prompt = record
+            case Step():
+                length = ends[-1]
+                if prompt is not None:
+                    at = length if prompt.at is None else min(prompt.at, length)
+                    length = at + len(prompt.ids)
+                ends.append(length + len(record.token_ids))
+                prompt, most = None, max(most, ends[-1])
+            case _:
+                pass
+    return most
 
 
 @dataclass

@@ -13,7 +13,8 @@ from pathlib import Path
 from agent import version
 from agent.errors import StoreError
 from agent.loading import LoadedModel
-from agent.sessions.history import History
+from agent.sessions.history import History, cut_error, most_tokens
+from agent.sessions.records import Record
 from agent.sessions.store import SavedSession
 from model import persist
 from model.engine import Engine
@@ -97,6 +98,16 @@ def catch_up(found: NearestState, ids: Sequence[int], spent: Usage) -> int:
     except ValueError as error:
         raise StoreError(f"the session's record is damaged: {error}") from error
     return len(missing)
+
+
+def check_records(saved: SavedSession, records: Sequence[Record]) -> None:
+    """Raise ``StoreError`` if the saved state has more tokens than the records ever had.
+
+    A state is written after its step's record, so the trajectory was cut then.
+    """
+    tokens, most = persist.saved_length(saved.path), most_tokens(records)
+    if tokens > most:
+        raise cut_error(saved, f"{most:,} of at least {tokens:,} tokens are there")
 
 
 def points(saved: SavedSession) -> list[Path]:

@@ -8,7 +8,14 @@ from agent.events import Listener, Notice, nobody
 from agent.loading import LoadedModel
 from agent.sessions.history import history_of, records_of
 from agent.sessions.info import KILLED, RUNNING
-from agent.sessions.model_states import catch_up, changed_text, disown, foreign, nearest
+from agent.sessions.model_states import (
+    catch_up,
+    changed_text,
+    check_records,
+    disown,
+    foreign,
+    nearest,
+)
 from agent.sessions.records import RewindRecord
 from agent.sessions.store import SavedSession, SessionStore, now
 from model.errors import StateError
@@ -26,6 +33,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
     """
     with saved.claim() as saved:
         records = records_of(saved)
+        check_records(saved, records)
         there = len(history_of(records).steps)
         if not 0 <= step <= there:
             raise ConfigError(f"session {saved.id} has no step {step}; --to takes 0 to {there}")

@@ -3,6 +3,9 @@
 Each line is flushed and fsynced before the run goes on, so a kill at any moment loses at most the
 step under way. A last line that was cut short is ignored by readers and cut off by the next writer.
 
+Each line ends with ``crc``, a CRC-32 over all bytes of the file up to there, so that a bit that
+flipped or a line that is gone is found when the file is read. Lines of version 0.1.0 have none.
+
 ``agent.sessions.records`` has the types of records and their JSON.
 
 The ids of all ``prompt`` and ``step`` records, joined in order, are the session's ids, as long as
@@ -13,6 +16,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +36,8 @@ from agent.sessions.records import (
 from agent.types import Step
 from model.messages import Message
 
+_CRC = re.compile(rb', "crc": "([0-9a-f]{8})"\}\n\Z')
+
 
 class TrajectoryWriter:
     """Appends records to a file, and has all of them in memory.
@@ -43,10 +50,13 @@ class TrajectoryWriter:
         self.records: list[Record] = list(records)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         _cut_torn_line(self._descriptor)
+        self._crc = _crc_of(self._descriptor)
 
     def write(self, record: Record) -> None:
         """Append one record and wait until it is on disk."""
-        view = memoryview((_dump(record_to_json(record)) + "\n").encode("ascii"))
+        body = _dump(record_to_json(record)).encode("ascii")
+        line = body[:-1] + b', "crc": "%08x"}\n' % zlib.crc32(body, self._crc)
+        view = memoryview(line)
         start = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
             while view:
@@ -57,6 +67,7 @@ class TrajectoryWriter:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, start)
             raise
+        self._crc = zlib.crc32(line, self._crc)
         self.records.append(record)
 
     def prompt(
@@ -110,15 +121,27 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the records as the JSON that they are. Raises ``TrajectoryError`` as above."""
+    """Read the records as the JSON that they are, without their checksums.
+
+    Raises ``TrajectoryError`` as above.
+    """
+    crc, checked = 0, False
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
+            body = line
+            if found := _CRC.search(line):
+                body = line[: found.start()] + b"}"
             try:
-                record = json.loads(line)
+                record = json.loads(body)
             except (ValueError, RecursionError):
                 record = None
+            if checked or found:
+                checked = True
+                if found is None or int(found[1], 16) != zlib.crc32(body, crc):
+                    record = None
+            crc = zlib.crc32(line, crc)
             if not isinstance(record, dict) or "type" not in record:
                 raise TrajectoryError(f"{path} is damaged at line {number}; it cannot be read")
             yield record
@@ -142,6 +165,14 @@ def session_ids(path: Path) -> list[int]:
 
 def _dump(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=True, allow_nan=False, default=str)
+
+
+def _crc_of(descriptor: int) -> int:
+    """Return the CRC-32 of a file."""
+    crc = 0
+    for start in range(0, os.fstat(descriptor).st_size, 1 << 20):
+        crc = zlib.crc32(os.pread(descriptor, 1 << 20, start), crc)
+    return crc
 
 
 def _cut_torn_line(descriptor: int) -> None:

@@ -6,8 +6,6 @@ next token's logits, bit for bit.
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -147,7 +145,7 @@ def test_reasoning_survives_resume_fork_and_rewind(scene) -> None:
     usage = scene.store.find(copy.id).info.usage
     total = scene.session(copy.id).usage
     assert total.repeated_tokens == 0
-    assert usage["context_tokens"] == dataclasses.asdict(total)["context_tokens"]
+    assert usage.context_tokens == total.context_tokens
 
 
 def first_prompt(scene: Scene, name: str) -> list[int]:

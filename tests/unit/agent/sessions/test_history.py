@@ -9,11 +9,14 @@ import pytest
 
 from agent.errors import StoreError
 from agent.run.resume import stored_settings
-from agent.sessions.history import records_of
+from agent.sessions.history import most_tokens, records_of
 from agent.sessions.model_states import points
-from agent.sessions.records import record_from_json
+from agent.sessions.records import PromptRecord, RewindRecord, SessionRecord, record_from_json
 from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.table import Settings
+from agent.types import Step
+from model.messages import Message
+from model.usage import Usage
 
 
 @pytest.fixture
@@ -60,6 +63,31 @@ def test_settings_of_another_version_are_named_as_the_sessions(saved: SavedSessi
 def test_a_lost_trajectory_is_no_new_beginning(saved: SavedSession) -> None:
     with pytest.raises(StoreError, match="cannot go on"):
         records_of(saved.update(steps=2))
+
+
+def test_a_trajectory_that_was_cut_is_no_new_beginning(saved: SavedSession) -> None:
+    step = Step(0, Message("assistant"), (), Usage())
+    with saved.writer() as trajectory:
+        trajectory.write(SessionRecord(saved.info))
+        for _ in range(3):
+            trajectory.prompt([Message("user", "hi")], [1, 2])
+            trajectory.step(step)
+    ended = saved.update(steps=3)
+    lines = saved.trajectory.read_bytes().splitlines(keepends=True)
+    assert len(records_of(ended)) == len(lines)
+    for left in range(len(lines)):
+        saved.trajectory.write_bytes(b"".join(lines[:left]))
+        with pytest.raises(StoreError, match=f"was cut, {max(0, left - 1) // 2} of at least 3"):
+            records_of(ended)
+
+
+def test_the_most_tokens_a_session_had(saved: SavedSession) -> None:
+    step = Step(0, Message("assistant"), (), Usage(), (7, 8, 9))
+    told = [PromptRecord((), (1, 2)), step, PromptRecord((), (3,)), step]
+    assert most_tokens(told) == 9
+    assert most_tokens([*told, RewindRecord(1), PromptRecord((), (4,)), step]) == 9
+    assert most_tokens([*told, PromptRecord((), (4, 5), at=2), step]) == 9
+    assert most_tokens([*told, RewindRecord(0), PromptRecord((), (5,) * 20)]) == 9
 
 
 def test_a_stranger_among_the_points_is_let_alone(saved: SavedSession) -> None:

@@ -23,6 +23,7 @@ from agent.sessions.records import (
 from agent.sessions.trajectory import (
     TrajectoryWriter,
     read_lines,
+    read_records,
     read_steps,
     session_ids,
 )
@@ -103,6 +104,45 @@ def test_a_file_that_is_one_torn_line_becomes_empty(tmp_path: Path) -> None:
     path.write_bytes(b'{"type"')
     TrajectoryWriter(path).close()
     assert path.read_bytes() == b""
+
+
+def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
+    """Text that is still valid JSON with another letter in it is not what was seen."""
+    path = tmp_path / "t.jsonl"
+    with TrajectoryWriter(path) as writer:
+        writer.write(SessionRecord(new_info(id="x", task="fix it")))
+        writer.step(STEP)
+    whole = path.read_bytes()
+    with TrajectoryWriter(path) as writer:
+        writer.write(EndRecord("submitted"))
+    last = path.read_bytes()[len(whole) :]
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] + last)
+        with pytest.raises(TrajectoryError, match="damaged at line"):
+            list(read_records(path))
+
+
+def test_a_line_that_is_gone_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with TrajectoryWriter(path) as writer:
+        for number in range(3):
+            writer.write(EndRecord(f"{number}"))
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    for lines in ([second, third], [first, third], [first, third, second]):
+        path.write_bytes(b"".join(lines))
+        with pytest.raises(TrajectoryError, match="damaged at line"):
+            list(read_records(path))
+
+
+def test_lines_without_a_checksum_are_covered_by_those_after_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"type": "words", "messages": []}\n')
+    with TrajectoryWriter(path, list(read_records(path))) as writer:
+        writer.write(EndRecord("submitted"))
+    assert len(list(read_records(path))) == 2
+    path.write_bytes(path.read_bytes().replace(b"[]", b"[ ]"))
+    with pytest.raises(TrajectoryError, match="damaged at line 2"):
+        list(read_records(path))
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe", b"{}", b"[1]", b"", b"{"])
