@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field
 
 from tools.edits.saving import describe_new_problems, write_text
@@ -9,8 +11,9 @@ from tools.errors import ToolFailure
 from tools.files.places import Place, locate, locate_file, read, refuse_git
 from tools.schema import Parameters
 from tools.text.explain import explain_missing
+from tools.text.lookalikes import find_lookalike, make_plain, replace_lookalike
 from tools.text.replace import NewlineMap, find_occurrences, line_number, replace_at
-from tools.text.text_file import TextFile, count_lines, decode, describe_binary, format_size
+from tools.text.text_file import MARK, TextFile, count_lines, decode, describe_binary, format_size
 from tools.types import Observation, ToolContext, ToolSpec
 
 MAX_BYTES = 10_000_000
@@ -38,6 +41,9 @@ def run(context: ToolContext, parameters: EditParameters) -> Observation:
     if not old and not place.host.exists():
         return _create(context, place, new)
     place, file = _read(context, parameters.file_path)
+    if file.bom or old not in file.text:
+        # The mark is no part of the text, but programs that print a file show it to the model.
+        old, new = old.removeprefix(MARK), new.removeprefix(MARK)
     if old == new:
         raise ToolFailure(
             "Nothing was changed: old_string and new_string are the same. "
@@ -84,7 +90,7 @@ def _replace(
     content = NewlineMap(file.text)
     found = find_occurrences(content.text, old, overlapping=not replace_all)
     if not found:
-        raise ToolFailure(explain_missing(place.shown, content.text, old, new))
+        return _replace_lookalike(context, place, file, content, old, new)
     if len(found) > 1 and not replace_all:
         raise ToolFailure(
             f"Nothing was changed: old_string occurs {len(found)} times in {place.shown}, "
@@ -93,6 +99,22 @@ def _replace(
         )
     text = replace_at(content, found, old, new, file.newline)
     return _save(context, place, file, text, len(found))
+
+
+def _replace_lookalike(
+    context: ToolContext, place: Place, file: TextFile, content: NewlineMap, old: str, new: str
+) -> Observation:
+    """Replace the only place that looks like ``old``. Raises ``ToolFailure`` if there is none."""
+    match = find_lookalike(content.text, old) if make_plain(old) != make_plain(new) else None
+    if match is None or (new.strip() and new in content.text):
+        raise ToolFailure(explain_missing(place.shown, content.text, old, new))
+    part = content.text[match.start : match.end]
+    made = replace_lookalike(part, old, new)
+    text = replace_at(content, [match.start], part, made, file.newline)
+    seen = _save(context, place, file, text, 1)
+    said, *problems = seen.text.split("\n", 1)
+    note = f"{said} It was matched by characters that look alike: {match.differences}."
+    return replace(seen, text="\n".join([note, *problems]))
 
 
 def _save(context: ToolContext, place: Place, file: TextFile, text: str, count: int) -> Observation:

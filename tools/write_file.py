@@ -29,15 +29,20 @@ def run(context: ToolContext, parameters: WriteFileParameters) -> Observation:
     old, before = _read_old(context, place)
     if old.text.count("\n") == old.text.count("\r\n") > 0:
         text = text.replace("\r\n", "\n").replace("\n", "\r\n")
+    note = ""
     try:
         data = old.encode(text)
-    except UnicodeEncodeError:
+    except UnicodeEncodeError as error:
         data = _PLAIN.encode(text.encode("utf-8", "replace").decode("utf-8"))
+        if old.encoding != _PLAIN.encoding:
+            odd = error.object[error.start : error.start + 1]
+            note = f" It was encoded as {old.encoding}, which has no {odd!r}, and is UTF-8 now."
     write(context.sandbox, place, data)
     context.seen.note(place.real, data)
     lines = count_lines(text)
     said = f"Wrote {place.shown} ({lines} {'line' if lines == 1 else 'lines'})."
-    return Observation(said + describe_new_problems(context, place, before, text))
+    problems = describe_new_problems(context, place, before, text)
+    return Observation(said + note + problems)
 
 
 def _read_old(context: ToolContext, place: Place) -> tuple[TextFile, str]:

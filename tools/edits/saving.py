@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tools.errors import ToolFailure
 from tools.files.places import Place, write
-from tools.text.text_file import TextFile
+from tools.text.text_file import MARK, TextFile
 from tools.text.truncate import cut_line
 from tools.types import ToolContext
 
@@ -33,7 +33,7 @@ def write_text(context: ToolContext, place: Place, file: TextFile, text: str) ->
 
 def describe_new_problems(context: ToolContext, place: Place, before: str, after: str) -> str:
     """Describe where ``after`` does not parse and ``before`` did; "" if nowhere."""
-    problems = context.code.new_problems(place.real, before, after)
+    problems = context.code.new_problems(place.real, before, after.removeprefix(MARK))
     if not problems:
         return ""
     lines = after.split("\n")

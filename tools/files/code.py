@@ -9,6 +9,7 @@ from sandboxes.base import Sandbox
 from sandboxes.stop import Stop
 from tools.errors import ToolFailure
 from tools.files.places import NOISE
+from tools.files.strict_json import find_json_problem
 from tools.index.languages import Language, detect_language
 from tools.index.parsing import ParseFailed, ParseWorkers
 from tools.index.rank import Interest, Ranked, Ranker
@@ -67,6 +68,8 @@ class CodeReader:
             old = self._find_problems(language, before) if found and before else []
         except (ParseFailed, OSError, ValueError):
             return []
+        if not found and before.strip():
+            return find_json_problem(path, before, after)
         lines_before = before.split("\n")
         known = [lines_before[problem.line - 1] for problem in old]
         lines_after = after.split("\n")

@@ -24,6 +24,8 @@ class Language:
     interpreters: tuple[str, ...] = ()
 
 
+JSON_SUFFIXES = ("json", "ipynb", "geojson", "topojson", "jsonld", "webmanifest", "avsc", "har")
+JSON_LINES_SUFFIXES = ("jsonl", "ndjson")
 LANGUAGES = (
     Language(
         "python",
@@ -66,9 +68,21 @@ LANGUAGES = (
     Language(
         "bash", "tree_sitter_bash", ("sh", "bash"), interpreters=("sh", "bash", "dash", "ksh")
     ),
-    Language("json", "tree_sitter_json", ("json",), indexed=False),
+    Language(
+        "json",
+        "tree_sitter_json",
+        (*JSON_SUFFIXES, *JSON_LINES_SUFFIXES, "jsonc", "code-workspace"),
+        ("composer.lock", "pipfile.lock", "flake.lock"),
+        indexed=False,
+    ),
     Language("yaml", "tree_sitter_yaml", ("yaml", "yml"), indexed=False),
-    Language("toml", "tree_sitter_toml", ("toml",), ("cargo.lock",), indexed=False),
+    Language(
+        "toml",
+        "tree_sitter_toml",
+        ("toml",),
+        ("cargo.lock", "poetry.lock", "uv.lock", "pdm.lock", "pipfile"),
+        indexed=False,
+    ),
     Language("html", "tree_sitter_html", ("html", "htm"), indexed=False),
     Language("css", "tree_sitter_css", ("css",), indexed=False),
 )

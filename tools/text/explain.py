@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
+from tools.text.lookalikes import make_plain, name_character, name_odd_characters
 from tools.text.nearest import LineSpan, count_lines, find_nearest_lines
 from tools.text.replace import find_occurrences, line_number
 from tools.text.truncate import cut_line
@@ -21,6 +22,7 @@ _ESCAPED = re.compile(r"\\([nt\"'\\])")
 _UNESCAPED = {"n": "\n", "t": "\t", '"': '"', "'": "'", "\\": "\\"}
 _LINE_NUMBER = re.compile(r"^[^\S\n]*\d+(?:[:|→-]|\t) ?", re.MULTILINE)
 _ELISION = re.compile(r"\s*(?:(?:#|//|--|/\*|<!--)\s*)?(?:\.\.\.|…)")
+_TYPOGRAPHIC = "‘’‚‛“”„‟‐‑‒–—−…"
 _TYPOGRAPHY = str.maketrans("‘’‚‛“”„‟‐‑‒–—−", "''''\"\"\"\"------")
 
 
@@ -60,8 +62,8 @@ def explain_missing(
                 reason = reason.replace("old_string", old_name)
                 reason = reason[0].upper() + reason[1:]
             return (
-                f"{start}. {reason} Repeat the edit with the text that the file has, "
-                f"{span.named()}:\n{_show_block(lines, span)}"
+                f"{start}. {reason}{_name_odd(text, span, old, old_name)} Repeat the edit with "
+                f"the text that the file has, {span.named()}:\n{_show_block(lines, span)}"
             )
     near = find_nearest_lines(lines, old)
     if near is None:
@@ -72,9 +74,19 @@ def explain_missing(
     )
     return (
         f"{start}. The nearest text is in {span.named()} ({similarity:.0%} alike)."
+        f"{_name_odd(text, span, old, old_name)}"
         f"{_say_difference(lines, span, old)} Repeat the edit with the text that the file has. "
         f"{around.named().capitalize()}:\n{_show_block(lines, around)}"
     )
+
+
+def _name_odd(text: str, span: LineSpan, old: str, old_name: str) -> str:
+    """Name the characters of a place that no eye tells from those of ``old``; "" if none are."""
+    lines = text.split("\n")
+    start = sum(len(line) + 1 for line in lines[: span.first - 1])
+    end = start + sum(len(line) + 1 for line in lines[span.first - 1 : span.last])
+    odd = name_odd_characters(text, start, min(end, len(text)), old)
+    return f" Note: {odd.replace('old_string', old_name)}." if odd else ""
 
 
 def _find_applied(text: str, new: str) -> list[int]:
@@ -194,11 +206,20 @@ def _find_numbered(text: str, old: str) -> tuple[str, LineSpan] | None:
 
 def _find_typographic(text: str, old: str) -> tuple[str, LineSpan] | None:
     """Find a place that differs from ``old`` only in the form of its quotes and dashes."""
-    plain = text.translate(_TYPOGRAPHY)
-    span = next(_match_ignoring_spaces(plain, old.translate(_TYPOGRAPHY)), None)
+    plain = "\n".join(make_plain(line).translate(_TYPOGRAPHY) for line in text.split("\n"))
+    span = next(_match_ignoring_spaces(plain, make_plain(old).translate(_TYPOGRAPHY)), None)
     if span is None:
         return None
-    return "old_string has other quotes or dashes (straight or typographic) than the file.", span
+    reason = "old_string has other quotes or dashes (straight or typographic) than the file."
+    named = {
+        char: f"{name_character(char)} at line {number}, column {column}"
+        for number, line in reversed(list(enumerate(text.split("\n")[: span.last], 1)))
+        for column, char in reversed(list(enumerate(line, 1)))
+        if number >= span.first and char in _TYPOGRAPHIC and char not in old
+    }
+    if named:
+        reason += f" The file has {', '.join(list(named.values())[:-4:-1])}."
+    return reason, span
 
 
 def _find_elided(text: str, old: str) -> tuple[str, LineSpan] | None:

@@ -50,8 +50,8 @@ def replace_at(content: NewlineMap, found: list[int], old: str, new: str, newlin
     endings in a file that mixes them. New lines end as the lines they replace, else with
     ``newline``.
     """
-    head = _count_common_prefix(old, new)
-    tail = _count_common_prefix(old[head:][::-1], new[head:][::-1])
+    head = count_common_prefix(old, new)
+    tail = count_common_prefix(old[head:][::-1], new[head:][::-1])
     middle = new[head : len(new) - tail]
     original = content.original
     pieces: list[str] = []
@@ -67,7 +67,7 @@ def replace_at(content: NewlineMap, found: list[int], old: str, new: str, newlin
     return "".join(pieces)
 
 
-def _count_common_prefix(one: str, other: str) -> int:
+def count_common_prefix(one: str, other: str) -> int:
     """Count the characters that both begin with."""
     length = 0
     for left, right in zip(one, other, strict=False):

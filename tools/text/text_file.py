@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from contextlib import suppress
 from dataclasses import dataclass
 
 _BOMS = (
@@ -12,6 +13,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+MARK = "\ufeff"
+_C1_CONTROLS = bytes(range(0x80, 0xA0))
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG image"),
     (b"\xff\xd8\xff", "JPEG image"),
@@ -49,8 +52,11 @@ class TextFile:
         return find_dominant_newline(self.text) or "\n"
 
     def encode(self, text: str) -> bytes:
-        """Encode ``text`` as this file is encoded. Raises ``UnicodeEncodeError``."""
-        return self.bom + text.encode(self.encoding)
+        """Encode ``text`` as this file is encoded. Raises ``UnicodeEncodeError``.
+
+        Where the file has a byte-order mark, one in ``text`` is that one and comes no second time.
+        """
+        return self.bom + (text.lstrip(MARK) if self.bom else text).encode(self.encoding)
 
 
 def find_dominant_newline(text: str) -> str | None:
@@ -65,8 +71,9 @@ def find_dominant_newline(text: str) -> str | None:
 def decode(data: bytes) -> TextFile | None:
     """Read ``data`` as text, or None if it is binary.
 
-    A byte-order mark decides; else UTF-8; else Latin-1, which every byte string fits, unless
-    null bytes or many control characters say that this is no text at all.
+    A byte-order mark decides; else UTF-8; else Windows-1252 if there are bytes that Latin-1 has as
+    controls (80 to 9F); else Latin-1, which every byte string fits, unless null bytes or many
+    control characters say that this is no text at all.
     """
     for bom, encoding in _BOMS:
         if data.startswith(bom):
@@ -76,7 +83,8 @@ def decode(data: bytes) -> TextFile | None:
                 continue
             if "\0" in text:
                 return None
-            return TextFile(text, encoding, bom)
+            marks = len(text) - len(text.lstrip(MARK))
+            return TextFile(text[marks:], encoding, bom * (1 + marks))
     if b"\0" in data:
         return None
     try:
@@ -85,6 +93,9 @@ def decode(data: bytes) -> TextFile | None:
         pass
     if is_binary(data[:_SNIFFED_BYTES]):
         return None
+    if data.translate(None, _C1_CONTROLS) != data:
+        with suppress(UnicodeDecodeError):
+            return TextFile(data.decode("windows-1252"), "windows-1252", b"")
     return TextFile(data.decode("latin-1"), "latin-1", b"")
 
 

@@ -185,3 +185,16 @@ def test_a_hunk_header_with_endless_numbers_is_read_without_them(bench) -> None:
     patch = f"--- a/a.py\n+++ b/a.py\n@@ -{many},{many} +{many},{many} @@\n one\n-two\n+three\n"
     assert bench("apply_patch", patch=patch).ok
     assert bench.read("a.py") == b"one\nthree\n"
+
+
+def test_lines_that_look_alike_are_matched_and_kept(bench) -> None:
+    bench.write("a.md", "first\u00a0line\nthe old\u2026 one\n")
+    patch = (
+        "*** Begin Patch\n*** Update File: a.md\n@@\n first line\n-the old... one\n+the new one\n"
+        "*** End Patch"
+    )
+    seen = bench("apply_patch", patch=patch)
+    assert seen.text == (
+        "Edited a.md: +1 -1 lines (it was matched by characters that look alike, from line 1)."
+    )
+    assert bench.read("a.md") == "first\u00a0line\nthe new one\n".encode()

@@ -88,3 +88,27 @@ def test_a_path_that_leads_out_is_refused(bench) -> None:
         observation = bench("write_file", file_path=path, content="x")
         assert not observation.ok
         assert "leads out of the repository" in observation.text
+
+
+def test_the_encoding_is_kept_or_its_change_is_told(bench) -> None:
+    bench.write("a.txt", "Preis \u2013 5 \u20ac\n".encode("windows-1252"))
+    seen = bench("write_file", file_path="a.txt", content="Preis \u2013 6 \u20ac\n")
+    assert seen.text == "Wrote a.txt (1 line)."
+    assert bench.read("a.txt") == "Preis \u2013 6 \u20ac\n".encode("windows-1252")
+
+    seen = bench("write_file", file_path="a.txt", content="\u65e5\u672c\n")
+    assert seen.text == (
+        "Wrote a.txt (1 line). It was encoded as windows-1252, which has no '\u65e5', and is "
+        "UTF-8 now."
+    )
+    assert bench.read("a.txt") == "\u65e5\u672c\n".encode()
+
+
+def test_a_file_with_a_byte_order_mark_keeps_one(bench) -> None:
+    bench.write("a.json", b"\xef\xbb\xbf{}\n")
+    seen = bench("write_file", file_path="a.json", content="\ufeff[]\n")
+    assert seen.text == "Wrote a.json (1 line)."
+    assert bench.read("a.json") == b"\xef\xbb\xbf[]\n"
+    seen = bench("write_file", file_path="new.json", content="\ufeff[]\n")
+    assert seen.text == "Wrote new.json (1 line)."
+    assert bench.read("new.json") == b"\xef\xbb\xbf[]\n"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tools.edits.patch.hunks import Hunk, PatchError
 from tools.text.explain import explain_missing
+from tools.text.lookalikes import make_plain
 from tools.text.text_file import find_dominant_newline
 
 _PLACES_NAMED = 100
@@ -29,12 +30,14 @@ class _Way:
 
     key: Callable[[str], str]
     raw: bool = False
+    lookalike: bool = False
 
 
 _WAYS = (
     _Way(lambda line: line, raw=True),
     _Way(lambda line: line.removesuffix("\r")),
     _Way(lambda line: line.rstrip()),
+    _Way(lambda line: make_plain(line).rstrip(), lookalike=True),
 )
 
 
@@ -62,6 +65,9 @@ def fit(shown: str, text: str, hunks: Sequence[Hunk]) -> Fitted:
                 notes.append(f"hunk {hunk.number} fits at line {at + 1}, not {hunk.start}")
         result += lines[done:at]
         end = at + len(hunk.old)
+        if way.lookalike:
+            name = f"hunk {hunk.number}" if len(hunks) > 1 else "it"
+            notes.append(f"{name} was matched by characters that look alike, from line {at + 1}")
         made = _make_lines(lines[at:end], hunk, way, newline, empty=not text)
         result += made
         if end == len(lines) and hunk.ended_bare != hunk.ends_bare:
