@@ -13,7 +13,7 @@ from typing import Any
 from agent.events import CallWriting, ContentDelta, Listener, Prefilled, ThinkingDelta, nobody
 from agent.types import TurnEnd
 from model.chat.chat_format import ChatFormat
-from model.chat.parser import CallStarted, ContentText, ThinkingText, TurnEvent
+from model.chat.turn_events import CallStarted, ContentText, ThinkingText, TurnEvent
 from model.messages import Message
 from model.sampling import SamplingParams
 from model.session import Progress, Session

@@ -1,9 +1,12 @@
 """From the text of a tool-call parameter to a value of the type its JSON schema asks for.
 
 The chat template writes strings raw and everything else as JSON, so the text alone does not tell
-``12`` from ``"12"``; the schema does. Where a schema allows several types, null and the narrower
-types are tried first and a raw string last. Only the outermost type is checked here: what lies
-inside an array or object, and whether a required parameter is there, is for whoever runs the tool.
+``12`` from ``"12"``; the schema does. Where a schema allows text, only what is exactly the JSON of
+another allowed type is converted: ``1.10`` and ``00501`` stay text. Elsewhere the narrower types
+are tried first. Nothing (``null``, ``None``, an empty text) for an optional parameter that is no
+text leaves it out; of text, whoever runs the tool decides. Only the outermost type is checked here:
+what lies inside an array or object, and whether a required parameter is there, is for whoever runs
+the tool.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 from model.messages import ToolSchema
 
 _INTEGER = re.compile(r"[+-]?\d{1,400}\Z", re.ASCII)
+_BRACKETS = re.compile(r"[\[\]{}]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
 _ORDER = ("null", "boolean", "integer", "number", "array", "object", "string")
 _PLAIN = {
@@ -31,6 +35,10 @@ _PLAIN = {
     "string": "text",
 }
 _NOTHING = object()
+LEFT_OUT = object()
+"""What ``convert`` gives for a parameter that is as if it had not been given."""
+MAX_CHARACTERS = 4_000_000
+MAX_DEPTH = 64
 
 
 class Signatures:
@@ -71,8 +79,15 @@ class Signatures:
         if not isinstance(schema, Mapping):
             return text, None
         kinds = set(_kinds(schema, self._parameters[tool], depth=0))
+        left_out = kinds and not kinds & {"string", "null"} and self._optional(tool, parameter)
+        if left_out and _is_nothing(text):
+            return LEFT_OUT, None
+        if (members := _members(schema)) and (value := _member(text, members)) is not _NOTHING:
+            return value, None
         if not kinds:
-            return text, None
+            return _read_untyped(text), None
+        if "string" in kinds:
+            return _read_exact(text, kinds), None
         for kind in _ORDER:
             if kind in kinds:
                 value = _read(kind, text)
@@ -81,6 +96,10 @@ class Signatures:
         wanted = " or ".join(_PLAIN[kind] for kind in _ORDER[::-1] if kind in kinds)
         shown = text if len(text) <= 80 else text[:77] + "..."
         return text, f"Parameter {parameter!r} of {tool} must be {wanted}, got {shown!r}."
+
+    def _optional(self, tool: str, parameter: str) -> bool:
+        required = self._parameters[tool].get("required")
+        return not (isinstance(required, list) and parameter in required)
 
 
 def _kinds(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Iterator[str]:
@@ -124,6 +143,64 @@ def _kind_of(value: Any) -> str:
     return names.get(type(value), "object")
 
 
+def _is_nothing(text: str) -> bool:
+    return text.strip() in ("", "null", "None")
+
+
+def _members(schema: Mapping[str, Any]) -> list[Any]:
+    """Return the members of an enumeration that a parameter's schema lists itself."""
+    members = schema.get("enum")
+    return members if isinstance(members, list) else []
+
+
+def _member(text: str, members: Sequence[Any]) -> Any:
+    """Return the member that ``text`` spells, as text or as JSON; ``_NOTHING`` if none does."""
+    stripped = text.strip()
+    for member in members:
+        if isinstance(member, str) and member in (text, stripped):
+            return member
+    for member in members:
+        if not isinstance(member, str) and json.dumps(member) == stripped:
+            return member
+    return _NOTHING
+
+
+def _read_exact(text: str, kinds: set[str]) -> Any:
+    """Return the value whose JSON is exactly ``text``, if ``kinds`` has its type; else ``text``."""
+    if kinds == {"string"} or _too_deep(text):
+        return text
+    try:
+        value = json.loads(text)
+        exact = isinstance(value, list | dict) or json.dumps(value) == text.strip()
+    except (ValueError, RecursionError):
+        return text
+    kind = _kind_of(value)
+    fits = kind in kinds or (kind == "integer" and "number" in kinds)
+    return value if exact and fits and kind != "string" else text
+
+
+def _read_untyped(text: str) -> Any:
+    """Return the object or array that ``text`` is in JSON; any other text as it is."""
+    if not text.lstrip().startswith(("{", "[")) or _too_deep(text):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _too_deep(text: str) -> bool:
+    """Tell whether brackets nest deeper, or the text is longer, than any argument needs."""
+    if len(text) > MAX_CHARACTERS:
+        return True
+    depth = 0
+    for bracket in _BRACKETS.finditer(text):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
 def _read(kind: str, text: str) -> Any:
     """``text`` as a value of that JSON type, or ``_NOTHING``."""
     if kind == "string":
@@ -151,6 +228,8 @@ def _read_number(text: str, *, whole: bool) -> Any:
 
 def _read_container(text: str, wanted: type) -> Any:
     """A JSON array or object; a Python literal will do too, as models write them."""
+    if _too_deep(text):
+        return _NOTHING
     try:
         try:
             value = json.loads(text)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from model.chat.arguments import Signatures
+from model.chat.arguments import LEFT_OUT, Signatures
 from model.messages import ToolCall, ToolSchema
 
 _CUT = (
     "was cut off by the token limit, so it was not run;"
     " send it again, in smaller parts if it is long."
+)
+_CUT_SHORT = (
+    "After this call stands the end of another value, so one of its values seems to hold the markup"
+    " of a call and was cut; it was not run. Write that value in parts, or indent its markup."
 )
 _NO_FUNCTION = (
     "A <tool_call> block has no <function=NAME> line;"
@@ -46,7 +51,8 @@ class CallBuilder:
         if self._parameter in self._arguments:
             self._errors.append(f"Parameter {self._parameter!r} is given twice.")
         converted, error = self._tools.convert(self._name, self._parameter, text)
-        self._arguments[self._parameter] = converted
+        if converted is not LEFT_OUT:
+            self._arguments[self._parameter] = converted
         if error is not None:
             self._errors.append(error)
         self._parameter = ""
@@ -57,6 +63,10 @@ class CallBuilder:
             f"Parameter {self._parameter!r} is not closed;"
             " write </parameter> at the start of the line after its value."
         )
+
+    def cut_short(self, call: ToolCall) -> ToolCall:
+        """Return ``call`` as refused: an end tag after it tells that one of its values was cut."""
+        return call if call.error else replace(call, error=_CUT_SHORT)
 
     def between(self, text: str) -> None:
         """Text outside of any parameter; there should be only whitespace."""

@@ -22,12 +22,16 @@ and by what follows, never by the mere words:
 * A value left open is ended by a ``</function>`` or ``</tool_call>`` line with which the call
   really ends, or by a line that opens a parameter of this tool that has not been given. If it holds
   an end tag nonetheless, the call is malformed: better refused than run with markup in a value.
+* A value may spell whole calls: a ``<tool_call>`` line that a function follows belongs to the
+  value, and so does everything up to its ``</tool_call>`` line. A call whose own end tags are
+  missing before the next call is refused by the same rule.
+* An end tag of a parameter that stands by itself after a call tells that a value was cut short: the
+  call before it is refused.
 * Exactly one newline on each side of a value belongs to the markup.
-* ``<tool_call>`` inside reasoning ends it if a function follows; a mention does not.
-  ``<function=`` at the start of a line counts without ``<tool_call>``. A second ``</think>`` on
-  its line is dropped.
-
-The one thing this cannot tell apart is a value that spells out a whole end of call, line for line.
+* ``<tool_call>`` inside reasoning ends it if a function follows and no later ``</think>`` closes
+  the reasoning; a call that is drafted before it closes is reasoning. ``<function=`` at the start
+  of a line counts without ``<tool_call>``. A second ``</think>`` on its line is dropped.
+* A call in a closed code fence, in an indented block or in backticks is shown, not made.
 
 A decision is taken only when no continuation could change it, so the outcome does not depend on how
 the text was cut into pieces. The parser never raises; what it cannot read as a call becomes a
@@ -39,43 +43,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from model.chat.calls import CallBuilder
+from model.chat.examples import Undecided, draft_ends, example_end
 from model.chat.tokenizer import Decoder
+from model.chat.turn_events import CallParsed, CallStarted, ContentText, ThinkingText, TurnEvent
 from model.messages import Message, ToolCall, ToolSchema
-
-
-@dataclass(frozen=True)
-class ThinkingText:
-    """More reasoning."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ContentText:
-    """More visible text."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class CallStarted:
-    """A call's function name is known; its parameters are still being written."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class CallParsed:
-    """A call is complete, or known to be malformed (``call.error``)."""
-
-    call: ToolCall
-
-
-TurnEvent = ThinkingText | ContentText | CallStarted | CallParsed
 
 
 class _State(Enum):
@@ -92,7 +66,15 @@ _OPEN_TAG = re.compile(r"<(?:function|parameter)=[^<>\n]{0,200}\Z")
 _SPACE = re.compile(r"\s*")
 _MARKS = {
     _State.THINKING: ("<think>", "</think>", "<tool_call>"),
-    _State.CONTENT: ("<think>", "</think>", "<tool_call>", "</tool_call>", "<function="),
+    _State.CONTENT: (
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "<function=",
+        "</parameter>",
+        "</function>",
+    ),
     _State.MALFORMED: ("</tool_call>",),
     _State.FUNCTION: (
         "<parameter=",
@@ -102,18 +84,17 @@ _MARKS = {
         "<tool_call>",
         "<function=",
     ),
-    _State.VALUE: ("<parameter=", "</parameter>", "</function>", "</tool_call>"),
+    _State.VALUE: ("<parameter=", "</parameter", "</function>", "</tool_call>", "<tool_call>"),
 }
+_LINE_BREAK = re.compile(r"[ \t]*(\r?\n)")
+_END_OF_VALUE = re.compile(r"</parameter(?:=[^<>\n]{0,200})?[ \t]*(?:>|(?=\r?\n))", re.IGNORECASE)
+_OPEN_END_OF_VALUE = re.compile(r"</parameter(?:=[^<>\n]{0,200})?[ \t\r]*\Z", re.IGNORECASE)
 # What makes an end tag inside a value a real one.
 _AFTER = {
-    "</parameter>": ("<parameter=", "</function>", "</tool_call>"),
+    "</parameter": ("<parameter=", "</function", "</tool_call"),
     "</function>": ("</tool_call>", "<tool_call>", "<function="),
     "</tool_call>": ("<tool_call>", "<function="),
 }
-
-
-class _Undecided(Exception):
-    """The text so far can go on in ways that read differently; more of it or the end will tell."""
 
 
 class TurnParser:
@@ -136,6 +117,7 @@ class TurnParser:
         self._at = 0  # where the part not yet taken begins
         self._scan = 0  # from _at to here nothing is markup
         self._section = 0  # where the text after the last markup begins
+        self._spelled = 0  # calls that the value spells and that are open in it
         self._stopped = False  # a stop id was sampled
         self._ended = False  # no more text will come
         self._events: list[TurnEvent] = []
@@ -223,7 +205,7 @@ class TurnParser:
                 mark, place = found
                 if not steps[self._state](mark, place):
                     self._scan = place + 1
-        except _Undecided:
+        except Undecided:
             pass
         if self._state in (_State.THINKING, _State.CONTENT):
             self._speak(self._scan)
@@ -233,12 +215,14 @@ class TurnParser:
         marks = _MARKS[self._state]
         while (place := self._text.find("<", self._scan)) >= 0:
             self._scan = place
-            for mark in marks:
-                if self._text.startswith(mark, place):
-                    return mark, place
             rest = self._text[place : place + 16]
+            if self._state is _State.VALUE:
+                rest = rest.lower()  # for mangled end tags
+            for mark in marks:
+                if rest.startswith(mark):
+                    return mark, place
             if not self._ended and any(mark.startswith(rest) for mark in marks):
-                raise _Undecided
+                raise Undecided
             self._scan = place + 1
         self._scan = len(self._text)
         return None
@@ -256,6 +240,8 @@ class TurnParser:
             return True
         if not self._follows(place + len(mark), ("<function=",), at_end=False):
             return False
+        if draft_ends(self._text, place, ended=self._ended):
+            return False
         self._leave_thinking(place)
         return True
 
@@ -267,12 +253,19 @@ class TurnParser:
                 self._enter(_State.THINKING, after)
                 self._thinking_from = place
             return self._fresh
+        if mark in ("<tool_call>", "<function="):
+            shown = example_end(self._text, self._section, place, ended=self._ended)
+            if shown is not None:
+                self._scan = shown
+                return True
         if mark == "<tool_call>":
             return self._open_call(place, after)
         if not self._starts_line(place):
             return False
         if mark == "<function=":
             return self._open_function(place, bare=True)
+        if mark in ("</parameter>", "</function>"):
+            return self._refuse_cut_call(after)
         self._skip(after)  # a stray </think> or </tool_call>
         return True
 
@@ -289,6 +282,7 @@ class TurnParser:
             self._call.between(self._text[self._at : place])
             self._call.open_parameter(_clean(tag[1]))
             self._enter(_State.VALUE, tag.end())
+            self._spelled = 0
             return True
         self._call.between(self._text[self._at : place])
         if mark == "</parameter>":
@@ -299,15 +293,28 @@ class TurnParser:
 
     def _in_value(self, mark: str, place: int) -> bool:
         after = place + len(mark)
-        if self._text[self._at] == "\n" and self._text[place - 1] != "\n":
+        own_lines = _LINE_BREAK.match(self._text, self._at, place) is not None
+        if own_lines and self._text[place - 1] != "\n":
             return False
-        if mark == "<parameter=":
+        if mark == "<tool_call>":
+            if own_lines and self._follows(after, ("<function=",), at_end=False):
+                self._spelled += 1
+            return False
+        if self._spelled:
+            self._spelled -= mark == "</tool_call>"
+            return False
+        if mark == "</parameter":
+            end = self._end_tag(place, own_lines)
+            if end is None or not self._follows(end, _AFTER[mark], at_end=self._stopped):
+                return False
+            after = end
+        elif mark == "<parameter=":
             tag = self._tag(place)
             if tag is None or not self._call.awaits(_clean(tag[1])):
                 return False
         elif not self._follows(after, _AFTER[mark], at_end=self._stopped):
             return False
-        closed = mark == "</parameter>"
+        closed = mark == "</parameter"
         self._end_value(place, closed=closed)
         self._enter(_State.FUNCTION, after if closed else place)
         return True
@@ -338,7 +345,7 @@ class TurnParser:
         if bare:
             following = self._text[tag.end() : tag.end() + 1]
             if not following and not self._ended:
-                raise _Undecided
+                raise Undecided
             if following not in ("", "\n", "<"):
                 return False
         name = _clean(tag[1])
@@ -350,16 +357,46 @@ class TurnParser:
     def _tag(self, place: int) -> re.Match[str] | None:
         """The whole opening tag at ``place``, or None if it is none."""
         if not self._ended and _OPEN_TAG.match(self._text, place):
-            raise _Undecided
+            raise Undecided
         return _TAG.match(self._text, place)
 
     def _end_value(self, place: int, *, closed: bool) -> None:
-        value = self._text[self._at : place].removeprefix("\n").removesuffix("\n")
+        value, opened = self._text[self._at : place], _LINE_BREAK.match(self._text, self._at, place)
+        if opened is not None:
+            value = self._text[opened.end() : place]
+            # With CRLF between the tags, the one before the end tag belongs to them too.
+            value = value.removesuffix(opened[1]) if opened[1] == "\r\n" else value
+        value = value.removesuffix("\n")
         if not closed:
             value = value.removesuffix("</parameter>")
-            if any(mark in value for mark in _AFTER):
+            if self._spelled or any(mark in value for mark in _AFTER):
                 self._call.unclosed()
         self._call.value(value)
+
+    def _end_tag(self, place: int, own_lines: bool) -> int | None:
+        """Return the end of a parameter's end tag at ``place``, None if it is none.
+
+        On a line of its own the tag may be mangled: without ``>``, with a space, a name, capitals.
+        """
+        if not own_lines:
+            exact = "</parameter>"
+            if not self._ended and exact.startswith(self._text[place:]):
+                raise Undecided
+            return place + len(exact) if self._text.startswith(exact, place) else None
+        if not self._ended and _OPEN_END_OF_VALUE.match(self._text, place):
+            raise Undecided
+        found = _END_OF_VALUE.match(self._text, place)
+        if found is None and self._ended and (cut := _OPEN_END_OF_VALUE.match(self._text, place)):
+            return cut.end()
+        return found.end() if found else None
+
+    def _refuse_cut_call(self, after: int) -> bool:
+        """Refuse the call before an end tag that stands by itself: a value of it was cut short."""
+        if not self._calls:
+            return False
+        self._calls[-1] = self._call.cut_short(self._calls[-1])
+        self._skip(after)
+        return True
 
     def _end_call(self, after: int) -> None:
         self._add(self._call.complete())
@@ -413,7 +450,7 @@ class TurnParser:
             return True
         rest = self._text[place : place + 16]
         if not self._ended and any(mark.startswith(rest) for mark in marks):
-            raise _Undecided
+            raise Undecided
         return at_end and not rest
 
     def _starts_line(self, place: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,16 +13,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from model.chat.chat_format import ChatFormat
-from model.chat.parser import (
-    CallParsed,
-    CallStarted,
-    ContentText,
-    ThinkingText,
-    TurnEvent,
-    TurnParser,
-)
+from model.chat.parser import TurnParser
 from model.chat.tokenizer import Tokenizer
+from model.chat.turn_events import CallParsed, CallStarted, ContentText, ThinkingText, TurnEvent
 from model.messages import Message, ToolCall
+
+EXAMPLES = int(os.environ.get("TENUTO_FUZZ_EXAMPLES", "800"))
+"""How many inputs the fuzzer tries; the long mode takes 100,000."""
 
 TOOLS: list[dict[str, Any]] = [
     {
@@ -81,7 +79,7 @@ def read(parser: TurnParser, pieces: Sequence[str], stop: int | None) -> tuple[A
     return message, merged(events), parser.in_thinking
 
 
-@settings(deadline=None, max_examples=800, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(text=markup, cuts=st.lists(st.integers(0, 300)), thinking=st.booleans(), ended=st.booleans())
 @example(text="<tool_call>\n<function=edit>\n</function>", cuts=[3, 12], thinking=True, ended=True)
 @example(text="<tool_call>", cuts=[], thinking=False, ended=False)

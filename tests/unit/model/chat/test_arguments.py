@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from model.chat.arguments import Signatures
+from model.chat.arguments import LEFT_OUT, Signatures
 
 
 def convert(schema: Any, text: str, **root: Any) -> tuple[Any, str | None]:
@@ -50,7 +50,10 @@ EITHER = {"type": ["integer", "string"]}
         ({"enum": [1, 2]}, "2", 2),
         ({"const": True}, "true", True),
         ({"allOf": [{"type": "integer"}]}, "3", 3),
-        ({}, "[1]", "[1]"),
+        ({}, "[1]", [1]),
+        ({}, '{"a": 1}', {"a": 1}),
+        ({}, "12", "12"),
+        ({}, "[broken", "[broken"),
         (True, "anything", "anything"),
     ],
 )
@@ -66,7 +69,6 @@ def test_values_that_fit(schema: Any, text: str, value: Any) -> None:
     [
         (INTEGER, "ten", "an integer"),
         (INTEGER, "1.5", "an integer"),
-        (INTEGER, "", "an integer"),
         (INTEGER, "1_000", "an integer"),
         (INTEGER, "9" * 5000, "an integer"),
         ({"type": "number"}, "nan", "a number"),
@@ -88,6 +90,61 @@ def test_values_that_do_not_fit_stay_text(schema: Any, text: str, wanted: str) -
     assert f"must be {wanted}, got " in error
     assert len(error) < 200
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("text", ["", " ", "null", "None"])
+def test_nothing_for_an_optional_parameter_leaves_it_out(text: str) -> None:
+    assert convert(INTEGER, text) == (LEFT_OUT, None)
+    assert convert({"type": "array"}, text) == (LEFT_OUT, None)
+    assert convert({"type": "string"}, text) == (text, None)
+    value, error = convert(INTEGER, text, required=["p"])
+    assert value == text
+    assert error is not None
+
+
+TEXT_OR = {
+    "number": {"anyOf": [{"type": "string"}, {"type": "number"}]},
+    "integer": {"type": ["string", "integer"]},
+    "null": {"type": ["string", "null"]},
+    "boolean": {"type": ["string", "boolean"]},
+    "object": {"type": ["string", "object"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "text", "value"),
+    [
+        ("number", "1.10", "1.10"),
+        ("number", "007", "007"),
+        ("number", "+5", "+5"),
+        ("number", "1.5", 1.5),
+        ("number", "12", 12),
+        ("number", "1e5", "1e5"),
+        ("integer", "00501", "00501"),
+        ("integer", "501", 501),
+        ("null", "None", "None"),
+        ("null", "null", None),
+        ("boolean", "True", "True"),
+        ("boolean", "true", True),
+        ("object", '{"a": 1}', {"a": 1}),
+        ("object", "{'a': 1}", "{'a': 1}"),
+        ("object", "[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_where_text_is_allowed_only_exact_json_is_converted(
+    other: str, text: str, value: Any
+) -> None:
+    got, error = convert(TEXT_OR[other], text)
+    assert error is None
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_an_enumeration_gets_its_own_member() -> None:
+    tags = {"type": ["string", "number"], "enum": ["1.10", 2, None]}
+    assert convert(tags, "1.10") == ("1.10", None)
+    assert convert(tags, "2") == (2, None)
+    assert convert(tags, " 1.10\n") == ("1.10", None)
 
 
 class Todo(BaseModel):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from model.chat.chat_format import ChatFormat
-from model.chat.parser import CallParsed, CallStarted, ContentText, ThinkingText, TurnParser
+from model.chat.parser import TurnParser
 from model.chat.tokenizer import Tokenizer
+from model.chat.turn_events import CallParsed, CallStarted, ContentText, ThinkingText
 from model.messages import Message, ToolCall
 
 STOP = 248_046

@@ -1,0 +1,170 @@
+"""Calls that a turn only drafts or shows, values that spell calls, and mangled tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from model.chat.chat_format import ChatFormat
+from model.messages import Message, ToolCall
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {key: {"type": "string"} for key in keys},
+                "required": list(keys),
+            },
+        },
+    }
+    for name, keys in {
+        "run": ("command",),
+        "write": ("path", "content"),
+        "edit": ("path", "old", "new"),
+        "submit": ("summary",),
+    }.items()
+]
+Read = Callable[..., Message]
+
+
+@pytest.fixture(scope="module")
+def read(qwen_chat: Callable[[str], ChatFormat]) -> Read:
+    chat = qwen_chat("qwen3_6")
+
+    def parse(text: str, *, thinking: bool = False) -> Message:
+        """Parse the text whole and letter by letter; both must agree."""
+        messages = []
+        for pieces in ([text], list(text)):
+            parser = chat.parser(TOOLS, thinking)
+            for piece in pieces:
+                parser.push_text(piece)
+            parser.push(next(iter(chat.stop_ids)))
+            messages.append(parser.finish())
+        assert messages[0] == messages[1]
+        return messages[0]
+
+    return parse
+
+
+def call(name: str, /, **values: str) -> str:
+    body = "".join(f"<parameter={k}>\n{v}\n</parameter>\n" for k, v in values.items())
+    return f"<tool_call>\n<function={name}>\n{body}</function>\n</tool_call>"
+
+
+def commands(message: Message) -> list[object]:
+    return [made.arguments.get("command", made.name) for made in message.tool_calls]
+
+
+RESET, STATUS = call("run", command="git reset --hard"), call("run", command="git status")
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        f"I could:\n{RESET}\nNo, look first.\n",
+        f"At the end I send\n{call('submit', summary='done')}\nFirst:\n",
+        f"The reply:\n```\n{call('submit', summary='x')}\n```\nbut tests fail.\n",
+        f"Two ways:\n{RESET}\n{RESET}\n",
+        "The format is `<tool_call>\n<function=NAME>` and so on.\n",
+        "<tool_call>\n<function=run>\n<parameter=command>\nrm -rf x\nwait, no\n",
+    ],
+)
+def test_a_call_drafted_before_the_reasoning_closes_is_reasoning(draft: str, read: Read) -> None:
+    message = read(f"{draft}</think>\n\n{STATUS}", thinking=True)
+    assert commands(message) == ["git status"]
+    assert message.thinking == draft.strip()
+    assert message.content == ""
+
+
+def test_a_call_in_reasoning_that_is_never_closed_runs(read: Read) -> None:
+    message = read(f"Go.\n{STATUS}", thinking=True)
+    assert (commands(message), message.thinking) == (["git status"], "Go.")
+
+
+def test_a_closing_tag_in_a_value_closes_no_reasoning(read: Read) -> None:
+    text = "a\n</think>\nb"
+    message = read(f"Go.\n{call('write', path='t.md', content=text)}", thinking=True)
+    assert message.tool_calls == (ToolCall("write", {"path": "t.md", "content": text}),)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        f"One writes:\n\n```\n{RESET}\n```\n\nand then waits.",
+        f"One writes:\n\n~~~xml\n{RESET}\n~~~\n",
+        "One writes:\n\n" + "".join(f"    {line}\n" for line in RESET.split("\n")) + "\nLike so.",
+        "The format `<tool_call>\n<function=run>\n</function>` is XML.",
+    ],
+)
+def test_a_call_that_is_shown_is_no_call(shown: str, read: Read) -> None:
+    message = read(shown)
+    assert message.tool_calls == ()
+    assert message.content == shown.strip()
+    assert commands(read(f"{shown}\n\n{STATUS}")) == ["git status"]
+
+
+def test_a_fence_that_stays_open_shows_nothing(read: Read) -> None:
+    assert commands(read(f"```\n{STATUS}")) == ["git status"]
+
+
+SPELLED = f"CALL = '''\n{call('run', command='ls')}\n'''\nassert CALL"
+
+
+@pytest.mark.parametrize("content", [SPELLED, f"{SPELLED}\n{SPELLED}", call("run", command="x")])
+def test_a_value_that_spells_whole_calls_is_kept_whole(content: str, read: Read) -> None:
+    message = read(call("write", path="t.py", content=content))
+    assert message.tool_calls == (ToolCall("write", {"path": "t.py", "content": content}),)
+    assert message.content == ""
+
+
+HALF = "<parameter=a>\n1\n</parameter>\n</function>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        call("edit", path="t.md", old=HALF, new=HALF.replace("1", "2")),
+        call("write", path="t.md", content=f"x\n{HALF}\n</tool_call>\nmore"),
+        call("write", path="t.md", content="<tool_call>\n<function=f>\n<parameter=a>"),
+        call("write", path="t.md", content="<function=f>\n" + HALF),
+    ],
+)
+def test_a_value_that_cannot_be_told_from_markup_is_refused(text: str, read: Read) -> None:
+    for made in read(text).tool_calls:
+        assert made.error is not None
+        assert "\n" not in made.error
+
+
+def test_a_call_without_its_ends_before_the_next_one_is_refused(read: Read) -> None:
+    text = f"<tool_call>\n<function=run>\n<parameter=command>\nls\n{STATUS}"
+    for made in read(text).tool_calls:
+        assert made.error is not None or "<" not in str(made.arguments["command"])
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["</parameter", "</parameter >", "</parameter=command>", "</PARAMETER>", "</parameter\t>"],
+)
+def test_mangled_end_tags_end_the_value(tag: str, read: Read) -> None:
+    text = f"<tool_call>\n<function=run>\n<parameter=command>\nls\n{tag}\n</function>\n</tool_call>"
+    assert read(text).tool_calls == (ToolCall("run", {"command": "ls"}),)
+
+
+def test_line_ends_and_spaces_around_tags_are_no_part_of_a_value(read: Read) -> None:
+    crlf = call("write", path="a.py", content="x = 1").replace("\n", "\r\n")
+    assert read(crlf).tool_calls == (ToolCall("write", {"path": "a.py", "content": "x = 1"}),)
+    spaced = call("run", command="ls").replace("<parameter=command>", "<parameter=command> ")
+    assert read(spaced).tool_calls == (ToolCall("run", {"command": "ls"}),)
+
+
+@pytest.mark.parametrize(
+    "content", [" \nfirst line is blank", "\r\nx", "a\r\nb\r", "</parameters>\n"]
+)
+def test_such_text_inside_a_value_stays(content: str, read: Read) -> None:
+    (made,) = read(call("write", path="a", content=content)).tool_calls
+    assert made.error is None
+    assert made.arguments["content"] in (content, content.removeprefix("\r\n"))
