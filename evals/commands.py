@@ -17,6 +17,31 @@ from agent.settings.option import Group
 
 evaluations = Commands(help="Evaluation runs.")
 
+SuiteName = Annotated[
+    str,
+    typer.Argument(metavar="SUITE", help="swebench, terminal-bench, repair, tasks, or a .py file."),
+]
+DataSet = Annotated[str | None, typer.Option(help="File or folder, or for swebench a name.")]
+RunFolderPath = Annotated[
+    Path | None, typer.Option(help="The run's folder; default: runs/SUITE-DATASET.")
+]
+Instances = Annotated[
+    list[str] | None, typer.Option(help="Only this instance; may be given several times.")
+]
+Filter = Annotated[str | None, typer.Option(metavar="RE", help="Only ids in which this is found.")]
+Shuffle = Annotated[
+    int | None, typer.Option(metavar="SEED", help="Put them in a random order first.")
+]
+Slice = Annotated[str | None, typer.Option(metavar="A:B", help="Only these of what is left.")]
+Attempts = Annotated[int, typer.Option(min=1, max=1000, help="Attempts at each instance.")]
+EngineName = Annotated[
+    str, typer.Option(metavar="local|ray", help="One engine here, or one per GPU or node by Ray.")
+]
+Engines = Annotated[
+    int | None, typer.Option(min=1, help="With ray: engines; default: one per GPU.")
+]
+Redo = Annotated[bool, typer.Option("--redo", help="Forget what was done and begin anew.")]
+Pull = Annotated[bool, typer.Option("--pull/--no-pull", help="Pull missing images.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Instances at the same time.")]
 ImageMap = Annotated[
@@ -28,44 +53,20 @@ ImageMap = Annotated[
 @takes(Group.MODEL, Group.SANDBOX, "image", Group.LIMITS, Group.CONTEXT, Group.SAMPLING)
 def run(
     given: Given,
-    suite: Annotated[
-        str,
-        typer.Argument(
-            metavar="SUITE", help="swebench, terminal-bench, repair, tasks, or a .py file."
-        ),
-    ],
-    dataset: Annotated[
-        str | None, typer.Option(help="File or folder, or for swebench a name.")
-    ] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="The run's folder; default: runs/SUITE-DATASET.")
-    ] = None,
-    instance: Annotated[
-        list[str] | None, typer.Option(help="Only this instance; may be given several times.")
-    ] = None,
-    filter: Annotated[
-        str | None, typer.Option(metavar="RE", help="Only ids in which this is found.")
-    ] = None,
-    shuffle: Annotated[
-        int | None, typer.Option(metavar="SEED", help="Put them in a random order first.")
-    ] = None,
-    slice: Annotated[
-        str | None, typer.Option(metavar="A:B", help="Only these of what is left.")
-    ] = None,
+    suite: SuiteName,
+    dataset: DataSet = None,
+    run: RunFolderPath = None,
+    instance: Instances = None,
+    filter: Filter = None,
+    shuffle: Shuffle = None,
+    slice: Slice = None,
     workers: Workers = 4,
-    attempts: Annotated[int, typer.Option(min=1, max=1000, help="Attempts at each instance.")] = 1,
-    engine: Annotated[
-        str,
-        typer.Option(metavar="local|ray", help="One engine here, or one per GPU or node by Ray."),
-    ] = "local",
-    engines: Annotated[
-        int | None, typer.Option(min=1, help="With ray: engines; default: one per GPU.")
-    ] = None,
-    redo: Annotated[
-        bool, typer.Option("--redo", help="Forget what was done and begin anew.")
-    ] = False,
+    attempts: Attempts = 1,
+    engine: EngineName = "local",
+    engines: Engines = None,
+    redo: Redo = False,
     image_map: ImageMap = None,
-    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Pull missing images.")] = True,
+    pull: Pull = True,
 ) -> None:
     """Run a suite. A second call goes on where the first stopped.
 
@@ -101,7 +102,7 @@ def grade(
     ] = None,
     workers: Workers = 4,
     image_map: ImageMap = None,
-    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Pull missing images.")] = True,
+    pull: Pull = True,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for the tests of one instance.")
     ] = None,

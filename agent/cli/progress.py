@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -25,7 +24,7 @@ from agent.cli.blocks import (
 from agent.cli.json_events import notice_of
 from agent.cli.output import is_terminal
 from agent.cli.status import Status, duration
-from agent.cli.wrapping import Wrapped
+from agent.cli.wrapping import WordWrap
 from agent.events import (
     CallDone,
     CallPlanned,
@@ -70,19 +69,18 @@ def terminal_listener() -> Listener:
     plain = "NO_COLOR" in os.environ
     console = Console(stderr=True, highlight=False, color_system=None if plain else "auto")
     progress = Progress(console)
-    if not console.is_dumb_terminal:
-        progress.status.keep_drawing()
+    progress.status.keep_drawing()
     return progress
 
 
 class Progress:
     """Prints events as they come. Text is never parsed as markup and breaks between words."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._clock = console, clock
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._lock = threading.RLock()
-        self.status = Status(self._raw, lambda: console.width, self._lock, clock=clock)
-        self._thinking: Wrapped | None = None
+        self.status = Status(console, self._lock)
+        self._thinking: WordWrap | None = None
         self._content = ""
         self._context_length = 0
         self._prefill_began: float | None = None
@@ -171,7 +169,7 @@ class Progress:
         """Show how far a long prompt is, at what rate, and how long it will still take."""
         if total < PREFILL_SHOWN_FROM:
             return
-        now = self._clock()
+        now = self.status.clock()
         if self._prefill_began is None:
             self._close()
             self._prefill_began = now
@@ -205,7 +203,7 @@ class Progress:
         if self._content:
             self._close()
         if self._thinking is None:
-            self._thinking = Wrapped(self._console.width)
+            self._thinking = WordWrap(self._console.width)
         self._flow(self._thinking.push(visible(text)))
 
     def _say(self, text: str) -> None:
@@ -253,12 +251,6 @@ class Progress:
     def _print(self, what: RenderableType) -> None:
         self._close()
         self._console.print(what)
-
-    def _raw(self, text: str) -> None:
-        """Write to the terminal what is no text: the status line."""
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._console.file.write(text)
-            self._console.file.flush()
 
 
 def _step_line(step: Step, context_length: int) -> str:

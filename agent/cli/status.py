@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 from rich.cells import cell_len
+from rich.console import Console
 
 from agent.text import visible
 
@@ -18,19 +18,13 @@ _CLEAR = "\r\x1b[K"
 class Status:
     """One line that is drawn over itself until it ends; at most one at a time.
 
-    ``write`` sends text to the terminal and ``width`` tells its columns. ``lock`` is held while the
-    line is drawn or taken away, so that whoever prints holds it too.
+    ``lock`` is held while the line is drawn or taken away, so that whoever prints holds it too.
     """
 
-    def __init__(
-        self,
-        write: Callable[[str], None],
-        width: Callable[[], int],
-        lock: threading.RLock,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._write, self._width, self._lock, self._clock = write, width, lock, clock
+    def __init__(self, console: Console, lock: threading.RLock) -> None:
+        self._console, self._lock = console, lock
+        self._terminal = console.is_terminal and not console.is_dumb_terminal
+        self.clock = time.monotonic
         self._what = ""
         self._detail = ""
         self._since = 0.0
@@ -39,7 +33,7 @@ class Status:
     def begin(self, what: str) -> None:
         """Say that ``what`` is under way; its time counts from now."""
         with self._lock:
-            self._what, self._detail, self._since = what, "", self._clock()
+            self._what, self._detail, self._since = what, "", self.clock()
             self.draw()
 
     def say(self, what: str) -> None:
@@ -65,9 +59,9 @@ class Status:
         with self._lock:
             if not self._what:
                 return
-            seconds = self._clock() - self._since
+            seconds = self.clock() - self._since
             took = f" · {duration(seconds)}" if seconds >= TOLD_AFTER_S else ""
-            room = self._width() - 1
+            room = self._console.width - 1
             head = cut(_plain(self._what), room - cell_len(took)) + took
             if self._detail:
                 head = cut(f"{head} · {_plain(self._detail)}", room)
@@ -75,9 +69,14 @@ class Status:
 
     def keep_drawing(self) -> None:
         """Draw again and again on a thread of its own, until the process ends."""
-        if self._thread is None:
+        if self._thread is None and self._terminal:
             self._thread = threading.Thread(target=self._redraw, name="status", daemon=True)
             self._thread.start()
+
+    def _write(self, text: str) -> None:
+        if self._terminal:
+            self._console.file.write(text)
+            self._console.file.flush()
 
     def _redraw(self) -> None:
         pause = threading.Event()

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 _PARTS = re.compile(r"\n|[^\S\n]+|\S+")
 
 
-class Wrapped:
+class WordWrap:
     """Takes pieces of text and gives them back with line ends between words.
 
     A word is held until it is complete. Only one that is longer than a line is broken.

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.control.rules import Rules
 from agent.errors import ConfigError
-from agent.settings.files import read_toml, repository_files, user_file
 from agent.settings.load import reason_of
+from agent.settings.toml_files import read_toml, repository_files, user_file
 from tools.mcp.spec import McpServer
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.errors import ConfigError
-from agent.settings.files import read_settings, repository_files, user_file
 from agent.settings.table import IMAGE_KEYS, OPTIONS, REPOSITORY_KEYS, Settings
+from agent.settings.toml_files import read_settings, repository_files, user_file
 from agent.settings.variables import read_variables, variable_of
 
 Layer = tuple[str, Mapping[str, Any]]

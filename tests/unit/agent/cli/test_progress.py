@@ -239,7 +239,8 @@ def under_way(*events: tuple[float, Event], width: int = 100) -> list[str]:
     console = Console(
         file=file, width=width, color_system=None, force_terminal=True, _environ={"TERM": "xterm"}
     )
-    progress = Progress(console, clock)
+    progress = Progress(console)
+    progress.status.clock = clock
     for at, event in events:
         clock.now = at
         progress(event)

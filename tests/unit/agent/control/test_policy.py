@@ -10,8 +10,8 @@ import pytest
 from agent.control.policy import load_policy
 from agent.control.rules import Rule
 from agent.errors import ConfigError
-from agent.settings.files import user_file
 from agent.settings.load import load_settings
+from agent.settings.toml_files import user_file
 
 
 @pytest.fixture

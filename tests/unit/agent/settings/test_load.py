@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError
-from agent.settings.files import user_file
 from agent.settings.load import load_settings
 from agent.settings.table import REPOSITORY_KEYS, Settings
+from agent.settings.toml_files import user_file
 from agent.settings.variables import old_variable_lines, unread_variables
 
 
