@@ -19,7 +19,7 @@ from model.placing import place
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
 from model.session import Session
-from model.state.memory import Memory, default_limit
+from model.state.memory import StateMemory, default_limit
 
 _SMALL = 100_000_000
 
@@ -92,7 +92,7 @@ class Engine:
             model,
             fingerprint=placed.fingerprint,
             vocab_limit=vocab_limit,
-            memory=Memory(limit, swap=swap),
+            memory=StateMemory(limit, swap=swap),
             compiled=NativeModel(model) if placed.compiled else on_device(model),
         )
         # A pass reads one slot and writes another.

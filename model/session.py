@@ -23,7 +23,7 @@ from torch import Tensor
 
 from model import persist
 from model.drafting.drafts import Ahead, Drafter
-from model.drafting.tokens import Tokens
+from model.drafting.token_history import TokenHistory
 from model.errors import ContextFull, MemoryFull, SessionClosed, StateError
 from model.network import Network, Progress, State
 from model.sampling import SamplingParams, choose
@@ -51,7 +51,7 @@ class _Point:
     is what the last pass ran beyond ``state``; what is pending is the next of it.
     """
 
-    ids: Tokens
+    ids: TokenHistory
     turn_start: int
     state: State
     logits: Tensor | None
@@ -94,7 +94,7 @@ class Session:
     def __init__(self, scheduler: Scheduler, *, seed: int = 0) -> None:
         self._scheduler = scheduler
         self._network = scheduler.network
-        self._at = _Point(Tokens(), 0, self._network.new_state(), None)
+        self._at = _Point(TokenHistory(), 0, self._network.new_state(), None)
         self._generator = torch.Generator().manual_seed(seed)
         self._drafter = Drafter(scheduler.costs)
         self._usage = Usage()
@@ -355,7 +355,7 @@ class Session:
         fits = length == len(ids) and (logits is None) == (length == 0)
         if not fits or (logits is not None and logits.shape != (network.vocab_size,)):
             raise StateError(f"the saved session in {directory} contradicts itself; delete it")
-        session._at = _Point(Tokens(ids + pending), turn_start, state, logits, saved.spans)
+        session._at = _Point(TokenHistory(ids + pending), turn_start, state, logits, saved.spans)
         return session
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from model.engine import Engine
 from model.hybrid.cpu import NativeModel, why_not
 from model.hybrid.model import HybridModel, HybridNetwork
 from model.sampling import SamplingParams
-from model.state.memory import Memory
+from model.state.memory import StateMemory
 
 CONFIGS = Path(__file__).resolve().parents[2] / "tests" / "golden" / "configs"
 
@@ -65,7 +65,7 @@ def random_engine(
     dtype: torch.dtype = torch.bfloat16,
     *,
     context_length: int = 1 << 18,
-    memory: Memory | None = None,
+    memory: StateMemory | None = None,
     native: bool = True,
 ) -> Engine:
     """Return an engine over random weights of ``shape(name)``, compiled if it can be."""

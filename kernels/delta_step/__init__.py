@@ -8,9 +8,9 @@ from torch import Tensor
 
 from kernels.backend import Backend, require_triton
 from kernels.delta_step import reference
-from kernels.delta_step.reference import Memory
+from kernels.delta_step.reference import SlotTensors
 
-__all__ = ["Memory", "delta_step"]
+__all__ = ["SlotTensors", "delta_step"]
 
 
 def delta_step(
@@ -20,8 +20,8 @@ def delta_step(
     dt_bias: Tensor,
     norm: Tensor,
     eps: float,
-    sources: Sequence[Memory | None],
-    targets: Sequence[Memory],
+    sources: Sequence[SlotTensors | None],
+    targets: Sequence[SlotTensors],
     *,
     backend: Backend = "torch",
 ) -> Tensor:

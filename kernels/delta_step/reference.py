@@ -14,7 +14,7 @@ from kernels.causal_conv1d.reference import causal_conv1d
 from kernels.gated_delta_rule.reference import recurrent
 from kernels.rms_norm.reference import gated_rms_norm
 
-Memory = tuple[Tensor, Tensor]
+SlotTensors = tuple[Tensor, Tensor]
 """One sequence's convolution inputs ``[width - 1, conv_dim]`` and delta rule's state
 ``[value_heads, key_dim, value_dim]``, the latter in float32."""
 
@@ -26,8 +26,8 @@ def delta_step(
     dt_bias: Tensor,
     norm: Tensor,
     eps: float,
-    sources: Sequence[Memory | None],
-    targets: Sequence[Memory],
+    sources: Sequence[SlotTensors | None],
+    targets: Sequence[SlotTensors],
 ) -> Tensor:
     """Convolution, gates, delta rule and gated norm of a few tokens.
 

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import KernelError, addresses, require_power_of_two
-from kernels.delta_step.reference import Memory
+from kernels.delta_step.reference import SlotTensors
 
 MOST_TOKENS = 8
 
@@ -141,7 +141,7 @@ def _delta_step(
         )
 
 
-def table_of(sources: Sequence[Memory | None], targets: Sequence[Memory]) -> Tensor:
+def table_of(sources: Sequence[SlotTensors | None], targets: Sequence[SlotTensors]) -> Tensor:
     """What ``delta_step_at`` reads, ``[5, batch]``: the addresses of the sources' parts and of the
     targets', and 1 where there is a source."""
     rows: list[list[Tensor]] = [[], [], [], []]
@@ -167,7 +167,7 @@ def delta_step_at(
 ) -> Tensor:
     """``delta_step`` on memory whose ``table_of`` addresses is on the device already.
 
-    Each address is that of a whole slot, ``[layers, ...]`` of what a ``Memory`` holds, of which
+    Each address is that of a whole slot, ``[layers, ...]`` of a tensor of ``SlotTensors``, of which
     ``layer`` is used. Reads nothing on the host, so it can be captured in a CUDA graph.
     """
     batch, time, _ = projected.shape
@@ -215,8 +215,8 @@ def delta_step(
     dt_bias: Tensor,
     norm: Tensor,
     eps: float,
-    sources: Sequence[Memory | None],
-    targets: Sequence[Memory],
+    sources: Sequence[SlotTensors | None],
+    targets: Sequence[SlotTensors],
 ) -> Tensor:
     """As ``reference.delta_step``, for at most 8 tokens. Memory must be contiguous."""
     key_dim = targets[0][1].shape[1]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from model.drafting.costs import PassCosts
-from model.drafting.tokens import Tokens
+from model.drafting.token_history import TokenHistory
 from model.network import State, Trail
 
 _LEAST_GAIN = 1.02
@@ -68,7 +68,7 @@ class Drafter:
         twin._right, twin._tried = list(self._right), list(self._tried)
         return twin
 
-    def propose(self, ids: Tokens, most: int, company: int) -> Draft:
+    def propose(self, ids: TokenHistory, most: int, company: int) -> Draft:
         """At most ``most`` ids to try after ``ids``, in a pass with ``company`` others: none where
         they would not pay."""
         found, agree = ids.seen_before(most)

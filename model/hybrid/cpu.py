@@ -20,7 +20,7 @@ from kernels.native import Native, native
 from model.checkpoint.config import ModelConfig
 from model.hybrid.attention import Attention
 from model.hybrid.deltanet import DeltaNet
-from model.hybrid.layers import Block, Norm
+from model.hybrid.layers import DecoderLayer, Norm
 from model.hybrid.model import HybridModel
 from model.state.pages import PAGE
 from model.state.passes import Pass
@@ -248,7 +248,7 @@ class NativeModel:
             self._scratch = torch.empty(size, dtype=torch.uint8)
         return self._scratch
 
-    def _layer(self, block: Block) -> _Layer:
+    def _layer(self, block: DecoderLayer) -> _Layer:
         mixer, ff = block.mixer, block.feed_forward
         made = _Layer(
             kind=isinstance(mixer, Attention),

@@ -92,7 +92,7 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
-class Block:
+class DecoderLayer:
     """One layer: a mixer and a feed-forward network, each on a normalised residual stream."""
 
     input_norm: Norm

@@ -16,9 +16,9 @@ from kernels.rope import frequencies, tables
 from model.checkpoint.config import ModelConfig, head_name
 from model.hybrid.attention import Attention
 from model.hybrid.deltanet import DeltaNet
-from model.hybrid.layers import Block, FeedForward, Norm, Rotation, Take
+from model.hybrid.layers import DecoderLayer, FeedForward, Norm, Rotation, Take
 from model.network import State, Trail, Work
-from model.state.memory import Memory
+from model.state.memory import StateMemory
 from model.state.pages import HybridState, Layout
 from model.state.passes import LayerMemory, Pass
 from model.state.trail import HybridTrail, Rows, settle
@@ -36,7 +36,7 @@ class MtpHead:
     embedding_norm: Norm
     hidden_norm: Norm
     project: Weight
-    block: Block
+    block: DecoderLayer
     norm: Norm
 
     def __call__(self, hidden: Tensor, following: Tensor, rotation: Rotation) -> Tensor:
@@ -55,7 +55,7 @@ class HybridModel:
 
     config: ModelConfig
     embedding: Tensor
-    blocks: tuple[Block, ...]
+    blocks: tuple[DecoderLayer, ...]
     norm: Norm
     head: Weight
     mtp: MtpHead | None
@@ -80,10 +80,10 @@ class HybridModel:
         def norm(name: str) -> Norm:
             return Norm(source.floats(name), config.rms_norm_eps)
 
-        def block(prefix: str, kind: str) -> Block:
+        def block(prefix: str, kind: str) -> DecoderLayer:
             take = source.under(prefix)
             build = Attention.build if kind == "full_attention" else DeltaNet.build
-            return Block(
+            return DecoderLayer(
                 norm(prefix + "input_layernorm.weight"),
                 build(config, take),
                 norm(prefix + "post_attention_layernorm.weight"),
@@ -210,7 +210,7 @@ class HybridNetwork:
         *,
         fingerprint: str,
         vocab_limit: int | None = None,
-        memory: Memory | None = None,
+        memory: StateMemory | None = None,
         compiled: Compiled | None = None,
     ) -> None:
         self.model = model

@@ -35,9 +35,9 @@ Tensors = tuple[Tensor, ...]
 
 
 class Block:
-    """Tensors that live and are parked together. Made by ``Memory.take``."""
+    """Tensors that live and are parked together. Made by ``StateMemory.take``."""
 
-    def __init__(self, memory: Memory, tensors: Tensors, kind: str = "") -> None:
+    def __init__(self, memory: StateMemory, tensors: Tensors, kind: str = "") -> None:
         self._kind = kind
         self.size = sum(t.nbytes for t in tensors)
         self.used_at = 0
@@ -64,7 +64,7 @@ class Block:
         self._memory._gone.append((self._kind, self._tensors, self._parked))
 
 
-class Memory:
+class StateMemory:
     """A budget of ``limit`` bytes (None: no limit) for the blocks on one device.
 
     ``swap`` is the folder for the swap file, which is made at first need and has no name there, so

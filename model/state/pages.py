@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.checkpoint.config import ModelConfig
 from model.errors import StateError
-from model.state.memory import Block, Memory
+from model.state.memory import Block, StateMemory
 
 PAGE = 256
 """Positions in a page."""
@@ -37,10 +37,10 @@ class Layout:
     recurrent: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    memory: Memory
+    memory: StateMemory
 
     @classmethod
-    def of(cls, config: ModelConfig, like: Tensor, memory: Memory | None = None) -> Layout:
+    def of(cls, config: ModelConfig, like: Tensor, memory: StateMemory | None = None) -> Layout:
         """For ``config``, in the dtype and on the device of ``like``."""
         deltas = config.layer_types.count("linear_attention")
         return cls(
@@ -60,7 +60,7 @@ class Layout:
             ),
             dtype=like.dtype,
             device=like.device,
-            memory=memory or Memory(),
+            memory=memory or StateMemory(),
         )
 
     @property

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.backend import KernelError
-from kernels.delta_step import Memory, delta_step
+from kernels.delta_step import SlotTensors, delta_step
 from tests.gpu.comparing import CALM, close, randn
 
 pytestmark = pytest.mark.gpu
@@ -25,7 +25,7 @@ def make(
     dims: tuple[int, int],
     dtype: torch.dtype,
     device: torch.device,
-) -> tuple[list[Tensor | float], list[Memory]]:
+) -> tuple[list[Tensor | float], list[SlotTensors]]:
     """All arguments up to ``eps``, and one memory a sequence."""
     key_dim, value_dim = dims
     heads = key_heads * group
@@ -49,7 +49,7 @@ def make(
     return arguments, memory
 
 
-def blank(memory: list[Memory]) -> list[Memory]:
+def blank(memory: list[SlotTensors]) -> list[SlotTensors]:
     return [(torch.empty_like(conv), torch.empty_like(state)) for conv, state in memory]
 
 

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from kernels.native import LEVELS
 from model.checkpoint.config import ModelConfig
 from model.drafting.drafts import Draft, Drafter
-from model.drafting.tokens import Tokens
+from model.drafting.token_history import TokenHistory
 from model.hybrid.cpu import NativeModel
 from model.hybrid.model import VERIFY_ROWS, HybridModel, HybridNetwork
 from model.network import Work
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
 from model.session import Session, TokenEvent
-from model.state.memory import Memory
+from model.state.memory import StateMemory
 from model.state.pages import PAGE
 from model.state.trail import HybridTrail, settle
 from tests.support.native import library, random_tensors, small_config
@@ -52,7 +52,7 @@ class Oracle(Drafter):
     def copy(self) -> Oracle:
         return Oracle(self.truth, self.plan)
 
-    def propose(self, ids: Tokens, most: int, company: int) -> Draft:
+    def propose(self, ids: TokenHistory, most: int, company: int) -> Draft:
         size, right = self.plan[self.turn % len(self.plan)]
         self.turn += 1
         known = self.truth.ids[len(ids) :]
@@ -68,7 +68,7 @@ def network_of(
 ) -> HybridNetwork:
     model = HybridModel.build(config, random_tensors(config), dtype)
     compiled = NativeModel(model, library(level))
-    return HybridNetwork(model, fingerprint="x", compiled=compiled, memory=Memory(limit))
+    return HybridNetwork(model, fingerprint="x", compiled=compiled, memory=StateMemory(limit))
 
 
 @pytest.fixture(scope="module")

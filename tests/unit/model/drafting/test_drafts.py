@@ -9,10 +9,10 @@ import pytest
 from model.checkpoint.hub import resolve
 from model.drafting.costs import PassCosts
 from model.drafting.drafts import Drafter
-from model.drafting.tokens import Tokens
+from model.drafting.token_history import TokenHistory
 from model.engine import Engine
 
-TEXT = Tokens([*range(20), 99, *range(10)])
+TEXT = TokenHistory([*range(20), 99, *range(10)])
 
 
 def costs(row_s: float) -> PassCosts:
@@ -49,7 +49,7 @@ def test_nothing_is_known_before_the_first_pass() -> None:
 def test_drafts_follow_what_is_there_where_rows_are_cheap() -> None:
     assert Drafter(costs(0.0)).propose(TEXT, 7, 0).ids == list(range(10, 17))
     assert Drafter(costs(0.0)).propose(TEXT, 3, 0).ids == [10, 11, 12]
-    assert Drafter(costs(0.0)).propose(Tokens(range(9)), 7, 0).ids == []
+    assert Drafter(costs(0.0)).propose(TokenHistory(range(9)), 7, 0).ids == []
 
 
 def test_there_are_none_where_rows_are_dear() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.drafting.ngrams import LEAST
-from model.drafting.tokens import Tokens
+from model.drafting.token_history import TokenHistory
 
 
 def searched(ids: list[int]) -> dict[int, int]:
@@ -27,7 +27,7 @@ def searched(ids: list[int]) -> dict[int, int]:
     cuts=st.lists(st.integers(0, 100), max_size=3),
 )
 def test_finds_the_longest_of_the_last_places(parts: list[list[int]], cuts: list[int]) -> None:
-    tokens, shorter = Tokens(), []
+    tokens, shorter = TokenHistory(), []
     for part in parts:
         tokens = tokens.extended(part)
         shorter.append(tokens)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from model.errors import MemoryFull
-from model.state.memory import Block, Memory, Swap, default_limit
+from model.state.memory import Block, StateMemory, Swap, default_limit
 
 
-def block(memory: Memory, value: float, count: int = 256) -> Block:
+def block(memory: StateMemory, value: float, count: int = 256) -> Block:
     return memory.take(lambda: (torch.full((count,), value), torch.full((2,), -value)), 4 * count)
 
 
@@ -25,7 +25,7 @@ def values(block: Block) -> tuple[float, float]:
 
 
 def test_blocks_are_counted_while_they_are_held() -> None:
-    memory = Memory()
+    memory = StateMemory()
     one, two = block(memory, 1.0), block(memory, 2.0)
     assert memory.used == one.size + two.size == 2 * (1024 + 8)
     del one
@@ -35,7 +35,7 @@ def test_blocks_are_counted_while_they_are_held() -> None:
 
 
 def test_the_coldest_is_parked_and_comes_back_whole(tmp_path: Path) -> None:
-    memory = Memory(3 * 1032, swap=tmp_path)
+    memory = StateMemory(3 * 1032, swap=tmp_path)
     blocks = []
     for number in range(3):
         with memory.passing():
@@ -56,7 +56,7 @@ def test_the_coldest_is_parked_and_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_what_a_pass_uses_is_never_parked() -> None:
-    memory = Memory(2 * 1032)
+    memory = StateMemory(2 * 1032)
     with memory.passing():
         held = [block(memory, 1.0), block(memory, 2.0)]
         with pytest.raises(MemoryFull, match="--kv-memory"):
@@ -71,7 +71,7 @@ def test_what_a_pass_uses_is_never_parked() -> None:
 
 
 def test_places_in_the_swap_file_are_used_again(tmp_path: Path) -> None:
-    memory = Memory(swap=tmp_path)
+    memory = StateMemory(swap=tmp_path)
     for number in range(50):
         each = block(memory, float(number))
         with memory.passing():
@@ -85,7 +85,7 @@ def test_places_in_the_swap_file_are_used_again(tmp_path: Path) -> None:
 
 def test_a_swap_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    memory = Memory(1100, swap=tmp_path / "file" / "swap")
+    memory = StateMemory(1100, swap=tmp_path / "file" / "swap")
     first = block(memory, 1.0)
     with memory.passing():
         with pytest.raises(MemoryFull, match="cannot be parked"):
@@ -95,7 +95,7 @@ def test_a_swap_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Memory(1100, swap=tmp_path)
+    memory = StateMemory(1100, swap=tmp_path)
     first = block(memory, 1.0)
 
     def full(*_: object) -> int:
@@ -131,7 +131,7 @@ def test_the_default_is_within_what_the_machine_has() -> None:
 
 
 def test_who_needs_room_outside_of_a_pass_waits_for_those_under_way() -> None:
-    memory = Memory(2 * 1032)
+    memory = StateMemory(2 * 1032)
     with ThreadPoolExecutor(1) as thread:
         with memory.passing():
             held = [block(memory, 1.0), block(memory, 2.0)]
@@ -148,7 +148,7 @@ def test_who_needs_room_outside_of_a_pass_waits_for_those_under_way() -> None:
 
 
 def test_more_than_the_budget_is_not_waited_for() -> None:
-    memory = Memory(1032)
+    memory = StateMemory(1032)
     with ThreadPoolExecutor(1) as thread, memory.passing():
         later = thread.submit(block, memory, 1.0, 512)
         with pytest.raises(MemoryFull):
@@ -156,7 +156,7 @@ def test_more_than_the_budget_is_not_waited_for() -> None:
 
 
 def test_what_is_only_read_meanwhile_makes_room_for_a_pass() -> None:
-    memory = Memory(2 * 1032)
+    memory = StateMemory(2 * 1032)
     first, second = block(memory, 1.0), block(memory, 2.0)
     with memory.passing(), ThreadPoolExecutor(1) as thread:
         tensors = thread.submit(lambda: first.tensors).result(20)

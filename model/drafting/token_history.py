@@ -18,7 +18,7 @@ class _Buffer:
         self.ngrams = NgramIndex()
 
 
-class Tokens:
+class TokenHistory:
     """An immutable sequence of ids.
 
     Growing costs the new ids, unless another has grown from the same point before: then one copy.
@@ -44,9 +44,9 @@ class Tokens:
             end = min(place + count, self._length)
             return self._buffer.ids[place:end].tolist() if agree else [], agree
 
-    def extended(self, ids: Sequence[int]) -> Tokens:
+    def extended(self, ids: Sequence[int]) -> TokenHistory:
         """These ids and ``ids`` after them."""
-        grown = Tokens.__new__(Tokens)
+        grown = TokenHistory.__new__(TokenHistory)
         grown._length = self._length + len(ids)
         with self._buffer.lock:
             if len(self._buffer.ids) == self._length:
