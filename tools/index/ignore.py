@@ -1,63 +1,85 @@
-"""``.gitignore`` rules, read from an untrusted tree.
+"""``.gitignore`` rules, read from an untrusted tree as git reads them, byte for byte.
 
-The rules are those of gitignore(5). Each becomes a regular expression whose stars never go back
-once they have matched, so no pattern takes long on any name.
+The rules are those of git's dir.c. Patterns without wildcards are compared, and those with one star
+at their beginning; other names are matched by an expression whose stars never go back, if it means
+the same, and all the rest by ``wildmatch``.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tools.index.wildmatch import SPECIAL, wildmatch
+
 MAX_BYTES = 256_000
 MAX_RULES = 2_000
 _MAX_PATTERN = 1_000
-_MAX_STARS = 32
-_WILD = frozenset("*?[\\")
+_MAX_STARS = 64
+_MARK = b"\xef\xbb\xbf"
+# What means the same to git and in an expression.
+_TOKENS = re.compile(rb"(\*+)|(\?)|(\[[A-Za-z0-9_.]+\])|([^*?\[\\])")
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """One line. ``literal`` or ``suffix`` decide by the name alone, ``regex`` by the whole path."""
+    """One line. ``anchored`` patterns are about the path from the folder, others about the name."""
 
+    pattern: bytes
     negated: bool
     folders_only: bool
-    literal: str | None = None
-    suffix: str | None = None
-    regex: re.Pattern[str] | None = None
+    anchored: bool
+    literal: int
+    suffix: bytes | None = None
+    expression: re.Pattern[bytes] | None = None
 
-    def fits(self, path: str, name: str, *, is_folder: bool) -> bool:
+    def fits(self, path: bytes, name: bytes, *, is_folder: bool) -> bool:
         if self.folders_only and not is_folder:
             return False
-        if self.literal is not None:
-            return name == self.literal
+        if self.anchored:
+            return self._fits_path(path)
+        if self.literal == len(self.pattern):
+            return name == self.pattern
         if self.suffix is not None:
             return name.endswith(self.suffix)
-        return self.regex is not None and self.regex.fullmatch(path) is not None
+        if self.expression is not None:
+            return self.expression.fullmatch(name) is not None
+        return wildmatch(self.pattern, name, pathname=False)
+
+    def _fits_path(self, path: bytes) -> bool:
+        head = self.literal
+        if path[:head] != self.pattern[:head]:
+            return False
+        if head == len(self.pattern):
+            return len(path) == head
+        return wildmatch(self.pattern[head:], path[head:], pathname=True)
 
 
 class IgnoreRules:
     """The rules of one ``.gitignore``; paths are relative to the folder that holds it."""
 
-    def __init__(self, text: str) -> None:
-        lines = text.splitlines()[:MAX_RULES]
+    def __init__(self, text: bytes | str) -> None:
+        data = os.fsencode(text) if isinstance(text, str) else text
+        lines = data.removeprefix(_MARK).split(b"\n")[:MAX_RULES]
         self._rules = [rule for line in lines if (rule := _parse(line)) is not None]
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
     def decides(self, path: str, *, is_folder: bool) -> bool | None:
-        """True: ignored; False: taken back by a ``!`` rule; None: no rule is about it."""
-        name = path.rsplit("/", 1)[-1]
+        """Return True: ignored; False: taken back by a ``!`` rule; None: no rule is about it."""
+        data = os.fsencode(path)
+        name = data[data.rfind(b"/") + 1 :]
         for rule in reversed(self._rules):
-            if rule.fits(path, name, is_folder=is_folder):
+            if rule.fits(data, name, is_folder=is_folder):
                 return not rule.negated
         return None
 
 
 def is_ignored(rules: Sequence[tuple[str, IgnoreRules]], path: str, *, is_folder: bool) -> bool:
-    """Whether git would ignore ``path``, whose parent folders are not ignored.
+    """Return whether git would ignore ``path``, whose parent folders are not ignored.
 
     ``rules`` go from the outermost folder inwards, each with its folder (``""`` or ``a/b/``).
     """
@@ -68,94 +90,54 @@ def is_ignored(rules: Sequence[tuple[str, IgnoreRules]], path: str, *, is_folder
     return False
 
 
-def _parse(line: str) -> _Rule | None:
-    pattern = _strip(line)
-    if not pattern or pattern.startswith("#") or len(pattern) > _MAX_PATTERN:
+def _parse(line: bytes) -> _Rule | None:
+    if line.startswith(b"#"):
         return None
-    negated = pattern.startswith("!")
+    pattern = _trim(line.removesuffix(b"\r").partition(b"\0")[0])
+    negated = pattern.startswith(b"!")
     pattern = pattern[negated:]
-    folders_only = pattern.endswith("/")
-    pattern = pattern.removesuffix("/")
-    if not pattern:
+    suffix = pattern[1:] if pattern.startswith(b"*") and not SPECIAL & set(pattern[1:]) else None
+    folders_only = pattern.endswith(b"/")
+    pattern = pattern[:-1] if folders_only else pattern
+    if not pattern or len(pattern) > _MAX_PATTERN or pattern.count(b"*") > _MAX_STARS:
         return None
-    anchored = "/" in pattern
-    pattern = pattern.removeprefix("/")
-    if not anchored:
-        if not _WILD & set(pattern):
-            return _Rule(negated, folders_only, literal=pattern)
-        if pattern[0] == "*" and len(pattern) > 1 and not _WILD & set(pattern[1:]):
-            return _Rule(negated, folders_only, suffix=pattern[1:])
-        pattern = f"**/{pattern}"
-    if pattern.count("*") > _MAX_STARS:
-        return None
-    try:
-        return _Rule(negated, folders_only, regex=re.compile(_regex(pattern), re.DOTALL))
-    except re.error:
-        return None
+    anchored = b"/" in pattern
+    if not anchored and suffix is not None:
+        suffix = pattern[1:]
+    if pattern.startswith(b"**/") and b"/" not in pattern[3:]:
+        # At any depth, as a name alone.
+        pattern, anchored, suffix = pattern[3:], False, None
+    pattern = pattern.removeprefix(b"/") if anchored else pattern
+    literal = next((at for at, byte in enumerate(pattern) if byte in SPECIAL), len(pattern))
+    expression = None if anchored or suffix is not None else _compile(pattern)
+    return _Rule(pattern, negated, folders_only, anchored, literal, suffix, expression)
 
 
-def _strip(line: str) -> str:
-    """Without trailing spaces, unless a backslash keeps the first of them."""
-    stripped = line.rstrip(" \t\r")
-    if stripped.endswith("\\") and len(stripped) < len(line):
-        stripped += " "
-    return stripped
+def _trim(line: bytes) -> bytes:
+    """Return the line without trailing spaces, unless a backslash keeps the first of them."""
+    bare = line.rstrip(b" ")
+    if len(bare) == len(line):
+        return line
+    backslashes = len(bare) - len(bare.rstrip(b"\\"))
+    return bare + b" " if backslashes % 2 else bare
 
 
-def _regex(pattern: str) -> str:
-    """The pattern, with runs of whole names between ``**`` matched at the first place they fit."""
-    runs: list[list[str]] = [[]]
-    for segment in pattern.split("/"):
-        if segment == "**":
-            if runs[-1] or len(runs) == 1:
-                runs.append([])
-        else:
-            runs[-1].append(_segment(segment))
-    parts = ["/".join(runs[0])]
-    for number, run in enumerate(runs[1:], 1):
-        after = "/" if parts[-1] else ""
-        body = "/".join(run)
-        if number == len(runs) - 1:
-            # The last must reach the end: "a/**" takes everything inside a.
-            parts.append(f"{after}(?:[^/]+/)*{body}" if body else f"{after}.+")
-        else:
-            parts.append(f"{after}(?>(?:[^/]+/)*?{body}(?=/))")
-    return "".join(parts)
-
-
-def _segment(segment: str) -> str:
-    """One name: each piece after a star is taken where it first fits, the last at the end."""
-    pieces: list[str] = []
-    current: list[str] = []
+def _compile(pattern: bytes) -> re.Pattern[bytes] | None:
+    """Return an expression for a name's pattern of stars, ``?`` and plain classes; else None."""
+    pieces: list[list[bytes]] = [[]]
     at = 0
-    while at < len(segment):
-        char = segment[at]
-        end = _class_end(segment, at) if char == "[" else -1
-        if char == "*":
-            pieces.append("".join(current))
-            current = []
-        elif char == "?":
-            current.append("[^/]")
-        elif end > 0:
-            inner = segment[at + 1 : end]
-            negated = inner[0] in "!^"
-            body = re.sub(r"([\\\[\]^&~|])", r"\\\1", inner[negated:])
-            current.append(f"(?!/)[{'^' if negated else ''}{body}]")
-            at = end
-        elif char == "\\" and at + 1 < len(segment):
-            at += 1
-            current.append(re.escape(segment[at]))
+    while at < len(pattern):
+        token = _TOKENS.match(pattern, at)
+        if token is None:
+            return None
+        at = token.end()
+        if token[1]:
+            pieces.append([])
         else:
-            current.append(re.escape(char))
-        at += 1
-    pieces.append("".join(current))
-    if len(pieces) == 1:
-        return pieces[0]
-    first, *middle, last = pieces
-    lazy = "".join(f"(?>[^/]*?{piece})" for piece in middle if piece)
-    return f"{first}{lazy}[^/]*{last}(?=/|\\Z)"
-
-
-def _class_end(segment: str, start: int) -> int:
-    first = start + 2 if segment[start + 1 : start + 2] in ("!", "^") else start + 1
-    return segment.find("]", first + 1)
+            pieces[-1].append(b"." if token[2] else token[3] or re.escape(token[4]))
+    first, *middle = [b"".join(piece) for piece in pieces]
+    if not middle:
+        return re.compile(first, re.DOTALL)
+    last = middle.pop()
+    lazy = b"".join(b"(?>.*?" + piece + b")" for piece in middle if piece)
+    return re.compile(first + lazy + b".*" + last, re.DOTALL)

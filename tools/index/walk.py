@@ -153,11 +153,11 @@ def _read_at(folder: int, name: str, max_bytes: int) -> bytes:
 
 def _read_rules_at(folder: int, name: str) -> IgnoreRules:
     with suppress(OSError):
-        return IgnoreRules(_read_at(folder, name, MAX_BYTES).decode("utf-8", "surrogateescape"))
-    return IgnoreRules("")
+        return IgnoreRules(_read_at(folder, name, MAX_BYTES))
+    return IgnoreRules(b"")
 
 
 def _read_rules(top: Path, path: str) -> IgnoreRules:
     with suppress(OSError):
-        return IgnoreRules(read_file(top, path, MAX_BYTES).decode("utf-8", "surrogateescape"))
-    return IgnoreRules("")
+        return IgnoreRules(read_file(top, path, MAX_BYTES))
+    return IgnoreRules(b"")
