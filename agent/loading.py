@@ -12,6 +12,7 @@ from agent.settings.table import Settings
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
 from model.checkpoint import hub
+from model.checkpoint.config import ModelConfig
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.weights import parameter_count
 from model.engine import Engine
@@ -48,6 +49,8 @@ def load_model(
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     directory = hub.resolve(name)
+    # Before the tokenizer: of a model that cannot be run no file is worth fetching again.
+    ModelConfig.load(directory)
     tokenizer = Tokenizer.load(directory)
     chat = ChatFormat.load(directory, tokenizer)
     engine = Engine.load(

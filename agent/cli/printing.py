@@ -70,7 +70,7 @@ def finish(
     else:
         write_patch(report.patch)
     write_notices(notices)
-    lines = [_how_it_ended(data)]
+    lines = [how_it_ended(data)]
     if report.check is not None:
         lines.append(check_line(report.check))
     if report.attempts:
@@ -83,9 +83,9 @@ def finish(
     return int(data["exit_status"])
 
 
-def _how_it_ended(data: Mapping[str, Any]) -> str:
+def how_it_ended(data: Mapping[str, Any]) -> str:
     """The status and why; the model's own words are marked where they may be wrong."""
-    said = data["summary"]
+    said = data["summary"].removeprefix(f"{data['status']}; ")
     why = {
         "no_patch": "no file was changed",
         "check_failed": "the check fails with the patch",

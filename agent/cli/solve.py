@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -16,10 +18,11 @@ from agent.cli.flags import Apply, Given, Interactive, Repo, ResultOutput, takes
 from agent.cli.interrupts import Interrupts
 from agent.cli.output import Output, is_terminal
 from agent.cli.printing import finish, listener, load_told, print_error
-from agent.errors import ConfigError
+from agent.errors import ConfigError, StoreError
 from agent.settings.load import load_settings
 from agent.settings.option import Group
 from agent.settings.variables import old_variable_lines
+from sandboxes.paths import private_dir, state_dir
 from sandboxes.workspace.users_repository import find_repository
 
 if TYPE_CHECKING:
@@ -78,6 +81,7 @@ def run(
                 settings = load_settings(flags, repo)
                 names = {"model": settings.model, "sandbox": settings.sandbox}
                 find_repository(repo)
+                require_state_folder()
                 from agent.events import Notice, Working
                 from agent.types import Task
 
@@ -111,6 +115,20 @@ def run(
         if output is not Output.TEXT:
             print_error(failure.message, failure.exit_code, names, output, notices)
         return failure.exit_code
+
+
+def require_state_folder() -> None:
+    """Make the folder for sessions and copies. Raises ``StoreError`` if it cannot be written."""
+    folder = state_dir()
+    try:
+        private_dir(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise StoreError(
+            f"the state folder {folder} cannot be written: {error.strerror}; make it writable, or "
+            "set HOME or XDG_STATE_HOME to a place that is"
+        ) from error
 
 
 def _task_text(argument: str) -> str:

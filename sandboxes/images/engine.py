@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 
 import docker
@@ -49,6 +50,13 @@ def _unreachable(error: BaseException) -> SandboxUnavailable:
     causes = list(_causes(error))
     codes = {cause.errno for cause in causes if isinstance(cause, OSError)}
     text = _one_line(error)
+    host = os.environ.get("DOCKER_HOST", "")
+    elsewhere = SandboxUnavailable(
+        f"the engine that DOCKER_HOST names ({host}) does not run or is none: {text[-200:]}; "
+        "correct or unset the variable, or use --sandbox bubblewrap"
+    )
+    if host and not host.startswith("unix:"):
+        return elsewhere
     if errno.EACCES in codes or "permission denied" in text.lower():
         return SandboxUnavailable(
             "this user may not use Docker; join the docker group (sudo usermod -aG docker $USER, "
@@ -60,6 +68,8 @@ def _unreachable(error: BaseException) -> SandboxUnavailable:
             "or use --sandbox bubblewrap"
         )
     if codes & {errno.ENOENT, errno.ECONNREFUSED} or "connection refused" in text.lower():
+        if host:
+            return elsewhere
         return SandboxUnavailable(
             "Docker is installed but its engine does not run; start it (systemctl start docker, "
             "or as root: dockerd) or use --sandbox bubblewrap"

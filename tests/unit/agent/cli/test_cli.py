@@ -15,6 +15,7 @@ import typer.main
 
 from agent.cli import app
 from agent.cli import main as cli
+from agent.cli.printing import how_it_ended
 from agent.settings.option import Group
 from agent.settings.table import OPTIONS
 
@@ -347,3 +348,43 @@ def test_what_is_named_and_is_not_there_is_code_2(
     ):
         code, out, err = call(*arguments)
         assert (code, out, err.count("\n")) == (2, "", 1), (arguments, err)
+
+
+def test_a_model_of_another_kind_is_refused_for_what_it_is(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    code, _, err = call("model", "info", str(tmp_path))
+    assert code == 1
+    assert "architecture LlamaForCausalLM is not supported" in err
+    assert "again" not in err
+
+
+def test_a_state_folder_that_cannot_be_made_is_named(
+    call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    code, _, err = call("solve", "x", "--repo", str(tmp_path), "--sandbox", "local")
+    assert code == 1
+    assert err == (
+        f"error: the state folder {tmp_path}/file/tenuto cannot be written: Not a directory; make "
+        "it writable, or set HOME or XDG_STATE_HOME to a place that is\n"
+    )
+
+
+def test_a_wrong_docker_host_is_named(
+    call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for host in ("tcp://127.0.0.1:1", "nonsense"):
+        monkeypatch.setenv("DOCKER_HOST", host)
+        code, _, err = call("sandbox", "build")
+        assert code == 1
+        assert f"DOCKER_HOST names ({host})" in err
+        assert "start it" not in err
+
+
+def test_how_a_run_ended_says_interrupted_once() -> None:
+    summary = {"status": "interrupted", "summary": "interrupted; the session is saved"}
+    assert how_it_ended(summary) == "interrupted: the session is saved"
