@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def edit(tmp_path_factory: pytest.TempPathFactory) -> Editor:
 
 
 many = settings(
-    max_examples=500,
+    max_examples=int(os.environ.get("TENUTO_FUZZ", "500")),
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much],
 )

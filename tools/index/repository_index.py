@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from sandboxes.stop import Stop
 from tools.index import walk
 from tools.index.languages import Language, detect_language, may_have_language
-from tools.index.parsing import ParseWorkers
+from tools.index.parsing import ParseFailed, ParseWorkers
 from tools.index.queries import query_text
 from tools.index.tag_store import TagStore
-from tools.index.tags import Definition, split_names, unpack, unpack_outline
+from tools.index.tags import Definition, Packed, split_names, unpack, unpack_outline
 from tools.text.text_file import decode
 
 MAX_FILE_BYTES = 1_000_000
@@ -35,6 +35,7 @@ _PUT_EVERY = 200
 _MAX_FAILURES = 25
 
 Ids = NDArray[np.int64]
+_Names = tuple[Ids, Ids, Ids, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,13 @@ class RepositoryIndex:
         known = self._store.known({key for _, key, _ in wanted.values()})
         missing = {key: path for path, (_, key, _) in wanted.items() if key not in known}
         known |= self._parse({path: wanted[path] for path in missing.values()}, stop or Stop())
-        self._take({path: item for path, item in wanted.items() if item[1] in known}, known)
+        loaded = self._load_names(known)
+        lost = {path: item for path, item in wanted.items() if known.get(item[1])}
+        lost = {path: item for path, item in lost.items() if item[1] not in loaded}
+        if lost:  # damaged in the meantime
+            known |= self._parse(lost, stop or Stop())
+            loaded |= self._load_names({key: True for _, key, _ in lost.values()})
+        self._take({path: i for path, i in wanted.items() if i[1] in known}, known, loaded)
         stopped = any(item[1] not in known for item in wanted.values())
         self.left_out = LeftOut(
             len(self._too_large), len(self._failed), self.left_out.too_many, stopped
@@ -172,23 +179,30 @@ class RepositoryIndex:
         if entry.key not in self._outlines:
             if len(self._outlines) > 2_000:
                 self._outlines.clear()
-            data = self._store.outline(entry.key)
-            try:
-                self._outlines[entry.key] = unpack_outline(data or b"[]")
-            except ValueError:
-                return ()
+            packed = self._read_tags(path, entry.key)
+            self._outlines[entry.key] = unpack_outline(packed.outline) if packed else ()
         return self._outlines[entry.key]
 
     def lines_with(self, path: str, name: str) -> list[int]:
         """Return the lines of ``path`` that mention ``name``, without its definitions."""
         entry = self._files.get(path)
-        packed = self._store.get(entry.key) if entry is not None else None
-        if packed is None:
-            return []
+        packed = self._read_tags(path, entry.key) if entry is not None else None
+        return unpack(packed).lines_of(name) if packed is not None else []
+
+    def _read_tags(self, path: str, key: bytes) -> Packed | None:
+        """Return the tags under ``key``, made anew from the file if the store has lost them."""
+        if (packed := self._store.get(key)) is not None:
+            return packed
+        source = self._read_source(path)
+        if source is None:
+            return None
+        language, text = source
         try:
-            return unpack(packed).lines_of(name)
-        except ValueError:
-            return []
+            packed = self._workers.first.tags(language.name, text)
+        except ParseFailed:
+            return None
+        self._store.put([(self._store.key(language, _read_query(language.name), text), packed)])
+        return packed
 
     def text_lines(self, path: str) -> list[str]:
         """Read the file's lines as they are now; none if it cannot be read."""
@@ -292,20 +306,24 @@ class RepositoryIndex:
         self._store.put(batch)
         return known
 
+    def _load_names(self, known: Mapping[bytes, bool]) -> dict[bytes, _Names]:
+        """Return the names of the keys that are known and could be parsed."""
+        loaded: dict[bytes, _Names] = {}
+        for key, defined, names, weights in self._store.names(k for k, ok in known.items() if ok):
+            loaded[key] = self._load(defined, names, weights)
+        return loaded
+
     def _take(
-        self, wanted: dict[str, tuple[walk.Stamp, bytes, Language]], known: dict[bytes, bool]
+        self,
+        wanted: dict[str, tuple[walk.Stamp, bytes, Language]],
+        known: Mapping[bytes, bool],
+        loaded: Mapping[bytes, _Names],
     ) -> None:
         """Put files whose tags are known into the index."""
         if not wanted:
             return
         self._tables = None
         keys = {key for _, key, _ in wanted.values()}
-        loaded: dict[bytes, tuple[Ids, Ids, Ids, NDArray[np.float64]]] = {}
-        for key, defined, names, weights in self._store.names(keys):
-            try:
-                loaded[bytes(key)] = self._load(bytes(defined), bytes(names), bytes(weights))
-            except ValueError:
-                continue
         for path, (stamp, key, _) in wanted.items():
             if known[key] and key in loaded:
                 self._files[path] = Indexed(stamp, key, *loaded[key])
@@ -319,14 +337,10 @@ class RepositoryIndex:
         self._checked |= new
         self._store.touch(new)
 
-    def _load(
-        self, defined: bytes, names: bytes, weights: bytes
-    ) -> tuple[Ids, Ids, Ids, NDArray[np.float64]]:
+    def _load(self, defined: bytes, names: bytes, weights: bytes) -> _Names:
         numbers = array("I")
         numbers.frombytes(weights)
         mentioned = self._make_ids(split_names(names))
-        if len(mentioned) != len(numbers):
-            raise ValueError("the parts do not fit each other")
         outer, _, local = defined.partition(b"\n\n")
         return (
             np.unique(self._make_ids(split_names(outer.strip(b"\n")))),

@@ -222,15 +222,15 @@ def test_a_stop_leaves_the_rest_for_later(tree: Tree) -> None:
     assert str(tree.index.left_out) == ""
 
 
-def test_a_damaged_record_is_as_good_as_none(tree: Tree) -> None:
-    tree.write("a.py", "def one(): pass\n")
+def test_a_damaged_record_is_made_anew(tree: Tree) -> None:
+    tree.write("a.py", "def one(): pass\ndef two(): one()\n")
     tree.index.refresh()
     with tree.store._connection as connection:
         connection.execute("UPDATE tags SET outline = x'5b', weights = x'00', lines = x'00'")
     tree.index = tree.fresh()
-    assert tree.files() == []
-    assert tree.index.outline("a.py") == ()
-    assert tree.index.lines_with("a.py", "one") == []
+    assert tree.files() == ["a.py"]
+    assert [item.name for item in tree.index.outline("a.py")] == ["one", "two"]
+    assert tree.index.lines_with("a.py", "one") == [2]
 
 
 @pytest.mark.parametrize(

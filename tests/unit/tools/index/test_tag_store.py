@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import pytest
 
 from tools.index.extract import Extractor
 from tools.index.languages import BY_NAME
+from tools.index.parsing import ParseWorkers
+from tools.index.repository_index import RepositoryIndex
 from tools.index.tag_store import TagStore, cache_path
 from tools.index.tags import Packed, pack, unpack
 
@@ -159,3 +163,86 @@ def test_the_place_is_the_cache_of_the_user(monkeypatch, tmp_path: Path) -> None
 def test_records_that_do_not_fit_are_refused(packed: Packed) -> None:
     with pytest.raises(ValueError):
         unpack(packed)
+
+
+MUTATIONS = int(os.environ.get("TENUTO_FUZZ", "60"))
+
+
+def make_sources(top: Path) -> None:
+    chance = random.Random(7)
+    names = [f"name_{number}" for number in range(40)]
+    for number in range(12):
+        lines = [
+            f"def {chance.choice(names)}(a):\n    return {chance.choice(names)}(a)\n"
+            for _ in range(chance.randint(1, 12))
+        ]
+        (top / f"m{number}.py").write_text("\n".join(lines))
+
+
+def answers(top: Path, cache: Path | None, workers: ParseWorkers) -> list[object]:
+    """All that an index over ``top`` says, as it is asked for by the tools."""
+    store = TagStore(cache)
+    index = RepositoryIndex(top, store, workers)
+    tables = index.refresh()
+    names = sorted(index.all_names())
+    said: list[object] = [tables.files, names, str(index.left_out)]
+    said += [(name, index.files_defining(name)) for name in names]
+    said += [(path, index.outline(path)) for path in tables.files]
+    for name in names[:8]:
+        said += [(path, index.lines_with(path, name)) for path in tables.files]
+    store.close()
+    return said
+
+
+def mutate(data: bytearray, chance: random.Random) -> bytes:
+    at = chance.randrange(len(data))
+    kind = chance.choice(["flip", "flip", "block", "swap", "cut", "text"])
+    if kind == "flip":
+        data[at] ^= 1 << chance.randrange(8)
+    elif kind == "block":
+        data[at : at + 64] = bytes(len(data[at : at + 64]))
+    elif kind == "swap":
+        other = chance.randrange(len(data))
+        data[at : at + 32], data[other : other + 32] = data[other : other + 32], data[at : at + 32]
+    elif kind == "cut":
+        del data[at:]
+    else:
+        place = max(data.find(b"name_", at), 0) + 5
+        data[place : place + 1] = b"9"
+    return bytes(data)
+
+
+def test_a_mutated_cache_gives_no_other_answer(tmp_path: Path) -> None:
+    """``TENUTO_FUZZ`` says how many mutations are tried."""
+    top, cache = tmp_path / "top", tmp_path / "tags.sqlite"
+    top.mkdir()
+    make_sources(top)
+    workers = ParseWorkers()
+    expected = answers(top, None, workers)
+    assert answers(top, cache, workers) == expected
+    whole = cache.read_bytes()
+    chance = random.Random(11)
+    for number in range(MUTATIONS):
+        for end in ("-wal", "-shm"):
+            Path(f"{cache}{end}").unlink(missing_ok=True)
+        cache.write_bytes(mutate(bytearray(whole), chance))
+        assert answers(top, cache, workers) == expected, f"mutation {number}"
+    workers.close()
+
+
+def test_a_row_that_is_damaged_in_the_meantime_is_made_anew(tmp_path: Path) -> None:
+    top, cache = tmp_path / "top", tmp_path / "tags.sqlite"
+    top.mkdir()
+    make_sources(top)
+    workers = ParseWorkers()
+    index = RepositoryIndex(top, TagStore(cache), workers)
+    index.refresh()
+    whole = RepositoryIndex(top, TagStore(), workers)
+    whole.refresh()
+    connection = sqlite3.connect(cache)
+    with connection:
+        connection.execute("UPDATE tags SET outline = x'5b5d', lines = x'01000000'")
+    connection.close()
+    for path in index.tables.files:
+        assert index.outline(path) == whole.outline(path) != ()
+    workers.close()
