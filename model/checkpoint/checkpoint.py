@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from model.checkpoint.config import ModelConfig, read_generation_config
-from model.checkpoint.source import StoredTensor, stored_parts
+from model.checkpoint.gguf.header import open_files
+from model.checkpoint.gguf.metadata import is_gguf, read_config, read_sampling
+from model.checkpoint.gguf.source import GgufSource
+from model.checkpoint.safetensors_source import SafetensorsSource, quantisation_settings
+from model.checkpoint.source import StoredTensor, TensorSource, stored_parts
 from model.checkpoint.weights import fingerprint, open_tensors
 from model.sampling import SamplingParams
 
@@ -21,13 +25,24 @@ class Checkpoint:
     config: ModelConfig
     generation: SamplingParams
     tensors: dict[str, StoredTensor]
+    files: tuple[Path, ...]
 
     @classmethod
     def open(cls, path: Path) -> Checkpoint:
         """Judge the configuration, then find the tensors. Raises ``CheckpointError``."""
-        config = ModelConfig.load(path)
-        generation = read_generation_config(path)
-        return cls(path, config, generation, open_tensors(path, config))
+        source: TensorSource
+        if is_gguf(path):
+            opened = open_files(path)
+            config = read_config(opened)
+            generation = read_sampling(opened[0])
+            source = GgufSource(opened, config)
+        else:
+            config = ModelConfig.load(path)
+            generation = read_generation_config(path)
+            source = SafetensorsSource(path, quantisation_settings(path))
+        if source.has_mtp and not config.mtp_num_hidden_layers:
+            config = replace(config, mtp_num_hidden_layers=1)
+        return cls(path, config, generation, open_tensors(source, config), source.files)
 
     def fingerprint(self, dtype: torch.dtype) -> str:
         """Hash the stored tensors and the dtype computed in (see ``weights.fingerprint``)."""

@@ -74,28 +74,23 @@ def parameter_count(config: ModelConfig, *, mtp: bool = True) -> int:
     return sum(math.prod(shape) for shape in tensor_shapes(config, mtp=mtp).values())
 
 
-def open_tensors(path: Path, config: ModelConfig) -> dict[str, StoredTensor]:
+def open_tensors(source: TensorSource, config: ModelConfig) -> dict[str, StoredTensor]:
     """Find all tensors of the language model, under the names of ``tensor_shapes``; copy nothing.
 
     The vision tower is left out; the MTP layer is taken whole if any of it is there. Raises
     ``CheckpointError`` with the file and tensor that are missing, truncated or mis-shaped.
     """
-    source = open_source(path)
     shapes = tensor_shapes(config, mtp=source.has_mtp)
     return {name: source.find(name, shape) for name, shape in shapes.items()}
 
 
-def open_source(path: Path) -> TensorSource:
-    """Open the files of a checkpoint. Raises ``CheckpointError``."""
-    return SafetensorsSource(path, quantisation_settings(path))
+def load_tensors(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """Read all tensors of a folder of safetensors; those in float forms stay mapped.
 
-
-def load_tensors(path: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """Read all tensors of ``open_tensors``; those in float forms stay mapped.
-
-    Other forms are turned into float32.
+    Other forms are turned into float32. Raises as ``open_tensors``.
     """
-    return {name: stored.read() for name, stored in open_tensors(path, config).items()}
+    source = SafetensorsSource(directory, quantisation_settings(directory))
+    return {name: stored.read() for name, stored in open_tensors(source, config).items()}
 
 
 def fingerprint(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:
