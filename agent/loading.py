@@ -12,7 +12,8 @@ from agent.settings.table import Settings
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
 from model.checkpoint import hub
-from model.checkpoint.config import ModelConfig
+from model.checkpoint.checkpoint import judge
+from model.checkpoint.gguf.text import text_folder
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.weights import parameter_count
 from model.engine import Engine
@@ -48,13 +49,14 @@ def load_model(
     pass.
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
-    directory = hub.resolve(name)
+    path = hub.resolve(name)
     # Before the tokenizer: of a model that cannot be run no file is worth fetching again.
-    ModelConfig.load(directory)
-    tokenizer = Tokenizer.load(directory)
-    chat = ChatFormat.load(directory, tokenizer)
+    judge(path)
+    folder = text_folder(path)
+    tokenizer = Tokenizer.load(folder)
+    chat = ChatFormat.load(folder, tokenizer)
     engine = Engine.load(
-        directory,
+        path,
         name=name,
         vocab_limit=tokenizer.vocab_size,
         kv_memory=None if kv_memory is None else kv_memory << 20,

@@ -54,3 +54,11 @@ class Checkpoint:
         for tensor in self.tensors.values():
             bytes_of[tensor.form] = bytes_of.get(tensor.form, 0) + tensor.nbytes
         return dict(sorted(bytes_of.items(), key=lambda item: -item[1]))
+
+
+def judge(path: Path) -> ModelConfig:
+    """Return the configuration of the checkpoint at ``path``, without its tensors.
+
+    Raises ``CheckpointError`` if it is one that cannot be run.
+    """
+    return read_config(open_files(path)) if is_gguf(path) else ModelConfig.load(path)

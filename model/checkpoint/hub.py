@@ -1,49 +1,43 @@
-"""Turn a model's name into the folder of its checkpoint.
+"""Turn a model's name into the folder or file of its checkpoint, and list what is here.
 
-A name is ``embedded`` (the small checkpoint inside the package), a folder, or ``owner/name`` on
-the Hugging Face hub. Only the files that this engine reads are fetched, into the hub's own cache.
-The cache is used when the hub cannot be reached.
+A name is ``embedded`` (the small checkpoint inside the package), a folder, a GGUF file,
+``owner/name`` on the Hugging Face hub, or ``owner/name:QUANT`` for one of its GGUF files.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import scan_cache_dir, snapshot_download
-from huggingface_hub.errors import (
-    CacheNotFound,
-    GatedRepoError,
-    HFValidationError,
-    IncompleteSnapshotError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
-from huggingface_hub.utils.tqdm import tqdm
+from huggingface_hub import scan_cache_dir
+from huggingface_hub.errors import CacheNotFound
 
+from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.config import ModelConfig
+from model.checkpoint.gguf.header import open_files
+from model.checkpoint.gguf.metadata import is_gguf, read_config
+from model.checkpoint.remote import INSTEAD, choose_gguf, fetch, label_of, main_files
 from model.errors import CheckpointError, ModelNotFound
 
 EMBEDDED = "embedded"
-_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja")
-_INSTEAD = f'give a checkpoint directory, or "{EMBEDDED}"'
-_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A checkpoint on this machine that this engine can run; ``size`` in bytes on disk."""
+    """A checkpoint on this machine that this engine can run; ``size`` in bytes on disk.
+
+    ``form`` is the stored form of most of its weights.
+    """
 
     name: str
     path: Path
     size: int
+    form: str = ""
 
 
 def resolve(name: str) -> Path:
-    """Return the folder of the checkpoint called ``name``; fetch it first if need be.
+    """Return the folder or GGUF file of the checkpoint called ``name``; fetch it if need be.
 
     Progress goes to stderr if that is a terminal. Raises ``ModelNotFound`` if there is no such
     model or it cannot be fetched, ``CheckpointError`` if it is no checkpoint; each in one line.
@@ -51,28 +45,39 @@ def resolve(name: str) -> Path:
     if name == EMBEDDED:
         return _embedded()
     if not name:
-        raise ModelNotFound(f"the model's name is empty; {_INSTEAD}, or OWNER/NAME of the hub")
-    directory = Path(name).expanduser()
-    if directory.is_dir():
-        return _checked(directory)
-    if directory.exists():
-        raise ModelNotFound(f"{name} is a file; {_INSTEAD}")
-    owner, slash, rest = name.partition("/")
-    if not (owner and slash and rest) or "/" in rest or owner in (".", "..", "~"):
+        raise ModelNotFound(f"the model's name is empty; {INSTEAD}, or OWNER/NAME of the hub")
+    place = Path(name).expanduser()
+    if place.is_dir():
+        return _in_folder(place)
+    if place.exists() and is_gguf(place):
+        return place
+    if place.exists():
+        raise ModelNotFound(f"{name} is a file, and no GGUF file; {INSTEAD}")
+    repository, _, quant = name.partition(":")
+    folder = Path(repository).expanduser()
+    if quant and folder.is_dir():
+        return folder / choose_gguf(repository, [p.name for p in folder.glob("*.gguf")], quant)[0]
+    owner, slash, rest = repository.partition("/")
+    if not (owner and slash and rest) or "/" in rest or owner in (".", "..", "~") or is_gguf(place):
         raise ModelNotFound(
-            f"there is no model directory {name}; {_INSTEAD}, or OWNER/NAME of the hub"
+            f"there is no model directory {name}; {INSTEAD}, or OWNER/NAME of the hub"
         )
-    return _checked(_fetch(name))
+    return fetch(repository, quant)
 
 
-def list_models() -> list[LocalModel]:
-    """List the embedded model, if it is there, and the usable checkpoints of the hub's cache."""
-    found = []
+def list_models(folders: Sequence[Path] = ()) -> list[LocalModel]:
+    """List the embedded model, if it is there, and the usable checkpoints of the hub's cache.
+
+    Those in ``folders`` follow: checkpoints in their folders, and GGUF files, one level deep.
+    """
+    found: list[LocalModel] = []
     directory = _embedded_directory()
     if (directory / "model.safetensors").is_file():
-        size = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
-        found.append(LocalModel(EMBEDDED, directory, size))
-    return found + sorted(_cached(), key=lambda model: model.name)
+        found += _described(EMBEDDED, directory)
+    found += sorted(_cached(), key=lambda model: model.name)
+    for folder in folders:
+        found += sorted(_beside(folder.expanduser()), key=lambda model: model.name)
+    return found
 
 
 def _embedded_directory() -> Path:
@@ -86,47 +91,19 @@ def _embedded() -> Path:
             f"the embedded model's weights are not in {directory}; install the package again, or"
             " point --model at a checkpoint directory"
         )
-    return _checked(directory)
-
-
-def _checked(directory: Path) -> Path:
-    if not (directory / "config.json").is_file():
-        raise CheckpointError(
-            f"{directory} holds no config.json, so it is no checkpoint; {_INSTEAD}"
-        )
     return directory
 
 
-def _fetch(name: str) -> Path:
-    try:
-        return Path(
-            snapshot_download(
-                name, allow_patterns=list(_FILES), etag_timeout=_CONNECT_S, tqdm_class=_Progress
-            )
-        )
-    except GatedRepoError as error:
-        raise ModelNotFound(
-            f"{name} is gated; accept its terms on its hub page and run `hf auth login`,"
-            f" or {_INSTEAD}"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelNotFound(
-            f"the hub has no model {name} (or it is private); check the name, or {_INSTEAD}"
-        ) from error
-    except HFValidationError as error:
-        raise ModelNotFound(
-            f"{name} is no directory and no valid hub name; check the name, or {_INSTEAD}"
-        ) from error
-    except (LocalEntryNotFoundError, IncompleteSnapshotError) as error:
-        raise ModelNotFound(
-            f"{name} is not (or not all) on this machine and the hub cannot be reached;"
-            f" go online, or {_INSTEAD}"
-        ) from error
-    except Exception as error:  # any failure of network or disk, from several libraries
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelNotFound(
-            f"{name} could not be fetched ({reason}); try again, or {_INSTEAD}"
-        ) from error
+def _in_folder(directory: Path) -> Path:
+    """Return the checkpoint in a folder: the folder itself, or the one GGUF model in it."""
+    if (directory / "config.json").is_file():
+        return directory
+    files = main_files(path.name for path in directory.glob("*.gguf"))
+    if files:
+        return directory / choose_gguf(str(directory), files, "")[0]
+    raise CheckpointError(
+        f"{directory} holds no config.json and no GGUF file, so it is no checkpoint; {INSTEAD}"
+    )
 
 
 def _cached() -> Iterator[LocalModel]:
@@ -138,18 +115,42 @@ def _cached() -> Iterator[LocalModel]:
         if repository.repo_type != "model" or not repository.revisions:
             continue
         latest = max(repository.revisions, key=lambda revision: revision.last_modified)
+        yield from _described(repository.repo_id, latest.snapshot_path)
+
+
+def _beside(folder: Path) -> Iterator[LocalModel]:
+    if not folder.is_dir():
+        return
+    for place in [folder, *(p for p in sorted(folder.iterdir()) if p.is_dir())]:
+        yield from _described(str(place), place)
+
+
+def _described(name: str, folder: Path) -> Iterator[LocalModel]:
+    """Yield the usable checkpoints in one folder."""
+    if any(folder.glob("*.safetensors")):
         try:
-            ModelConfig.load(latest.snapshot_path)
+            ModelConfig.load(folder)
+        except CheckpointError:
+            pass
+        else:
+            size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+            yield LocalModel(name, folder, size, _main_form(folder))
+    for file in main_files(str(p.relative_to(folder)) for p in folder.rglob("*.gguf")):
+        if "-of-" in file and "-00001-of-" not in file:
+            continue
+        path = folder / file
+        try:
+            opened = open_files(path)
+            read_config(opened)
         except CheckpointError:
             continue
-        if not any(latest.snapshot_path.glob("*.safetensors")):  # a tokenizer alone, say
-            continue
-        yield LocalModel(repository.repo_id, latest.snapshot_path, latest.size_on_disk)
+        size = sum(part.path.stat().st_size for part in opened)
+        own = str(path) if name == str(folder) else f"{name}:{label_of(file) or path.stem}"
+        yield LocalModel(own, path, size, _main_form(path))
 
 
-class _Progress(tqdm):
-    """The hub's progress bar, silent where nobody watches."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        options["disable"] = bool(options.get("disable")) or not sys.stderr.isatty()
-        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+def _main_form(path: Path) -> str:
+    try:
+        return next(iter(Checkpoint.open(path).forms()))
+    except CheckpointError:
+        return "damaged"

@@ -21,7 +21,7 @@ from model.errors import CheckpointError, ModelNotFound
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = Path(__file__).parents[3] / "golden" / "configs" / "qwen3_5_0.8b.config.json"
 FILES = {
-    "config.json": b'{"model_type": "qwen3_5"}',
+    "config.json": CONFIG.read_bytes(),
     "model.safetensors": b"weights",
     "chat_template.jinja": b"template",
     "pytorch_model.bin": b"not wanted",
@@ -29,8 +29,36 @@ FILES = {
 }
 
 
+LLAMA = b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+INDEX = b'{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'
+REPOSITORIES = {
+    "model": FILES,
+    "llama": {"config.json": LLAMA, "model.safetensors": b"weights"},
+    "large": {"config.json": CONFIG.read_bytes(), "model.safetensors": b"weights"},
+    "damaged": {"config.json": CONFIG.read_bytes(), "model.safetensors": b"weights"},
+    "indexed": {
+        "config.json": CONFIG.read_bytes(),
+        "model.safetensors.index.json": INDEX,
+        "model-00001-of-00001.safetensors": b"weights",
+        "model_extra_tensors.safetensors": b"mtp",
+        "consolidated.safetensors": b"the same in another form",
+        "original/model.safetensors": b"the same in another folder",
+    },
+    "quants": {
+        "README.md": b"not wanted",
+        "a-Q4_K_M.gguf": b"four",
+        "a-UD-Q4_K_XL.gguf": b"four, dynamic",
+        "a-Q8_0-00001-of-00002.gguf": b"eight",
+        "a-Q8_0-00002-of-00002.gguf": b"eight",
+        "BF16/a-BF16.gguf": b"sixteen",
+        "mmproj-F16.gguf": b"vision",
+        "mtp-a.gguf": b"mtp",
+    },
+}
+
+
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download of ``team/model`` needs; ``team/gated`` is gated."""
+    """As much of the hub as downloads of ``team/*`` need; ``team/gated`` is gated."""
 
     requested: ClassVar[list[str]] = []
 
@@ -40,23 +68,36 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.requested.append(path)
+        repository = path.removeprefix("/api/models").split("/")[2]
         if path.startswith("/api/models/team/gated/"):
             self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
-        elif path.startswith("/api/models/team/model/tree/"):
-            tree = [
-                {"type": "file", "path": name, "size": len(data), "oid": digest(data)}
-                for name, data in FILES.items()
-            ]
-            self.answer(200, json.dumps(tree).encode())
-        elif path.startswith("/api/models/team/model"):
-            siblings = [{"rfilename": name} for name in FILES]
-            info = {"id": "team/model", "sha": COMMIT, "siblings": siblings, "private": False}
-            self.answer(200, json.dumps(info).encode())
-        elif path.startswith("/team/model/resolve/") and path.rpartition("/")[2] in FILES:
-            data = FILES[path.rpartition("/")[2]]
+        elif repository in REPOSITORIES and path.startswith("/api/"):
+            self.answer(200, json.dumps(self.described(repository, "/tree/" in path)).encode())
+        elif repository in REPOSITORIES and self.file(path) in REPOSITORIES[repository]:
+            data = REPOSITORIES[repository][self.file(path)]
             self.answer(200, data, {"ETag": f'"{digest(data)}"', "X-Repo-Commit": COMMIT})
         else:
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    def file(self, path: str) -> str:
+        return path.partition("/resolve/")[2].partition("/")[2]
+
+    def described(self, repository: str, tree: bool) -> Any:
+        files = REPOSITORIES[repository]
+        if tree:
+            return [
+                {"type": "file", "path": name, "size": len(data), "oid": digest(data)}
+                for name, data in files.items()
+            ]
+        siblings: list[dict[str, Any]] = [
+            {"rfilename": name, "size": len(data)} for name, data in files.items()
+        ]
+        if repository == "large":
+            siblings[1]["size"] = 10**18
+        if repository == "damaged":
+            lfs = {"sha256": "0" * 64, "size": 7, "pointerSize": 100}
+            siblings[1]["lfs"] = lfs
+        return {"id": f"team/{repository}", "sha": COMMIT, "siblings": siblings, "private": False}
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -148,6 +189,87 @@ def test_models_that_cannot_be_had(
     assert "\n" not in found["error"]
 
 
+def names_in(place: str) -> set[str]:
+    folder = Path(place)
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_what_cannot_run_is_refused_before_its_weights_are_fetched(
+    hub: str, ask: Callable[..., dict[str, Any]]
+) -> None:
+    Hub.requested.clear()
+    found = ask(hub, "team/llama")
+    assert "LlamaForCausalLM is not supported" in found["error"]
+    assert not any("safetensors" in path for path in Hub.requested)
+
+
+def test_what_does_not_fit_the_disk_is_refused_before_it_is_fetched(
+    hub: str, ask: Callable[..., dict[str, Any]]
+) -> None:
+    Hub.requested.clear()
+    found = ask(hub, "team/large")
+    assert "team/large needs 1,000,000,000.0 GB on the disk" in found["error"]
+    assert not any("safetensors" in path for path in Hub.requested)
+
+
+def test_a_file_with_another_hash_is_refused_and_removed(
+    hub: str, ask: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    found = ask(hub, "team/damaged")
+    assert "model.safetensors came damaged" in found["error"]
+    blobs = list((tmp_path / "hf" / "hub" / "models--team--damaged" / "blobs").iterdir())
+    assert b"weights" not in [blob.read_bytes() for blob in blobs]
+
+
+def test_no_duplicates_in_other_forms_are_fetched(
+    hub: str, ask: Callable[..., dict[str, Any]]
+) -> None:
+    found = ask(hub, "team/indexed")
+    assert names_in(found["path"]) == {
+        "config.json",
+        "model.safetensors.index.json",
+        "model-00001-of-00001.safetensors",
+        "model_extra_tensors.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("quant", "files"),
+    [
+        ("q4_k_m", {"a-Q4_K_M.gguf"}),
+        ("Q4_K_XL", {"a-UD-Q4_K_XL.gguf"}),
+        ("Q8_0", {"a-Q8_0-00001-of-00002.gguf", "a-Q8_0-00002-of-00002.gguf"}),
+        ("BF16", {"BF16/a-BF16.gguf"}),
+    ],
+)
+def test_one_quantisation_is_fetched(
+    quant: str, files: set[str], hub: str, ask: Callable[..., dict[str, Any]]
+) -> None:
+    found = ask(hub, f"team/quants:{quant}")
+    path = Path(found["path"])
+    folder = path.parents[path.parts[::-1].index(COMMIT) - 1]
+    assert names_in(str(folder)) == files | {"mtp-a.gguf"}
+    assert str(path.relative_to(folder)) == min(files)
+    again = ask("http://127.0.0.1:9", f"team/quants:{quant}", HF_HUB_OFFLINE="1")
+    assert again["path"] == found["path"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("team/quants:Q5_K_M", "team/quants has no quantisation Q5_K_M; there are BF16, Q4_K_M"),
+        ("team/quants", "holds several quantisations; say which: team/quants:BF16"),
+        ("team/model:Q4_K_M", "team/model holds no GGUF files"),
+    ],
+)
+def test_a_quantisation_that_is_not_there(
+    name: str, says: str, hub: str, ask: Callable[..., dict[str, Any]]
+) -> None:
+    found = ask(hub, name)
+    assert says in found["error"]
+    assert "\n" not in found["error"]
+
+
 @pytest.mark.parametrize("extra", [{}, {"HF_HUB_OFFLINE": "1"}])
 def test_offline_says_so_in_one_line(
     extra: dict[str, str], ask: Callable[..., dict[str, Any]]
@@ -206,9 +328,9 @@ def test_names_that_are_nothing(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "weights.gguf").write_text("x")
+    (tmp_path / "weights.safetensors").write_text("x")
     with pytest.raises(ModelNotFound, match="is a file"):
-        resolve(str(tmp_path / "weights.gguf"))
+        resolve(str(tmp_path / "weights.safetensors"))
 
 
 def test_an_invalid_hub_name() -> None:
