@@ -266,6 +266,8 @@ class Session:
             if snapshot.family is not self._family:
                 raise SessionClosed("the snapshot belongs to another session")
             self._changes += 1
+            left = self.length - snapshot.length
+            self._usage = replace(self._usage, abandoned_tokens=self._usage.abandoned_tokens + left)
             self._at = snapshot.point
             self._generator.set_state(snapshot.generator)
 

@@ -11,9 +11,10 @@ class Usage:
 
     ``reused_tokens`` adds up, for every ``extend``, the context that was there already.
     ``shared_tokens`` came with a state that another session had computed (a stored prefix, or the
-    prompt of several attempts), and ``compacted_tokens`` is context that was given up for a
-    summary of it. As long as nothing is rewound,
-    prefilled + generated + shared == context + compacted.
+    prompt of several attempts), ``compacted_tokens`` is context that was given up for a summary of
+    it, and ``abandoned_tokens`` is context that was left behind by going back. As long as nothing
+    is computed again,
+    prefilled + generated + shared == context + compacted + abandoned.
     """
 
     context_tokens: int = 0
@@ -23,6 +24,7 @@ class Usage:
     reused_tokens: int = 0
     shared_tokens: int = 0
     compacted_tokens: int = 0
+    abandoned_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     prefill_s: float = 0.0
@@ -32,9 +34,9 @@ class Usage:
 
     @property
     def repeated_tokens(self) -> int:
-        """Tokens that ran through the network more than once, or belong to what was rewound."""
+        """The number of tokens that ran through the network more than once."""
         paid = self.prefilled_tokens + self.generated_tokens + self.shared_tokens
-        return paid - self.context_tokens - self.compacted_tokens
+        return paid - self.context_tokens - self.compacted_tokens - self.abandoned_tokens
 
     def __add__(self, later: Usage) -> Usage:
         """The sum of all counters, with the context length of ``later``."""

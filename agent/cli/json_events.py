@@ -6,7 +6,7 @@
 ``check``        when, exit_code, output, duration_s
 ``call``         name, arguments
 ``observation``  name, text, ok, truncated
-``step``         index, message, usage, ended
+``step``         index (from 1), message, usage, ended
 ``end``          session, status, exit_status
 ``result``       last and once: the keys of ``--output json``
 
@@ -68,7 +68,7 @@ def event_as_json(event: Event) -> dict[str, Any] | None:
         case StepDone(step):
             return {
                 "event": "step",
-                "index": step.index,
+                "index": step.index + 1,
                 "message": message_to_json(step.message),
                 "usage": step.usage.as_dict(),
                 "ended": step.ended,

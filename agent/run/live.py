@@ -39,7 +39,7 @@ from agent.run.surroundings import Surroundings
 from agent.sessions.history import History, history_of
 from agent.sessions.model_states import catch_up, keep_point, nearest
 from agent.sessions.prefix_cache import PrefixCache
-from agent.sessions.records import CheckRecord, PulledRecord, RewindRecord, SessionRecord
+from agent.sessions.records import ASKED_FOR, CheckRecord, PulledRecord, RewindRecord, SessionRecord
 from agent.sessions.store import SavedSession, SessionStore, new_session_id, now
 from agent.sessions.trajectory import TrajectoryWriter
 from agent.settings.table import Settings
@@ -215,9 +215,10 @@ class LiveSession:
             raise ConfigError(f"there is no step {step}; there are {len(self.steps)}")
         self._mirror.look()
         records = self._trajectory.records
-        target = history_of(records, step)
+        back = RewindRecord(step, ASKED_FOR, now())
+        target = history_of([*records, back])
         users = pulled_after(records, step)
-        self._trajectory.write(RewindRecord(step, "asked for", now()))
+        self._trajectory.write(back)
         self.saved = self.saved.update(status="interrupted", summary=f"rewound to step {step}")
         cost = self._restore(step, target)
         kept = self._mirror.take_back(target.tree or self.saved.info.first_tree, users)

@@ -153,9 +153,10 @@ def usage_line(usage: Usage, steps: int) -> str:
     speed = usage.generated_tokens / usage.decode_s if usage.decode_s > 0 else 0.0
     shared = f" + {usage.shared_tokens:,} shared" if usage.shared_tokens else ""
     compacted = f" - {usage.compacted_tokens:,} compacted" if usage.compacted_tokens else ""
+    abandoned = f" - {usage.abandoned_tokens:,} abandoned" if usage.abandoned_tokens else ""
     return (
         f"usage: {usage.context_tokens:,} context = {usage.prefilled_tokens:,} prefilled + "
-        f"{usage.generated_tokens:,} generated{shared}{compacted} "
+        f"{usage.generated_tokens:,} generated{shared}{compacted}{abandoned} "
         f"({usage.repeated_tokens:,} prefilled twice); "
         f"{steps} {'step' if steps == 1 else 'steps'}; "
         f"decode {speed:,.0f} tok/s; {usage.wall_s:.1f} s"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from agent.errors import StoreError
 from agent.sessions.records import (
+    ASKED_FOR,
     CheckRecord,
     PromptRecord,
     Record,
@@ -112,11 +113,24 @@ def history_of(records: Sequence[Record], steps: int | None = None) -> History:
             fold.add(record)
     except IndexError as error:
         raise StoreError("the trajectory is damaged; it cannot go on") from error
-    spent = Usage()
+    return fold.history(_spent(records))
+
+
+def _spent(records: Iterable[Record]) -> Usage:
+    """Return what all steps cost. What a user went back from is abandoned, not computed twice."""
+    every, live = Usage(), list[Usage]()
     for record in records:
         if isinstance(record, Step):
-            spent += record.usage
-    return fold.history(spent)
+            every += record.usage
+            live.append(record.usage)
+        elif isinstance(record, RewindRecord):
+            dropped = sum(live[record.to :], start=Usage())
+            del live[record.to :]
+            paid = dropped.prefilled_tokens + dropped.generated_tokens + dropped.shared_tokens
+            left = paid if record.why == ASKED_FOR else 0
+            regained = -dropped.compacted_tokens
+            every += Usage(compacted_tokens=regained, abandoned_tokens=left)
+    return every
 
 
 def most_tokens(records: Iterable[Record]) -> int:

@@ -28,6 +28,9 @@ from model.usage import Usage
 from tools.types import Observation
 
 ROLES = ("system", "user", "assistant", "tool")
+ASKED_FOR = "asked for"
+"""Why a user's rewind was written."""
+
 ENDS = ("stop", "length", "interrupted")
 
 

@@ -16,7 +16,7 @@ from agent.sessions.model_states import (
     foreign,
     nearest,
 )
-from agent.sessions.records import RewindRecord
+from agent.sessions.records import ASKED_FOR, RewindRecord
 from agent.sessions.store import SavedSession, SessionStore, now
 from model.errors import StateError
 from sandboxes.workspace.kept_record import open_record
@@ -37,7 +37,8 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
         there = len(history_of(records).steps)
         if not 0 <= step <= there:
             raise ConfigError(f"session {saved.id} has no step {step}; --to takes 0 to {there}")
-        target = history_of(records, step)
+        back = RewindRecord(step, ASKED_FOR, now())
+        target = history_of([*records, back])
         tree = target.tree or saved.info.baseline
         with open_record(saved.files) as files:
             if not files.is_whole(tree):
@@ -47,7 +48,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
                 )
         try:
             with saved.writer() as trajectory:
-                trajectory.write(RewindRecord(step, "asked for", now()))
+                trajectory.write(back)
         except OSError as error:
             raise StoreError(
                 f"session {saved.id} stays as it is: its record cannot be written "

@@ -297,6 +297,7 @@ def test_rewind_takes_files_tokens_and_state_together(scene) -> None:
     whole = scene.solve()
     saved = scene.store.find(whole.session)
     target = history_of(list(read_records(saved.trajectory)), 2)
+    gone = len(scene.history(whole.session).ids) - len(target.ids)
     cost = rewind(saved, 2, scene.model)
     assert 0 < cost < len(target.ids)
     assert scene.model.engine.resume(saved.path).ids == target.ids
@@ -304,6 +305,8 @@ def test_rewind_takes_files_tokens_and_state_together(scene) -> None:
     assert len([r for r in read_lines(saved.trajectory) if r["type"] == "step"]) == 5
     report = scene.resume(whole.session)
     assert report.patch == whole.patch
+    usage = report.result.usage
+    assert (usage.repeated_tokens, usage.abandoned_tokens) == (cost, gone)
     assert [step.index for step in report.result.steps] == [0, 1, 2, 3, 4]
     assert len([r for r in read_lines(saved.trajectory) if r["type"] == "step"]) == 8
     assert (

@@ -118,6 +118,8 @@ def test_the_usage_line_with_tokens_that_came_and_went() -> None:
         "usage: 1,000 context = 300 prefilled + 900 generated + 200 shared (400 prefilled twice)"
     )
     assert "+ 200 shared - 400 compacted (0 prefilled twice)" in usage_line(gone, 2)
+    back = replace(gone, compacted_tokens=0, abandoned_tokens=390)
+    assert "+ 200 shared - 390 abandoned (10 prefilled twice)" in usage_line(back, 2)
 
 
 def test_the_check_line() -> None:

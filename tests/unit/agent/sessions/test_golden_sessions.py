@@ -30,8 +30,15 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 def as_json(history: History) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(history)))
+    plain: dict[str, Any] = known_then(json.loads(json.dumps(dataclasses.asdict(history))))
     return plain
+
+
+def known_then(data: Any) -> Any:
+    """``data`` without counters that are zero and that version 0.1.0 did not have."""
+    if isinstance(data, dict):
+        return {k: known_then(v) for k, v in data.items() if (k, v) != ("abandoned_tokens", 0)}
+    return [known_then(item) for item in data] if isinstance(data, list) else data
 
 
 def test_a_trajectory_adds_up_to_the_same_history(folder: Path) -> None:
@@ -46,9 +53,10 @@ def test_each_record_is_written_as_it_was(folder: Path, tmp_path: Path) -> None:
     with TrajectoryWriter(path) as writer:
         for record in read_records(folder / "trajectory.jsonl"):
             writer.write(record)
-    assert list(read_lines(path)) == list(read_lines(folder / "trajectory.jsonl"))
+    assert known_then(list(read_lines(path))) == list(read_lines(folder / "trajectory.jsonl"))
     for line in read_lines(folder / "trajectory.jsonl"):
-        assert list(record_to_json(record_from_json(line))) == list(line)
+        again = known_then(record_to_json(record_from_json(line)))
+        assert list(again) == list(line)
 
 
 def test_session_json_is_complete_and_written_as_it_was(folder: Path) -> None:

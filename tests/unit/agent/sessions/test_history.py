@@ -9,9 +9,15 @@ import pytest
 
 from agent.errors import StoreError
 from agent.run.resume import stored_settings
-from agent.sessions.history import most_tokens, records_of
+from agent.sessions.history import history_of, most_tokens, records_of
 from agent.sessions.model_states import points
-from agent.sessions.records import PromptRecord, RewindRecord, SessionRecord, record_from_json
+from agent.sessions.records import (
+    ASKED_FOR,
+    PromptRecord,
+    RewindRecord,
+    SessionRecord,
+    record_from_json,
+)
 from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.table import Settings
 from agent.types import Step
@@ -88,6 +94,22 @@ def test_the_most_tokens_a_session_had(saved: SavedSession) -> None:
     assert most_tokens([*told, RewindRecord(1), PromptRecord((), (4,)), step]) == 9
     assert most_tokens([*told, PromptRecord((), (4, 5), at=2), step]) == 9
     assert most_tokens([*told, RewindRecord(0), PromptRecord((), (5,) * 20)]) == 9
+
+
+@pytest.mark.parametrize("why", [ASKED_FOR, "not completed"])
+def test_what_was_gone_back_from_is_abandoned_and_what_is_done_again_is_not(why: str) -> None:
+    first = Step(
+        0, Message("assistant"), (), Usage(3, prefilled_tokens=2, generated_tokens=1), (7,)
+    )
+    second = Step(
+        1, Message("assistant"), (), Usage(8, prefilled_tokens=4, generated_tokens=1), (8,)
+    )
+    told = PromptRecord((), (1, 2))
+    more = PromptRecord((), (3, 4, 5, 6))
+    usage = history_of([told, first, more, second, RewindRecord(1, why), more, second]).usage
+    assert usage.context_tokens == 8
+    abandoned, repeated = usage.abandoned_tokens, usage.repeated_tokens
+    assert (abandoned, repeated) == ((5, 0) if why == ASKED_FOR else (0, 5))
 
 
 def test_a_stranger_among_the_points_is_let_alone(saved: SavedSession) -> None:
