@@ -10,7 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.events import CallWriting, ContentDelta, Listener, Prefilled, ThinkingDelta, nobody
+from agent.events import (
+    CallWriting,
+    ContentDelta,
+    Listener,
+    Notice,
+    Prefilled,
+    ThinkingDelta,
+    nobody,
+)
+from agent.loop.repetition import Repetition
 from agent.types import TurnEnd
 from model.chat.chat_format import ChatFormat
 from model.chat.turn_events import CallStarted, ContentText, ThinkingText, TurnEvent
@@ -160,9 +169,10 @@ class Conversation:
 
     def speak(self, max_tokens: int) -> Turn:
         """Sample one turn of at most ``max_tokens`` tokens, telling the listener as it comes."""
-        parser = self._chat.parser(self._tools, self._thinking)
+        parser, repetition = self._chat.parser(self._tools, self._thinking), Repetition()
         for token_id in self._unfinished:
             parser.push(token_id)
+            repetition.push(token_id)
         counted, self._unfinished = parser.thinking_tokens, ()
         ids: list[int] = []
         logprobs: list[float] = []
@@ -176,6 +186,9 @@ class Conversation:
             logprobs.append(token.logprob)
             for event in parser.push(token.id):
                 self._tell(event)
+            if repetition.push(token.id):
+                self._listen(Notice(f"the model repeats itself: stopped after {len(ids):,} tokens"))
+                break
         message = parser.finish()
         self.session.count(thinking_tokens=parser.thinking_tokens - counted)
         self._closed = bool(ids) and ids[-1] in self._chat.stop_ids
