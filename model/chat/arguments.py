@@ -82,7 +82,12 @@ class Signatures:
         left_out = kinds and not kinds & {"string", "null"} and self._optional(tool, parameter)
         if left_out and _is_nothing(text):
             return LEFT_OUT, None
-        if (members := _members(schema)) and (value := _member(text, members)) is not _NOTHING:
+        members = [
+            member
+            for part in _parts(schema, self._parameters[tool], 0)
+            for member in _members(part)
+        ]
+        if (value := _member(text, members)) is not _NOTHING:
             return value, None
         if not kinds:
             return _read_untyped(text), None
@@ -103,27 +108,32 @@ class Signatures:
 
 
 def _kinds(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Iterator[str]:
-    """The JSON types a schema allows, as far as it says; nothing for a schema that allows any."""
+    """Yield the JSON types a schema allows, as far as it says; none for one that allows any."""
+    for part in _parts(schema, root, depth):
+        declared = part.get("type")
+        for kind in declared if isinstance(declared, list) else [declared]:
+            if kind in _ORDER:
+                yield kind
+        if declared is None:
+            yield from map(_kind_of, _members(part))
+
+
+def _parts(
+    schema: Mapping[str, Any], root: Mapping[str, Any], depth: int
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the schema and those that it refers to or combines."""
     if depth > 16:  # a reference that leads to itself
         return
+    yield schema
     reference = schema.get("$ref")
-    if isinstance(reference, str):
-        target = _follow(reference, root)
-        if target is not None:
-            yield from _kinds(target, root, depth + 1)
-    declared = schema.get("type")
-    for kind in declared if isinstance(declared, list) else [declared]:
-        if kind in _ORDER:
-            yield kind
+    target = _follow(reference, root) if isinstance(reference, str) else None
+    if target is not None:
+        yield from _parts(target, root, depth + 1)
     for word in ("anyOf", "oneOf", "allOf"):
         branches = schema.get(word)
         for branch in branches if isinstance(branches, list) else []:
             if isinstance(branch, Mapping):
-                yield from _kinds(branch, root, depth + 1)
-    if declared is None:
-        constants = schema["enum"] if isinstance(schema.get("enum"), list) else []
-        for constant in [*constants, *([schema["const"]] if "const" in schema else [])]:
-            yield _kind_of(constant)
+                yield from _parts(branch, root, depth + 1)
 
 
 def _follow(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -148,9 +158,12 @@ def _is_nothing(text: str) -> bool:
 
 
 def _members(schema: Mapping[str, Any]) -> list[Any]:
-    """Return the members of an enumeration that a parameter's schema lists itself."""
+    """Return the constants that a schema lists itself."""
     members = schema.get("enum")
-    return members if isinstance(members, list) else []
+    return [
+        *(members if isinstance(members, list) else []),
+        *([schema["const"]] if "const" in schema else []),
+    ]
 
 
 def _member(text: str, members: Sequence[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -56,6 +57,11 @@ class CallBuilder:
         if error is not None:
             self._errors.append(error)
         self._parameter = ""
+
+    def ends_mangled(self, value: str) -> bool:
+        """Tell whether ``value`` ends in a tag that may be meant as an end tag of the call."""
+        names = "|".join(map(re.escape, ("parameter", "function", "tool_call", self._parameter)))
+        return bool(re.search(rf"<[\s/]*(?:{names})(?![\w-])[^<>\n]*>*\s*\Z", value[-400:], re.I))
 
     def unclosed(self) -> None:
         """The open parameter's end tag is missing or misplaced."""

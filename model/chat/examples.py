@@ -11,6 +11,9 @@ import re
 _FENCE = re.compile(r"[ \t]*(```+|~~~+)")
 _CALL_TAG = re.compile(r"^</?tool_call>", re.MULTILINE)
 _CALL_END = re.compile(r"^[ \t]*(?:</tool_call>|</function>)", re.MULTILINE)
+_OPENERS = ("<tool_call>", "</tool_call>", "<function=")
+_BACKTICK = re.compile("`")
+_QUOTED = re.compile(r" ?>[ \t>]*\Z")
 _INDENTED = re.compile(r"(?: {4}|\t)[ \t]*\Z")
 
 
@@ -38,63 +41,79 @@ def draft_ends(text: str, place: int, *, ended: bool) -> bool:
     raise Undecided
 
 
-def example_end(text: str, section: int, place: int, *, ended: bool) -> int | None:
-    """Return where the example ends that the call at ``place`` is part of; None for a real call.
+class Examples:
+    """Finds where examples end in the visible text of one turn, looking at each line once."""
 
-    ``section`` is where the visible text began. An example stands in a code fence that is closed
-    after it, in an indented block that other text follows, or in backticks.
-    """
-    line = text.rfind("\n", section, place) + 1 or section
-    if (mark := _open_fence(text[section:line])) is not None:
-        return _after(
-            re.compile(rf"^[ \t]*{mark}{mark[0]}*[ \t]*$(?=\n)", re.M), text, place, ended
-        )
-    before = text[line:place]
-    if before.endswith("`") and before.count("`") % 2:
-        return _after(re.compile("`"), text, place, ended)
-    if _INDENTED.match(before):
-        return _end_of_block(text, place, ended)
-    return None
+    def __init__(self) -> None:
+        self._section = 0
+        self._line = 0  # up to here the fences are known
+        self._fence: str | None = None
+        self._looked: dict[int, int] = {}  # from each place, up to where there was no end
 
+    def end(self, text: str, section: int, place: int, *, ended: bool) -> int | None:
+        """Return where the example ends that the call at ``place`` is part of; None for a real one.
 
-def _open_fence(text: str) -> str | None:
-    """Return the mark of the code fence that is open at the end of ``text``; None if none is."""
-    mark: str | None = None
-    for line in text.split("\n"):
-        found = _FENCE.match(line)
-        if found is None:
-            continue
-        if mark is None:
-            mark = found[1]
-        elif found[1].startswith(mark) and not line.strip().strip(mark[0]):
-            mark = None
-    return mark
-
-
-def _after(pattern: re.Pattern[str], text: str, place: int, ended: bool) -> int | None:
-    """Return the end of the first match after ``place``; None if the text ended without one."""
-    # At the very end a closing line needs no line feed after it.
-    found = pattern.search(text + "\n" if ended else text, place)
-    if found is not None:
-        return min(found.end(), len(text))
-    if ended:
+        ``section`` is where the visible text began. An example stands in a code fence that is
+        closed after it, in an indented or quoted block that other text follows, or in backticks.
+        """
+        line = text.rfind("\n", section, place) + 1 or section
+        if (mark := self._open_fence(text, section, line)) is not None:
+            closing = re.compile(rf"^[ \t]*{mark}{mark[0]}*[ \t]*$(?=\n)", re.M)
+            return self._after(closing, text, place, ended)
+        before = text[line:place]
+        if before.endswith("`") and before.count("`") % 2:
+            return self._after(_BACKTICK, text, place, ended)
+        if _INDENTED.match(before):
+            return self._end_of_block((" " * 4, "\t"), text, place, ended)
+        if _QUOTED.match(before):
+            return self._end_of_block((">", " >"), text, place, ended)
         return None
-    raise Undecided
 
+    def _open_fence(self, text: str, section: int, line: int) -> str | None:
+        """Return the mark of the code fence that is open before ``line``; None if none is."""
+        if section != self._section:
+            self._section, self._line, self._fence = section, section, None
+        for at in text[self._line : line].split("\n"):
+            found = _FENCE.match(at)
+            if found is None:
+                continue
+            if self._fence is None:
+                self._fence = found[1]
+            elif found[1].startswith(self._fence) and not at.strip().strip(self._fence[0]):
+                self._fence = None
+        self._line = line
+        return self._fence
 
-def _end_of_block(text: str, place: int, ended: bool) -> int | None:
-    """Return where the indented block around ``place`` ends; None if the turn ends with it."""
-    at = text.find("\n", place)
-    while at >= 0:
-        end = text.find("\n", at + 1)
-        line = text[at + 1 : end if end >= 0 else len(text)]
-        if line.strip() and not line.startswith(("    ", "\t")):
-            if _CALL_TAG.match(line) or line.startswith("<function="):
-                return None
-            return at + 1
-        if end < 0 and not ended and (not line.strip() or len(line) < 5):
-            raise Undecided
-        at = end
-    if ended:
-        return None
-    raise Undecided
+    def _after(self, pattern: re.Pattern[str], text: str, place: int, ended: bool) -> int | None:
+        """Return the end of the first match after ``place``; None if the text ended without one."""
+        # At the very end a closing line needs no line feed after it.
+        found = pattern.search(text + "\n" if ended else text, self._looked.get(place, place))
+        if found is not None:
+            return min(found.end(), len(text))
+        if ended:
+            return None
+        self._looked[place] = max(place, text.rfind("\n") + 1)
+        raise Undecided
+
+    def _end_of_block(
+        self, starts: tuple[str, str], text: str, place: int, ended: bool
+    ) -> int | None:
+        """Return where the block of lines with ``starts`` ends; None if the turn ends with it."""
+        at = self._looked.get(place, text.find("\n", place))
+        while at >= 0:
+            end = text.find("\n", at + 1)
+            line = text[at + 1 : end if end >= 0 else len(text)]
+            if end < 0 and not ended and (not line.strip() or len(line) < 5):
+                self._looked[place] = at
+                raise Undecided
+            if line.strip() and not line.startswith(starts):
+                if _CALL_TAG.match(line) or line.startswith("<function="):
+                    return None
+                if end < 0 and not ended and any(tag.startswith(line) for tag in _OPENERS):
+                    self._looked[place] = at
+                    raise Undecided
+                return at + 1
+            at = end
+        if ended:
+            return None
+        raise Undecided

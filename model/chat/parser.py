@@ -22,9 +22,10 @@ and by what follows, never by the mere words:
 * A value left open is ended by a ``</function>`` or ``</tool_call>`` line with which the call
   really ends, or by a line that opens a parameter of this tool that has not been given. If it holds
   an end tag nonetheless, the call is malformed: better refused than run with markup in a value.
-* A value may spell whole calls: a ``<tool_call>`` line that a function follows belongs to the
-  value, and so does everything up to its ``</tool_call>`` line. A call whose own end tags are
-  missing before the next call is refused by the same rule.
+* A value may spell whole calls: a ``<tool_call>`` that a function follows, or a ``<function=NAME>``
+  line, belongs to the value, and so does everything up to its end tag. A call whose own end tags
+  are missing before the next call is refused by the same rule. A value without its end tag that
+  ends in something like one is refused too.
 * An end tag of a parameter that stands by itself after a call tells that a value was cut short: the
   call before it is refused.
 * Exactly one newline on each side of a value belongs to the markup.
@@ -46,9 +47,16 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from model.chat.calls import CallBuilder
-from model.chat.examples import Undecided, draft_ends, example_end
+from model.chat.examples import Examples, Undecided, draft_ends
 from model.chat.tokenizer import Decoder
-from model.chat.turn_events import CallParsed, CallStarted, ContentText, ThinkingText, TurnEvent
+from model.chat.turn_events import (
+    CallParsed,
+    CallRefused,
+    CallStarted,
+    ContentText,
+    ThinkingText,
+    TurnEvent,
+)
 from model.messages import Message, ToolCall, ToolSchema
 
 
@@ -60,8 +68,8 @@ class _State(Enum):
     VALUE = auto()
 
 
-_NAME = r"[^<>\n]{1,200}"
-_TAG = re.compile(rf"<(?:function|parameter)=({_NAME})(?:>|(?=\n))")
+_NAME = r"[^<>\r\n]{1,200}"
+_TAG = re.compile(rf"<(?:function|parameter)=({_NAME})(?:>|(?=\r?\n))")
 _OPEN_TAG = re.compile(r"<(?:function|parameter)=[^<>\n]{0,200}\Z")
 _SPACE = re.compile(r"\s*")
 _MARKS = {
@@ -84,7 +92,14 @@ _MARKS = {
         "<tool_call>",
         "<function=",
     ),
-    _State.VALUE: ("<parameter=", "</parameter", "</function>", "</tool_call>", "<tool_call>"),
+    _State.VALUE: (
+        "<parameter=",
+        "</parameter",
+        "</function>",
+        "</tool_call>",
+        "<tool_call>",
+        "<function=",
+    ),
 }
 _LINE_BREAK = re.compile(r"[ \t]*(\r?\n)")
 _END_OF_VALUE = re.compile(r"</parameter(?:=[^<>\n]{0,200})?[ \t]*(?:>|(?=\r?\n))", re.IGNORECASE)
@@ -117,7 +132,8 @@ class TurnParser:
         self._at = 0  # where the part not yet taken begins
         self._scan = 0  # from _at to here nothing is markup
         self._section = 0  # where the text after the last markup begins
-        self._spelled = 0  # calls that the value spells and that are open in it
+        self._spelled: list[str] = []  # the end tags of calls that the value spells and leaves open
+        self._examples = Examples()
         self._stopped = False  # a stop id was sampled
         self._ended = False  # no more text will come
         self._events: list[TurnEvent] = []
@@ -254,7 +270,7 @@ class TurnParser:
                 self._thinking_from = place
             return self._fresh
         if mark in ("<tool_call>", "<function="):
-            shown = example_end(self._text, self._section, place, ended=self._ended)
+            shown = self._examples.end(self._text, self._section, place, ended=self._ended)
             if shown is not None:
                 self._scan = shown
                 return True
@@ -282,7 +298,7 @@ class TurnParser:
             self._call.between(self._text[self._at : place])
             self._call.open_parameter(_clean(tag[1]))
             self._enter(_State.VALUE, tag.end())
-            self._spelled = 0
+            self._spelled = []
             return True
         self._call.between(self._text[self._at : place])
         if mark == "</parameter>":
@@ -296,12 +312,11 @@ class TurnParser:
         own_lines = _LINE_BREAK.match(self._text, self._at, place) is not None
         if own_lines and self._text[place - 1] != "\n":
             return False
-        if mark == "<tool_call>":
-            if own_lines and self._follows(after, ("<function=",), at_end=False):
-                self._spelled += 1
-            return False
+        if mark in ("<tool_call>", "<function="):
+            return self._spell_call(mark, place)
         if self._spelled:
-            self._spelled -= mark == "</tool_call>"
+            if mark == self._spelled[-1]:
+                self._spelled.pop()
             return False
         if mark == "</parameter":
             end = self._end_tag(place, own_lines)
@@ -334,6 +349,29 @@ class TurnParser:
             return True
         return False  # a mention in prose
 
+    def _spell_call(self, mark: str, place: int) -> bool:
+        """Note that the value spells a call that begins at ``place``, if it does."""
+        after = place + len(mark)
+        if mark == "<function=":
+            if self._text[place - 1] != "\n" or not self._is_bare_function(place):
+                return False
+            self._spelled.append("</function>")
+        elif self._follows(after, ("<function=",), at_end=False):
+            self._spelled.append("</tool_call>")
+            after = _past_space(self._text, after)
+        self._scan = after + 1
+        return True
+
+    def _is_bare_function(self, place: int) -> bool:
+        """Tell whether ``<function=`` at ``place`` begins a call without a ``<tool_call>``."""
+        tag = self._tag(place)
+        if tag is None:
+            return False
+        following = self._text[tag.end() : tag.end() + 1]
+        if not following and not self._ended:
+            raise Undecided
+        return following in ("", "\r", "\n", "<")
+
     def _open_function(self, place: int, *, bare: bool) -> bool:
         """At ``<function=``; ``bare`` if no ``<tool_call>`` vouches that it is meant as a call."""
         tag = self._tag(place)
@@ -342,12 +380,8 @@ class TurnParser:
                 return False
             self._enter(_State.MALFORMED, place)
             return True
-        if bare:
-            following = self._text[tag.end() : tag.end() + 1]
-            if not following and not self._ended:
-                raise Undecided
-            if following not in ("", "\n", "<"):
-                return False
+        if bare and not self._is_bare_function(place):
+            return False
         name = _clean(tag[1])
         self._call.begin(name)
         self._events.append(CallStarted(name))
@@ -369,7 +403,8 @@ class TurnParser:
         value = value.removesuffix("\n")
         if not closed:
             value = value.removesuffix("</parameter>")
-            if self._spelled or any(mark in value for mark in _AFTER):
+            mangled = self._call.ends_mangled(value)
+            if mangled or self._spelled or any(mark in value for mark in _AFTER):
                 self._call.unclosed()
         self._call.value(value)
 
@@ -394,7 +429,10 @@ class TurnParser:
         """Refuse the call before an end tag that stands by itself: a value of it was cut short."""
         if not self._calls:
             return False
-        self._calls[-1] = self._call.cut_short(self._calls[-1])
+        refused = self._call.cut_short(self._calls[-1])
+        if refused != self._calls[-1]:
+            self._calls[-1] = refused
+            self._events.append(CallRefused(refused))
         self._skip(after)
         return True
 

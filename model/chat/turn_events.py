@@ -35,4 +35,11 @@ class CallParsed:
     call: ToolCall
 
 
-TurnEvent = ThinkingText | ContentText | CallStarted | CallParsed
+@dataclass(frozen=True)
+class CallRefused:
+    """What follows the last parsed call tells that it is malformed; ``call`` replaces it."""
+
+    call: ToolCall
+
+
+TurnEvent = ThinkingText | ContentText | CallStarted | CallParsed | CallRefused

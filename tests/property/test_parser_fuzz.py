@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from model.chat.chat_format import ChatFormat
 from model.chat.parser import TurnParser
 from model.chat.tokenizer import Tokenizer
-from model.chat.turn_events import CallParsed, CallStarted, ContentText, ThinkingText, TurnEvent
+from model.chat.turn_events import (
+    CallParsed,
+    CallRefused,
+    CallStarted,
+    ContentText,
+    ThinkingText,
+    TurnEvent,
+)
 from model.messages import Message, ToolCall
 
 EXAMPLES = int(os.environ.get("TENUTO_FUZZ_EXAMPLES", "800"))
@@ -45,7 +52,8 @@ FRAGMENTS = [
     "<think>", "</think>", "<tool_call>", "</tool_call>", "<function=edit>", "<function=", "edit>",
     "</function>", "<parameter=text>", "<parameter=count>", "<parameter=", "</parameter>", "\n",
     "\n\n", " ", "12", "null", "x", "é", "<", ">", "</", "{", "}", "<|im_end|>", "<tool_response>",
-    "\n<tool_call>\n<function=edit>\n<parameter=text>\n", "\n</parameter>\n</function>",
+    "```", "\n```\n", "`", "    ", "\n> ", "</parameter", "</PARAMETER>", "\r\n",
+    "\n<function=edit>\n", "\n<tool_call>\n<function=edit>\n<parameter=text>\n", "\n</parameter>\n</function>",
 ]  # fmt: skip
 markup = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=25).map("".join)
 
@@ -83,6 +91,7 @@ def read(parser: TurnParser, pieces: Sequence[str], stop: int | None) -> tuple[A
 @given(text=markup, cuts=st.lists(st.integers(0, 300)), thinking=st.booleans(), ended=st.booleans())
 @example(text="<tool_call>\n<function=edit>\n</function>", cuts=[3, 12], thinking=True, ended=True)
 @example(text="<tool_call>", cuts=[], thinking=False, ended=False)
+@example(text="<function=edit>\n</function>\n</parameter>", cuts=[], thinking=False, ended=True)
 def test_never_raises_and_does_not_depend_on_the_cuts(
     text: str, cuts: list[int], thinking: bool, ended: bool, chat: ChatFormat
 ) -> None:
@@ -96,7 +105,12 @@ def test_never_raises_and_does_not_depend_on_the_cuts(
     spoken = [event.text for event in whole[1] if isinstance(event, ContentText)]
     if ended:  # otherwise the last words only show in the message
         assert "".join(spoken) == message.content
-        calls = [event.call for event in whole[1] if isinstance(event, CallParsed)]
+        calls: list[ToolCall] = []
+        for event in whole[1]:
+            if isinstance(event, CallRefused):
+                calls.pop()
+            if isinstance(event, CallParsed | CallRefused):
+                calls.append(event.call)
         assert tuple(calls) == message.tool_calls
 
 

@@ -49,6 +49,8 @@ EITHER = {"type": ["integer", "string"]}
         ({"enum": ["a", "b"]}, "a", "a"),
         ({"enum": [1, 2]}, "2", 2),
         ({"const": True}, "true", True),
+        ({"anyOf": [{"enum": ["1.5"]}, {"type": "number"}]}, "1.5", "1.5"),
+        ({"anyOf": [{"const": "7"}, {"type": "integer"}]}, "7", "7"),
         ({"allOf": [{"type": "integer"}]}, "3", 3),
         ({}, "[1]", [1]),
         ({}, '{"a": 1}', {"a": 1}),

@@ -97,6 +97,7 @@ def test_a_closing_tag_in_a_value_closes_no_reasoning(read: Read) -> None:
         f"One writes:\n\n```\n{RESET}\n```\n\nand then waits.",
         f"One writes:\n\n~~~xml\n{RESET}\n~~~\n",
         "One writes:\n\n" + "".join(f"    {line}\n" for line in RESET.split("\n")) + "\nLike so.",
+        "One writes:\n\n" + "".join(f"> {line}\n" for line in RESET.split("\n")) + "\nLike so.",
         "The format `<tool_call>\n<function=run>\n</function>` is XML.",
     ],
 )
@@ -114,14 +115,24 @@ def test_a_fence_that_stays_open_shows_nothing(read: Read) -> None:
 SPELLED = f"CALL = '''\n{call('run', command='ls')}\n'''\nassert CALL"
 
 
-@pytest.mark.parametrize("content", [SPELLED, f"{SPELLED}\n{SPELLED}", call("run", command="x")])
+HALF = "<parameter=a>\n1\n</parameter>\n</function>"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SPELLED,
+        f"{SPELLED}\n{SPELLED}",
+        call("run", command="x"),
+        f"<function=f>\n{HALF}",
+        f"<function=f>\n{HALF}\nmore",
+        f'CALL = """{call("run", command="x")}"""',
+    ],
+)
 def test_a_value_that_spells_whole_calls_is_kept_whole(content: str, read: Read) -> None:
     message = read(call("write", path="t.py", content=content))
     assert message.tool_calls == (ToolCall("write", {"path": "t.py", "content": content}),)
     assert message.content == ""
-
-
-HALF = "<parameter=a>\n1\n</parameter>\n</function>"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +141,6 @@ HALF = "<parameter=a>\n1\n</parameter>\n</function>"
         call("edit", path="t.md", old=HALF, new=HALF.replace("1", "2")),
         call("write", path="t.md", content=f"x\n{HALF}\n</tool_call>\nmore"),
         call("write", path="t.md", content="<tool_call>\n<function=f>\n<parameter=a>"),
-        call("write", path="t.md", content="<function=f>\n" + HALF),
     ],
 )
 def test_a_value_that_cannot_be_told_from_markup_is_refused(text: str, read: Read) -> None:
@@ -139,10 +149,43 @@ def test_a_value_that_cannot_be_told_from_markup_is_refused(text: str, read: Rea
         assert "\n" not in made.error
 
 
-def test_a_call_without_its_ends_before_the_next_one_is_refused(read: Read) -> None:
-    text = f"<tool_call>\n<function=run>\n<parameter=command>\nls\n{STATUS}"
-    for made in read(text).tool_calls:
-        assert made.error is not None or "<" not in str(made.arguments["command"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"\nls\n{STATUS}",
+        f"ls{STATUS}",
+        f"\nls{STATUS}",
+        f"\nls\n{STATUS}\n{STATUS}",
+        f"\nls\n</parameter>\n{STATUS}",
+        f"\nls\n</function>\n{STATUS}",
+        "\nls\n" + STATUS.removeprefix("<tool_call>\n"),
+    ],
+)
+def test_a_call_without_its_ends_before_the_next_one_is_refused(text: str, read: Read) -> None:
+    made = read(f"<tool_call>\n<function=run>\n<parameter=command>{text}").tool_calls
+    assert made
+    for one in made:
+        assert one.error is not None or "<" not in str(one.arguments["command"])
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "</ parameter>",
+        "<parameter>",
+        "</command>",
+        "</parameter>>",
+        "<//parameter>",
+        "< /PARAMETER >",
+    ],
+)
+@pytest.mark.parametrize("before", ["\n", ""])
+def test_what_may_be_meant_as_an_end_tag_refuses_the_call(
+    tag: str, before: str, read: Read
+) -> None:
+    text = f"{before}ls{before}{tag}\n</function>\n</tool_call>"
+    (made,) = read(f"<tool_call>\n<function=run>\n<parameter=command>{text}").tool_calls
+    assert made.error is not None or made.arguments == {"command": "ls"}
 
 
 @pytest.mark.parametrize(
