@@ -44,10 +44,21 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from enum import Enum, auto
 
 from model.chat.calls import CallBuilder
 from model.chat.examples import Examples, Undecided, draft_ends
+from model.chat.markup import (
+    AFTER,
+    END_OF_VALUE,
+    LINE_BREAK,
+    MARKS,
+    OPEN_END_OF_VALUE,
+    OPEN_TAG,
+    TAG,
+    State,
+    clean_name,
+    past_space,
+)
 from model.chat.tokenizer import Decoder
 from model.chat.turn_events import (
     CallParsed,
@@ -58,58 +69,6 @@ from model.chat.turn_events import (
     TurnEvent,
 )
 from model.messages import Message, ToolCall, ToolSchema
-
-
-class _State(Enum):
-    THINKING = auto()
-    CONTENT = auto()
-    MALFORMED = auto()  # after a <tool_call> line that no function follows
-    FUNCTION = auto()  # inside <function=...>, between parameters
-    VALUE = auto()
-
-
-_NAME = r"[^<>\r\n]{1,200}"
-_TAG = re.compile(rf"<(?:function|parameter)=({_NAME})(?:>|(?=\r?\n))")
-_OPEN_TAG = re.compile(r"<(?:function|parameter)=[^<>\n]{0,200}\Z")
-_SPACE = re.compile(r"\s*")
-_MARKS = {
-    _State.THINKING: ("<think>", "</think>", "<tool_call>"),
-    _State.CONTENT: (
-        "<think>",
-        "</think>",
-        "<tool_call>",
-        "</tool_call>",
-        "<function=",
-        "</parameter>",
-        "</function>",
-    ),
-    _State.MALFORMED: ("</tool_call>",),
-    _State.FUNCTION: (
-        "<parameter=",
-        "</parameter>",
-        "</function>",
-        "</tool_call>",
-        "<tool_call>",
-        "<function=",
-    ),
-    _State.VALUE: (
-        "<parameter=",
-        "</parameter",
-        "</function>",
-        "</tool_call>",
-        "<tool_call>",
-        "<function=",
-    ),
-}
-_LINE_BREAK = re.compile(r"[ \t]*(\r?\n)")
-_END_OF_VALUE = re.compile(r"</parameter(?:=[^<>\n]{0,200})?[ \t]*(?:>|(?=\r?\n))", re.IGNORECASE)
-_OPEN_END_OF_VALUE = re.compile(r"</parameter(?:=[^<>\n]{0,200})?[ \t\r]*\Z", re.IGNORECASE)
-# What makes an end tag inside a value a real one.
-_AFTER = {
-    "</parameter": ("<parameter=", "</function", "</tool_call"),
-    "</function>": ("</tool_call>", "<tool_call>", "<function="),
-    "</tool_call>": ("<tool_call>", "<function="),
-}
 
 
 class TurnParser:
@@ -127,7 +86,7 @@ class TurnParser:
         self._decoder = decoder
         self._call = CallBuilder(tools)
         self._stop_ids = stop_ids
-        self._state = _State.THINKING if in_thinking else _State.CONTENT
+        self._state = State.THINKING if in_thinking else State.CONTENT
         self._text = ""  # the whole turn so far
         self._at = 0  # where the part not yet taken begins
         self._scan = 0  # from _at to here nothing is markup
@@ -179,14 +138,14 @@ class TurnParser:
     @property
     def thinking_tokens(self) -> int:
         """Sampled tokens of the reasoning so far, with its tags (but not those of the prompt)."""
-        if self._state is not _State.THINKING:
+        if self._state is not State.THINKING:
             return self._closed_thinking_tokens
         return self._closed_thinking_tokens + self._tokens_between(self._thinking_from, None)
 
     @property
     def in_thinking(self) -> bool:
         """Whether the reasoning is open; after ``finish``, whether it was never closed."""
-        return self._state is _State.THINKING
+        return self._state is State.THINKING
 
     # Driving
 
@@ -194,14 +153,14 @@ class TurnParser:
         self._text += self._decoder.flush()
         self._ended = True
         self._run()
-        if self._state in (_State.THINKING, _State.CONTENT):
+        if self._state in (State.THINKING, State.CONTENT):
             self._speak(len(self._text))
         elif not self._stopped:
             self._add(self._call.cut())
-        elif self._state is _State.MALFORMED:
+        elif self._state is State.MALFORMED:
             self._add(self._call.without_function())
         else:
-            if self._state is _State.VALUE:
+            if self._state is State.VALUE:
                 self._end_value(len(self._text), closed=False)
             else:
                 self._call.between(self._text[self._at :])
@@ -210,11 +169,11 @@ class TurnParser:
 
     def _run(self) -> None:
         steps = {
-            _State.THINKING: self._in_thinking,
-            _State.CONTENT: self._in_content,
-            _State.MALFORMED: self._in_malformed,
-            _State.FUNCTION: self._in_function,
-            _State.VALUE: self._in_value,
+            State.THINKING: self._in_thinking,
+            State.CONTENT: self._in_content,
+            State.MALFORMED: self._in_malformed,
+            State.FUNCTION: self._in_function,
+            State.VALUE: self._in_value,
         }
         try:
             while (found := self._next_mark()) is not None:
@@ -223,16 +182,16 @@ class TurnParser:
                     self._scan = place + 1
         except Undecided:
             pass
-        if self._state in (_State.THINKING, _State.CONTENT):
+        if self._state in (State.THINKING, State.CONTENT):
             self._speak(self._scan)
 
     def _next_mark(self) -> tuple[str, int] | None:
         """The next markup that this state knows, and where; None if there is no more."""
-        marks = _MARKS[self._state]
+        marks = MARKS[self._state]
         while (place := self._text.find("<", self._scan)) >= 0:
             self._scan = place
             rest = self._text[place : place + 16]
-            if self._state is _State.VALUE:
+            if self._state is State.VALUE:
                 rest = rest.lower()  # for mangled end tags
             for mark in marks:
                 if rest.startswith(mark):
@@ -266,7 +225,7 @@ class TurnParser:
         after = place + len(mark)
         if mark == "<think>":
             if self._fresh:
-                self._enter(_State.THINKING, after)
+                self._enter(State.THINKING, after)
                 self._thinking_from = place
             return self._fresh
         if mark in ("<tool_call>", "<function="):
@@ -287,7 +246,7 @@ class TurnParser:
 
     def _in_malformed(self, mark: str, place: int) -> bool:
         self._add(self._call.without_function())
-        self._enter(_State.CONTENT, place + len(mark))
+        self._enter(State.CONTENT, place + len(mark))
         return True
 
     def _in_function(self, mark: str, place: int) -> bool:
@@ -296,8 +255,8 @@ class TurnParser:
             if tag is None:
                 return False
             self._call.between(self._text[self._at : place])
-            self._call.open_parameter(_clean(tag[1]))
-            self._enter(_State.VALUE, tag.end())
+            self._call.open_parameter(clean_name(tag[1]))
+            self._enter(State.VALUE, tag.end())
             self._spelled = []
             return True
         self._call.between(self._text[self._at : place])
@@ -309,7 +268,7 @@ class TurnParser:
 
     def _in_value(self, mark: str, place: int) -> bool:
         after = place + len(mark)
-        own_lines = _LINE_BREAK.match(self._text, self._at, place) is not None
+        own_lines = LINE_BREAK.match(self._text, self._at, place) is not None
         if own_lines and self._text[place - 1] != "\n":
             return False
         if mark in ("<tool_call>", "<function="):
@@ -320,18 +279,18 @@ class TurnParser:
             return False
         if mark == "</parameter":
             end = self._end_tag(place, own_lines)
-            if end is None or not self._follows(end, _AFTER[mark], at_end=self._stopped):
+            if end is None or not self._follows(end, AFTER[mark], at_end=self._stopped):
                 return False
             after = end
         elif mark == "<parameter=":
             tag = self._tag(place)
-            if tag is None or not self._call.awaits(_clean(tag[1])):
+            if tag is None or not self._call.awaits(clean_name(tag[1])):
                 return False
-        elif not self._follows(after, _AFTER[mark], at_end=self._stopped):
+        elif not self._follows(after, AFTER[mark], at_end=self._stopped):
             return False
         closed = mark == "</parameter"
         self._end_value(place, closed=closed)
-        self._enter(_State.FUNCTION, after if closed else place)
+        self._enter(State.FUNCTION, after if closed else place)
         return True
 
     # Calls
@@ -339,13 +298,13 @@ class TurnParser:
     def _open_call(self, place: int, after: int) -> bool:
         """At ``<tool_call>`` in visible text."""
         if self._follows(after, ("<function=",), at_end=False):
-            return self._open_function(_past_space(self._text, after), bare=False)
+            return self._open_function(past_space(self._text, after), bare=False)
         rest = self._text[after:].lstrip()
         if self._ended and "<function=".startswith(rest):  # cut here, or ended with an empty call
-            self._enter(_State.MALFORMED, after)
+            self._enter(State.MALFORMED, after)
             return True
         if self._text[after] == "\n" or rest.startswith("{"):
-            self._enter(_State.MALFORMED, after)
+            self._enter(State.MALFORMED, after)
             return True
         return False  # a mention in prose
 
@@ -358,7 +317,7 @@ class TurnParser:
             self._spelled.append("</function>")
         elif self._follows(after, ("<function=",), at_end=False):
             self._spelled.append("</tool_call>")
-            after = _past_space(self._text, after)
+            after = past_space(self._text, after)
         self._scan = after + 1
         return True
 
@@ -378,24 +337,24 @@ class TurnParser:
         if tag is None:
             if bare:
                 return False
-            self._enter(_State.MALFORMED, place)
+            self._enter(State.MALFORMED, place)
             return True
         if bare and not self._is_bare_function(place):
             return False
-        name = _clean(tag[1])
+        name = clean_name(tag[1])
         self._call.begin(name)
         self._events.append(CallStarted(name))
-        self._enter(_State.FUNCTION, tag.end())
+        self._enter(State.FUNCTION, tag.end())
         return True
 
     def _tag(self, place: int) -> re.Match[str] | None:
         """The whole opening tag at ``place``, or None if it is none."""
-        if not self._ended and _OPEN_TAG.match(self._text, place):
+        if not self._ended and OPEN_TAG.match(self._text, place):
             raise Undecided
-        return _TAG.match(self._text, place)
+        return TAG.match(self._text, place)
 
     def _end_value(self, place: int, *, closed: bool) -> None:
-        value, opened = self._text[self._at : place], _LINE_BREAK.match(self._text, self._at, place)
+        value, opened = self._text[self._at : place], LINE_BREAK.match(self._text, self._at, place)
         if opened is not None:
             value = self._text[opened.end() : place]
             # With CRLF between the tags, the one before the end tag belongs to them too.
@@ -404,7 +363,7 @@ class TurnParser:
         if not closed:
             value = value.removesuffix("</parameter>")
             mangled = self._call.ends_mangled(value)
-            if mangled or self._spelled or any(mark in value for mark in _AFTER):
+            if mangled or self._spelled or any(mark in value for mark in AFTER):
                 self._call.unclosed()
         self._call.value(value)
 
@@ -418,10 +377,10 @@ class TurnParser:
             if not self._ended and exact.startswith(self._text[place:]):
                 raise Undecided
             return place + len(exact) if self._text.startswith(exact, place) else None
-        if not self._ended and _OPEN_END_OF_VALUE.match(self._text, place):
+        if not self._ended and OPEN_END_OF_VALUE.match(self._text, place):
             raise Undecided
-        found = _END_OF_VALUE.match(self._text, place)
-        if found is None and self._ended and (cut := _OPEN_END_OF_VALUE.match(self._text, place)):
+        found = END_OF_VALUE.match(self._text, place)
+        if found is None and self._ended and (cut := OPEN_END_OF_VALUE.match(self._text, place)):
             return cut.end()
         return found.end() if found else None
 
@@ -438,7 +397,7 @@ class TurnParser:
 
     def _end_call(self, after: int) -> None:
         self._add(self._call.complete())
-        self._enter(_State.CONTENT, after)
+        self._enter(State.CONTENT, after)
 
     def _add(self, call: ToolCall) -> None:
         self._calls.append(call)
@@ -458,7 +417,7 @@ class TurnParser:
         text = self._gap + text
         spoken = text.rstrip()
         self._gap = text[len(spoken) :]
-        if spoken and self._state is _State.THINKING:
+        if spoken and self._state is State.THINKING:
             self._thinking.append(spoken)
             self._events.append(ThinkingText(spoken))
         elif spoken:
@@ -467,12 +426,12 @@ class TurnParser:
 
     def _leave_thinking(self, place: int) -> None:
         self._closed_thinking_tokens += self._tokens_between(self._thinking_from, place)
-        self._enter(_State.CONTENT, place)
+        self._enter(State.CONTENT, place)
 
-    def _enter(self, state: _State, place: int) -> None:
+    def _enter(self, state: State, place: int) -> None:
         self._state = state
         self._fresh = True
-        said = self._thinking if state is _State.THINKING else self._content
+        said = self._thinking if state is State.THINKING else self._content
         self._gap = "\n\n" if said else ""
         self._skip(place)
 
@@ -483,7 +442,7 @@ class TurnParser:
 
     def _follows(self, place: int, marks: tuple[str, ...], *, at_end: bool) -> bool:
         """Whether one of ``marks``, or (with ``at_end``) the end, comes next after whitespace."""
-        place = _past_space(self._text, place)
+        place = past_space(self._text, place)
         if any(self._text.startswith(mark, place) for mark in marks):
             return True
         rest = self._text[place : place + 16]
@@ -503,13 +462,3 @@ class TurnParser:
     def _take_events(self) -> list[TurnEvent]:
         events, self._events = self._events, []
         return events
-
-
-def _past_space(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
-
-
-def _clean(name: str) -> str:
-    """A name as models may write it, with spaces or quotes around it."""
-    return name.strip().strip("\"'")

@@ -53,7 +53,8 @@ FRAGMENTS = [
     "</function>", "<parameter=text>", "<parameter=count>", "<parameter=", "</parameter>", "\n",
     "\n\n", " ", "12", "null", "x", "é", "<", ">", "</", "{", "}", "<|im_end|>", "<tool_response>",
     "```", "\n```\n", "`", "    ", "\n> ", "</parameter", "</PARAMETER>", "\r\n",
-    "\n<function=edit>\n", "\n<tool_call>\n<function=edit>\n<parameter=text>\n", "\n</parameter>\n</function>",
+    "\n<function=edit>\n", "\n</parameter>\n</function>",
+    "\n<tool_call>\n<function=edit>\n<parameter=text>\n",
 ]  # fmt: skip
 markup = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=25).map("".join)
 
