@@ -14,6 +14,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.profiles import editor
+from tools.profiles.profile import NAMES, load_profile
 from tools.registry import default_tools
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "tools.md"
@@ -29,6 +31,36 @@ their encoding, byte-order mark, line endings and mode. How navigation and edits
 [navigation.md](navigation.md).
 """
 
+PROFILES = """\
+## Profiles
+
+`--tools PROFILE` chooses which tools the model sees, and under which names: the code under them
+stays the same. `qwen`, the default, is the list above; its names follow Qwen Code, and the
+embedded model is trained on it, so leave it at that. No other checkpoint has been measured with
+the other profiles here yet, so the default is the same for all.
+"""
+FILE = """
+`bash` is `run_shell_command` with a command and a time-out: a command that prints nothing is
+killed at its time-out and not left running, since there is no tool to look after it. Tools of MCP
+servers come beside those of any profile. A TOML file makes a profile of its own:
+
+```toml
+prompt = "Files are changed with `replace`."   # goes into the first prompt, may be left out
+
+[tools.replace]
+runs = "edit"                                   # one of the tools above, or str_replace_editor
+description = "Replace text in a file."         # ours if left out
+parameters = { file_path = "path", old_string = "old", new_string = "new" }
+
+[tools.sh]
+runs = "run_shell_command"
+parameters = { command = "command" }            # the others are not shown
+
+[tools.done]
+runs = "submit"                                 # one tool must
+```
+"""
+
 
 def page() -> str:
     """Return the whole page."""
@@ -37,6 +69,15 @@ def page() -> str:
         function = tool.schema()["function"]
         parts.append(f"## `{function['name']}`\n\n{function['description']}\n")
         parts.append("\n".join(_table(function["parameters"])) + "\n")
+    parts.append(PROFILES)
+    for name in NAMES:
+        shown = load_profile(name).tools
+        names = ", ".join(f"`{tool.name}`" for tool in shown)
+        parts.append(f"- `{name}`: {names}.")
+    parts.append(FILE)
+    function = editor.TOOL.schema()["function"]
+    parts.append(f"### `{function['name']}`\n\n{function['description']}\n")
+    parts.append("\n".join(_table(function["parameters"])) + "\n")
     return "\n".join(parts)
 
 

@@ -40,7 +40,7 @@ def run(context: ToolContext, parameters: EditParameters) -> Observation:
     new = parameters.new_string.replace("\r\n", "\n")
     if not old and not place.host.exists():
         return _create(context, place, new)
-    place, file = _read(context, parameters.file_path)
+    place, file = open_text(context, parameters.file_path)
     if file.bom or old not in file.text:
         # The mark is no part of the text, but programs that print a file show it to the model.
         old, new = old.removeprefix(MARK), new.removeprefix(MARK)
@@ -59,7 +59,8 @@ def run(context: ToolContext, parameters: EditParameters) -> Observation:
     return _replace(context, place, file, old, new, replace_all=parameters.replace_all)
 
 
-def _read(context: ToolContext, path: str) -> tuple[Place, TextFile]:
+def open_text(context: ToolContext, path: str) -> tuple[Place, TextFile]:
+    """Read a text file that is to be changed. Raises ``ToolFailure`` if it cannot be."""
     place, status = locate_file(context.sandbox, path)
     if status.st_size > MAX_BYTES:
         raise ToolFailure(

@@ -133,10 +133,13 @@ class Registry:
         """Return the function schemas for the chat template, in order."""
         return [spec.schema() for spec in self._tools.values()]
 
-    def kind(self, name: str) -> ToolKind | None:
-        """Return the kind of the tool; None if there is no such tool."""
+    def kind(self, name: str, arguments: Mapping[str, Any] | None = None) -> ToolKind | None:
+        """Return the kind of the tool, or of this call of it; None if there is no such tool."""
         spec = self._tools.get(name)
-        return spec.kind if spec is not None else None
+        if spec is None:
+            return None
+        reads = arguments is not None and spec.only_reads is not None and spec.only_reads(arguments)
+        return "read" if reads else spec.kind
 
     def subject(self, name: str) -> str:
         """Return the name that rules use for the tool."""

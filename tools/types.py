@@ -84,7 +84,8 @@ class ToolSpec:
     ``run`` may raise ``tools.errors.ToolFailure``; call it through ``Registry.run``, which makes
     every failure an observation. ``kind`` is ``command`` unless told, so that a tool that forgot to
     say is one that is asked for. ``subject`` is what rules call it where that is not its name.
-    No observation of it is longer than ``max_characters``.
+    No observation of it is longer than ``max_characters``. ``only_reads`` tells which calls of a
+    tool with several commands change nothing.
     """
 
     name: str
@@ -94,6 +95,7 @@ class ToolSpec:
     kind: ToolKind = "command"
     subject: str = ""
     max_characters: int = MAX_CHARACTERS
+    only_reads: Callable[[Mapping[str, Any]], bool] | None = None
 
     def schema(self) -> Mapping[str, Any]:
         """Return the function schema for the chat template, without pydantic's titles."""

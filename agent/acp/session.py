@@ -97,7 +97,7 @@ class EditorSession:
         self._updates = Updates(outbox.put, terminals=hub.abilities.terminals)
         approver = Permission(session_id, self.ask_client, self._updates)
         self._approvals = Approvals(mode=ASKED[mode], approver=approver, rules=policy.rules)
-        self._toolbox = Toolbox((*policy.servers, *servers))
+        self._toolbox = Toolbox((*policy.servers, *servers), settings.tools)
         self._around = Surroundings(
             listen=self._updates,
             control=Control(self._approvals, hooks=policy.hooks, toolbox=self._toolbox),

@@ -171,7 +171,7 @@ class Updates:
         return {
             "tool_call_id": self._id(self._done),
             "title": title_of(call, self._places),
-            "kind": kind_of(call.name, self._registry.kind(call.name)),
+            "kind": kind_of(call.name, self._registry.kind(call.name, call.arguments)),
             "status": "pending",
             "locations": locations_of(call, self._places, changes),
             "content": diffs(changes, self._places) or None,

@@ -60,7 +60,7 @@ def controlled(
             interrupts.clear()
         return said
 
-    toolbox = Toolbox(policy.servers)
+    toolbox = Toolbox(policy.servers, settings.tools)
     try:
         approvals = Approvals(settings.approve, terminal, policy.rules)
         yield Control(approvals, words, policy.hooks, toolbox)

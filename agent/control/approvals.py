@@ -129,7 +129,7 @@ class Approvals:
 
     def before(self, call: ToolCall, registry: Registry) -> Observation | None:
         """See ``oversight.Overseer``."""
-        kind = registry.kind(call.name)
+        kind = registry.kind(call.name, call.arguments)
         if kind is None:
             return None
         if self.mode == "plan" and kind in ASKED["plan"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent.events import Listener, Notice, nobody
 from sandboxes.stop import Stop
 from tools.mcp.spec import McpServer
-from tools.registry import default_tools
+from tools.profiles.profile import load_profile
 from tools.types import ToolSpec
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Toolbox:
     """Several runs may share one, at the same time too. Whoever makes it closes it."""
 
     servers: tuple[McpServer, ...] = ()
+    profile: str = "qwen"
     _started: RunningServers | None = field(default=None, repr=False)
     _theirs: tuple[ToolSpec, ...] = field(default=(), repr=False)
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -30,7 +31,7 @@ class Toolbox:
 
         They stay until ``close``; one that does not start is a notice. ``stop`` gives up waiting.
         """
-        ours = default_tools()
+        ours = load_profile(self.profile).tools
         if not self.servers:
             return ours
         # The SDK takes a second to import.

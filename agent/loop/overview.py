@@ -15,6 +15,7 @@ from sandboxes.base import Sandbox
 from sandboxes.stop import Stop
 from tools import repo_map
 from tools.errors import ToolFailure
+from tools.profiles.profile import load_profile
 from tools.types import ToolContext
 
 ROOMY_CONTEXT = 32_768
@@ -31,11 +32,11 @@ def overview(
     model: LoadedModel,
     stop: Stop | None = None,
 ) -> str:
-    """The notes and the map of ``repo``; "" if there are neither.
+    """Return the words of the tool profile, the notes and the map of ``repo``; maybe "".
 
     The map is not weighted by the task. A repository that cannot be mapped gets none.
     """
-    parts = [first_notes(repo)]
+    parts = [load_profile(settings.tools).prompt, first_notes(repo)]
     tokens = settings.map_tokens
     if tokens is None:
         tokens = DEFAULT_TOKENS if model.engine.context_length >= ROOMY_CONTEXT else 0

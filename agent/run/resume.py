@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import version
+from agent.control.toolbox import Toolbox
 from agent.errors import ConfigError, StoreError
 from agent.events import Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel
@@ -82,7 +83,13 @@ def resume(
     with ExitStack() as stack:
         saved = stack.enter_context(saved.claim())
         resumption = Resumption(
-            saved, message, settings, model, listen, stop or Stop(), control or Control()
+            saved,
+            message,
+            settings,
+            model,
+            listen,
+            stop or Stop(),
+            control or Control(toolbox=Toolbox(profile=settings.tools)),
         )
         return resumption.run(stack, check=check, seed=seed, apply=apply)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from agent.control.toolbox import Toolbox
 from agent.errors import ConfigError
 from agent.events import FromAttempt, Listener, Notice, RunStarted, nobody
 from agent.loading import LoadedModel
@@ -76,7 +77,7 @@ def solve(
             listen,
             stop,
             apply,
-            control or Control(),
+            control or Control(toolbox=Toolbox(profile=settings.tools)),
         )
         warm = PrefixCache(model.engine, settings.warm_cache_mb)
         beginning = Beginning(model, warm, settings.seed)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from agent.settings.option import Group, option, option_of
 from sandboxes.mounts import environment_of, parse_mount
+from tools.profiles.profile import ProfileError, load_profile
 
 Thinking = Literal["preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
@@ -57,6 +58,16 @@ class Settings(BaseModel):
         "Let a pass try several tokens where that pays.",
         flag="--drafts",
         more="It changes the time, never what comes out ([speculation](speculation.md)).",
+    )
+
+    tools: str = option(
+        "qwen",
+        Group.MODEL,
+        "The tools as the model sees them: 'qwen', 'editor', 'lean', or a TOML file.",
+        flag="--tools",
+        metavar="PROFILE",
+        more="See [Tools](tools.md#profiles).",
+        min_length=1,
     )
 
     sandbox: SandboxKind = option(
@@ -319,6 +330,15 @@ class Settings(BaseModel):
             return value
         parts = [value] if info.field_name == "setup" else value.split(",")
         return tuple(part.strip() for part in parts if part.strip())
+
+    @field_validator("tools")
+    @classmethod
+    def _check_profile(cls, name: str) -> str:
+        try:
+            load_profile(name)
+        except ProfileError as error:
+            raise ValueError(str(error)) from None
+        return name
 
     @field_validator("mounts")
     @classmethod

@@ -10,6 +10,7 @@ from tools.text.text_file import decode
 from tools.text.truncate import cut_line
 
 _KEPT_BYTES = 1_000_000
+_VERSIONS = 10
 _DIFF_LINES = 80
 _DIFF_LINE_CHARACTERS = 300
 
@@ -19,11 +20,13 @@ class SeenFiles:
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, bytes | None]] = {}
+        self._versions: dict[str, list[bytes | None]] = {}
 
     def __copy__(self) -> SeenFiles:
         """Return an independent copy, for a call that is only previewed."""
         other = SeenFiles()
         other._files = dict(self._files)
+        other._versions = {real: list(kept) for real, kept in self._versions.items()}
         return other
 
     def note(self, real: str, data: bytes) -> None:
@@ -38,6 +41,22 @@ class SeenFiles:
     def clear(self) -> None:
         """Forget every file: the tree was put back to another state."""
         self._files.clear()
+        self._versions.clear()
+
+    def keep_version(self, real: str, data: bytes | None) -> None:
+        """Keep what the file was before a change (None: not there), for an undo."""
+        if data is None or len(data) <= _KEPT_BYTES:
+            self._versions[real] = [*self._versions.get(real, []), data][-_VERSIONS:]
+        else:
+            self._versions.pop(real, None)
+
+    def has_version(self, real: str) -> bool:
+        """Return whether a change of the file can be taken back."""
+        return bool(self._versions.get(real))
+
+    def take_version(self, real: str) -> bytes | None:
+        """Return what the file was before its last change, and forget that change."""
+        return self._versions[real].pop()
 
     @property
     def paths(self) -> frozenset[str]:
