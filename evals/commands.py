@@ -7,7 +7,7 @@ import what stands above it. Nothing heavy is imported before a command runs.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -47,6 +47,12 @@ Workers = Annotated[int, typer.Option(min=1, max=256, help="Instances at the sam
 ImageMap = Annotated[
     Path | None, typer.Option(help="JSON object: instance or image to the image to use.")
 ]
+Agent = Annotated[
+    str,
+    typer.Option(
+        metavar="tenuto|oracle|nop", help="The model, each task's own solution, or no change."
+    ),
+]
 
 
 @evaluations.command()
@@ -67,6 +73,7 @@ def run(
     redo: Redo = False,
     image_map: ImageMap = None,
     pull: Pull = True,
+    agent: Agent = "tenuto",
 ) -> None:
     """Run a suite. A second call goes on where the first stopped.
 
@@ -90,6 +97,39 @@ def run(
         redo=redo,
         image_map=image_map,
         pull=pull,
+        agent=cast(Any, agent),
+    )
+    raise typer.Exit(begin(options, given))
+
+
+@evaluations.command()
+@takes(Group.SANDBOX, "image")
+def check(
+    given: Given,
+    suite: SuiteName,
+    dataset: DataSet = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A folder for both runs; default: runs/check-SUITE-DATASET.")
+    ] = None,
+    instance: Annotated[
+        list[str] | None, typer.Option(help="Only this instance; may be given several times.")
+    ] = None,
+    workers: Workers = 4,
+    attempts: Annotated[
+        int, typer.Option(min=1, max=1000, help="Gradings of each; those that differ are flaky.")
+    ] = 1,
+    image_map: ImageMap = None,
+    pull: Pull = True,
+) -> None:
+    """Check a suite's grading here: its own solutions must solve every task, no change none.
+
+    Lists the tasks whose grading is broken or flaky on this machine; exit code 1 if there are any.
+    """
+    from evals.check import CheckOptions
+    from evals.check import check as begin
+
+    options = CheckOptions(
+        suite, dataset, run, tuple(instance or ()), workers, attempts, image_map, pull
     )
     raise typer.Exit(begin(options, given))
 
@@ -98,7 +138,7 @@ def run(
 def grade(
     run: Run,
     predictions: Annotated[
-        Path | None, typer.Option(help="Grade this file instead of the run's own results.")
+        Path | None, typer.Option(help="Grade this file, beside the run's own results.")
     ] = None,
     workers: Workers = 4,
     image_map: ImageMap = None,
@@ -106,6 +146,10 @@ def grade(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for the tests of one instance.")
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Where the data set lies now, if it was moved.")
+    ] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Grade anew what has a verdict.")] = False,
 ) -> None:
     """Grade a run by its suite's own means.
 
@@ -115,7 +159,9 @@ def grade(
     from evals.grade import GradeOptions
     from evals.grade import grade as begin
 
-    raise typer.Exit(begin(GradeOptions(run, predictions, workers, image_map, pull, timeout)))
+    raise typer.Exit(
+        begin(GradeOptions(run, predictions, workers, image_map, pull, timeout, dataset, redo))
+    )
 
 
 @evaluations.command()

@@ -20,7 +20,8 @@ UNSETTLED: frozenset[ExitStatus] = frozenset({"environment", "error"})
 class Instance:
     """One task: its id, what the model is told, the check it may run, and its row as it came.
 
-    ``image`` is the Docker image it brings, if any.
+    ``image`` is the Docker image it brings, if any; ``folder`` its own folder on this machine and
+    ``files`` a hash of what lies there. ``refused`` says why it cannot be run here; "" if it can.
     """
 
     id: str
@@ -28,11 +29,14 @@ class Instance:
     check: str | None = None
     image: str | None = None
     row: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    files: str = ""
+    refused: str = ""
 
     @property
     def digest(self) -> str:
-        """A hash of the row; a changed row is another task under the same name."""
-        text = json.dumps(self.row, sort_keys=True, default=str)
+        """A hash of the row and the files; if it changes, it is another task of the same name."""
+        text = json.dumps(self.row, sort_keys=True, default=str) + self.files
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -43,11 +47,13 @@ class TaskPlace:
     ``settings`` are keys of ``agent.settings.table.Settings`` that the instance decides (its image,
     where the repository lies in it, whether it has the network). ``at_end``, if any, is called with
     the session's id when the agent is done and its sandbox still open, and returns files to keep.
+    ``solve``, if any, is called in the same way to carry out the task's own solution.
     """
 
     repo: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     at_end: Callable[[str], Mapping[str, bytes]] | None = None
+    solve: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,9 @@ class Result:
 class Verdict:
     """The result of grading one attempt.
 
-    ``reward`` is 1 or 0, or what the task's own tests gave in between. ``resolved`` is None if it
-    could not be graded, and ``reason`` says why. ``output`` is the end of what the tests printed.
+    ``reward`` lies in [0, 1]; ``resolved`` says whether it counts as solved, and is None if the
+    attempt could not be graded; then ``reason`` says why. ``output`` is the end of what the tests
+    printed. Raises ``ValueError`` for another reward.
     """
 
     instance_id: str
@@ -96,6 +103,10 @@ class Verdict:
     reward: float = 0.0
     reason: str = ""
     output: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.reward <= 1.0:
+            raise ValueError(f"the reward {self.reward!r} of {self.instance_id} is not in [0, 1]")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def report(options: ReportOptions) -> int:
     _print(_table(summary))
     lines = [rate_line(f"pass@{k}", value) for k, value in summary.pass_at.items()]
     lines += [rate_line(f"pass^{k}", value) for k, value in summary.pass_all.items() if k > 1]
+    if (mean := summary.mean_reward) is not None:
+        lines.append(rate_line("mean reward", mean))
     lines.append(_cost_line(summary))
     if comparison is not None and other is not None:
         lines += comparison_lines(comparison, summary.name, other.name)

@@ -69,6 +69,21 @@ def estimate(
     return Estimate(mean, low, high, len(used))
 
 
+def estimate_mean(values: Sequence[float]) -> Estimate | None:
+    """Return the mean of one value for each instance, with its interval; None of nothing.
+
+    The interval is Wilson's if every value is 0 or 1, else a bootstrap over the instances.
+    """
+    if not values:
+        return None
+    mean = sum(values) / len(values)
+    if all(value in (0.0, 1.0) for value in values):
+        low, high = wilson(round(sum(values)), len(values))
+    else:
+        low, high = bootstrap(values)
+    return Estimate(mean, low, high, len(values))
+
+
 def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     """Return the percentile interval of the mean, from resamples with a fixed seed."""
     data = np.asarray(values, dtype=np.float64)

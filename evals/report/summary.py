@@ -10,7 +10,15 @@ from typing import Any
 
 from evals.errors import RunError, RunNotFound
 from evals.instance import Result, Verdict
-from evals.report.stats import Comparison, Estimate, compare, estimate, pass_all, pass_at
+from evals.report.stats import (
+    Comparison,
+    Estimate,
+    compare,
+    estimate,
+    estimate_mean,
+    pass_all,
+    pass_at,
+)
 from evals.run.folder import RunFolder
 
 COUNTED = (
@@ -20,6 +28,9 @@ COUNTED = (
     "thinking_tokens",
     "reused_tokens",
     "shared_tokens",
+    "compacted_tokens",
+    "drafted_tokens",
+    "accepted_tokens",
     "prefill_s",
     "decode_s",
     "tool_s",
@@ -33,6 +44,11 @@ class AttemptRow:
 
     result: Result
     verdict: Verdict | None
+
+    @property
+    def graded(self) -> bool:
+        """True if the attempt has a verdict."""
+        return self.verdict is not None and self.verdict.resolved is not None
 
     @property
     def outcome(self) -> str:
@@ -62,6 +78,23 @@ class Summary:
                 seen.append(attempt.verdict.resolved)
         return found
 
+    @property
+    def mean_reward(self) -> Estimate | None:
+        """The mean over the instances of their attempts' mean reward; None before grading.
+
+        An attempt that is missing or could not be graded counts 0, as the makers of the suites with
+        rewards count it.
+        """
+        if not any(attempt.graded for attempt in self.attempts):
+            return None
+        made = max(attempt.result.attempt for attempt in self.attempts)
+        rewards: dict[str, float] = {}
+        for attempt in self.attempts:
+            name = attempt.result.instance_id
+            own = attempt.verdict.reward if attempt.verdict and attempt.graded else 0.0
+            rewards[name] = rewards.get(name, 0.0) + own / made
+        return estimate_mean([round(value, 12) for value in rewards.values()])
+
     def total(self, name: str) -> float:
         """Return the sum of a counter over all attempts."""
         return sum(attempt.result.usage.get(name, 0) for attempt in self.attempts)
@@ -75,6 +108,7 @@ class Summary:
             "attempts": len(self.attempts),
             "outcomes": dict(Counter(a.outcome for a in self.attempts)),
             "exit_statuses": dict(Counter(a.result.exit_status for a in self.attempts)),
+            "mean_reward": None if (mean := self.mean_reward) is None else asdict(mean),
             "pass_at": {str(k): asdict(value) for k, value in self.pass_at.items()},
             "pass_all": {str(k): asdict(value) for k, value in self.pass_all.items()},
             "usage": {name: self.total(name) for name in COUNTED},

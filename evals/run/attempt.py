@@ -19,28 +19,35 @@ from __future__ import annotations
 
 import builtins
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from agent.errors import StoreError
 from agent.events import Event, Listener, RunEnded, RunStarted, nobody
 from agent.loading import LoadedModel
+from agent.run.build import open_box
 from agent.run.report import status_of, summary_of
 from agent.run.solve import solve
 from agent.sessions.store import SessionStore
+from agent.settings.table import Settings
 from agent.text import explain
 from agent.types import Failed, Interrupted, LimitReached, SolveReport, Task
 from evals.errors import RunError
-from evals.instance import Done, ExitStatus, Instance, Result, TaskPlace
-from evals.suites.suite import Machine, Suite, settings_for
+from evals.instance import UNSETTLED, Done, ExitStatus, Instance, Result, TaskPlace
+from evals.suites.suite import NOP_PATCH, Machine, Suite, combine, gold_patch
 from sandboxes import errors
 from sandboxes.errors import ImageMissing, SandboxError
 from sandboxes.stop import Stop
+from sandboxes.workspace.workspace import Workspace
 
 TRIES: dict[ExitStatus, int] = {"environment": 3, "error": 2}
 """How often an attempt that ends so is begun in all."""
+AgentName = Literal["tenuto", "oracle", "nop"]
+AGENTS: tuple[AgentName, ...] = ("tenuto", "oracle", "nop")
 RECORD = ("session.json", "trajectory.jsonl")
 
 
@@ -49,13 +56,30 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
+class _Ending:
+    """The end of one try; the fields are those of ``Result``."""
+
+    exit_status: ExitStatus
+    status: str
+    summary: str
+    patch: str = ""
+    steps: int = 0
+    usage: Mapping[str, float] = field(default_factory=dict)
+    session: str = ""
+
+
+@dataclass(frozen=True)
 class AttemptWorker:
-    """The parts that attempts are made with. One may serve several threads."""
+    """The parts that attempts are made with. One may serve several threads.
+
+    ``model`` is None for the agents ``oracle`` (the task's own solution) and ``nop`` (no change).
+    """
 
     suite: Suite
     machine: Machine
-    model: LoadedModel
+    model: LoadedModel | None
     store: SessionStore
+    agent: AgentName = "tenuto"
 
     def run(
         self,
@@ -84,65 +108,85 @@ class AttemptWorker:
         listen: Listener,
         stop: Stop,
     ) -> tuple[Done, bool]:
-        """One try, and whether another one could not end otherwise."""
+        """Make one try; tell with it whether another one could not end otherwise."""
         started = time.monotonic()
         seed = self.machine.settings.seed + attempt - 1
         if stop.is_set():
             raise Stopped
-
-        def result(status: ExitStatus, told: str, summary: str) -> Result:
-            return Result(
-                instance.id,
-                attempt,
-                status,
-                told,
-                summary=summary,
-                seed=seed,
-                tries=tries,
-                seconds=time.monotonic() - started,
-                digest=instance.digest,
-            )
-
-        session = _Session(listen)
+        session, final = _Session(listen), False
         try:
-            with self.suite.place(instance, self.machine) as place:
-                session.place = place
-                settings = settings_for(self.machine.settings, place)
-                report = solve(
-                    # Its check is for grading, which runs it in a fresh sandbox.
-                    Task(instance.text, place.repo, instance.check, checked=False),
-                    settings.model_copy(
-                        update={"seed": seed, "n": 1, "check": None, "keep_state": False}
-                    ),
-                    self.model,
-                    store=self.store,
-                    listen=session,
-                    stop=stop,
-                )
+            ending = self._work(instance, seed, session, stop)
+        except (Stopped, KeyboardInterrupt):
+            raise
         except StoreError as error:
             # It is where all sessions lie: no other attempt would fare better.
             raise RunError(f"{error}; what was done is kept") from error
         except (SandboxError, OSError) as error:
             final = isinstance(error, ImageMissing)
-            return Done(result("environment", "failed", explain(error).message)), final
+            ending = _Ending("environment", "failed", explain(error).message)
         except Exception as error:
-            return Done(result("error", "error", explain(error).message)), False
+            ending = _Ending("error", "error", explain(error).message)
         finally:
             record = self._collect(session)
+        if ending.exit_status in UNSETTLED and not ending.session:
+            record = {}
+        result = Result(
+            instance.id,
+            attempt,
+            **vars(ending),
+            seed=seed,
+            tries=tries,
+            seconds=time.monotonic() - started,
+            digest=instance.digest,
+        )
+        return Done(result, record), final
+
+    def _work(self, instance: Instance, seed: int, session: _Session, stop: Stop) -> _Ending:
+        """Lay the instance out and let the agent work on it. Raises ``Stopped``."""
+        with self.suite.place(instance, self.machine) as place:
+            session.place = place
+            changes = {"seed": seed, "n": 1, "check": None, "keep_state": False}
+            settings = combine(self.machine.settings, {**place.settings, **changes})
+            if self.agent != "tenuto" or self.model is None:
+                return self._refer(instance, place, settings, session)
+            report = solve(
+                # Its check is for grading, which runs it in a fresh sandbox.
+                Task(instance.text, place.repo, instance.check, checked=False),
+                settings,
+                self.model,
+                store=self.store,
+                listen=session,
+                stop=stop,
+            )
         if isinstance(report.result.outcome, Interrupted):
             raise Stopped
         status, told = exit_status(report)
-        base = result(status, told, summary_of(report.result))
-        full = Result(
-            **{
-                **base.as_dict(),
-                "patch": report.patch,
-                "steps": len(report.result.steps),
-                "usage": report.result.usage.as_dict(),
-                "session": report.session,
-            }
+        return _Ending(
+            status,
+            told,
+            summary_of(report.result),
+            report.patch,
+            len(report.result.steps),
+            report.result.usage.as_dict(),
+            report.session,
         )
-        return Done(full, record), False
+
+    def _refer(
+        self, instance: Instance, place: TaskPlace, settings: Settings, session: _Session
+    ) -> _Ending:
+        """Do what the task's own solution does, or nothing."""
+        told = f"the agent {self.agent}"
+        if place.at_end is None:
+            patch = gold_patch(self.suite, instance) if self.agent == "oracle" else NOP_PATCH
+            return _Ending("submitted", "submitted", told, patch)
+        name = f"{self.agent}-{uuid.uuid4().hex[:12]}"
+        workspace = Workspace.create(place.repo, ignored=settings.ignored_files)
+        with open_box(settings, workspace, name):
+            if self.agent == "oracle" and place.solve is not None:
+                place.solve(name)
+            session.files = place.at_end(name)
+            patch = workspace.diff()
+        return _Ending("submitted", "submitted", told, patch)
 
     def _collect(self, session: _Session) -> dict[str, bytes]:
         """Remove the session and return its files."""

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,35 +22,23 @@ from agent.settings.load import load_settings
 from agent.settings.table import Settings
 from agent.settings.variables import old_variable_lines
 from agent.text import visible
-from evals.errors import RunNotFound
+from evals.errors import DatasetError, RunNotFound
 from evals.instance import UNSETTLED, Instance, Result
-from evals.run.attempt import AttemptWorker
+from evals.run.attempt import AGENTS, AgentName, AttemptWorker
 from evals.run.board import Board
 from evals.run.folder import RunFolder
 from evals.run.runner import Execute, Interruptions, Runner, missing
+from evals.scratch import clear_scratch
 from evals.suites import find_suite
 from evals.suites.dataset import Selection
 from evals.suites.images import Images, read_map
 from evals.suites.suite import Machine, Suite
 from sandboxes.prune import prune
 
-IDENTITY = (
-    "model",
-    "sandbox",
-    "image",
-    "network",
-    "memory_mb",
-    "cpus",
-    "thinking",
-    "max_steps",
-    "max_tokens",
-    "max_turn_tokens",
-    "max_wall_time",
-    "command_timeout",
-    "seed",
-    "temperature",
+NEUTRAL = frozenset(
+    ("kv_memory", "check", "check_timeout", "n", "approve", "keep_state", "warm_cache_mb")
 )
-"""The settings that decide what comes out of a run."""
+"""The settings that change nothing of what comes out of a run. All others make its identity."""
 EXIT_INTERRUPTED = 130
 
 
@@ -71,6 +60,7 @@ class RunOptions:
     redo: bool = False
     image_map: Path | None = None
     pull: bool = True
+    agent: AgentName = "tenuto"
 
     @property
     def place(self) -> Path:
@@ -78,7 +68,8 @@ class RunOptions:
         if self.folder is not None:
             return self.folder
         name = Path(self.suite).stem
-        return Path("runs") / (f"{name}-{Path(self.dataset).stem}" if self.dataset else name)
+        name = f"{name}-{Path(self.dataset).stem}" if self.dataset else name
+        return Path("runs") / (name if self.agent == "tenuto" else f"{name}-{self.agent}")
 
 
 def model_label(name: str) -> str:
@@ -92,24 +83,30 @@ def begin(
     """Run or go on with a run; returns the exit code. Without ``model`` it loads one."""
     if options.engine not in ("local", "ray"):
         raise ConfigError(f"--engine {options.engine!r}: use local or ray")
+    if options.agent not in AGENTS:
+        raise ConfigError(f"--agent {options.agent!r}: use {', '.join(AGENTS)}")
+    if options.agent != "tenuto" and options.engine != "local":
+        raise ConfigError(f"--agent {options.agent} runs with --engine local only")
     settings = load_settings(flags)
     for line in old_variable_lines():
         _tell(line)
     suite = find_suite(options.suite)
     every = suite.load(options.dataset)
-    chosen = Selection(options.ids, options.filter, options.shuffle, options.slice).of(every)
+    selection = Selection(options.ids, options.filter, options.shuffle, options.slice)
+    chosen = _leave_refused_out(selection.of(every), options)
     images = Images(read_map(options.image_map), options.pull)
     folder = RunFolder(options.place)
     with folder.claim():
         if options.redo:
             _clear(folder)
+        _find_moved_data(folder, options)
         folder.begin(identity(options, settings), about(options, settings, every))
         jobs = missing(folder, chosen, options.attempts, redo=options.redo)
         total = len(chosen) * options.attempts
         _tell(f"{folder.path}: {total - len(jobs)} of {total} attempts are done")
         interruptions = Interruptions()
         if jobs:
-            for line in dict.fromkeys(prune()):
+            for line in dict.fromkeys([*prune(), *clear_scratch()]):
                 _tell(f"removed {line}, left by a run that was killed")
             if any(job.instance.image is None for job in jobs) and suite.name != "terminal-bench":
                 settings = with_image(settings, lambda event: _tell(getattr(event, "text", "")))
@@ -150,18 +147,26 @@ def executor(
             yield cluster.execute
         return
     settings = machine.settings
-    model = model or load_for(settings)
-    worker = AttemptWorker(suite, machine, model, SessionStore(folder.sessions))
+    if options.agent == "tenuto":
+        model = model or load_for(settings)
+    store = SessionStore(folder.sessions)
+    worker = AttemptWorker(suite, machine, model, store, options.agent)
     yield lambda job, listen, stop: worker.run(job.instance, job.attempt, listen=listen, stop=stop)
 
 
 def identity(options: RunOptions, settings: Settings) -> dict[str, Any]:
-    """Return everything that changes what comes out of a run."""
+    """Return everything that changes what comes out of a run.
+
+    Of variables with values only the names and a hash are kept: a value may be a password.
+    """
     dataset = options.dataset
     if dataset is not None and Path(dataset).exists():
         dataset = str(Path(dataset).resolve())
-    values = settings.model_dump()
-    return {"suite": options.suite, "dataset": dataset} | {key: values[key] for key in IDENTITY}
+    values = {k: v for k, v in settings.model_dump(mode="json").items() if k not in NEUTRAL}
+    entries = values["pass_env"]
+    values["pass_env"] = [entry.partition("=")[0] for entry in entries]
+    values["pass_env_hash"] = sha256("\0".join(entries).encode()).hexdigest()[:16]
+    return {"suite": options.suite, "dataset": dataset, "agent": options.agent} | values
 
 
 def about(options: RunOptions, settings: Settings, every: list[Instance]) -> dict[str, Any]:
@@ -173,6 +178,7 @@ def about(options: RunOptions, settings: Settings, every: list[Instance]) -> dic
         "workers": options.workers,
         "engine": options.engine,
         "instances": len(every),
+        "refused": {instance.id: instance.refused for instance in every if instance.refused},
         "check_timeout": settings.check_timeout,
     }
 
@@ -199,11 +205,32 @@ def heard_signals(interruptions: Interruptions) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _leave_refused_out(chosen: list[Instance], options: RunOptions) -> list[Instance]:
+    """Tell which tasks cannot be run here, and return the others.
+
+    Raises ``DatasetError`` if one was asked for by its name, or none is left.
+    """
+    refused = [instance for instance in chosen if instance.refused]
+    if refused and (options.ids or len(refused) == len(chosen)):
+        raise DatasetError(refused[0].refused)
+    for instance in refused:
+        _tell(f"left out: {instance.refused}")
+    return [instance for instance in chosen if not instance.refused]
+
+
+def _find_moved_data(folder: RunFolder, options: RunOptions) -> None:
+    """Let a run go on whose data set lies elsewhere now; each instance is compared anyway."""
+    known = folder.about().get("identity", {})
+    before = known.get("dataset")
+    if options.dataset and before and not Path(before).exists() and Path(options.dataset).exists():
+        known["dataset"] = str(Path(options.dataset).resolve())
+        folder.write("run.json", folder.about() | {"identity": known})
+
+
 def _clear(folder: RunFolder) -> None:
-    for name in ("run.json", "grades.json"):
-        (folder.path / name).unlink(missing_ok=True)
-    for path in folder.path.glob("preds*.json"):
-        path.unlink()
+    for pattern in ("run.json", "grades*.json", "preds*.json"):
+        for path in folder.path.glob(pattern):
+            path.unlink()
 
 
 def _end(
@@ -248,13 +275,19 @@ def _tell(line: str) -> None:
     write_err(visible(line.replace("\n", " ")) + "\n")
 
 
-def load_again(folder: RunFolder) -> tuple[Suite, list[Instance], Settings]:
-    """Load the suite, instances and settings of an existing run. Raises ``EvalError``."""
+def load_again(
+    folder: RunFolder, dataset: str | None = None
+) -> tuple[Suite, list[Instance], Settings]:
+    """Load the suite, instances and settings of an existing run. Raises ``EvalError``.
+
+    ``dataset`` says where the data set lies now, if it was moved.
+    """
     about = folder.about()
     known = about.get("identity")
     if not isinstance(known, dict):
         raise RunNotFound(f"{folder.path} is no folder of a run: it has no run.json")
     suite = find_suite(str(known["suite"]))
-    flags = {key: known.get(key) for key in IDENTITY}
+    flags = {key: known.get(key) for key in Settings.model_fields if key not in NEUTRAL}
     settings = load_settings(flags | {"check_timeout": about.get("check_timeout")})
-    return suite, suite.load(known.get("dataset")), settings
+    instances = suite.load(dataset or known.get("dataset"))
+    return suite, [i for i in instances if not i.refused], settings

@@ -13,11 +13,9 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from agent.events import Listener
@@ -28,6 +26,7 @@ from evals.errors import EvalError
 from evals.instance import Done, Instance, Result
 from evals.run.attempt import AttemptWorker, Stopped
 from evals.run.runner import LOOK_S, Job
+from evals.scratch import clear_scratch, scratch_folder
 from evals.suites import find_suite
 from evals.suites.dataset import EXTRA
 from evals.suites.images import Images
@@ -44,8 +43,9 @@ class EngineActor:
     def __init__(
         self, suite: str, settings: Settings, images: Mapping[str, str], pull: bool
     ) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="tenuto-engine-")
-        store = SessionStore(Path(self._scratch.name))
+        clear_scratch()
+        self._scratch = scratch_folder("engine")
+        store = SessionStore(self._scratch.__enter__())
         machine = Machine(settings, Images(images, pull))
         model = load_for(settings)
         self._worker = AttemptWorker(find_suite(suite), machine, model, store)
@@ -111,6 +111,7 @@ class Cluster:
             with suppress(NameError):
                 for actor in cluster.actors:
                     ray.kill(actor)
+            clear_scratch()
             if ours:
                 ray.shutdown()
 
@@ -159,6 +160,8 @@ def _connect(ray: Any) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
         include_dashboard=False,
+        # Ray has no password: whoever reaches its ports runs code.
+        _node_ip_address="127.0.0.1",
         log_to_driver=False,
         configure_logging=False,
         object_store_memory=200 * 1024**2,

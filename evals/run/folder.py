@@ -5,7 +5,8 @@
                            folder appears whole, by a rename, once the attempt is over
 ``preds.json``             the predictions in the official form, rewritten whole after each attempt;
                            ``preds-2.json`` and so on hold those of further attempts
-``grades.json``            what ``agent eval grade`` found
+``grades.json``            what ``agent eval grade`` found; ``grades-of-NAME.json`` for the
+                           predictions of a file
 ``sessions/``              sessions that are being worked on; emptied when a run begins
 ``lock``                   held while a process works on the run
 
@@ -29,7 +30,8 @@ from evals.errors import RunError
 from evals.instance import Done, Result, Verdict
 from sandboxes.paths import sync, write_whole
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 did not say all that decides what comes out of a run."""
 _UNBORN = ".new-"
 
 
@@ -76,6 +78,11 @@ class RunFolder:
         Raises ``RunError`` if the folder is of another run.
         """
         there = self.about()
+        if there and there.get("format") != FORMAT:
+            raise RunError(
+                f"{self.path} is of another version, which did not record all that decides a run; "
+                "give another folder with --run, or begin anew with --redo"
+            )
         if there:
             self._compare(there.get("identity", {}), identity)
         elif strangers := sorted(p.name for p in self.path.glob("preds*.json")):
@@ -175,20 +182,37 @@ class RunFolder:
             if number == attempt
         }
 
-    def grades(self) -> dict[tuple[str, int], Verdict]:
+    def grades(self, name: str = "grades.json") -> dict[tuple[str, int], Verdict]:
         """Read the verdicts; empty before grading."""
-        data = self._read("grades.json").get("verdicts", [])
-        try:
-            return {(item["instance_id"], item.pop("attempt")): Verdict(**item) for item in data}
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{self.path / 'grades.json'} is damaged; grade again") from error
+        return {key: verdict for key, (verdict, _) in self.graded(name).items()}
 
-    def write_grades(self, grades: Mapping[tuple[str, int], Verdict], suite: str) -> None:
-        """Keep what grading found. Raises ``OSError``."""
+    def graded(self, name: str = "grades.json") -> dict[tuple[str, int], tuple[Verdict, str]]:
+        """Read each verdict with the hash of what was graded. Raises ``RunError``."""
+        data = self._read(name).get("verdicts", [])
+        found = {}
+        try:
+            for item in data:
+                key, of = (item["instance_id"], item.pop("attempt")), item.pop("of", "")
+                found[key] = Verdict(**item), of
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"{self.path / name} is damaged; remove it and grade again") from error
+        return found
+
+    def write_grades(
+        self,
+        grades: Mapping[tuple[str, int], Verdict],
+        suite: str,
+        *,
+        of: Mapping[tuple[str, int], str] | None = None,
+        name: str = "grades.json",
+    ) -> None:
+        """Keep the verdicts, with a hash of what was graded (``of``). Raises ``OSError``."""
+        hashes = of or {}
         verdicts = [
-            {**vars(verdict), "attempt": attempt} for (_, attempt), verdict in grades.items()
+            {**vars(verdict), "attempt": key[1], "of": hashes.get(key, "")}
+            for key, verdict in grades.items()
         ]
-        self.write("grades.json", {"suite": suite, "graded": now(), "verdicts": verdicts})
+        self.write(name, {"suite": suite, "graded": now(), "verdicts": verdicts})
 
     def write(self, name: str, data: Mapping[str, Any]) -> None:
         """Replace a file whole. Raises ``OSError``; the old one then still stands."""

@@ -23,6 +23,7 @@ import docker.errors
 import requests.exceptions
 
 from evals.errors import DatasetError
+from evals.scratch import scratch_folder
 from sandboxes.errors import ImageMissing, SandboxUnavailable, WorkspaceError
 from sandboxes.images.base_image import has_image
 from sandboxes.images.engine import connect, engine_trouble
@@ -132,15 +133,15 @@ def repository_in(image: str, folder: str) -> Iterator[tuple[Path, str | None]]:
     client = connect(timeout=PULL_TIMEOUT_S)
     container = ""
     try:
-        with tempfile.TemporaryDirectory(prefix="tenuto-instance-") as name:
+        with scratch_folder("instance") as copy:
             try:
                 container = client.api.create_container(image, command=["true"])["Id"]
-                _unpack(client, container, folder, Path(name))
+                _unpack(client, container, folder, copy)
                 search = _search_path(client, container)
             except docker.errors.NotFound as error:
                 if folder != NO_FOLDER:
                     raise ImageMissing(f"the image {image} has no folder {folder}") from error
-                (Path(name) / Path(folder).name).mkdir()
+                (copy / Path(folder).name).mkdir()
                 search = None
             except _DOCKER_ERRORS as error:
                 raise engine_trouble(error) from error
@@ -152,7 +153,7 @@ def repository_in(image: str, folder: str) -> Iterator[tuple[Path, str | None]]:
                 if container:
                     with suppress(*_DOCKER_ERRORS):
                         client.api.remove_container(container, force=True, v=True)
-            repo = Path(name) / Path(folder).name
+            repo = copy / Path(folder).name
             if not (repo / ".git").exists():
                 begin_repository(repo)
             yield repo, search
@@ -173,17 +174,25 @@ def working_folder(image: str) -> str:
     return folder or NO_FOLDER
 
 
-def build(context: Path, name: str, tell: Callable[[str], None]) -> str:
-    """Build the Dockerfile in ``context`` unless that was done; returns the image's tag.
-
-    The tag carries a hash of the folder's files. Raises ``ImageMissing``.
-    """
+def digest_of(folder: Path) -> str:
+    """Return a hash of a folder's files: their names, contents and executable bits."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in context.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(context)}\0{path.stat().st_mode & 0o111}\0".encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_mode & 0o111}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    tag = f"tenuto/task-{name.lower()}:{digest.hexdigest()[:12]}"
-    client = connect(timeout=PULL_TIMEOUT_S)
+    return digest.hexdigest()
+
+
+def build(
+    context: Path, name: str, tell: Callable[[str], None], timeout_s: float = PULL_TIMEOUT_S
+) -> str:
+    """Build the Dockerfile in ``context`` unless that was done; return the image's tag.
+
+    The tag carries a hash of the folder's files. The engine may be silent for ``timeout_s``. Raises
+    ``ImageMissing``.
+    """
+    tag = f"tenuto/task-{name.lower()}:{digest_of(context)[:12]}"
+    client = connect(timeout=round(timeout_s))
     try:
         if not has_image(client, tag):
             tell(f"building {tag}")

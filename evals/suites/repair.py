@@ -7,17 +7,20 @@ module alone.
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from evals.errors import DatasetError
 from evals.instance import Instance, TaskPlace
+from evals.scratch import scratch_folder
 from evals.suites.dataset import Row, read_rows, require, unique
-from evals.suites.suite import Machine, Verdict, grade_each, run_check
+from evals.suites.suite import NOP_PATCH, Machine, Verdict, grade_each, run_check
+from evals.training.oracle import replace_line
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OWN = _PACKAGE / "examples"
@@ -28,6 +31,7 @@ _FIELDS = ("instance_id", "issue", "path", "module", "test_path", "test")
 
 def example_rows(folder: Path = EXAMPLES) -> list[Row]:
     """Read the examples as rows. Raises ``DatasetError`` where there are none."""
+    fixes = json.loads((folder / "fixes.json").read_text("utf-8")) if folder.is_dir() else {}
     rows = []
     for issue in sorted(folder.glob("*/ISSUE.md")):
         (test,) = issue.parent.glob("test_*.py")
@@ -40,6 +44,7 @@ def example_rows(folder: Path = EXAMPLES) -> list[Row]:
                 "module": module.read_text("utf-8"),
                 "test_path": test.name,
                 "test": test.read_text("utf-8"),
+                "fix": fixes[issue.parent.name],
             }
         )
     if not rows:
@@ -69,6 +74,20 @@ class Repair:
         with repository(files) as repo:
             yield TaskPlace(repo)
 
+    def solution(self, instance: Instance) -> str | None:
+        """Return the patch of the one line that is wrong; None if the row does not say it."""
+        row = instance.row
+        wrong = row["module"].splitlines(keepends=True)
+        if "fix" in row:
+            right = row["module"].replace(row["fix"]["wrong"], row["fix"]["right"])
+        elif "fixed" in row:
+            right = replace_line(row["module"], row["line"], row["fixed"])
+        else:
+            return None
+        name = row["path"]
+        lines = difflib.unified_diff(wrong, right.splitlines(True), f"a/{name}", f"b/{name}")
+        return f"diff --git a/{name} b/{name}\n" + "".join(lines)
+
     def grade(
         self,
         instances: Sequence[Instance],
@@ -83,7 +102,7 @@ class Repair:
         def one(instance: Instance, patch: str) -> Verdict:
             row = instance.row
             touched = [line for line in patch.splitlines() if line.startswith("diff --git ")]
-            if touched != [f"diff --git a/{row['path']} b/{row['path']}"]:
+            if patch != NOP_PATCH and touched != [f"diff --git a/{row['path']} b/{row['path']}"]:
                 return Verdict(instance.id, False, reason=f"touches more than {row['path']}")
             with self.place(instance, machine) as place:
                 tests = {row["test_path"]: row["test"]}
@@ -98,8 +117,8 @@ CHECK = "python3 -m pytest -q"
 @contextmanager
 def repository(files: Mapping[str, str]) -> Iterator[Path]:
     """Make a temporary git repository with these files in its first commit."""
-    with tempfile.TemporaryDirectory(prefix="tenuto-task-") as name:
-        repo = Path(name) / "repo"
+    with scratch_folder("task") as folder:
+        repo = folder / "repo"
         repo.mkdir()
         for path, text in files.items():
             (repo / path).write_text(text)

@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent.run.build import open_box
+from agent.settings.load import check_settings
 from agent.settings.table import Settings
+from evals.errors import DatasetError
 from evals.instance import Instance, TaskPlace, Verdict
 from evals.suites.images import Images
 from sandboxes.errors import SandboxError, WorkspaceError
@@ -72,6 +74,30 @@ class Suite(Protocol):
         ``GradeError``.
         """
         ...
+
+
+NOP_PATCH = """\
+diff --git a/.tenuto-nop b/.tenuto-nop
+new file mode 100644
+--- /dev/null
++++ b/.tenuto-nop
+@@ -0,0 +1 @@
++This patch changes nothing that a test looks at.
+"""
+"""The patch of the agent ``nop``: an empty one would not be run through the tests."""
+
+
+def gold_patch(suite: Suite, instance: Instance) -> str:
+    """Return the patch that the data set has for an instance.
+
+    A suite may have ``solution(instance)``; else it is the row's ``patch``. Raises ``DatasetError``
+    if there is none.
+    """
+    own = getattr(suite, "solution", None)
+    patch = own(instance) if callable(own) else instance.row.get("patch")
+    if not isinstance(patch, str) or not patch.strip():
+        raise DatasetError(f"{instance.id} has no solution in its data set")
+    return patch
 
 
 def grade_each(
@@ -136,7 +162,12 @@ def run_check(
 
 def settings_for(settings: Settings, place: TaskPlace) -> Settings:
     """Return the user's settings with what the place decides."""
-    return settings.model_copy(update=dict(place.settings))
+    return combine(settings, place.settings)
+
+
+def combine(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return ``settings`` with ``changes``, all of it checked. Raises ``ConfigError``."""
+    return check_settings(settings.model_dump() | dict(changes), [("the task", changes)])
 
 
 def needed(instances: Sequence[Instance]) -> list[str]:

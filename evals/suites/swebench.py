@@ -17,7 +17,7 @@ from evals.suites import harness
 from evals.suites.dataset import Row, read_rows, require, unique
 from evals.suites.images import repository_in
 from evals.suites.suite import Machine, Verdict
-from sandboxes.errors import SandboxUnavailable
+from sandboxes.errors import ImageMissing, SandboxUnavailable
 
 ALIASES = {
     "full": "SWE-bench/SWE-bench",
@@ -58,6 +58,8 @@ class SweBench:
     """The suite of SWE-bench and those like it."""
 
     name = "swebench"
+    at_once = True
+    """The harness is one process for all instances; it keeps what it has graded itself."""
 
     def load(self, dataset: str | None) -> list[Instance]:
         """Read the tasks. ``dataset`` is a file, an alias or a name on the hub."""
@@ -101,11 +103,17 @@ class SweBench:
     ) -> list[Verdict]:
         """By ``swebench eval``, whose files stay in ``folder``."""
         chosen = [instance for instance in instances if instance.id in patches]
-        rows = []
+        rows, verdicts = [], []
         for number, instance in enumerate(chosen, start=1):
             require(dict(instance.row), number, harness.FIELDS, "grading by swebench 5")
-            image = machine.images.ensure(instance.id, str(instance.image))
-            rows.append({**instance.row, "image": image})
-        return harness.evaluate(
-            rows, patches, folder, timeout_s=machine.settings.check_timeout, workers=workers
-        )
+            try:
+                image = machine.images.ensure(instance.id, str(instance.image))
+            except ImageMissing as error:
+                verdicts.append(Verdict(instance.id, None, reason=f"not graded: {error}"))
+            else:
+                rows.append({**instance.row, "image": image})
+        if rows:
+            own = {str(row["instance_id"]): patches[str(row["instance_id"])] for row in rows}
+            limit = machine.settings.check_timeout
+            verdicts += harness.evaluate(rows, own, folder, timeout_s=limit, workers=workers)
+        return verdicts

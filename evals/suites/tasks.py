@@ -7,6 +7,9 @@ name) and ``image`` may be left out.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,15 +31,25 @@ class Tasks:
             raise DatasetError("the suite tasks needs --dataset FILE.jsonl")
         home = Path(dataset).resolve().parent
         instances = []
+        seen: dict[Path, str] = {}
         for number, row in enumerate(read_rows(dataset), start=1):
             require(row, number, ("repo", "issue", "check"), "the suite tasks")
             repo = (home / str(row["repo"])).resolve()
             if not repo.is_dir():
                 raise DatasetError(f"row {number}: the repository {repo} is not a folder")
             name = str(row.get("id") or row.get("instance_id") or repo.name)
-            kept = {**row, "repo": str(repo)}
+            if repo not in seen:
+                seen[repo] = state_of(repo)
             instances.append(
-                Instance(name, str(row["issue"]), str(row["check"]), row.get("image"), kept)
+                Instance(
+                    name,
+                    str(row["issue"]),
+                    str(row["check"]),
+                    row.get("image"),
+                    row,
+                    folder=repo,
+                    files=seen[repo],
+                )
             )
         return unique(instances)
 
@@ -45,7 +58,8 @@ class Tasks:
         settings: dict[str, Any] = {}
         if instance.image is not None:
             settings["image"] = machine.images.ensure(instance.id, instance.image)
-        yield TaskPlace(Path(instance.row["repo"]), settings)
+        assert instance.folder is not None
+        yield TaskPlace(instance.folder, settings)
 
     def grade(
         self,
@@ -63,3 +77,19 @@ class Tasks:
                 return run_check(instance.id, place, patch, instance.check or "", machine)
 
         return grade_each(one, instances, patches, workers)
+
+
+def state_of(repo: Path) -> str:
+    """Return a hash of a repository's commit and of what changed since; "" if it is none."""
+    quiet = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0"}
+    digest = hashlib.sha256()
+    for arguments in (["rev-parse", "HEAD"], ["diff", "--no-ext-diff", "--no-textconv", "HEAD"]):
+        # A repository's own settings may name programs to run.
+        own = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
+        done = subprocess.run(
+            ["git", *own, "-C", str(repo), *arguments], env=quiet, capture_output=True, check=False
+        )
+        if done.returncode != 0:
+            return ""
+        digest.update(done.stdout)
+    return digest.hexdigest()

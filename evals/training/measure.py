@@ -6,10 +6,8 @@ touches the module alone (a run that edits the test has not repaired anything).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent.loading import LoadedModel
 from agent.run.report import status_of
@@ -17,6 +15,7 @@ from agent.run.solve import solve
 from agent.sessions.store import SessionStore
 from agent.settings.table import Settings
 from agent.types import Task
+from evals.scratch import scratch_folder
 from evals.suites.repair import CHECK, repository
 from evals.training.task import RepairTask
 
@@ -42,8 +41,8 @@ def measure(
 ) -> list[MeasuredTask]:
     """Run every task once and tell ``on_result`` as each ends."""
     results = []
-    with tempfile.TemporaryDirectory(prefix="tenuto-measure-") as state:
-        store = SessionStore(Path(state))
+    with scratch_folder("measure") as state:
+        store = SessionStore(state)
         for task in tasks:
             results.append(_run(task, settings, model, store))
             on_result(results[-1])

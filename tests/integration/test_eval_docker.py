@@ -17,8 +17,10 @@ from agent.loading import LoadedModel, load_model
 from agent.sessions.store import SessionStore
 from agent.settings.table import Settings
 from evals import grade
+from evals.check import CheckOptions, check
 from evals.errors import DatasetError, GradeError
 from evals.report.show import ReportOptions, report
+from evals.report.trace import read_trace
 from evals.run.attempt import AttemptWorker
 from evals.run.begin import RunOptions, begin
 from evals.run.folder import RunFolder
@@ -73,14 +75,19 @@ def test_the_official_harness_takes_our_predictions_and_agrees_with_our_report(
     file = tmp_path / "preds.json"
     file.write_text(json.dumps(predictions))
     assert grade.grade(grade.GradeOptions(folder, file, workers=2)) == 0
-    verdicts = {name: v for (name, _), v in RunFolder(folder).grades().items()}
-    official = harness.summary(RunFolder(folder).grading / "attempt-1")
+    verdicts = {
+        name: v for (name, _), v in RunFolder(folder).grades("grades-of-preds.json").items()
+    }
+    official = harness.summary(RunFolder(folder).grading / "of-preds")
     assert official["schema_version"] == 2
     assert official["resolved_ids"] == ["tenuto__parity-1"]
     assert official["unresolved_ids"] == ["tenuto__anagrams-1"]
     assert official["empty_patch_ids"] == ["tenuto__clamp-1"]
     assert {n for n, v in verdicts.items() if v.resolved} == set(official["resolved_ids"])
     assert verdicts["tenuto__anagrams-1"].reason == "fails test_anagrams.py::test_same_letters"
+    # The run's own verdicts stay its own.
+    assert RunFolder(folder).grades() == {}
+    assert grade.grade(grade.GradeOptions(folder)) == 0
     capsys.readouterr()
     report(ReportOptions(folder, json=True))
     told = json.loads(capsys.readouterr().out)
@@ -182,7 +189,8 @@ memory_mb = 512
 """
 TESTS = """\
 #!/bin/bash
-grep -q hello /app/greeting.txt && [ -f /etc/installed ] && [ -f /tests/secret ] || exit 1
+grep -q hello /app/greeting.txt && [ -f /etc/installed ] && [ -f /tests/secret ] || {
+  echo 0 > /logs/verifier/reward.txt; exit 1; }
 [ -e /app/half ] && { echo 0.5 > /logs/verifier/reward.txt; exit 0; }
 echo "all there"
 echo 1 > /logs/verifier/reward.txt
@@ -254,6 +262,100 @@ def test_a_task_that_is_not_supported_is_said_when_it_is_loaded(
         TerminalBench().load(str(tmp_path))
 
 
+SOLVE = "#!/bin/bash\necho hello > /app/greeting.txt\ntouch /etc/installed\n"
+
+
+def test_the_own_solution_gives_1_and_no_change_0(
+    base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``agent eval check`` names the task whose solution does not solve it."""
+    tasks = tmp_path / "tasks"
+    for name in ("greet", "greet-half"):
+        harbor_task(tasks, base, name, half=name == "greet-half")
+        (tasks / name / "solution").mkdir()
+        (tasks / name / "solution" / "solve.sh").write_text(SOLVE)
+    refused = tasks / "windows"
+    harbor_task(tasks, base, "windows")
+    (refused / "task.toml").write_text("[environment]\nos = 'windows'\n")
+    options = CheckOptions("terminal-bench", str(tasks), tmp_path / "check", workers=2)
+    assert check(options, {}) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "greet-half: oracle is unsolved (the tests gave 0.5)"
+    assert "left out: the task windows needs the system 'windows'" in said.err
+    assert "1 of 2 tasks are graded as they should be" in said.err
+    oracle = RunFolder(tmp_path / "check" / "oracle")
+    assert oracle.grades()["greet", 1].reward == 1.0
+    assert "+hello" in oracle.results()["greet", 1].patch
+    assert "windows" in oracle.about()["refused"]
+    nop = RunFolder(tmp_path / "check" / "nop")
+    assert {(v.resolved, v.reward) for v in nop.grades().values()} == {(False, 0.0)}
+    assert nop.results()["greet", 1].patch == ""
+
+
+NETWORKS = {
+    "open": "",
+    "public": "[environment]\nnetwork_mode = 'public'\n",
+    "closed": "[environment]\nallow_internet = false\n",
+    "no-network": "[environment]\nnetwork_mode = 'no-network'\nallow_internet = true\n",
+}
+LOOK = (
+    'python3 -c "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); '
+    "s.connect(('192.0.2.1', 9)); print('route out')\" 2>&1 | tail -1"
+)
+
+
+@pytest.mark.parametrize("user", ["none", "bridge"])
+def test_the_network_is_what_the_task_says_for_agent_and_verifier(
+    base: str, tmp_path: Path, scripted_model: Callable[..., LoadedModel], user: str
+) -> None:
+    """Whatever the user's own setting is; tried from inside, by the agent and by the tests."""
+    tasks = tmp_path / "tasks"
+    for name, text in NETWORKS.items():
+        harbor_task(tasks, base, name)
+        (tasks / name / "task.toml").write_text(text)
+        tests = tasks / name / "tests" / "test.sh"
+        tests.write_text(f"{LOOK}\necho 1 > /logs/verifier/reward.txt\n")
+    model = scripted_model(
+        f"Go.\n</think>\n\n{call('run_shell_command', command=LOOK)}",
+        f"Done.\n</think>\n\n{call('submit', summary='looked')}",
+    )
+    options = RunOptions("terminal-bench", str(tasks), tmp_path / "run", workers=2)
+    assert begin(options, {"network": user}, model=model) == 0
+    folder = RunFolder(tmp_path / "run")
+    assert grade.grade(grade.GradeOptions(folder.path)) == 0
+    for name in NETWORKS:
+        wanted = name in ("open", "public")
+        observed = read_trace(folder.attempt(name, 1) / "trajectory.jsonl").steps[0].observations
+        assert ("route out" in observed[0].text) is wanted, name
+        assert ("route out" in folder.grades()[name, 1].output) is wanted, name
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        ("true", "left no reward.txt"),
+        ("echo nan > $R", "left no number"),
+        ("echo 1e9 > $R", r"the reward 1e+09 in reward.txt, which is not in [0, 1]"),
+        ("echo -1 > $R", "the reward -1"),
+        ("echo '[1]' > $R", "left no number"),
+        ("echo 1 > /tmp/r; ln -s /tmp/r $R", "left no reward.txt"),
+    ],
+)
+def test_a_broken_reward_is_an_error_of_the_verifier_and_not_0(
+    base: str, tmp_path: Path, write: str, told: str
+) -> None:
+    harbor_task(tmp_path / "tasks", base, "one")
+    script = tmp_path / "tasks" / "one" / "tests" / "test.sh"
+    script.write_text(f"R=/logs/verifier/reward.txt\n{write}\n")
+    run = tmp_path / "run"
+    options = RunOptions("terminal-bench", str(tmp_path / "tasks"), run, workers=1, agent="nop")
+    assert begin(options, {}) == 0
+    assert grade.grade(grade.GradeOptions(run)) == 1
+    (verdict,) = RunFolder(run).grades().values()
+    assert verdict.resolved is None
+    assert told in verdict.reason
+
+
 def test_tasks_and_repairs_are_graded_by_their_check(
     base: str, tmp_path: Path, scripted_model: Callable[..., LoadedModel], git_repo: Any
 ) -> None:
@@ -273,7 +375,8 @@ def test_tasks_and_repairs_are_graded_by_their_check(
     predictions["b"]["model_patch"] = predictions["a"]["model_patch"].replace("a + b", "b - a")
     file.write_text(json.dumps(list(predictions.values())))
     assert grade.grade(grade.GradeOptions(tmp_path / "run", file)) == 0
-    verdicts = RunFolder(tmp_path / "run").grades()
+    verdicts = RunFolder(tmp_path / "run").grades("grades-of-preds.json")
     assert verdicts["a", 1].resolved is True
     assert verdicts["b", 1].resolved is False
     assert "exit code 1" in verdicts["b", 1].reason
+    assert RunFolder(tmp_path / "run").grades() == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from agent.errors import ConfigError
 from agent.loading import LoadedModel, load_model
 from agent.sessions.trajectory import read_lines
 from evals import grade
-from evals.errors import DatasetError, RunError
+from evals.errors import DatasetError, GradeError, RunError
 from evals.run.begin import RunOptions, begin
 from evals.run.folder import RunFolder
 from tests.support.evaluation import call, turns, write_tasks
@@ -101,6 +102,103 @@ def test_a_second_run_goes_on_and_redo_begins_anew(
         begin(options(3), FLAGS | {"seed": 6}, model=model)
     assert begin(options(3, redo=True), FLAGS | {"seed": 6}, model=model) == 0
     assert {result.seed for result in RunFolder(first.place).results().values()} == {6}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("quantize", "int8", "its quantize is 'none', now it is 'int8'"),
+        ("compact", False, "its compact is True, now it is False"),
+        ("compact_at", 0.5, "its compact_at is 0.85, now it is 0.5"),
+        ("map_tokens", 300, "its map_tokens is None, now it is 300"),
+        ("disk_mb", 100, "its disk_mb is 4096, now it is 100"),
+        ("pass_env", ["SECRET=hunter2"], "its pass_env is"),
+    ],
+)
+def test_every_setting_that_changes_what_comes_out_is_of_the_runs_identity(
+    options: Callable[..., RunOptions], model: LoadedModel, key: str, value: Any, told: str
+) -> None:
+    chosen = options(1)
+    with pytest.raises(RunError, match=told):
+        begin(chosen, FLAGS, model=model)
+        begin(chosen, FLAGS | {key: value}, model=model)
+
+
+def test_a_value_of_a_variable_is_not_written_down(
+    options: Callable[..., RunOptions], model: LoadedModel
+) -> None:
+    chosen = options(1)
+    assert begin(chosen, FLAGS | {"pass_env": ["SECRET=hunter2"]}, model=model) == 0
+    assert "hunter2" not in (chosen.place / "run.json").read_text()
+    with pytest.raises(RunError, match="its pass_env_hash is"):
+        begin(chosen, FLAGS | {"pass_env": ["SECRET=other"]}, model=model)
+
+
+def test_a_run_of_an_older_version_is_not_gone_on_with(
+    options: Callable[..., RunOptions], model: LoadedModel
+) -> None:
+    chosen = options(1)
+    assert begin(chosen, FLAGS, model=model) == 0
+    file = chosen.place / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
+    with pytest.raises(RunError, match="is of another version"):
+        begin(chosen, FLAGS, model=model)
+    assert grade.grade(grade.GradeOptions(chosen.place)) == 0
+
+
+def test_a_moved_data_set_is_found_anew(
+    options: Callable[..., RunOptions], model: LoadedModel, tmp_path: Path
+) -> None:
+    chosen = options(2)
+    assert begin(chosen, FLAGS, model=model) == 0
+    moved = tmp_path / "elsewhere.jsonl"
+    Path(str(chosen.dataset)).rename(moved)
+    assert grade.grade(grade.GradeOptions(chosen.place, dataset=str(moved))) == 0
+    again = dataclasses.replace(chosen, dataset=str(moved))
+    assert begin(again, FLAGS, model=model) == 0
+    moved.write_text(moved.read_text().replace("a - b", "b - a"))
+    with pytest.raises(GradeError, match="another version of its task"):
+        grade.grade(grade.GradeOptions(chosen.place, dataset=str(moved)))
+
+
+COUNTS_GRADINGS = """\
+from tests.support.small_suite import Small
+
+
+class Counts(Small):
+    def grade(self, instances, patches, machine, *, folder, workers=1):
+        (name,) = patches
+        with open({log!r}, "a") as file:
+            file.write(name + "\\n")
+        if name == "task-01" and not {whole}:
+            raise KeyboardInterrupt
+        return super().grade(instances, patches, machine, folder=folder, workers=workers)
+
+
+SUITE = Counts()
+"""
+
+
+def test_grading_goes_instance_by_instance_and_goes_on(
+    options: Callable[..., RunOptions], model: LoadedModel, tmp_path: Path
+) -> None:
+    suite, log = tmp_path / "counts.py", tmp_path / "log"
+    suite.write_text(COUNTS_GRADINGS.format(log=str(log), whole=False))
+    chosen = options(3, suite=str(suite), workers=1)
+    assert begin(chosen, FLAGS, model=model) == 0
+    flags = grade.GradeOptions(chosen.place, workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        grade.grade(flags)
+    kept = {name for name, _ in RunFolder(chosen.place).grades()}
+    assert "task-01" not in kept
+    suite.write_text(COUNTS_GRADINGS.format(log=str(log), whole=True))
+    log.unlink()
+    assert grade.grade(flags) == 0
+    assert set(log.read_text().split()) == {f"task-{n:02}" for n in range(3)} - kept
+    assert len(RunFolder(chosen.place).grades()) == 3
+    log.unlink()
+    assert grade.grade(dataclasses.replace(flags, redo=True)) == 0
+    assert len(log.read_text().split()) == 3
 
 
 def test_a_defect_of_one_instance_is_its_own_and_is_tried_again(

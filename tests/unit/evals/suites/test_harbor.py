@@ -1,0 +1,170 @@
+"""Task folders in Harbor's format: every key is honoured, or refuses that task by its name."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ConfigError
+from agent.settings.table import Settings
+from evals.errors import DatasetError
+from evals.instance import TaskPlace, Verdict
+from evals.suites.harbor import HarborTask, RefusedTask, read_task
+from evals.suites.suite import combine, settings_for
+from evals.suites.terminal_bench import TerminalBench
+
+
+def task(text: str) -> HarborTask:
+    return read_task("one", tomllib.loads(text))
+
+
+def write_task(folder: Path, text: str = "version = '1.0'\n") -> Path:
+    for part in ("environment", "tests"):
+        (folder / part).mkdir(parents=True)
+    (folder / "task.toml").write_text(text)
+    (folder / "instruction.md").write_text("Do it.\n")
+    (folder / "environment" / "Dockerfile").write_text("FROM tenuto/base:1\n")
+    (folder / "tests" / "test.sh").write_text("echo 1 > /logs/verifier/reward.txt\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        ("memory_mb = 512", 512),
+        ("memory = '2G'", 2048),
+        ("memory = '512M'", 512),
+        ("memory = '1.5Gi'", 1536),
+        ("memory = '2GB'", 2048),
+        ("memory = '2048K'", 2),
+        ("memory = '2G'\nmemory_mb = 512", 512),
+        ("", None),
+    ],
+)
+def test_memory_and_storage_have_two_forms(line: str, size: int | None) -> None:
+    assert task(f"[environment]\n{line}").memory_mb == size
+    assert task(f"[environment]\n{line.replace('memory', 'storage')}").storage_mb == size
+
+
+@pytest.mark.parametrize(
+    ("lines", "online"),
+    [
+        ("", True),
+        ("allow_internet = true", True),
+        ("allow_internet = false", False),
+        ("network_mode = 'public'", True),
+        ("network_mode = 'no-network'", False),
+        ("network_mode = 'public'\nallow_internet = false", True),
+        ("network_mode = 'no-network'\nallow_internet = true", False),
+    ],
+)
+def test_the_network_is_what_the_task_says(lines: str, online: bool) -> None:
+    assert task(f"[environment]\n{lines}").online is online
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[environment]\nnetwork_mode = 'allowlist'", "allowed_hosts"),
+        ("[environment]\nallowed_hosts = ['a.example']", "allowed_hosts"),
+        ("[environment]\nnetwork_mode = 'host'", "must be public, no-network or allowlist"),
+        ("[environment]\nallow_internet = 'no'", "must be true or false"),
+        ("[agent]\nnetwork_mode = 'no-network'", r"agent\.network_mode"),
+        ("[verifier]\nnetwork_mode = 'no-network'", r"verifier\.network_mode"),
+        ("[environment]\nmemory = 'much'", "must be a size like 2G"),
+        ("[environment]\nmemory_mb = '2G'", "must be a number above 0"),
+        ("[environment]\ncpus = 0", "must be a number above 0"),
+        ("[environment]\ncpus = true", "must be a number above 0"),
+        ("[agent]\ntimeout_sec = nan", "must be a number above 0"),
+        ("environment = 3", "environment is 3 and must be a table"),
+        ("[environment]\ngpus = 1", r"a GPU \(environment\.gpus\)"),
+        ("[environment]\nos = 'windows'", "the system 'windows'"),
+        ("[environment]\nmcp_servers = [{name = 'x'}]", r"environment\.mcp_servers"),
+        ("[environment]\nskills_dir = '/s'", r"environment\.skills_dir"),
+        ("[environment.healthcheck]\ncommand = 'true'", r"environment\.healthcheck"),
+        ("[environment]\ntpu = {type = 'v5'}", r"environment\.tpu"),
+        ("[environment]\nmemroy_mb = 3", r"environment\.memroy_mb"),
+        ("[agent]\nuser = 'me'", r"agent\.user"),
+        ("[verifier]\nuser = 1000", r"verifier\.user"),
+        ("[verifier]\nenvironment_mode = 'separate'", r"verifier\.environment_mode"),
+        ("[verifier]\ncollect = ['/a']", r"verifier\.collect"),
+        ("artifacts = ['/a']", "needs artifacts"),
+        ("[[steps]]\nname = 'a'", "several steps"),
+        (
+            "[verifier]\nenv = {KEY = '${NO_SUCH_KEY}'}",
+            r"the variable NO_SUCH_KEY \(verifier\.env\)",
+        ),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_its_name(text: str, told: str) -> None:
+    with pytest.raises(RefusedTask, match=told):
+        task(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[environment]\ngpus = 0\nmcp_servers = []\nskills_dir = ''",
+        "[agent]\nuser = 'root'",
+        "[verifier]\nenvironment_mode = 'shared'",
+        "[metadata]\nauthor = 'x'\nanything = [1]",
+    ],
+)
+def test_a_key_that_says_nothing_refuses_nothing(text: str) -> None:
+    assert task(text).online
+
+
+def test_variables_come_from_the_host_or_their_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWN", "mine")
+    found = task("[environment]\nenv = {A = '${OWN}', B = '${NONE:-other}', C = 'x${OWN}y'}")
+    assert found.environment == {"A": "mine", "B": "other", "C": "xminey"}
+
+
+def test_one_refused_task_costs_that_task(tmp_path: Path) -> None:
+    write_task(tmp_path / "fine")
+    write_task(tmp_path / "hosts", "[environment]\nnetwork_mode = 'allowlist'\n")
+    write_task(tmp_path / "broken", "=")
+    instances = {instance.id: instance for instance in TerminalBench().load(str(tmp_path))}
+    assert instances["fine"].refused == ""
+    assert "the task hosts needs a network of certain hosts" in instances["hosts"].refused
+    assert "cannot be read" in instances["broken"].refused
+    with pytest.raises(DatasetError, match="the task hosts needs"):
+        TerminalBench().load(str(tmp_path / "hosts"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: (t / "instruction.md").write_text("Do something else.\n"),
+        lambda t: (t / "tests" / "test.sh").write_text("exit 1\n"),
+        lambda t: (t / "tests" / "more").write_text(""),
+        lambda t: (t / "environment" / "Dockerfile").write_text("FROM other\n"),
+    ],
+)
+def test_a_task_is_another_one_when_its_files_change(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    folder = write_task(tmp_path / "one")
+    (before,) = TerminalBench().load(str(folder))
+    change(folder)
+    (after,) = TerminalBench().load(str(folder))
+    assert before.digest != after.digest
+    moved = folder.rename(tmp_path / "elsewhere").rename(tmp_path / "one")
+    assert TerminalBench().load(str(moved))[0].digest == after.digest
+
+
+def test_settings_that_a_task_decides_are_checked() -> None:
+    """A plain copy of the settings took anything: ``network`` was a boolean and so always on."""
+    place = TaskPlace(Path(), {"network": False})
+    assert settings_for(Settings(network="bridge"), place).online is False
+    with pytest.raises(ConfigError, match="cpus"):
+        combine(Settings(), {"cpus": -1})
+
+
+@pytest.mark.parametrize("reward", [1e9, -0.1, float("nan"), float("inf")])
+def test_a_verdict_has_a_reward_in_the_unit_interval(reward: float) -> None:
+    with pytest.raises(ValueError, match=r"is not in \[0, 1\]"):
+        Verdict("a", None, reward)
