@@ -7,6 +7,7 @@ not run anything. It has no script of its own: what opens and filters is HTML an
 
 from __future__ import annotations
 
+import difflib
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,8 @@ from tools.types import Observation
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 SHOWN = 20_000
 """Characters of one text that are shown; of a longer one its beginning and its end."""
+LONG = 24
+"""Lines of a result that are shown; a longer one is folded."""
 _CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "�")
 
 
@@ -46,7 +49,11 @@ def page(title: str, body: str) -> str:
 
 def trace_page(title: str, trace: Trace) -> str:
     """One session."""
-    return page(title, f"<h1>{escape(title)}</h1>{facts(_about(trace.about))}{render(trace)}")
+    parts = [f"<h1>{escape(title)}</h1>"]
+    for entry in trace.entries:
+        if isinstance(entry, TraceEnd):
+            parts += [_ended(entry), block("patch", entry.patch or "(no change)", "patch")]
+    return page(title, "".join([*parts, facts(_about(trace.about)), render(trace)]))
 
 
 def run_page(
@@ -90,12 +97,10 @@ def _run_facts(summary: Summary) -> list[tuple[str, object]]:
     found += [
         ("rate", rate_line(f"pass^{k}", value)) for k, value in summary.pass_all.items() if k > 1
     ]
-    tokens = (
-        f"{summary.total('prefilled_tokens'):,.0f} prefilled, "
-        f"{summary.total('generated_tokens'):,.0f} generated, "
-        f"{summary.total('reused_tokens'):,.0f} reused, "
-        f"{summary.total('shared_tokens'):,.0f} shared"
-    )
+    if (mean := summary.mean_reward) is not None:
+        found.append(("reward", rate_line("mean reward", mean)))
+    names = ("prefilled", "generated", "reused", "shared", "compacted", "drafted", "accepted")
+    tokens = ", ".join(f"{summary.total(f'{name}_tokens'):,.0f} {name}" for name in names)
     return [*found, ("tokens", tokens), ("time", _times(summary.total))]
 
 
@@ -167,7 +172,9 @@ def _attempt(attempt: AttemptRow, trace: Trace | None) -> str:
         parts.append(folded("test output", verdict.output))
     if trace is not None:
         parts.append(render(trace))
-    return f'<details class=attempt id="{_anchor(attempt)}">{head}{"".join(parts)}</details>'
+    # The name stands inside: a link to it opens what is folded around it.
+    body = f'<div id="{_anchor(attempt)}">{"".join(parts)}</div>'
+    return f"<details class=attempt>{head}{body}</details>"
 
 
 def _tokens(usage: Mapping[str, float]) -> str:
@@ -188,9 +195,20 @@ def render(trace: Trace) -> str:
             told = "passes" if entry.exit_code == 0 else f"fails ({entry.exit_code})"
             parts.append(folded(f"check {entry.when}: {told}", entry.output))
         elif isinstance(entry, TraceEnd):
-            text = f"{entry.status}: {entry.summary}" if entry.summary else entry.status
-            parts.append(f"<p class=ended>{escape(text)}</p>")
-    return f"<section class=trace>{''.join(parts)}</section>"
+            parts.append(_ended(entry))
+    return f"<section class=trace>{LEGEND}{''.join(parts)}</section>"
+
+
+LEGEND = (
+    "<p class=legend>Tokens of each step's context: "
+    "<i class=reused></i> reused (were there before) <i class=prefilled></i> prefilled (read) "
+    "<i class=generated></i> generated (sampled); the widest bar is the longest context.</p>"
+)
+
+
+def _ended(entry: TraceEnd) -> str:
+    text = f"{entry.status}: {entry.summary}" if entry.summary else entry.status
+    return f"<p class=ended>{escape(text)}</p>"
 
 
 def _message(message: Message) -> str:
@@ -237,7 +255,11 @@ def _bar(step: Step, widest: int) -> str:
 
 def _call(call: ToolCall, observation: Observation | None) -> str:
     arguments = []
+    if (patch := _edit_as_patch(call)) is not None:
+        arguments.append(patch)
     for name, value in call.arguments.items():
+        if patch is not None and name in _EDITED:
+            continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         arguments.append(block(str(name), text, "argument"))
     error = f"<p class=bad>{escape(call.error)}</p>" if call.error else ""
@@ -245,7 +267,34 @@ def _call(call: ToolCall, observation: Observation | None) -> str:
     if observation is None:
         return head + "".join(arguments) + error + "<p class=cost>not run</p>"
     kind = "observation" if observation.ok else "observation bad"
-    return head + "".join(arguments) + error + block("result", observation.text, kind)
+    return head + "".join(arguments) + error + _result(observation.text, kind)
+
+
+_EDITED = ("old_string", "new_string", "patch")
+
+
+def _edit_as_patch(call: ToolCall) -> str | None:
+    """Render the change that an editing call asks for; None for another call."""
+    arguments = call.arguments
+    if isinstance(patch := arguments.get("patch"), str):
+        return block("change", patch, "patch")
+    old, new = arguments.get("old_string"), arguments.get("new_string")
+    if not isinstance(old, str) or not isinstance(new, str):
+        return None
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), n=3, lineterm="")
+    shown = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+    return block("change", "\n".join(shown), "patch")
+
+
+def _result(text: str, kind: str) -> str:
+    """Render a result; of a long one the beginning is shown and all of it folded."""
+    lines = text.splitlines()
+    if len(lines) <= LONG and len(text) <= 100 * LONG:
+        return block("result", text, kind)
+    begin = "\n".join(lines[: LONG // 2])[: 50 * LONG]
+    return block("result begins", f"{begin}\n…", kind) + folded(
+        f"all of the result: {len(lines):,} lines, {len(text):,} characters", text
+    )
 
 
 def block(name: str, text: str, kind: str) -> str:

@@ -11,7 +11,7 @@ dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margi
 dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-size:.9rem;margin:.5rem 0 1.5rem}
 th,td{text-align:left;padding:.2rem .5rem;border-bottom:1px solid var(--line)}
-td:nth-child(n+5){text-align:right;font-variant-numeric:tabular-nums}
+td:nth-child(n+5),th:nth-child(n+5){text-align:right;font-variant-numeric:tabular-nums}
 tr.resolved td:nth-child(3),.tag.resolved{color:var(--good)}
 tr.unresolved td:nth-child(3),.tag.unresolved,.bad{color:var(--bad)}
 .filtered label{margin-right:1rem}
@@ -24,6 +24,10 @@ details.folded{margin:.4rem 0}summary{cursor:pointer}
 .bar{display:flex;height:8px;background:#8882;border-radius:4px;overflow:hidden}
 .bar .reused{background:var(--good)}.bar .prefilled{background:var(--new)}
 .bar .generated{background:#c98a1b}
+.legend{color:var(--dim);font-size:.85rem}
+.legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px}
+.legend .reused{background:var(--good)}.legend .prefilled{background:var(--new)}
+.legend .generated{background:#c98a1b}
 .cost{color:var(--dim);font-size:.85rem;margin:.1rem 0}
 .call{font-weight:600;margin:.6rem 0 0}
 .block{margin:.3rem 0}.block>span{color:var(--dim);font-size:.8rem}

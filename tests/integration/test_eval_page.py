@@ -30,7 +30,7 @@ def browse(tmp_path: Path) -> object:
             pytest.fail("TENUTO_REQUIRE_CHROMIUM=1 but there is no chromium; run make dev")
         pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
 
-    def load(file: Path) -> str:
+    def load(file: Path, part: str = "") -> str:
         command = [
             program,
             "--headless",
@@ -40,7 +40,7 @@ def browse(tmp_path: Path) -> object:
         ]
         command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"]
         done = subprocess.run(
-            [*command, "--dump-dom", file.as_uri()],
+            [*command, "--dump-dom", file.as_uri() + part],
             capture_output=True,
             text=True,
             timeout=120,
@@ -76,3 +76,15 @@ def test_no_script_runs_in_a_browser(tmp_path: Path, browse: object) -> None:
     shown = browse(through)
     assert "<title>guarded</title>" in shown
     assert "still here" in shown
+
+
+@pytest.mark.slow
+def test_a_link_opens_the_attempt_that_it_names(tmp_path: Path, browse: object) -> None:
+    assert callable(browse)
+    run = make_run(tmp_path / "r", {"a": [True], "b": [False]})
+    html = tmp_path / "run.html"
+    report(ReportOptions(run.path, html=html))
+    assert 'href="#b.1"' in html.read_text()
+    shown = browse(html, "#b.1")
+    opened = [part.partition(">")[0] for part in shown.split("<details")[1:] if "attempt" in part]
+    assert [("open" in tag) for tag in opened if 'class="attempt"' in tag] == [False, True]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from agent.sessions.info import SessionInfo
+from agent.types import Step
 from evals.errors import RunError
-from evals.report.page import escape, page
+from evals.instance import Done
+from evals.report.page import escape, page, trace_page
 from evals.report.show import ReportOptions, report, trace
 from evals.report.summary import summarize
-from tests.support.sample_run import make_run
+from evals.report.trace import Trace, TraceEnd
+from model.messages import Message, ToolCall
+from model.usage import Usage
+from tests.support.sample_run import PATCH, make_run
+from tools.types import Observation
 
 HOSTILE = (
     "</pre></title><script>document.title='ran'</script><img src=x onerror=alert(1)>"
@@ -158,3 +166,61 @@ def test_lone_surrogates_do_not_break_the_page() -> None:
 def test_outcomes_leave_out_what_was_not_graded(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", {"a": [True, None], "b": [None]})
     assert summarize(run).outcomes == {"a": [True], "b": []}
+
+
+def page_of(steps: list[Step], patch: str = PATCH) -> str:
+    end = TraceEnd("submitted", "it adds now", patch)
+    return trace_page("Session s", Trace(SessionInfo(), (*steps, end)))
+
+
+def step_of(call: ToolCall, text: str) -> Step:
+    message = Message("assistant", "", None, (call,))
+    return Step(0, message, (Observation(text),), Usage(context_tokens=2), (1,), (-0.5,))
+
+
+def test_the_outcome_and_the_patch_come_first_and_the_bars_have_a_legend() -> None:
+    shown = page_of([step_of(ToolCall("read_file", {"file_path": "a.py"}), "x = 1")])
+    first = shown.index("<h3>step 1")
+    assert shown.index("submitted: it adds now") < shown.index("+x = 2") < first
+    assert shown.index("<p class=legend>") < first
+    assert shown.count("+x = 2") == 1
+    assert "(no change)" in page_of([], "")
+
+
+def test_an_edit_is_shown_as_a_diff() -> None:
+    call = ToolCall("edit", {"file_path": "a", "old_string": "k\nx <\n", "new_string": "k\ny <\n"})
+    shown = page_of([step_of(call, "Edited a: 1 replacement.")])
+    assert '<i class="del">-x &lt;\n</i>' in shown
+    assert '<i class="add">+y &lt;\n</i>' in shown
+    assert " k\n" in shown
+    assert "old_string" not in shown
+
+
+def test_a_long_result_is_folded_and_begins_in_sight() -> None:
+    text = "\n".join(f"line {n}" for n in range(300))
+    shown = page_of([step_of(ToolCall("run_shell_command", {"command": "seq"}), text)])
+    assert "all of the result: 300 lines" in shown
+    head, _, rest = shown.partition("<details class=folded>")
+    assert "line 3\n" in head
+    assert "line 200" not in head
+    assert "line 299" in rest
+    assert "<details class=folded>" not in page_of(
+        [step_of(ToolCall("run_shell_command", {"command": "ls"}), "a\nb")]
+    )
+
+
+def test_totals_and_rewards_are_of_the_whole_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"a": [True, None], "b": [False, True]})
+    for (name, number), result in run.results().items():
+        more = {"compacted_tokens": 3, "drafted_tokens": 5, "accepted_tokens": 2}
+        run.keep(Done(dataclasses.replace(result, usage={**result.usage, **more})))
+        assert (name, number) in run.results()
+    data = summarize(run).as_dict()
+    assert data["usage"]["compacted_tokens"] == 12
+    assert data["usage"]["drafted_tokens"] == 20
+    assert data["usage"]["accepted_tokens"] == 8
+    # One attempt at "a" was not graded, which counts 0.
+    assert data["mean_reward"]["value"] == 0.5
+    assert data["mean_reward"]["instances"] == 2
+    bare = make_run(tmp_path / "bare", {"a": [None]})
+    assert summarize(bare).as_dict()["mean_reward"] is None
