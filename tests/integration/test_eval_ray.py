@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -37,7 +38,6 @@ class Kills(Nobody):
         self.lock = threading.Lock()
 
     def begun(self, job: Job) -> None:
-        """See ``runner.Watcher``."""
         import ray
 
         with self.lock:
@@ -46,6 +46,31 @@ class Kills(Nobody):
                 number = ray.get(self.cluster.actors[0].process.remote())
                 os.kill(number, signal.SIGKILL)
                 self.killed.append(number)
+
+
+def open_addresses() -> set[str]:
+    """The addresses on which the processes of our cluster listen."""
+    import ray
+
+    session = Path(ray._private.worker._global_node.get_session_dir_path()).name
+    inodes = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if session in (place / "cmdline").read_text():
+                links = [str(link.readlink()) for link in (place / "fd").iterdir()]
+                inodes |= {name[8:-1] for name in links if name.startswith("socket:[")}
+        except OSError:
+            continue
+    found = set()
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                packed = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+                found.add(socket.inet_ntop(family, packed))
+    assert found
+    return found
 
 
 @pytest.mark.slow
@@ -66,6 +91,7 @@ def test_ray_gives_the_predictions_of_a_local_run_though_an_engine_is_killed(
         folder.begin({}, {})
         machine = Machine(settings, Images())
         with Cluster.start(SUITE, machine, workers=2, engines=2) as cluster:
+            assert open_addresses() <= {"127.0.0.1", "::1"}
             watcher = Kills(cluster)
             jobs = [Job(instance, 1) for instance in instances]
             Runner(folder, "tenuto/embedded", cluster.execute, 2, watcher).run(jobs)
