@@ -158,10 +158,12 @@ def _connect(ray: Any) -> bool:
         ray.init(address="auto", log_to_driver=False, configure_logging=False)
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Only a node that thinks it is alone keeps to the loopback: whoever reaches Ray runs code.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         include_dashboard=False,
-        # Ray has no password: whoever reaches its ports runs code.
-        _node_ip_address="127.0.0.1",
         log_to_driver=False,
         configure_logging=False,
         object_store_memory=200 * 1024**2,

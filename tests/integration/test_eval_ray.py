@@ -91,7 +91,7 @@ def test_ray_gives_the_predictions_of_a_local_run_though_an_engine_is_killed(
         folder.begin({}, {})
         machine = Machine(settings, Images())
         with Cluster.start(SUITE, machine, workers=2, engines=2) as cluster:
-            assert open_addresses() <= {"127.0.0.1", "::1"}
+            assert open_addresses() <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
             watcher = Kills(cluster)
             jobs = [Job(instance, 1) for instance in instances]
             Runner(folder, "tenuto/embedded", cluster.execute, 2, watcher).run(jobs)
