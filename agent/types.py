@@ -53,6 +53,46 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Compaction:
+    """A full context of ``before`` tokens was given up for one of ``after`` tokens.
+
+    ``kept`` is the session that has the old context, "" if none has; ``summary`` what the model
+    wrote down.
+    """
+
+    before: int
+    after: int
+    kept: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is told next: messages, and the tokens that they are.
+
+    ``ids`` are still to be run; ``written`` go into the record, with those that have run already.
+    With ``at`` they replace the session's ids from there on, and ``tokenizer`` is the fingerprint
+    of what they belong to since; ``compacted`` says that they took the place of a full context.
+    ``before`` are the counters at the beginning of the next step, if a part has run already. With
+    ``by_user`` it has words of the user's: a state to return to is kept before the answer begins.
+    """
+
+    messages: tuple[Message, ...]
+    ids: tuple[int, ...]
+    written: tuple[int, ...]
+    at: int | None = None
+    tokenizer: str | None = None
+    compacted: Compaction | None = None
+    before: Usage | None = None
+    by_user: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """True if all of it simply goes after what the session holds."""
+        return self.at is None and self.ids == self.written
+
+
+@dataclass(frozen=True)
 class Submitted:
     """The model called ``submit``. ``patch`` may still be empty."""
 
@@ -101,11 +141,12 @@ Outcome = Submitted | Answered | LimitReached | Failed | Interrupted
 
 @dataclass(frozen=True)
 class RunResult:
-    """Everything one run leaves behind."""
+    """Everything one run leaves behind. ``unheard`` is what the model was not told any more."""
 
     outcome: Outcome
     steps: Sequence[Step] = field(default_factory=tuple)
     usage: Usage = field(default_factory=Usage)
+    unheard: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +200,8 @@ class SolveReport:
     """What ``agent solve`` found out: the run's result, its check, and where it is kept.
 
     ``applied`` says that the patch is now in the user's own tree. ``attempts`` are all there were
-    if several were asked for; the rest is then that of the one that was chosen.
+    if several were asked for; the rest is then that of the one that was chosen. ``cost`` is what
+    this turn used, where ``result.usage`` is what the session has used since it began.
     """
 
     session: str
@@ -169,6 +211,7 @@ class SolveReport:
     sandbox: str
     applied: bool = False
     attempts: tuple[Attempt, ...] = ()
+    cost: Usage = field(default_factory=Usage)
 
     @property
     def patch(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
+Author = Literal["user", "agent"]
 ToolSchema = Mapping[str, Any]
 """A function schema as the chat template takes it: ``{"type": "function", "function": {...}}``."""
 
@@ -31,9 +32,20 @@ class Message:
 
     ``content`` is the visible text, ``thinking`` the reasoning before it (assistant only), and
     ``tool_calls`` the calls after it (assistant only). A tool message answers one call, in order.
+    ``author`` says who wrote a user message: the user, or the agent in the user's name. ``notes``
+    are the paragraphs at the end of ``content`` that the agent added to the user's words.
     """
 
     role: Role
     content: str = ""
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    author: Author = "user"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """The user's own words in it."""
+        if self.role != "user" or self.author != "user":
+            return ""
+        return self.content.removesuffix("".join(f"\n\n{note}" for note in self.notes))

@@ -26,7 +26,7 @@ Ask = Callable[[str, Any], Any]
 
 
 class EditorFiles:
-    """The ``UserFiles`` of one session."""
+    """The ``UserFiles`` of one session in an editor."""
 
     def __init__(
         self, exchange: Exchange, session_id: str, ask: Ask, *, reads: bool, writes: bool

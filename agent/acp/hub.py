@@ -13,8 +13,8 @@ from typing import Any
 from agent.errors import AgentError
 from agent.events import Listener
 from agent.loading import LoadedModel, load_for
+from agent.run.bookkeeping import IDLE
 from agent.run.build import with_image
-from agent.run.live_record import IDLE
 from agent.run.resume import stored_settings
 from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.load import load_settings

@@ -16,17 +16,12 @@ from agent.acp.calls import (
     written_diff,
 )
 from agent.acp.updates import call_id, message, plan, thought, user_message
-from agent.loop.prompts import CUT, MALFORMED, NO_CALL
-from agent.run.live import CHANGED
 from agent.sessions.history import live_records
 from agent.sessions.records import PromptRecord, Record, ResumeRecord, WordsRecord
 from agent.types import Step
 from model.messages import Message, ToolCall
 from tools.registry import default_tools
 from tools.types import Observation, ToolKind
-
-_CHANGED = CHANGED.partition("{")[0]
-_NOTES = (NO_CALL, MALFORMED, CUT.partition("{")[0])
 
 
 def replay(records: Iterable[Record], places: Places) -> Iterator[Any]:
@@ -58,8 +53,7 @@ def replay(records: Iterable[Record], places: Places) -> Iterator[Any]:
 def _said(messages: Sequence[Message]) -> Iterator[Any]:
     """Yield what the user said; what the agent itself adds in the user's name is left out."""
     for said in messages:
-        if said.role == "user" and not said.content.startswith(_NOTES):
-            text, _, _ = said.content.partition(f"\n\n{_CHANGED}")
+        if text := said.said:
             yield user_message(text)
 
 

@@ -28,19 +28,18 @@ from agent.acp.permission import Permission
 from agent.acp.replay import replay
 from agent.acp.slash import Command, available, command_in, run_command
 from agent.acp.updates import Updates, message, thought, usage
+from agent.client import Client
 from agent.control.approvals import Approvals
 from agent.control.policy import Policy
 from agent.control.toolbox import Toolbox
 from agent.errors import ConfigError
-from agent.run.frontend import Control
-from agent.run.live import LiveSession, Turn
-from agent.run.report import summary_of
-from agent.run.surroundings import Surroundings
+from agent.run.open_session import OpenSession
+from agent.run.report import status_of, summary_of
 from agent.sessions.history import records_of
 from agent.sessions.store import SavedSession
 from agent.settings.load import check_settings
 from agent.settings.table import Settings
-from agent.types import Failed, Interrupted, LimitReached
+from agent.types import Failed, Interrupted, LimitReached, SolveReport, Task
 from tools.mcp.spec import McpServer
 
 _log = logging.getLogger(__name__)
@@ -92,15 +91,18 @@ class EditorSession:
         self.titled = False
         self._busy = False
         self._closed = False
-        self._live: LiveSession | None = None
-        self._opening: asyncio.Future[LiveSession] | None = None
+        self._live: OpenSession | None = None
+        self._opening: asyncio.Future[OpenSession] | None = None
         self._updates = Updates(outbox.put, terminals=hub.abilities.terminals)
         approver = Permission(session_id, self.ask_client, self._updates)
         self._approvals = Approvals(mode=ASKED[mode], approver=approver, rules=policy.rules)
         self._toolbox = Toolbox((*policy.servers, *servers), settings.tools)
-        self._around = Surroundings(
+        self._client = Client(
             listen=self._updates,
-            control=Control(self._approvals, hooks=policy.hooks, toolbox=self._toolbox),
+            approvals=self._approvals,
+            hooks=policy.hooks,
+            tools=self._toolbox,
+            talks=True,
             files=lambda exchange: EditorFiles(
                 exchange,
                 session_id,
@@ -137,7 +139,7 @@ class EditorSession:
         self._busy = True
         self._idle.clear()
         self._cancelled.clear()
-        self._around.stop.clear()
+        self._client.stop.clear()
         try:
             self._announce(prompt)
             self.start()
@@ -158,7 +160,7 @@ class EditorSession:
         """End the turn under way, if there is one."""
         self._cancels += 1
         if self._busy:
-            self._around.stop.cancel()
+            self._client.stop.cancel()
             self._cancelled.set()
 
     async def close(self) -> None:
@@ -166,7 +168,7 @@ class EditorSession:
         if self._closed:
             return
         self._closed = True
-        self._around.stop.cancel()
+        self._client.stop.cancel()
         self._cancelled.set()
         await self._on_thread(self._shut)
         await self._on_thread(self._toolbox.close)
@@ -280,7 +282,7 @@ class EditorSession:
         elif (live := self._live) is not None:
             self.outbox.put(usage(live.used, live.model.engine.context_length))
 
-    def _ready(self) -> LiveSession:
+    def _ready(self) -> OpenSession:
         """The live session, opened or opened again if need be. On the session's thread."""
         live = self._live
         if live is not None and not live.broken:
@@ -292,11 +294,11 @@ class EditorSession:
         store = self._hub.store
         saved = store.get(self.id)
         if saved is None:
-            live = LiveSession.begin(
-                self.folder, settings, model, store=store, name=self.id, around=self._around
-            )
+            task = Task("", self.folder, settings.check)
+            live = OpenSession.new(task, settings, model, self._client, store=store, name=self.id)
         else:
-            live = LiveSession.open(saved, settings, model, around=self._around)
+            live = OpenSession.reopen(saved, settings, model, self._client)
+            live.load()
         self._live = live
         size = model.engine.context_length
         places = Places(self.folder, live.root)
@@ -328,30 +330,30 @@ class EditorSession:
         if (command := command_in(prompt.text)) is not None:
             return self._obey(command, live)
         live.touch(prompt.files)
-        turn = live.say(prompt.text)
+        report = live.turn(prompt.text)
         self._updates.close()
-        outcome = turn.result.outcome
-        if isinstance(outcome, Failed) and not self._around.stop.is_set():
+        outcome = report.result.outcome
+        if isinstance(outcome, Failed) and not self._client.stop.is_set():
             raise RequestError(-32603, outcome.reason)
         if isinstance(outcome, LimitReached):
             # The stop reason says only that there was a limit.
-            self.outbox.put(message(f"[stopped: {summary_of(turn.result)}]"))
-        return Ended(_stop_reason(turn), _facts(turn))
+            self.outbox.put(message(f"[stopped: {summary_of(report.result)}]"))
+        return Ended(_stop_reason(report), _facts(report))
 
-    def _obey(self, command: Command, live: LiveSession) -> Ended:
+    def _obey(self, command: Command, live: OpenSession) -> Ended:
         def set_thinking(value: str) -> None:
             live.set_thinking(value)
             self.settings = live.settings
             self._tell_options()
 
-        said = run_command(command, live, self._hub.store, live.turns, set_thinking)
+        said = run_command(command, live, self._hub.store, set_thinking)
         self.outbox.put(message(said))
         self.outbox.put(usage(live.used, live.model.engine.context_length))
-        return Ended("cancelled" if self._around.stop.is_set() else "end_turn", {})
+        return Ended("cancelled" if self._client.stop.is_set() else "end_turn", {})
 
 
-def _stop_reason(turn: Turn) -> str:
-    outcome = turn.result.outcome
+def _stop_reason(report: SolveReport) -> str:
+    outcome = report.result.outcome
     if isinstance(outcome, Interrupted | Failed):
         return "cancelled"
     if isinstance(outcome, LimitReached):
@@ -359,9 +361,10 @@ def _stop_reason(turn: Turn) -> str:
     return "end_turn"
 
 
-def _facts(turn: Turn) -> dict[str, Any]:
-    """What the turn cost, for who wants to see that nothing was prefilled twice."""
-    return {"status": turn.status, "usage": turn.usage.as_dict()}
+def _facts(report: SolveReport) -> dict[str, Any]:
+    """Return what the turn cost, for who wants to see that nothing was prefilled twice."""
+    status, _ = status_of(report.result, report.check)
+    return {"status": status, "usage": report.cost.as_dict()}
 
 
 def _seen(work: asyncio.Future[Any]) -> None:

@@ -13,7 +13,7 @@ from acp.schema import (
 )
 
 from agent.errors import ConfigError
-from agent.run.live import LiveSession
+from agent.run.open_session import OpenSession
 from agent.sessions.store import SessionStore
 
 
@@ -64,41 +64,41 @@ def command_in(text: str) -> Command | None:
 
 def run_command(
     command: Command,
-    live: LiveSession,
+    session: OpenSession,
     store: SessionStore,
-    turns: Callable[[], list[int]],
     set_thinking: Callable[[str], None],
 ) -> str:
-    """Do it and say what was done. ``turns`` are the steps at which the user's turns began.
+    """Do it and say what was done. ``set_thinking`` changes how the model reasons.
 
     Raises ``ConfigError``, ``StoreError``, ``SandboxError``.
     """
     match command.name:
         case "rewind":
-            return _rewind(command.rest, live, turns())
+            return _rewind(command.rest, session)
         case "fork":
-            return f"Forked: the new session is {live.fork(store).id}."
+            return f"Forked: the new session is {session.fork(store).id}."
         case "compact":
-            if not live.steps:
+            if not session.steps:
                 raise ConfigError("there is nothing to compact yet")
-            live.compacts = True
+            session.compacts = True
             return "With your next message the context is emptied, but for what is needed."
         case "thinking":
             set_thinking(command.rest)
             return f"Thinking is now {command.rest}."
         case _:
-            run = live.check(command.rest or None)
+            run = session.check(command.rest or None)
             verdict = "The check passes." if run.passed else f"The check fails ({run.exit_code})."
             return verdict if run.exit_code is not None else "The check did not end."
 
 
-def _rewind(rest: str, live: LiveSession, turns: list[int]) -> str:
+def _rewind(rest: str, session: OpenSession) -> str:
     if rest and not rest.isdigit():
         raise ConfigError(f"/rewind takes the number of a step, not {rest!r}")
+    turns = session.turns()
     if not rest and not turns:
         raise ConfigError("there is no turn to take back")
     step = int(rest) if rest else turns[-1]
-    cost, kept = live.rewind(step)
+    cost, kept = session.rewind(step)
     paid = f"{cost:,} tokens prefilled" if cost else "nothing prefilled"
     left = f" Not taken back, since you changed them: {', '.join(kept)}." if kept else ""
     return f"Back at the end of step {step} ({paid}).{left}"

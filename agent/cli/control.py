@@ -1,4 +1,4 @@
-"""The control of a run that was started at a command line: rules, hooks, and the person there."""
+"""The client of a run that was started at a command line: rules, hooks, the person there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.cli.interrupts import Interrupts
+    from agent.client import Client
     from agent.events import Listener
-    from agent.run.frontend import Control
     from agent.settings.table import Settings
 
 
@@ -25,16 +25,16 @@ def controlled(
     listen: Listener,
     *,
     interactive: bool | None = None,
-) -> Iterator[Control]:
-    """The control for one run. Without ``interactive`` it is so where calls are asked for.
+) -> Iterator[Client]:
+    """Make the client of one run. Without ``interactive`` it is so where calls are asked for.
 
     Raises ``ConfigError`` if someone is to be asked and there is no terminal.
     """
     from agent.cli.terminal import Terminal
+    from agent.client import Client
     from agent.control.approvals import Approvals
     from agent.control.toolbox import Toolbox
     from agent.events import Notice, Working
-    from agent.run.frontend import Control
 
     policy = load_policy(repo, mcp_from_repo=settings.mcp_from_repo)
     for line in policy.notices:
@@ -63,7 +63,7 @@ def controlled(
     toolbox = Toolbox(policy.servers, settings.tools)
     try:
         approvals = Approvals(settings.approve, terminal, policy.rules)
-        yield Control(approvals, words, policy.hooks, toolbox)
+        yield Client(listen, interrupts, approvals, words, policy.hooks, toolbox)
     finally:
         toolbox.close()
         if terminal is not None:

@@ -145,7 +145,7 @@ def run(
                 with saved.claim():
                     pass
                 repo = saved.info.repo
-                control = stack.enter_context(
+                client = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = prepare(settings, store=store, listen=listen)
@@ -156,12 +156,10 @@ def run(
                 message and message.encode("utf-8", "replace").decode("utf-8"),
                 settings,
                 model,
+                client,
                 check=check,
                 seed=seed,
-                listen=listen,
-                stop=interrupts,
                 apply=apply,
-                control=control,
             )
             return finish(report, repo, output, apply=apply, notices=notices)
     except (Exception, KeyboardInterrupt) as error:

@@ -125,14 +125,14 @@ def _header(session: SavedSession) -> None:
 
 def _show(record: Record) -> None:
     from agent.sessions import records as kinds
-    from agent.types import Step
+    from agent.types import Compaction, Step
 
     match record:
         case Step():
             _step(record)
         case kinds.CheckRecord(when, run):
             write_out(f"\ncheck {when}: exit code {run.exit_code}\n")
-        case kinds.PromptRecord(compacted=kinds.Compaction(before, after, kept)):
+        case kinds.PromptRecord(compacted=Compaction(before, after, kept)):
             where = f" (before: session {kept})" if kept else ""
             write_out(f"\ncontext compacted from {before:,} to {after:,} tokens{where}\n")
         case kinds.RewindRecord(to, why):

@@ -94,7 +94,7 @@ def run(
 
                 for line in old_variable_lines():
                     listen(Notice(line))
-                control = stack.enter_context(
+                client = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
                 settings = prepare(settings, repo=repo, listen=listen)
@@ -104,10 +104,8 @@ def run(
                 Task(task, repo, settings.check),
                 settings,
                 model,
-                listen=listen,
-                stop=interrupts,
+                client,
                 apply=apply,
-                control=control,
             )
             return finish(report, repo, output, apply=apply, notices=notices)
     except (Exception, KeyboardInterrupt) as error:

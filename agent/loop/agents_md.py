@@ -10,7 +10,7 @@ whose words they are.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,14 +50,14 @@ def first_notes(repo: Path) -> str:
 
 
 @dataclass
-class Memory:
-    """The overseer that adds the notes of folders. ``steps`` are those of the run so far."""
+class RepositoryNotes:
+    """The overseer that adds the notes of folders. ``steps`` are those so far."""
 
     sandbox: Sandbox
-    steps: Callable[[], Sequence[Step]]
+    steps: Sequence[Step]
 
     def before(self, call: ToolCall, registry: Registry) -> Observation | None:
-        """Forbids nothing."""
+        """Forbid nothing."""
         return None
 
     def after(self, call: ToolCall, seen: Observation) -> Observation:
@@ -105,7 +105,7 @@ class Memory:
     def _told(self, header: str, seen: Observation) -> bool:
         """Whether the model has read it before, also before the session was taken up again."""
         return header in seen.text or any(
-            header in earlier.text for step in self.steps() for earlier in step.observations
+            header in earlier.text for step in self.steps for earlier in step.observations
         )
 
 

@@ -1,8 +1,8 @@
-"""Giving up a full context for an account of it, so that a long run can go on.
+"""Replace a full context by a summary, so that a long run can go on.
 
 Once the context is nearly full, the model is asked on a fork of the session what it needs to go on.
 A new session begins from the system message, the user's own words, the plan, the files it used last
-as they are now, its last step, and that account; if there is none of use, the list of its steps
+as they are now, its last step, and that summary; if there is none of use, the list of its steps
 stands in its place. The session as it was before stays in a folder of its own, which can be resumed
 and forked. In the trajectory the new prompt takes the place of everything before it
 (``compacted``), and rewinding to an earlier step brings the old context back.
@@ -10,19 +10,18 @@ and forked. In the trajectory the new prompt takes the place of everything befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.errors import StoreError
 from agent.events import Compacted, Listener, Notice
-from agent.loop import prompts
+from agent.loop.conversation import Conversation
 from agent.loop.first_prompt import Beginning
-from agent.loop.loop import Loop, Opening
+from agent.loop.journal import Journal
 from agent.sessions.history import history_of
-from agent.sessions.records import Compaction
 from agent.sessions.store import SavedSession, SessionStore
 from agent.sessions.trajectory import read_records
-from agent.types import Step
+from agent.types import Compaction, Prompt, Step
 from model.errors import ModelError
 from model.messages import Message, ToolCall
 from model.usage import Usage
@@ -53,88 +52,98 @@ PREFACE = (
     "that is left of it. Go on from here."
 )
 LATER = "Later the user wrote:\n\n{text}"
-NOTES = (prompts.NO_CALL, prompts.MALFORMED, prompts.UNCHANGED, prompts.CUT.partition("{")[0])
-"""What user messages begin with that are not the user's."""
 
 
 @dataclass
 class Compactor:
-    """Compacts one run's session. Called before each turn.
+    """Compacts one session. It does not know the loop: an open session asks it between two runs.
 
-    ``at`` is the part of the context from which on it does. ``keep`` makes a copy of the session as
-    it was and returns its id.
+    ``gave_up`` is set once compaction would free too little. Without ``keeps_state`` no copy of the
+    session as it was is kept.
     """
 
-    saved: SavedSession
     beginning: Beginning
-    at: float
+    journal: Journal
+    registry: Registry
     listen: Listener
-    keep: Callable[[], str]
+    keeps_state: bool = True
     gave_up: bool = False
 
-    def __call__(self, loop: Loop, news: Sequence[Message], new_tokens: int) -> Opening | None:
-        """The prompt of a new session, if ``news`` would not fit well into the old one.
+    def compact(
+        self, conversation: Conversation, prompt: Prompt, full: int, before: Usage
+    ) -> Prompt | None:
+        """Give ``conversation`` a new session, and return its prompt in place of ``prompt``.
 
-        None leaves everything as it is. Else the conversation has the new session, and the prompt
-        is what its messages and ids are.
+        ``full`` is the number of tokens that is too long, ``before`` what the session has cost.
+        None leaves everything as it is.
         """
-        full = int(self.at * self.beginning.model.engine.context_length)
-        conversation, steps = loop.conversation, loop.steps
-        if self.gave_up or not steps or conversation.tokens + new_tokens < full:
+        steps = self.journal.steps
+        if self.gave_up or not steps:
             return None
-        live = history_of(loop.trajectory.records, len(steps))
+        live = history_of(self.journal.trajectory.records, len(steps))
         if live.since_compaction == 0:
             return None
-        before, length = loop.usage, conversation.tokens + new_tokens
-        told, spent = self._account(loop, news)
-        if loop.stop.is_set():
+        length = conversation.tokens + len(prompt.ids)
+        summary, spent = self._summarise(conversation, prompt.messages)
+        if conversation.stop.is_set():
             return None
-        asked = [*live.asked, *(m.content for m in news if m.role == "user")]
-        words = [text for text in asked if not text.startswith(NOTES)]
-        for messages in self._drafts(loop, live.system, words, told, full):
-            if len(conversation.fresh().encode(messages)) <= FREED * full:
+        asked = [*live.asked, *(m.content for m in prompt.messages if m.said)]
+        for messages in self._drafts(live.system, asked, summary, full):
+            ids = conversation.fresh().encode(messages)
+            if len(ids) <= FREED * full:
                 break
         else:
             self.gave_up = True
             self.listen(Notice("compaction would free too little; the run ends at the limit"))
             return None
-        try:
-            kept = self.keep()
-        except StoreError as error:
-            kept = ""
-            self.listen(Notice(f"the session before compaction is not kept: {error}"))
-        ids = conversation.fresh().encode(messages)
-        rest = self.beginning.enter(conversation, messages) or Opening(ids, ids)
+        kept = self._keep()
+        entered = self.beginning.enter(conversation, messages)
         conversation.session.carry(spent + Usage(compacted_tokens=spent.context_tokens))
-        loop.before = before
-        self.listen(Compacted(length, len(ids), kept, bool(told)))
-        account = Compaction(length, len(ids), kept, told)
-        return Opening(rest.ids, ids, at=0, compacted=account, messages=tuple(messages))
+        self.listen(Compacted(length, len(ids), kept, bool(summary)))
+        return Prompt(
+            tuple(messages),
+            entered.ids if entered is not None else tuple(ids),
+            tuple(ids),
+            at=0,
+            compacted=Compaction(length, len(ids), kept, summary),
+            before=before,
+            by_user=True,
+        )
 
-    def _account(self, loop: Loop, news: Sequence[Message]) -> tuple[str, Usage]:
-        """What the model writes down on a fork, "" if nothing of use; and all that was spent."""
-        conversation = loop.conversation
-        request = Message("user", REQUEST)
-        answers = [message for message in news if message.role == "tool"]
+    def _keep(self) -> str:
+        """Copy the session as it is on disk; return the copy's id, "" if there is none."""
+        if not self.keeps_state:
+            return ""
+        try:
+            return keep_copy(self.journal.saved)
+        except StoreError as error:
+            self.listen(Notice(f"the session before compaction is not kept: {error}"))
+            return ""
+
+    def _summarise(self, conversation: Conversation, told: Sequence[Message]) -> tuple[str, Usage]:
+        """Return a summary that the model writes on a fork, "" if of no use; and all that cost."""
+        request = Message("user", REQUEST, author="agent")
+        answers = [message for message in told if message.role == "tool"]
         short = [Message("tool", LEFT_OUT) for _ in answers]
-        for told in ([*answers, request], [*short, request]):
+        for messages in ([*answers, request], [*short, request]):
             try:
-                text, usage = conversation.aside(told, SUMMARY_TOKENS)
+                text, usage = conversation.aside(messages, SUMMARY_TOKENS)
             except (ModelError, ValueError):
                 continue
             return text.strip(), usage
         return "", conversation.session.usage
 
     def _drafts(
-        self, loop: Loop, system: Sequence[Message], asked: Sequence[str], told: str, full: int
+        self, system: Sequence[Message], asked: Sequence[str], summary: str, full: int
     ) -> list[list[Message]]:
-        """Messages to begin anew with, the most complete first."""
-        steps = loop.steps
-        done = told or listed(steps)
+        """Return messages to begin anew with, the most complete first."""
+        steps = self.journal.steps
+        done = summary or listed(steps)
         room = int(FILE_SHARE * full * CHARACTERS_A_TOKEN)
-        files = open_files(steps, loop.registry, room)
+        files = open_files(steps, self.registry, room)
         began = PREFACE.format(steps=len(steps))
-        head = [began, f"# What was done\n\n{done}", *_changed(loop), *_plan(steps)]
+        changed = _changed(self.journal.workspace.diff())
+        head = [began, f"# What was done\n\n{done}", *changed, *_plan(steps)]
         last, short = (_last(steps[-1], size) for size in (LAST_CHARACTERS, SHORT_CHARACTERS))
         first, *later = asked
         words = [first, *(LATER.format(text=text) for text in later)]
@@ -148,22 +157,7 @@ class Compactor:
         return [[*system, Message("user", "\n\n".join([*words, *parts]))] for parts in choices]
 
 
-Compact = Callable[[Loop, Sequence[Message], int], Opening | None]
-
-
-def either(once: Compact, later: Compact | None) -> Compact:
-    """``once`` for the first call, and ``later``, if any, for those where it did nothing."""
-    first: list[Compact] = [once]
-
-    def compact(loop: Loop, news: Sequence[Message], new_tokens: int) -> Opening | None:
-        if first and (opening := first.pop()(loop, news, new_tokens)):
-            return opening
-        return later(loop, news, new_tokens) if later is not None else None
-
-    return compact
-
-
-def keeper(saved: SavedSession) -> str:
+def keep_copy(saved: SavedSession) -> str:
     """Copy ``saved`` as it is on disk, or find the copy that a killed process made of the same.
 
     Returns the copy's id; raises ``StoreError``.
@@ -241,9 +235,9 @@ def _plan(steps: Sequence[Step]) -> list[str]:
     return []
 
 
-def _changed(loop: Loop) -> list[str]:
-    """The files that differ from how the session found them."""
-    heads = [line for line in loop.workspace.diff().splitlines() if line.startswith("diff --git ")]
+def _changed(diff: str) -> list[str]:
+    """Name the files that differ from how the session found them."""
+    heads = [line for line in diff.splitlines() if line.startswith("diff --git ")]
     names = [line.partition(" b/")[2] for line in heads]
     return [f"# Files you changed\n\n{', '.join(names)}"] if names else []
 

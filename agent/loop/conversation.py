@@ -6,6 +6,7 @@ it is; it is never decoded and encoded again.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from agent.events import (
     nobody,
 )
 from agent.loop.repetition import Repetition
-from agent.types import TurnEnd
+from agent.types import Prompt, TurnEnd
 from model.chat.chat_format import ChatFormat
 from model.chat.turn_events import CallStarted, ContentText, ThinkingText, TurnEvent
 from model.messages import Message
@@ -80,6 +81,23 @@ class Conversation:
             self.session.close()
         self.session = session
         self._closed, self._open_thinking, self._unfinished = None, False, ()
+
+    def prompt(
+        self, messages: Sequence[Message], *, by_user: bool = False, before: Usage | None = None
+    ) -> Prompt:
+        """Return ``messages`` as a prompt that goes after what the session holds."""
+        ids = tuple(self.encode(messages))
+        return Prompt(tuple(messages), ids, ids, before=before, by_user=by_user)
+
+    def add_words(self, prompt: Prompt, said: Message) -> Prompt:
+        """Return ``prompt``, of which a part may have run, with ``said`` at its end."""
+        return dataclasses.replace(
+            prompt,
+            messages=(*prompt.messages, said),
+            ids=tuple(self.lengthened(prompt.ids, said)),
+            written=tuple(self.lengthened(prompt.written, said)),
+            by_user=True,
+        )
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The ids that ``messages`` add to what the session holds, up to the next turn's start."""
@@ -147,11 +165,11 @@ class Conversation:
         self._closed = bool(turn_ids) and turn_ids[-1] in self._chat.stop_ids
         self._open_thinking = parser.in_thinking
 
-    def hear(self, ids: Sequence[int], mark: Callable[[], None] | None = None) -> bool:
+    def hear(self, ids: Sequence[int], mark: Callable[[Session], None] | None = None) -> bool:
         """Prefill ``ids``; False if it was cancelled. Then, and if it raises, nothing has changed.
 
-        ``mark`` is called when all but the next turn's start is there (``ChatFormat.turn_cut``),
-        if that is anything.
+        ``mark`` is given the session when all but the next turn's start is there
+        (``ChatFormat.turn_cut``), if that is anything.
         Raises ``ContextFull`` if they do not fit.
         """
         cut = self._chat.turn_cut(ids) if mark else 0
@@ -159,7 +177,7 @@ class Conversation:
         try:
             if mark is not None and cut + self.tokens:
                 self.session.extend(ids[:cut], on_progress=tell)
-                mark()
+                mark(self.session)
                 # The turn's start is a few tokens, at which nothing stops half way.
                 tell = None
             self.session.extend(ids[cut:], on_progress=tell)

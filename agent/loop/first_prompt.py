@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from agent.loading import LoadedModel
 from agent.loop.conversation import Conversation
-from agent.loop.loop import Loop, Opening
 from agent.loop.prompts import fixed_part
 from agent.sessions.model_states import common
 from agent.sessions.prefix_cache import MIN_TOKENS, PrefixCache
-from agent.types import RunResult
+from agent.types import Prompt
 from model.errors import ModelError
 from model.messages import Message
 from model.session import Session
@@ -27,25 +26,17 @@ class Beginning:
     """How first prompts are run: in the same pieces whether or not a state is stored."""
 
     model: LoadedModel
-    warm: PrefixCache
+    cache: PrefixCache
     seed: int
 
-    def run(self, loop: Loop, messages: Sequence[Message]) -> RunResult:
-        """A whole run from ``messages``, the system message and the user's."""
-        loop.before = Usage()
-        return loop.run(messages, user_turn=True, opening=self.enter(loop.conversation, messages))
-
     def enter(
-        self,
-        conversation: Conversation,
-        messages: Sequence[Message],
-        reached: Callable[[Session], None] = lambda session: None,
-    ) -> Opening | None:
+        self, conversation: Conversation, messages: Sequence[Message], trunk: Trunk | None = None
+    ) -> Prompt | None:
         """Give ``conversation`` a session with the part of ``messages`` that tasks have in common.
 
-        Returns the rest. ``reached`` is told the session as it begins and at each cut. None if it
-        was cancelled, or the prompt does not fit: the conversation is then new, and whoever runs
-        the messages finds out why.
+        Return the rest. ``trunk`` keeps the session as it begins and at each cut. None if it was
+        cancelled, or the prompt does not fit: the conversation is then new, and whoever runs the
+        messages finds out why.
         """
         fresh = conversation.fresh()
         ids = fresh.encode(messages)
@@ -53,14 +44,17 @@ class Beginning:
         if len(ids) >= self.model.engine.context_length:
             cuts = []
         with self._first(conversation, ids, cuts):
-            return self._enter(conversation, ids, cuts, reached)
+            if not self._enter(conversation, ids, cuts, trunk):
+                return None
+        rest = ids[conversation.tokens :]
+        return Prompt(tuple(messages), tuple(rest), tuple(ids), before=Usage(), by_user=True)
 
     @contextmanager
     def _first(
         self, conversation: Conversation, ids: Sequence[int], cuts: Sequence[int]
     ) -> Iterator[None]:
         """Hold the model's ``beginning`` if what ``cuts`` end is to be run and stored."""
-        if not cuts or self.warm.has(ids, cuts) is not False:
+        if not cuts or self.cache.has(ids, cuts) is not False:
             yield
             return
         lock = self.model.beginning
@@ -77,10 +71,11 @@ class Beginning:
         conversation: Conversation,
         ids: Sequence[int],
         cuts: Sequence[int],
-        reached: Callable[[Session], None],
-    ) -> Opening | None:
-        conversation.adopt(self.warm.start(ids, cuts, seed=self.seed))
-        reached(conversation.session)
+        trunk: Trunk | None,
+    ) -> bool:
+        conversation.adopt(self.cache.start(ids, cuts, seed=self.seed))
+        if trunk is not None:
+            trunk.add(conversation.session)
         for number, cut in enumerate(cuts):
             if cut <= conversation.tokens:
                 continue
@@ -91,12 +86,13 @@ class Beginning:
                 heard = False
             if not heard:
                 conversation.adopt(self.model.engine.session(seed=self.seed))
-                return None
+                return False
             # One prompt in pieces: what the piece before left is not a second use of it.
             conversation.session.carry(Usage(reused_tokens=-before))
-            self.warm.keep(conversation.session, cuts[: number + 1])
-            reached(conversation.session)
-        return Opening(ids[conversation.tokens :], ids)
+            self.cache.keep(conversation.session, cuts[: number + 1])
+            if trunk is not None:
+                trunk.add(conversation.session)
+        return True
 
     def cuts(
         self, fresh: Conversation, messages: Sequence[Message], ids: Sequence[int]
@@ -146,3 +142,19 @@ class Trunk:
         """Let go of the states."""
         for session in self.states.values():
             session.close()
+
+
+@dataclass(frozen=True)
+class Branch:
+    """How one of several attempts begins: from the trunk, with random numbers of its own."""
+
+    trunk: Trunk
+    seed: int
+    first: bool
+
+    def enter(self, conversation: Conversation, messages: Sequence[Message]) -> Prompt:
+        """Give ``conversation`` a session that branches off, and return the rest of the prompt."""
+        ids = tuple(conversation.fresh().encode(messages))
+        conversation.adopt(self.trunk.branch(ids, seed=self.seed, first=self.first))
+        rest = ids[conversation.tokens :]
+        return Prompt(tuple(messages), rest, ids, before=Usage(), by_user=True)

@@ -27,7 +27,7 @@ ALTERNATING = (
 
 
 @dataclass
-class Guard:
+class Stalls:
     """Counts over one run's turns. A count at its bound asks for a correction, past it the end.
 
     ``alternating`` is how many calls in a row were A B A B, ``unchanged`` how many steps in a row
@@ -113,16 +113,16 @@ class Guard:
         return self.unchanged >= UNCHANGED_END
 
 
-def guard_after(steps: Sequence[Step]) -> Guard:
-    """A guard that has seen ``steps`` as the loop showed them to it."""
-    guard = Guard()
+def stalls_after(steps: Sequence[Step]) -> Stalls:
+    """Return the counts after ``steps``, as the loop counted them."""
+    stalls = Stalls()
     for step in steps:
         if step.ended != "interrupted":
-            guard.turn(step.message)
+            stalls.turn(step.message)
             calls = step.message.tool_calls[: len(step.observations)]
             for call, seen in zip(calls, step.observations, strict=False):
                 if call.error is None:
-                    guard.call(call)
-                    guard.result(seen)
-        guard.tree(step.tree)
-    return guard
+                    stalls.call(call)
+                    stalls.result(seen)
+        stalls.tree(step.tree)
+    return stalls

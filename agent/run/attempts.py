@@ -17,31 +17,58 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
+from agent.client import Client
 from agent.events import Event, FromAttempt, Listener, RunStarted
-from agent.loop.first_prompt import Beginning, Trunk
-from agent.loop.loop import Loop, Opening
-from agent.loop.overview import overview
-from agent.loop.prompts import first_messages, place_of
+from agent.loading import LoadedModel
+from agent.loop.first_prompt import Branch, Trunk
 from agent.run import report as reporting
-from agent.run.build import open_box
-from agent.run.run import Run, marks_its_end
+from agent.run.open_session import OpenSession
 from agent.sessions.info import RUNNING
 from agent.sessions.records import SessionRecord
 from agent.sessions.store import SavedSession, SessionStore
-from agent.sessions.trajectory import TrajectoryWriter
+from agent.settings.table import Settings
 from agent.text import explain
-from agent.types import Attempt, CheckRun, Interrupted, RunResult, SolveReport
+from agent.types import Attempt, SolveReport, Task
 from model.errors import ModelError
-from model.messages import Message
 from model.usage import Usage
-from sandboxes.base import Sandbox
 from sandboxes.stop import Stop
-from sandboxes.workspace.kept_tree import Origin
-from sandboxes.workspace.workspace import Workspace
-from tools.registry import Registry
-from tools.types import ToolContext
 
 LOOK_S = 0.2
+
+
+def solve_best_of(
+    task: Task,
+    settings: Settings,
+    model: LoadedModel,
+    client: Client,
+    *,
+    store: SessionStore,
+    apply: bool = False,
+) -> SolveReport:
+    """Make ``settings.n`` attempts at ``task`` and return the report of the chosen one.
+
+    Raises what ended the first attempt if none came to an end of its own.
+    """
+    listen, race = one_at_a_time(client.listen), Race(client.stop.joined())
+    # Words of the user are for one conversation.
+    client = dataclasses.replace(client, listen=listen, stop=race.stop, words=None)
+    told = FirstAttempt(listen)
+    own = dataclasses.replace(client, listen=told)
+    with OpenSession.new(task, settings, model, own, store=store) as first:
+        name, sandbox = model.engine.name, settings.sandbox
+        listen(FromAttempt(1, RunStarted(first.id, name, sandbox, 1, settings.n)))
+        return BestOf(first, told, client, race, store, apply).run()
+
+
+@dataclass
+class FirstAttempt:
+    """The listener of the first attempt; with ``common`` what happens concerns all attempts."""
+
+    listen: Listener
+    common: bool = True
+
+    def __call__(self, event: Event) -> None:
+        self.listen(event if self.common else FromAttempt(1, event))
 
 
 @dataclass
@@ -53,7 +80,7 @@ class Race:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def wins(self, number: int) -> bool:
-        """True for the first who asks; the others are stopped then."""
+        """Return True for the first who asks; the others are stopped then."""
         with self._lock:
             if self.winner:
                 return False
@@ -64,59 +91,46 @@ class Race:
 
 @dataclass
 class BestOf:
-    """All attempts at a task whose first one is open and has not begun.
+    """All attempts at a task whose first one is open and has not begun."""
 
-    ``first`` is that one's run; the others get what it has, and their own place.
-    """
-
-    first: Run
-    beginning: Beginning
-    store: SessionStore
+    first: OpenSession
+    told: FirstAttempt
+    client: Client
     race: Race
-    listen: Listener
+    store: SessionStore
+    apply: bool
     reports: dict[int, SolveReport] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
-    notes: str = ""
 
-    def go(
-        self, workspace: Workspace, sandbox: Sandbox, trajectory: TrajectoryWriter
-    ) -> SolveReport:
-        """Run all attempts in the first one's place and new ones; the report is the chosen one's.
-
-        Raises what ended the first attempt if none came to an end of its own.
-        """
-        before = self.first.check("before", sandbox, trajectory)
+    def run(self) -> SolveReport:
+        """Run all attempts, each in its own place, and return the chosen one's report."""
+        settings = self.first.settings
+        self.first.check_first()
         with ExitStack() as stack:
-            trunk = self._trunk(sandbox)
+            trunk = self._trunk()
             stack.callback(trunk.close)
             # Copied before the first attempt adds to its record.
-            places = [self._copy(number) for number in range(2, self.first.settings.n + 1)]
-            origin = Origin(self.first.saved.files, workspace.baseline, workspace.head)
-            run = self._run(1, self.first.saved, before)
-            works: list[Callable[[], SolveReport]] = [
-                partial(self._go, 1, run, workspace, sandbox, trajectory, trunk)
-            ]
-            for number, saved in enumerate(places, start=2):
-                run = self._run(number, saved, before)
-                works.append(partial(self._elsewhere, number, run, origin, trunk))
+            copies = [self._copy(number) for number in range(2, settings.n + 1)]
+            works: list[Callable[[], SolveReport]] = [partial(self._attempt, 1, self.first, trunk)]
+            for number, saved in enumerate(copies, start=2):
+                works.append(partial(self._elsewhere, number, saved, trunk))
+            self.told.common = False
             self._together(works)
-        return self._chosen([self.first.saved, *places])
+        return self._chosen([self.first.saved, *copies])
 
-    def _trunk(self, sandbox: Sandbox) -> Trunk:
-        """The first prompt, run up to where the model's answer begins, or as far as it goes."""
-        engine = self.first.model.engine
-        registry = Registry(ToolContext(sandbox), self.first.control.toolbox.tools(self.listen))
-        conversation = self.first.conversation(engine.session(), registry, self.race.stop)
-        task, settings = self.first.task, self.first.settings
-        self.notes = overview(task.repo, sandbox, settings, self.first.model, self.race.stop)
-        first = self._messages(sandbox)
-        ids = conversation.encode(first)
+    def _trunk(self) -> Trunk:
+        """Run the first prompt up to where the model's answer begins, or as far as it goes."""
+        parts = self.first.parts
+        conversation, prompter = parts.speaker(), self.first.prompter
+        prompter.notes = prompter.overview()
+        messages = prompter.first_messages(parts.saved.info.task)
+        ids = conversation.encode(messages)
         trunk = Trunk(ids, {})
         trunk.add(conversation.session)
-        opening = self.beginning.enter(conversation, first, trunk.add)
-        end = self.first.model.chat.turn_cut(ids)
+        entered = parts.beginning.enter(conversation, messages, trunk)
+        end = parts.model.chat.turn_cut(ids)
         try:
-            if opening is not None and conversation.hear(ids[conversation.tokens : end]):
+            if entered is not None and conversation.hear(ids[conversation.tokens : end]):
                 trunk.add(conversation.session)
         except ModelError:
             pass  # the attempts will each find out, and say so
@@ -124,70 +138,32 @@ class BestOf:
         return trunk
 
     def _copy(self, number: int) -> SavedSession:
-        """A folder for another attempt, with the first one's files and record so far."""
-        saved, settings = self.first.saved, self.first.settings
-        own = {"attempt": number, "seed": settings.seed + number - 1}
-        copy = self.store.copy(saved, parent=saved.id, status=RUNNING, **own)
+        """Make a folder for another attempt, with the first one's files and record so far."""
+        saved = self.first.saved
+        seed = self.first.settings.seed + number - 1
+        copy = self.store.copy(saved, parent=saved.id, status=RUNNING, attempt=number, seed=seed)
         with copy.writer() as trajectory:
             trajectory.write(SessionRecord(copy.info))
         return copy
 
-    def _run(self, number: int, saved: SavedSession, before: CheckRun | None) -> Run:
-        return dataclasses.replace(
-            self.first,
-            saved=saved,
-            listen=lambda event: self.listen(FromAttempt(number, event)),
-            stop=self.race.stop,
-            # Words of the user are for one conversation.
-            control=dataclasses.replace(self.first.control, words=lambda: None),
-            check_before=before,
-            checks_first=False,
-            wins=lambda: self.race.wins(number),
+    def _attempt(self, number: int, session: OpenSession, trunk: Trunk) -> SolveReport:
+        """Make one attempt in its open session."""
+        seed = self.first.settings.seed + number - 1
+        branch = Branch(trunk, seed, first=number == 1)
+        session.begin_from(branch, self.first.prompter.notes)
+        report = session.work()
+        good = reporting.status_of(report.result, report.check)[1] == 0
+        return session.finish(report, apply=good and self.race.wins(number) and self.apply)
+
+    def _elsewhere(self, number: int, saved: SavedSession, trunk: Trunk) -> SolveReport:
+        """Make one attempt in a copy of the first one's files as they were at the start."""
+        settings, listen = self.first.settings, self.client.listen
+        client = dataclasses.replace(
+            self.client, listen=lambda event: listen(FromAttempt(number, event))
         )
-
-    def _go(
-        self,
-        number: int,
-        run: Run,
-        workspace: Workspace,
-        sandbox: Sandbox,
-        trajectory: TrajectoryWriter,
-        trunk: Trunk,
-    ) -> SolveReport:
-        """One attempt in its open place."""
-        messages = self._messages(sandbox)
-
-        def work(loop: Loop) -> RunResult:
-            ids = loop.conversation.encode(messages)
-            seed = run.settings.seed + number - 1
-            loop.conversation.adopt(trunk.branch(ids, seed=seed, first=number == 1))
-            loop.before = Usage()
-            rest = ids[loop.conversation.tokens :]
-            return loop.run(messages, user_turn=True, opening=Opening(rest, ids))
-
-        return run.go(workspace, sandbox, run.model.engine.session(), trajectory, work)
-
-    def _elsewhere(self, number: int, run: Run, origin: Origin, trunk: Trunk) -> SolveReport:
-        """One attempt in a copy of the first one's files as they were at the start."""
-        with ExitStack() as stack:
-            saved = stack.enter_context(run.saved.claim())
-            stack.enter_context(marks_its_end(saved))
-            trajectory = stack.enter_context(saved.writer())
-            name, settings = run.model.engine.name, run.settings
-            run.listen(RunStarted(saved.id, name, settings.sandbox, number, settings.n))
-            if self.race.stop.is_set():
-                return run.end(trajectory, RunResult(Interrupted("", self.race.stop.reason)), None)
-            kept = dataclasses.replace(origin, record=saved.files)
-            workspace = Workspace.reopen(
-                run.task.repo, kept, kept.baseline, ignored=settings.ignored_files
-            )
-            stack.callback(workspace.close)
-            sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
-            return self._go(number, run, workspace, sandbox, trajectory, trunk)
-
-    def _messages(self, sandbox: Sandbox) -> Sequence[Message]:
-        task, network = self.first.task, self.first.settings.online
-        return first_messages(task, root=place_of(sandbox), network=network, notes=self.notes)
+        with OpenSession.reopen(saved, settings, self.first.model, client) as session:
+            session.announce(number, settings.n)
+            return self._attempt(number, session, trunk)
 
     def _together(self, works: Sequence[Callable[[], SolveReport]]) -> None:
         """Run ``works`` in threads and wait for all, whatever happens meanwhile."""
@@ -216,10 +192,8 @@ class BestOf:
                     thread.join()
 
     def _chosen(self, places: Sequence[SavedSession]) -> SolveReport:
-        """The winner's report, else the best one, with a line on every attempt."""
-        attempts = tuple(
-            self._attempt(number, saved) for number, saved in enumerate(places, start=1)
-        )
+        """Return the winner's report, else the best one, with a line on every attempt."""
+        attempts = tuple(self._line(number, saved) for number, saved in enumerate(places, start=1))
         ended = {a.number: a for a in attempts if a.number in self.reports}
         if not ended:
             raise self.errors[min(self.errors)]
@@ -230,7 +204,7 @@ class BestOf:
             best = max(ended, key=lambda n: (_rank(self.reports[n]), ended[n].logprob, -n))
         return dataclasses.replace(self.reports[best], attempts=attempts)
 
-    def _attempt(self, number: int, saved: SavedSession) -> Attempt:
+    def _line(self, number: int, saved: SavedSession) -> Attempt:
         report = self.reports.get(number)
         if report is None:
             error = self.errors.get(number)
@@ -245,7 +219,7 @@ class BestOf:
 
 
 def _rank(report: SolveReport) -> int:
-    """How far an attempt came: a submitted patch, any patch, an end without one, a failure."""
+    """Rate how far an attempt came: a submitted patch, any patch, an end without one, a failure."""
     status, _ = reporting.status_of(report.result, report.check)
     if status == "failed":
         return 0
@@ -255,7 +229,7 @@ def _rank(report: SolveReport) -> int:
 
 
 def one_at_a_time(listen: Listener) -> Listener:
-    """``listen`` for several threads: it hears one event after the other."""
+    """Return ``listen`` for several threads: it hears one event after the other."""
     lock = threading.Lock()
 
     def heard(event: Event) -> None:

@@ -9,10 +9,13 @@ user's version stands and the model is told.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
 
+from agent.client import OnDisk, UserFiles
+from agent.sessions.records import PulledRecord
+from agent.sessions.store import now as time_now
+from agent.sessions.trajectory import TrajectoryWriter
 from model.messages import ToolCall
 from sandboxes.errors import PathEscape, SandboxError
 from sandboxes.workspace.exchange import LINK, Exchange, File, Signature
@@ -28,58 +31,23 @@ UNWRITTEN = "The user's {path} could not be written: {why}."
 NAMED = 20
 
 
-class UserFiles(Protocol):
-    """The user's files as the user sees them: perhaps an editor's buffers over the disk."""
-
-    @property
-    def asks(self) -> bool:
-        """Whether a file may be otherwise than on disk, so that reading it is worth the asking."""
-        ...
-
-    def read(self, path: str) -> File | None:
-        """The file, None if there is none. Raises ``OSError``."""
-        ...
-
-    def write(self, path: str, file: File | None) -> None:
-        """Write it, or remove it. Raises ``OSError``."""
-        ...
-
-
-class OnDisk:
-    """The user's files as they are on disk."""
-
-    asks = False
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    def read(self, path: str) -> File | None:
-        """See ``UserFiles``."""
-        return self._exchange.users(path)
-
-    def write(self, path: str, file: File | None) -> None:
-        """See ``UserFiles``."""
-        self._exchange.write_users(path, file)
-
-
 class Mirror:
     """An overseer of calls that carries files. Used on the session's own thread.
 
-    ``pulled`` is told the paths that came from the user.
+    ``record`` gets the paths that came from the user.
     """
 
     def __init__(
         self,
         workspace: Workspace,
         files: Callable[[Exchange], UserFiles] = OnDisk,
-        *,
-        pulled: Callable[[Sequence[str]], None] = lambda paths: None,
+        record: TrajectoryWriter | None = None,
     ) -> None:
         self._workspace = workspace
         self._exchange = workspace.exchange()
         self._files = files(self._exchange)
         self._disk = OnDisk(self._exchange)
-        self._pulled = pulled
+        self._record = record
         self._left_out = frozenset(workspace.left_out)
         self._seen: dict[str, Signature] = {}
         self._touched: set[str] = set()
@@ -188,8 +156,8 @@ class Mirror:
         for path in wanted | changed.keys():
             self._seen.pop(path, None)
         self._seen.update(now)
-        if pulled or lost:
-            self._pulled([*pulled, *lost])
+        if (pulled or lost) and self._record is not None:
+            self._record.write(PulledRecord((*pulled, *lost), time_now()))
         return pulled, lost, failed
 
     def _differs(self, path: str) -> bool:

@@ -214,7 +214,7 @@ class _Fold:
         if prompt.compacted is not None:
             self.messages, self.since = [], 0
         else:
-            self.asked += (message.content for message in told if message.role == "user")
+            self.asked += (message.content for message in told if message.said)
         self.system = self.system or tuple(m for m in told if m.role == "system")
         self.messages += told
         self.turn = ()

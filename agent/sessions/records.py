@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 from agent.errors import TrajectoryError
 from agent.sessions.info import SessionInfo, info_from_json, usage_from_json
 from agent.sessions.typed_json import Fields
-from agent.types import CheckRun, Step
+from agent.types import CheckRun, Compaction, Step
 from model.messages import Message, ToolCall
 from model.usage import Usage
 from tools.types import Observation
@@ -31,6 +31,7 @@ ROLES = ("system", "user", "assistant", "tool")
 ASKED_FOR = "asked for"
 """Why a user's rewind was written."""
 
+AUTHORS = ("user", "agent")
 ENDS = ("stop", "length", "interrupted")
 
 
@@ -39,20 +40,6 @@ class SessionRecord:
     """What the session was started with."""
 
     info: SessionInfo
-
-
-@dataclass(frozen=True)
-class Compaction:
-    """A full context of ``before`` tokens was given up for one of ``after`` tokens.
-
-    ``kept`` is the session that has the old context, "" if none has; ``summary`` what the model
-    wrote down.
-    """
-
-    before: int
-    after: int
-    kept: str
-    summary: str
 
 
 @dataclass(frozen=True)
@@ -218,6 +205,10 @@ def message_to_json(message: Message) -> dict[str, Any]:
             | ({} if call.error is None else {"error": call.error})
             for call in message.tool_calls
         ]
+    if message.author != "user":
+        data["author"] = message.author
+    if message.notes:
+        data["notes"] = list(message.notes)
     return data
 
 
@@ -229,7 +220,15 @@ def message_from_json(data: Any) -> Message:
         for call in map(Fields, fields.list("tool_calls", []))
     )
     role = _one_of(fields.text("role"), ROLES)
-    return Message(cast(Any, role), fields.text("content"), fields.text("thinking", ""), calls)
+    author = _one_of(fields.text("author", "user"), AUTHORS)
+    return Message(
+        cast(Any, role),
+        fields.text("content"),
+        fields.text("thinking", ""),
+        calls,
+        cast(Any, author),
+        tuple(map(str, fields.list("notes", []))),
+    )
 
 
 def step_to_json(step: Step) -> dict[str, Any]:

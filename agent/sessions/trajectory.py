@@ -26,14 +26,13 @@ from typing import Any, Self
 
 from agent.errors import TrajectoryError
 from agent.sessions.records import (
-    Compaction,
     PromptRecord,
     Record,
     WordsRecord,
     record_from_json,
     record_to_json,
 )
-from agent.types import Step
+from agent.types import Compaction, Step
 from model.messages import Message
 
 _CRC = re.compile(rb', "crc": "([0-9a-f]{8})"\}\n\Z')

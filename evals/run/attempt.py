@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from agent.client import Client
 from agent.errors import StoreError
 from agent.events import Event, Listener, RunEnded, RunStarted, nobody
 from agent.loading import LoadedModel
@@ -154,9 +155,8 @@ class AttemptWorker:
                 Task(instance.text, place.repo, instance.check, checked=False),
                 settings,
                 self.model,
+                Client(session, stop),
                 store=self.store,
-                listen=session,
-                stop=stop,
             )
         if isinstance(report.result.outcome, Interrupted):
             raise Stopped

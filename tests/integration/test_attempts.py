@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from agent.cli.json_events import event_as_json
+from agent.client import Client
 from agent.errors import ConfigError
 from agent.events import CheckDone, Event, FromAttempt, Prefilled, RunEnded, RunStarted, StepDone
 from agent.loading import load_model
-from agent.run import attempts
+from agent.run import open_session
 from agent.run.report import as_json, status_of
 from agent.run.resume import resume, stored_settings
 from agent.run.solve import solve
@@ -43,7 +44,7 @@ def test_the_first_whose_check_passes_wins_and_the_others_are_cancelled(
     task = Task("add subtracts", buggy_repo, check=script.CHECK)
     model = placed_model(*script.repair())
     settings = Settings(sandbox="local", n=3, temperature=0.5)
-    report = solve(task, settings, model, store=store, listen=events.append)
+    report = solve(task, settings, model, store=store, client=Client(listen=events.append))
     assert status(report) == ("submitted", 0)
     assert len(report.attempts) == 3
     won = [a for a in report.attempts if a.session == report.session]
@@ -140,9 +141,13 @@ def test_an_interrupt_stops_and_saves_all(buggy_repo, noisy, store, leftovers) -
         Settings(n=3, **NOISE),
         noisy,
         store=store,
-        listen=seen.append,
-        stop=StopWhen(
-            lambda: any(isinstance(e, FromAttempt) and isinstance(e.event, StepDone) for e in seen)
+        client=Client(
+            listen=seen.append,
+            stop=StopWhen(
+                lambda: any(
+                    isinstance(e, FromAttempt) and isinstance(e.event, StepDone) for e in seen
+                )
+            ),
         ),
     )
     assert status(report) == ("interrupted", 130)
@@ -163,8 +168,8 @@ def test_one_broken_attempt_does_not_break_the_others(
             raise SandboxUnavailable("no room for a second box")
         return real(settings, workspace, name)
 
-    real = attempts.open_box
-    monkeypatch.setattr(attempts, "open_box", open_box)
+    real = open_session.open_box
+    monkeypatch.setattr(open_session, "open_box", open_box)
     task = Task("add subtracts", buggy_repo, check="false")
     settings = Settings(sandbox="local", n=3, temperature=0.5)
     report = solve(task, settings, placed_model(*script.repair()), store=store)

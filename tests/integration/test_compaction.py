@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.client import Client
 from agent.events import Compacted, Event, Notice, StepDone
 from agent.loop.compaction import PREFACE, listed, open_files
 from agent.run.report import status_of
@@ -50,7 +51,13 @@ class Scene:
 
     def solve(self, **fields):
         settings = Settings(**{"sandbox": "bubblewrap", **fields})
-        return solve(self.task, settings, self.model, store=self.store, listen=self.events.append)
+        return solve(
+            self.task,
+            settings,
+            self.model,
+            store=self.store,
+            client=Client(listen=self.events.append),
+        )
 
     def compactions(self) -> list[Compacted]:
         return [event for event in self.events if isinstance(event, Compacted)]
@@ -126,13 +133,19 @@ def test_the_old_context_stays_a_session(scene) -> None:
     copy = fork(scene.store, kept)
     settings = stored_settings(copy, {"compact": False})
     scene.events.clear()
-    again = resume(copy, None, settings, scene.model, listen=scene.events.append)
+    again = resume(copy, None, settings, scene.model, client=Client(listen=scene.events.append))
     assert status(again) == ("submitted", 0)
     assert scene.compactions() == []
     assert again.result.usage.repeated_tokens == 0
     # With compaction it goes the way of the first one.
     scene.store.find(event.kept)
-    on = resume(kept, None, stored_settings(kept, {}), scene.model, listen=scene.events.append)
+    on = resume(
+        kept,
+        None,
+        stored_settings(kept, {}),
+        scene.model,
+        client=Client(listen=scene.events.append),
+    )
     assert status(on) == ("submitted", 0)
     assert len(scene.compactions()) == 1
     assert on.patch == report.patch
@@ -182,7 +195,7 @@ def test_a_kill_after_a_compaction_changes_nothing(scene, steps) -> None:
             Settings(sandbox="bubblewrap"),
             scene.model,
             store=scene.store,
-            listen=listen,
+            client=Client(listen=listen),
         )
     (event,) = scene.compactions()
     (killed,) = [
@@ -192,7 +205,11 @@ def test_a_kill_after_a_compaction_changes_nothing(scene, steps) -> None:
     ]
     scene.events.clear()
     again = resume(
-        killed, None, stored_settings(killed, {}), scene.model, listen=scene.events.append
+        killed,
+        None,
+        stored_settings(killed, {}),
+        scene.model,
+        client=Client(listen=scene.events.append),
     )
     assert status(again) == ("submitted", 0)
     assert again.patch == whole.patch

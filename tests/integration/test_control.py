@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from agent.client import Client
 from agent.control.approvals import Answer, Approvals, Request
 from agent.control.policy import Hook, HookLists
 from agent.events import CallDone, CallPlanned, CallRunning, Event, RunEnded
-from agent.run.frontend import Control
 from agent.run.report import status_of
 from agent.run.resume import resume
 from agent.run.solve import solve
@@ -67,7 +67,7 @@ def test_the_mode_says_what_is_asked(
         LOCAL,
         scripted_model(*script.repair()),
         store=store,
-        control=Control(Approvals(mode, person)),
+        client=Client(approvals=Approvals(mode, person)),
     )
     assert status(report) == ("submitted", 0)
     assert [request.call.name for request in person.requests] == asked
@@ -89,8 +89,7 @@ def test_a_refused_call_does_not_run_and_the_model_hears_why(
         LOCAL,
         model,
         store=store,
-        listen=heard.append,
-        control=Control(Approvals("edits", person)),
+        client=Client(listen=heard.append, approvals=Approvals("edits", person)),
     )
     assert status(report) == ("no_patch", 3)
     assert texts(report)[0] == (
@@ -119,7 +118,7 @@ def test_always_and_never_hold_for_the_rest_of_the_run(
         LOCAL,
         scripted_model(*turns),
         store=store,
-        control=Control(Approvals("commands", person)),
+        client=Client(approvals=Approvals("commands", person)),
     )
     assert [request.subjects for request in person.requests] == [("echo one",), ("rm -f calc.py",)]
     assert texts(report)[:3] == [
@@ -143,7 +142,7 @@ def test_without_anyone_to_ask_a_call_is_refused_in_words_that_say_so(
         LOCAL,
         scripted_model(*turns),
         store=store,
-        control=Control(Approvals("commands")),
+        client=Client(approvals=Approvals("commands")),
     )
     assert texts(report)[0] == (
         "Not run: this call needs the user's approval (--approve commands), and nobody can be "
@@ -164,7 +163,7 @@ def test_an_edit_that_would_fail_is_not_asked_for(
         LOCAL,
         scripted_model(*turns),
         store=store,
-        control=Control(Approvals("all", person)),
+        client=Client(approvals=Approvals("all", person)),
     )
     assert person.requests == []
     assert "old_string" in texts(report)[0]
@@ -188,10 +187,8 @@ def test_words_that_were_not_heard_any_more_are_heard_when_the_session_goes_on(
         LOCAL,
         model,
         store=store,
-        listen=listen,
-        stop=stop,
+        client=Client(listen=listen, stop=stop, words=lambda: said.pop(0)),
         # The interrupt is not taken back: it came again while the words were written.
-        control=Control(words=lambda: said.pop(0)),
     )
     assert status(report)[0] == "interrupted"
     saved = store.find(report.session)
@@ -214,7 +211,7 @@ def test_what_goes_wrong_after_the_end_does_not_change_how_it_ended(
             LOCAL,
             scripted_model(*script.repair()),
             store=store,
-            listen=listen,
+            client=Client(listen=listen),
         )
     (saved,) = store.sessions()
     assert saved.status == "submitted"
@@ -242,7 +239,7 @@ def test_a_repositorys_notes_and_the_users_hooks_in_a_whole_run(
         LOCAL,
         scripted_model(*turns),
         store=store,
-        control=Control(hooks=hooks),
+        client=Client(hooks=hooks),
     )
     assert status(report) == ("submitted", 0)
     saved = store.find(report.session)
@@ -266,8 +263,7 @@ def test_an_interrupt_while_asked_ends_the_run_and_nothing_runs(
         LOCAL,
         scripted_model(script.turn(script.call("run_shell_command", command="touch made"))),
         store=store,
-        stop=stop,
-        control=Control(Approvals("all", person)),
+        client=Client(stop=stop, approvals=Approvals("all", person)),
     )
     assert status(report) == ("interrupted", 130)
     assert texts(report) == []
@@ -297,9 +293,7 @@ def test_after_an_interrupt_the_model_hears_the_users_words_and_goes_on(
         LOCAL,
         scripted_model(script.turn(sleep, never), *script.repair()[1:]),
         store=store,
-        listen=listen,
-        stop=stop,
-        control=Control(words=words),
+        client=Client(listen=listen, stop=stop, words=words),
     )
     assert status(report) == ("submitted", 0)
     assert "never" not in report.patch
@@ -334,9 +328,7 @@ def test_words_after_a_turn_that_was_cut_in_the_middle(
         LOCAL,
         scripted_model("Let me think about this", script.turn(script.call("submit"))),
         store=store,
-        listen=listen,
-        stop=stop,
-        control=Control(words=words),
+        client=Client(listen=listen, stop=stop, words=words),
     )
     assert report.result.steps[0].ended == "interrupted"
     assert status(report)[0] == "no_patch"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from agent.client import Client
 from agent.errors import ConfigError
-from agent.run.live import LiveSession
+from agent.run.open_session import OpenSession
 from agent.run.resume import resume, stored_settings
-from agent.run.surroundings import Surroundings
 from agent.sessions.history import history_of
 from agent.sessions.trajectory import read_records
 from agent.settings.table import Settings
-from agent.types import Answered, Interrupted, Submitted
+from agent.types import Answered, Interrupted, Submitted, Task
 
 
 class Scene:
@@ -19,22 +19,22 @@ class Scene:
 
     def __init__(self, repo, model, store) -> None:
         self.repo, self.model, self.store = repo, model, store
-        self.around = Surroundings(listen=self.hear)
+        self.client = Client.of_a_person(self.hear)
         self.events: list[object] = []
         self.settings = Settings(sandbox="local")
 
     def hear(self, event) -> None:
         self.events.append(event)
 
-    def begin(self) -> LiveSession:
-        return LiveSession.begin(
-            self.repo, self.settings, self.model, store=self.store, around=self.around
-        )
+    def begin(self) -> OpenSession:
+        task = Task("", self.repo, self.settings.check)
+        return OpenSession.new(task, self.settings, self.model, self.client, store=self.store)
 
-    def open(self, name: str) -> LiveSession:
-        return LiveSession.open(
-            self.store.find(name), self.settings, self.model, around=self.around
-        )
+    def open(self, name: str) -> OpenSession:
+        saved = self.store.find(name)
+        live = OpenSession.reopen(saved, self.settings, self.model, self.client)
+        live.load()
+        return live
 
     def history(self, name: str):
         return history_of(list(read_records(self.store.find(name).trajectory)))
@@ -48,12 +48,12 @@ def scene(buggy_repo, script, placed_model, store):
 
 def test_turns_follow_each_other_and_the_users_file_changes(scene, leftovers) -> None:
     live = scene.begin()
-    turn = live.say("add subtracts")
+    turn = live.turn("add subtracts")
     assert isinstance(turn.result.outcome, Submitted)
     assert (scene.repo / "calc.py").read_text() == "def add(a, b):\n    return a + b\n"
-    again = live.say("and now?")
+    again = live.turn("and now?")
     assert again.result.outcome == Answered(patch=again.result.outcome.patch, text="It adds now.")
-    usage = live._conversation.session.usage
+    usage = live.parts.conversation.session.usage
     assert usage.prefilled_tokens + usage.generated_tokens == usage.context_tokens
     live.close()
     assert leftovers() == []
@@ -62,21 +62,21 @@ def test_turns_follow_each_other_and_the_users_file_changes(scene, leftovers) ->
 
 def test_a_session_that_was_closed_goes_on_without_prefilling(scene) -> None:
     live = scene.begin()
-    live.say("add subtracts")
+    live.turn("add subtracts")
     used, name = live.used, live.id
     live.close()
     live = scene.open(name)
     assert live.used == used
-    assert live._conversation.session.usage.repeated_tokens == 0
-    turn = live.say("and now?")
+    assert live.parts.conversation.session.usage.repeated_tokens == 0
+    turn = live.turn("and now?")
     assert isinstance(turn.result.outcome, Answered)
-    assert turn.usage.prefilled_tokens < 60
+    assert turn.cost.prefilled_tokens < 60
     live.close()
 
 
 def test_agent_resume_goes_on_with_it_too(scene) -> None:
     live = scene.begin()
-    live.say("add subtracts")
+    live.turn("add subtracts")
     live.close()
     saved = scene.store.find(live.id)
     settings = stored_settings(saved, {})
@@ -93,9 +93,9 @@ def test_what_nobody_spoke_in_is_not_kept(scene, leftovers) -> None:
 
 def test_a_rewind_takes_conversation_files_and_state_back(scene) -> None:
     live = scene.begin()
-    live.say("add subtracts")
+    live.turn("add subtracts")
     after_repair = live.used
-    live.say("and now?")
+    live.turn("and now?")
     assert live.rewind(5) == (0, [])
     assert live.used == after_repair
     assert live.rewind(2) != (None, [])
@@ -104,7 +104,7 @@ def test_a_rewind_takes_conversation_files_and_state_back(scene) -> None:
     with pytest.raises(ConfigError, match="there is no step 9"):
         live.rewind(9)
     assert live.rewind(0) == (0, [])
-    turn = live.say("add subtracts")
+    turn = live.turn("add subtracts")
     assert isinstance(turn.result.outcome, Submitted)
     assert "a + b" in (scene.repo / "calc.py").read_text()
     live.close()
@@ -112,7 +112,7 @@ def test_a_rewind_takes_conversation_files_and_state_back(scene) -> None:
 
 def test_a_rewind_leaves_what_the_user_changed(scene) -> None:
     live = scene.begin()
-    live.say("add subtracts")
+    live.turn("add subtracts")
     mine = "# mine\n" + (scene.repo / "calc.py").read_text()
     (scene.repo / "calc.py").write_text(mine)
     assert live.rewind(0)[1] == ["calc.py"]
@@ -127,14 +127,14 @@ def test_an_interrupted_turn_is_gone_on_with(scene) -> None:
         if type(event).__name__ == "StepDone":
             steps.append(event)
             if len(steps) == 2:
-                scene.around.stop.cancel()
+                scene.client.stop.cancel()
 
-    scene.around.listen = stop_after_two
+    scene.client.listen = stop_after_two
     live = scene.begin()
-    turn = live.say("add subtracts")
+    turn = live.turn("add subtracts")
     assert isinstance(turn.result.outcome, Interrupted)
-    scene.around.stop.clear()
-    turn = live.say("go on")
+    scene.client.stop.clear()
+    turn = live.turn("go on")
     assert isinstance(turn.result.outcome, Submitted)
     assert "a + b" in (scene.repo / "calc.py").read_text()
     live.close()
@@ -149,11 +149,11 @@ def test_what_the_user_wrote_meanwhile_is_seen_and_kept(scene, script, placed_mo
         script.turn(content="Done."),
     )
     live = scene.begin()
-    live.say("hello")
+    live.turn("hello")
     (scene.repo / "calc.py").write_text("# one\n# two\n# three\ndef add(a, b):\n    return a - b\n")
     (scene.repo / "new.py").write_text("x = 1\n")
     (scene.repo / "test_calc.py").unlink()
-    live.say("repair it")
+    live.turn("repair it")
     assert (scene.repo / "calc.py").read_text().startswith("# one\n")
     assert "a + b" in (scene.repo / "calc.py").read_text()
     assert not (scene.repo / "test_calc.py").exists()

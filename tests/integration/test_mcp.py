@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import pytest
 
+from agent.client import Client
 from agent.control.approvals import Answer, Approvals, Request
 from agent.control.toolbox import Toolbox
-from agent.run.frontend import Control
 from agent.run.report import status_of
 from agent.run.solve import solve
 from agent.sessions.trajectory import read_lines, session_ids
@@ -283,8 +283,9 @@ def test_a_run_asks_for_a_servers_tools_and_outlives_the_server(
             Settings(sandbox="local"),
             scripted_model(*turns),
             store=store,
-            listen=heard.append,
-            control=Control(Approvals("commands", person), toolbox=toolbox),
+            client=Client(
+                listen=heard.append, approvals=Approvals("commands", person), tools=toolbox
+            ),
         )
     finally:
         toolbox.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.client import Client
 from agent.errors import ConfigError, StoreError
 from agent.events import Notice, StepDone
 from agent.run.report import status_of
@@ -55,8 +56,10 @@ class Scene:
             settings or local(),
             self.model,
             store=self.store,
-            listen=lambda event: done.append(event) if isinstance(event, StepDone) else None,
-            stop=StopWhen(lambda: len(done) >= steps),
+            client=Client(
+                listen=lambda event: done.append(event) if isinstance(event, StepDone) else None,
+                stop=StopWhen(lambda: len(done) >= steps),
+            ),
         )
         assert status_of(report.result, report.check) == ("interrupted", 130)
         return report.session
@@ -71,7 +74,9 @@ class Scene:
                 self.notices.append(event.text)
 
         settings = stored_settings(saved, fields)
-        return resume(saved, message, settings, model or self.model, listen=listen, **keep)
+        return resume(
+            saved, message, settings, model or self.model, client=Client(listen=listen), **keep
+        )
 
     def said(self, name: str) -> list[tuple[int, ...]]:
         """What the model sampled in each live step."""
@@ -192,8 +197,10 @@ def test_a_stopped_turn_goes_on_where_it_was(scene) -> None:
         local(),
         scene.model,
         store=scene.store,
-        listen=seen.append,
-        stop=StopWhen(lambda: sum(type(e).__name__ == "ThinkingDelta" for e in seen) >= 3),
+        client=Client(
+            listen=seen.append,
+            stop=StopWhen(lambda: sum(type(e).__name__ == "ThinkingDelta" for e in seen) >= 3),
+        ),
     )
     assert report.result.steps[-1].ended == "interrupted"
     again = scene.resume(report.session)
@@ -402,7 +409,13 @@ def test_a_message_that_was_never_answered_is_asked_again(scene, script, placed_
             if type(event).__name__ == "ThinkingDelta":
                 raise Stop
 
-        resume(saved, "look again", stored_settings(saved, {}), scene.model, listen=listen)
+        resume(
+            saved,
+            "look again",
+            stored_settings(saved, {}),
+            scene.model,
+            client=Client(listen=listen),
+        )
     assert seen == []
     scene.store.find(name).update(status="killed")
     # What was run of the message is on disk, and is not run again.
@@ -446,7 +459,7 @@ def test_what_a_killed_process_had_prefilled_is_counted_once(scene) -> None:
 
     with pytest.raises(Stop):
         boxed = Settings(sandbox="bubblewrap", warm_cache_mb=0)
-        solve(scene.task(), boxed, scene.model, store=scene.store, listen=listen)
+        solve(scene.task(), boxed, scene.model, store=scene.store, client=Client(listen=listen))
     (saved,) = scene.store.sessions()
     (point,) = (saved.path / "points").iterdir()
     saved.update(status="killed")
@@ -494,7 +507,9 @@ def test_a_running_session_is_not_forked(scene) -> None:
                 fork(scene.store, saved)
             refused.append(str(caught.value))
 
-    report = solve(scene.task(), local(), scene.model, store=scene.store, listen=listen)
+    report = solve(
+        scene.task(), local(), scene.model, store=scene.store, client=Client(listen=listen)
+    )
     assert status_of(report.result, report.check) == ("submitted", 0)
     assert len(refused) == 1
     assert len(scene.store.sessions()) == 1

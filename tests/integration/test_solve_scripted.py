@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from agent.client import Client
 from agent.events import CommandOutput, Event, RunStarted, StepDone
 from agent.run.report import as_json, status_of
 from agent.run.solve import solve
@@ -263,7 +264,13 @@ def test_an_interrupt_stops_decoding_at_the_next_token(
         return asked > 10
 
     model = scripted_model(*script.repair())
-    report = solve(Task("x", buggy_repo), local(), model, store=store, stop=StopWhen(interrupted))
+    report = solve(
+        Task("x", buggy_repo),
+        local(),
+        model,
+        store=store,
+        client=Client(stop=StopWhen(interrupted)),
+    )
     assert status(report) == ("interrupted", 130)
     (step,) = report.result.steps
     assert step.ended == "interrupted"
@@ -285,8 +292,10 @@ def test_an_interrupt_stops_the_running_command(buggy_repo, script, scripted_mod
         local(),
         model,
         store=store,
-        listen=seen.append,
-        stop=StopWhen(lambda: any(isinstance(event, CommandOutput) for event in seen)),
+        client=Client(
+            listen=seen.append,
+            stop=StopWhen(lambda: any(isinstance(event, CommandOutput) for event in seen)),
+        ),
     )
     assert status(report) == ("interrupted", 130)
     assert texts(report)[0][0].startswith("started\n")
@@ -316,8 +325,7 @@ def test_an_interrupt_of_the_last_check_is_no_failed_check(
         local(temperature=0.5),
         scripted_model(*turns),
         store=store,
-        listen=listen,
-        stop=StopWhen(interrupted),
+        client=Client(listen=listen, stop=StopWhen(interrupted)),
         apply=True,
     )
     assert status(report) == ("interrupted", 130)
@@ -428,7 +436,7 @@ def test_a_patch_that_no_longer_fits_fails_and_changes_nothing(
         local(),
         scripted_model(*script.repair()),
         store=store,
-        listen=meddle,
+        client=Client(listen=meddle),
         apply=True,
     )
     assert status(report) == ("failed", 1)
@@ -480,6 +488,8 @@ def test_a_container_killed_under_the_run_is_a_failure(
             container.kill()
 
     task = Task("x", buggy_repo)
-    report = solve(task, Settings(), scripted_model(*script.repair()), store=store, listen=kill)
+    report = solve(
+        task, Settings(), scripted_model(*script.repair()), store=store, client=Client(listen=kill)
+    )
     assert status(report)[0] == "failed"
     assert leftovers() == []

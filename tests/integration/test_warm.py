@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from agent.client import Client
 from agent.events import Event, Prefilled
 from agent.loading import load_model
 from agent.loop.conversation import Conversation
 from agent.loop.first_prompt import Beginning
-from agent.run.frontend import Control
 from agent.run.report import status_of
 from agent.run.solve import solve
 from agent.sessions.history import history_of
@@ -273,9 +273,11 @@ def test_words_in_the_first_prefill_come_after_the_task(
         Settings(sandbox="bubblewrap"),
         placed_model(*script.repair()),
         store=store,
-        listen=lambda e: asked.append(e) if isinstance(e, Prefilled) else None,
-        stop=StopWhen(lambda: bool(asked) and bool(said)),
-        control=Control(words=words),
+        client=Client(
+            listen=lambda e: asked.append(e) if isinstance(e, Prefilled) else None,
+            stop=StopWhen(lambda: bool(asked) and bool(said)),
+            words=words,
+        ),
     )
     assert status_of(report.result, report.check) == ("submitted", 0)
     assert said == []

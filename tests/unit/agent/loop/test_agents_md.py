@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.loop.agents_md import MAX_CHARACTERS, Memory, first_notes
+from agent.loop.agents_md import MAX_CHARACTERS, RepositoryNotes, first_notes
 from agent.types import Step
 from model.messages import Message, ToolCall
 from model.session import Usage
@@ -60,7 +60,7 @@ def test_large_and_odd_files_are_cut_and_replaced(git_repo) -> None:
 
 
 @pytest.fixture
-def memory(git_repo: Callable[..., Path], tmp_path: Path) -> Iterator[Memory]:
+def notes(git_repo: Callable[..., Path], tmp_path: Path) -> Iterator[RepositoryNotes]:
     files = {
         "AGENTS.md": "top",
         "a/AGENTS.md": "of a",
@@ -70,7 +70,7 @@ def memory(git_repo: Callable[..., Path], tmp_path: Path) -> Iterator[Memory]:
     }
     workspace = Workspace.create(git_repo(files), parent=tmp_path / "workspaces")
     with open_sandbox("local", workspace) as opened:
-        yield Memory(opened, list)
+        yield RepositoryNotes(opened, [])
 
 
 def call(path: str, name: str = "file_path") -> ToolCall:
@@ -82,25 +82,25 @@ HEAD_B = "[a/b/QWEN.md: what the repository says about work in a/b/]"
 
 
 @pytest.mark.parametrize("path", ["a/b/c.py", "./a/../a/b/c.py", "a/b", "a/b/new/f.py"])
-def test_the_first_call_under_a_folder_tells_its_notes(path: str, memory: Memory) -> None:
-    seen = memory.after(call(path), SEEN)
+def test_the_first_call_under_a_folder_tells_its_notes(path: str, notes: RepositoryNotes) -> None:
+    seen = notes.after(call(path), SEEN)
     assert seen.text == f"text\n\n{HEAD_A}\nof a\n\n{HEAD_B}\nof b"
 
 
-def test_what_was_told_is_not_told_again(memory: Memory) -> None:
-    first = memory.after(call("a/x"), SEEN)
+def test_what_was_told_is_not_told_again(notes: RepositoryNotes) -> None:
+    first = notes.after(call("a/x"), SEEN)
     assert first.text == f"text\n\n{HEAD_A}\nof a"
     message = Message("assistant")
-    memory.steps = lambda: [Step(0, message, (first,), Usage())]
-    assert memory.after(call("a/b", name="directory"), SEEN).text == f"text\n\n{HEAD_B}\nof b"
-    assert memory.after(call("a/y"), SEEN) == SEEN
+    notes.steps = [Step(0, message, (first,), Usage())]
+    assert notes.after(call("a/b", name="directory"), SEEN).text == f"text\n\n{HEAD_B}\nof b"
+    assert notes.after(call("a/y"), SEEN) == SEEN
 
 
 @pytest.mark.parametrize("path", ["d/e.py", "AGENTS.md", ".", "", "../a/x", "/etc/passwd", "a\0"])
-def test_other_calls_are_left_as_they_are(path: str, memory: Memory) -> None:
-    assert memory.after(call(path), SEEN) == SEEN
+def test_other_calls_are_left_as_they_are(path: str, notes: RepositoryNotes) -> None:
+    assert notes.after(call(path), SEEN) == SEEN
 
 
-def test_a_call_that_failed_tells_nothing(memory: Memory) -> None:
+def test_a_call_that_failed_tells_nothing(notes: RepositoryNotes) -> None:
     failed = Observation("no", ok=False)
-    assert memory.after(call("a/b/c.py"), failed) == failed
+    assert notes.after(call("a/b/c.py"), failed) == failed

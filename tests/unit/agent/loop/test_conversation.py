@@ -24,6 +24,6 @@ def test_a_stop_after_the_mark_does_not_leave_half_a_prompt() -> None:
         if cut < 512 < len(ids):
             break
     assert cut < 512 < len(ids)
-    assert conversation.hear(ids, lambda: marked.append(session.length))
+    assert conversation.hear(ids, lambda heard: marked.append(heard.length))
     assert marked == [cut]
     assert session.ids == tuple(ids)

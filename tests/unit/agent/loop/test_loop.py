@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from agent.client import Client
 from agent.events import Event, Prefilled
 from agent.loop.budget import Budget, RunLimits
 from agent.loop.conversation import Conversation
+from agent.loop.journal import Journal
+from agent.loop.limits import Limits
 from agent.loop.loop import Loop
+from agent.loop.overseer import OverseenTools
+from agent.sessions.info import SessionInfo
+from agent.sessions.store import SavedSession
 from agent.sessions.trajectory import TrajectoryWriter, read_lines
-from agent.types import Failed, Interrupted
+from agent.types import Failed, Interrupted, RunResult
 from model.messages import Message
 from sandboxes.base import Sandbox
 from sandboxes.open import open_sandbox
@@ -48,28 +54,32 @@ def make(sandbox: Sandbox, tmp_path: Path) -> Callable[..., Loop]:
             listen=listen,
             stop=stop,
         )
-        return Loop(
-            conversation,
-            registry,
+        journal = Journal(
+            SavedSession(tmp_path, SessionInfo()),
             sandbox.workspace,
-            Budget(RunLimits(), model.engine.context_length),
             TrajectoryWriter(trajectory or tmp_path / "t.jsonl"),
-            stop=stop,
-            listen=listen,
+            keeps_state=False,
         )
+        limits = Limits(Budget(RunLimits(), model.engine.context_length), stop)
+        client = Client(listen=listen, stop=stop)
+        return Loop(conversation, OverseenTools(registry), journal, limits, client)
 
     return build
 
 
+def run(loop: Loop, messages: list[Message]) -> RunResult:
+    return loop.run(loop.conversation.prompt(messages))
+
+
 def test_a_full_disk_ends_the_run_with_one_line(make, scripted_model) -> None:
-    result = make(scripted_model(SUBMIT), trajectory=Path("/dev/full")).run(FIRST)
+    result = run(make(scripted_model(SUBMIT), trajectory=Path("/dev/full")), FIRST)
     assert isinstance(result.outcome, Failed)
     assert "No space left on device" in result.outcome.reason
 
 
 def test_a_copy_that_is_gone_is_a_failure_and_no_empty_patch(make, scripted_model, sandbox) -> None:
     shutil.rmtree(sandbox.workspace.path.parent)
-    result = make(scripted_model(SUBMIT)).run(FIRST)
+    result = run(make(scripted_model(SUBMIT)), FIRST)
     assert isinstance(result.outcome, Failed)
     assert result.outcome.reason
     assert "\n" not in result.outcome.reason
@@ -85,7 +95,7 @@ def test_an_interrupt_in_a_prefill_changes_nothing(make, tiny_checkpoint, tmp_pa
         listen=seen.append,
         stop=StopWhen(lambda: any(isinstance(event, Prefilled) for event in seen)),
     )
-    result = loop.run([Message("system", "s"), Message("user", "word " * 200)])
+    result = run(loop, [Message("system", "s"), Message("user", "word " * 200)])
     assert isinstance(result.outcome, Interrupted)
     assert seen[0].done < seen[0].total
     assert len(seen) == 1

@@ -1,10 +1,10 @@
-"""What runs and open sessions write into a session's folder."""
+"""What an open session writes down beside its steps: how it begins, goes on, and ends."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from agent.sessions.info import RUNNING
 from agent.sessions.records import EndRecord, PulledRecord, Record, ResumeRecord
 from agent.sessions.store import SavedSession, SessionStore, now
 from agent.settings.table import Settings
-from agent.types import CheckReport, RunResult, Step
+from agent.types import CheckReport, RunResult, Step, Task
 from model.messages import Message
 from sandboxes.paths import Owner
 from sandboxes.workspace.workspace import Workspace
@@ -30,26 +30,23 @@ IDLE = "idle"
 def register(
     store: SessionStore,
     name: str,
-    repo: Path,
+    task: Task,
     settings: Settings,
     model: LoadedModel,
     workspace: Workspace,
-    *,
-    task: str | None = None,
-    check: str | None = None,
 ) -> SavedSession:
     """Make the folder of a new session. Raises ``StoreError``.
 
-    Without ``task`` it is one that stays open between user turns. With several attempts in the
+    With an empty task it is one that stays open between user turns. With several attempts in the
     settings it is the first one's.
     """
     engine = model.engine
-    several = {"attempt": 1, "attempts": settings.n} if task is not None and settings.n > 1 else {}
+    several = {"attempt": 1, "attempts": settings.n} if task.text and settings.n > 1 else {}
     return store.create(
         name,
-        task=task or "",
-        repo=repo.resolve(),
-        check=check,
+        task=task.text,
+        repo=task.repo.resolve(),
+        check=task.check,
         model=engine.name,
         fingerprint=engine.fingerprint,
         tokenizer=model.chat.tokenizer_fingerprint,
@@ -63,7 +60,7 @@ def register(
         limits=dataclasses.asdict(run_limits(settings)),
         settings=settings.model_dump(),
         baseline=workspace.baseline,
-        **({"began": workspace.baseline} if task is None else {}),
+        **({} if task.text else {"began": workspace.baseline}),
         head=workspace.head,
         allowed_from=0,
         **several,
@@ -112,18 +109,20 @@ def resumed(
     )
 
 
-def begun(
-    saved: SavedSession, settings: Settings, model: LoadedModel, steps: int, **fields: Any
+def mark_running(
+    saved: SavedSession, settings: Settings, model: LoadedModel, allowed_from: int, **fields: Any
 ) -> SavedSession:
-    """``session.json`` of a session in which a turn runs after ``steps`` steps."""
+    """Write down that this process runs a turn; limits count from step ``allowed_from`` on."""
     return saved.update(
         status=RUNNING,
         owner=str(Owner.of_this_process()),
+        thinking=settings.thinking,
+        settings=settings.model_dump(),
+        limits=dataclasses.asdict(run_limits(settings)),
+        allowed_from=allowed_from,
         model=model.engine.name,
         fingerprint=model.engine.fingerprint,
         version=version(),
-        settings=settings.model_dump(),
-        allowed_from=steps,
         **fields,
     )
 
@@ -139,3 +138,23 @@ def ending(result: RunResult, steps: int, check: CheckReport | None = None) -> E
         result.usage,
         result.outcome.patch,
     )
+
+
+@contextmanager
+def marks_its_end(saved: SavedSession) -> Iterator[None]:
+    """Write down that the run was cut short if the block raises before its end is."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            current = saved.reread()
+            if current.status == RUNNING:
+                current.update(**_cut_short(error))
+        raise
+
+
+def _cut_short(error: BaseException) -> dict[str, Any]:
+    """Return what ``session.json`` says of a run that an exception ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": "interrupted", "exit_status": reporting.EXIT_INTERRUPTED}
+    return {"status": "failed", "exit_status": reporting.EXIT_ERROR, "summary": str(error)}
