@@ -72,10 +72,3 @@ class Client:
     tools: Toolbox | None = None
     files: Callable[[Exchange], UserFiles] | None = None
     talks: bool = False
-
-    @classmethod
-    def of_a_person(
-        cls, listen: Listener = nobody, files: Callable[[Exchange], UserFiles] = OnDisk
-    ) -> Client:
-        """Return a client through which a person talks, whose files the workspace follows."""
-        return cls(listen, files=files, talks=True)

@@ -35,6 +35,11 @@ class LoadedModel:
     chat: ChatFormat
     beginning: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
+    @property
+    def prints(self) -> tuple[str, str]:
+        """The fingerprints of the weights and of the tokenizer."""
+        return self.engine.fingerprint, self.chat.tokenizer_fingerprint
+
 
 def load_model(
     name: str,

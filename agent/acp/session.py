@@ -341,12 +341,10 @@ class EditorSession:
         return Ended(_stop_reason(report), _facts(report))
 
     def _obey(self, command: Command, live: OpenSession) -> Ended:
-        def set_thinking(value: str) -> None:
-            live.set_thinking(value)
+        said = run_command(command, live, self._hub.store)
+        if command.name == "thinking":
             self.settings = live.settings
             self._tell_options()
-
-        said = run_command(command, live, self._hub.store, set_thinking)
         self.outbox.put(message(said))
         self.outbox.put(usage(live.used, live.model.engine.context_length))
         return Ended("cancelled" if self._client.stop.is_set() else "end_turn", {})

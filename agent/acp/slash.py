@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from acp.schema import (
@@ -66,9 +66,8 @@ def run_command(
     command: Command,
     session: OpenSession,
     store: SessionStore,
-    set_thinking: Callable[[str], None],
 ) -> str:
-    """Do it and say what was done. ``set_thinking`` changes how the model reasons.
+    """Do it and say what was done.
 
     Raises ``ConfigError``, ``StoreError``, ``SandboxError``.
     """
@@ -83,7 +82,7 @@ def run_command(
             session.compacts = True
             return "With your next message the context is emptied, but for what is needed."
         case "thinking":
-            set_thinking(command.rest)
+            session.set_thinking(command.rest)
             return f"Thinking is now {command.rest}."
         case _:
             run = session.check(command.rest or None)

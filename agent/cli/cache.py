@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,12 +50,8 @@ def clear(
         if name not in kinds:
             raise ConfigError(f"there is no cache {name!r}; there are {', '.join(kinds)}")
 
-    failed: list[Path] = []
-
-    def stays(path: Path, error: OSError) -> None:
-        failed.append(path)
+    freed, failed = remove([kinds[name] for name in names or kinds])
+    for path, error in failed:
         write_err(f"error: cannot remove {visible(str(path))}: {error.strerror}\n")
-
-    freed = remove([kinds[name] for name in names or kinds], stays)
     write_out(f"{freed / 1e6:,.1f} MB removed\n")
     raise typer.Exit(1 if failed else 0)

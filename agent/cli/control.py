@@ -41,7 +41,7 @@ def controlled(
         listen(Notice(line))
     if interactive is None:
         interactive = settings.approve != "never"
-    terminal = Terminal.open(lambda: interrupts.count)
+    terminal = Terminal.open(interrupts)
     if terminal is None:
         if settings.approve != "never":
             raise ConfigError(

@@ -79,9 +79,10 @@ def rewind(
 
     What came after the step stays readable in its trajectory.
     """
+    from agent.client import Client
     from agent.loading import load_for
     from agent.run.resume import stored_settings
-    from agent.sessions.rewind import rewind as go_back
+    from agent.run.rewind import rewind as go_back
     from agent.sessions.store import SessionStore
 
     store = SessionStore()
@@ -90,7 +91,7 @@ def rewind(
     stored = stored_settings(saved, given)
     loaded = load_for(stored)
     notices: list[str] = []
-    cost = go_back(saved, to, loaded, listen=listener(Output.TEXT, notices))
+    cost = go_back(saved, to, loaded, Client(listener(Output.TEXT, notices)))
     write_notices(notices)
     paid = f"{cost:,} tokens prefilled" if cost else "nothing prefilled"
     write_out(f"session {saved.id} is at step {to} ({paid}); go on with agent resume {saved.id}\n")
@@ -121,7 +122,7 @@ def run(
                 from agent.events import Working
                 from agent.run import resume as resuming
                 from agent.run.build import prepare
-                from agent.sessions.rewind import fork as make_copy
+                from agent.run.rewind import fork as make_copy
                 from agent.sessions.store import SessionStore
 
                 if message is not None and not message.strip():

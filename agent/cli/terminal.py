@@ -10,10 +10,10 @@ import difflib
 import os
 import select
 import termios
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
+from agent.cli.interrupts import Interrupts
 from agent.control.approvals import Answer, Request
 from agent.control.subjects import written
 from agent.text import visible
@@ -34,13 +34,13 @@ _NEVER = frozenset({"v", "never"})
 class Terminal:
     """The ``Approver`` at ``/dev/tty``. ``interrupts`` counts the Ctrl-C so far."""
 
-    def __init__(self, descriptor: int, interrupts: Callable[[], int]) -> None:
+    def __init__(self, descriptor: int, interrupts: Interrupts) -> None:
         self._tty = descriptor
         self._interrupts = interrupts
         self._colours = "NO_COLOR" not in os.environ
 
     @classmethod
-    def open(cls, interrupts: Callable[[], int]) -> Self | None:
+    def open(cls, interrupts: Interrupts) -> Self | None:
         """The terminal of this process, or None if it has none."""
         try:
             return cls(os.open(TTY, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC), interrupts)
@@ -113,11 +113,11 @@ class Terminal:
 
     def _read(self, prompt: str) -> str | None:
         """One line; None at Ctrl-C, or once the terminal has gone."""
-        before = self._interrupts()
+        before = self._interrupts.count
         self._say(prompt)
         data = b""
         while not data.endswith(b"\n") and len(data) < MAX_ANSWER:
-            if self._interrupts() > before:
+            if self._interrupts.count > before:
                 return None
             try:
                 ready, _, _ = select.select([self._tty], [], [], _POLL_S)

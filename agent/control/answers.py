@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.control.rules import Rule, Rules
-from agent.sessions.store import write_atomically
+from sandboxes.paths import write_whole
 
 FILE = "approvals.json"
 MAX_BYTES = 1_000_000
@@ -61,5 +61,5 @@ class Answers:
             "given": self.given,
         }
         for folder in self.folders:
-            with suppress(OSError):
-                write_atomically(folder / FILE, data)
+            with suppress(OSError), write_whole(folder / FILE) as draft:
+                draft.write_text(json.dumps(data, indent=2) + "\n")

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.client import Client
 from agent.errors import StoreError
-from agent.events import Compacted, Listener, Notice
+from agent.events import Compacted, Notice
 from agent.loop.conversation import Conversation
 from agent.loop.first_prompt import Beginning
 from agent.loop.journal import Journal
@@ -65,7 +66,7 @@ class Compactor:
     beginning: Beginning
     journal: Journal
     registry: Registry
-    listen: Listener
+    client: Client
     keeps_state: bool = True
     gave_up: bool = False
 
@@ -94,12 +95,14 @@ class Compactor:
                 break
         else:
             self.gave_up = True
-            self.listen(Notice("compaction would free too little; the run ends at the limit"))
+            self.client.listen(
+                Notice("compaction would free too little; the run ends at the limit")
+            )
             return None
         kept = self._keep()
         entered = self.beginning.enter(conversation, messages)
         conversation.session.carry(spent + Usage(compacted_tokens=spent.context_tokens))
-        self.listen(Compacted(length, len(ids), kept, bool(summary)))
+        self.client.listen(Compacted(length, len(ids), kept, bool(summary)))
         return Prompt(
             tuple(messages),
             entered.ids if entered is not None else tuple(ids),
@@ -117,7 +120,7 @@ class Compactor:
         try:
             return keep_copy(self.journal.saved)
         except StoreError as error:
-            self.listen(Notice(f"the session before compaction is not kept: {error}"))
+            self.client.listen(Notice(f"the session before compaction is not kept: {error}"))
             return ""
 
     def _summarise(self, conversation: Conversation, told: Sequence[Message]) -> tuple[str, Usage]:

@@ -150,7 +150,7 @@ class OpenSession:
             workspace = reopen_workspace(saved, history, settings)
             stack.callback(workspace.close)
             if client.files is None:
-                tell_what_changed(saved, workspace, client.listen)
+                tell_what_changed(saved, workspace, client)
             sandbox = stack.enter_context(open_box(settings, workspace, saved.id))
             parts = Parts.wire(
                 saved, settings, model, client, sandbox, stack, records, history.steps

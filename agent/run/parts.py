@@ -141,7 +141,7 @@ class Parts:
             self.beginning,
             self.journal,
             self.registry,
-            self.client.listen,
+            self.client,
             self.settings.keep_state,
         )
 

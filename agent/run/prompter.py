@@ -187,9 +187,7 @@ class Prompter:
         parts, prompt = self.parts, None
         history = parts.history
         if not self.loaded or news is not None:
-            finder = Recall(
-                parts.saved, parts.settings, parts.model, parts.client.listen, parts.speaker()
-            )
+            finder = Recall(parts.saved, parts.settings, parts.model, parts.client, parts.speaker())
             session, prompt = finder.session(history, news, seed=self.seed, newest=self.newest)
             self.seed = self.newest = None
             parts.conversation.adopt(session)

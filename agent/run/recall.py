@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.client import Client
 from agent.errors import ConfigError, StoreError
-from agent.events import Listener, Notice
+from agent.events import Notice
 from agent.loading import LoadedModel
 from agent.loop.conversation import Conversation
 from agent.sessions.history import History, history_of
@@ -69,7 +70,11 @@ def complete_history(
     """
     check_records(saved, records)
     history = history_of(records)
-    if saved.status not in UNFINISHED or not history.steps or foreign(saved, history, model):
+    if (
+        saved.status not in UNFINISHED
+        or not history.steps
+        or foreign(saved, history, *model.prints)
+    ):
         return history, None
     try:
         session = model.engine.resume(saved.path)
@@ -89,13 +94,13 @@ def reopen_workspace(saved: SavedSession, history: History, settings: Settings) 
     return Workspace.reopen(info.repo, origin, tree, ignored=settings.ignored_files)
 
 
-def tell_what_changed(saved: SavedSession, workspace: Workspace, listen: Listener) -> None:
+def tell_what_changed(saved: SavedSession, workspace: Workspace, client: Client) -> None:
     """Tell the user which of their files changed since the session began, if any did."""
     info = saved.info
     changed = workspace.changed_since(Origin(saved.files, info.baseline, info.head))
     if changed:
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-        listen(
+        client.listen(
             Notice(
                 f"{info.repo} has changed since the session began ({', '.join(changed[:SHOWN])}"
                 f"{more}); the session goes on with the files it had, and its patch is "
@@ -114,7 +119,7 @@ class Recall:
     saved: SavedSession
     settings: Settings
     model: LoadedModel
-    listen: Listener
+    client: Client
     speaker: Conversation
 
     def session(
@@ -131,7 +136,7 @@ class Recall:
         if the tokens cannot be used, ``StoreError`` if the conversation cannot be encoded anew.
         """
         saved, engine = self.saved, self.model.engine
-        why = foreign(saved, history, self.model)
+        why = foreign(saved, history, *self.model.prints)
         target = self._target(history, news, "tokenizer" in why)
         found = nearest(
             engine, saved, target, seed=saved.info.seed, foreign=bool(why), newest=newest
@@ -141,7 +146,7 @@ class Recall:
         reason = changed_text(why) if why else found.damage
         if lacking > 0 or (reason and history.steps):
             reason = reason or "that state is not on disk"
-            self.listen(Notice(f"{reason}; {max(lacking, 0):,} tokens are prefilled again"))
+            self.client.listen(Notice(f"{reason}; {max(lacking, 0):,} tokens are prefilled again"))
         session = found.session
         had = session.usage
         catch_up(found, target if news is None else target[: session.length], history.usage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +44,10 @@ def caches() -> list[Cache]:
     ]
 
 
-def clear(
-    kinds: Sequence[Cache], failed: Callable[[Path, OSError], None] = lambda path, error: None
-) -> int:
-    """Remove ``kinds``; returns how many bytes that were. ``failed`` hears what stays, and why."""
+def clear(kinds: Sequence[Cache]) -> tuple[int, list[tuple[Path, OSError]]]:
+    """Remove ``kinds``. Returns how many bytes that were, and what stays and why."""
     freed = 0
+    failed: list[tuple[Path, OSError]] = []
     for kind in kinds:
         for path in kind.paths:
             size = _size(path)
@@ -57,9 +56,9 @@ def clear(
             except FileNotFoundError:
                 continue
             except OSError as error:
-                failed(path, error)
+                failed.append((path, error))
             freed += size - _size(path)
-    return freed
+    return freed, failed
 
 
 def _remove(path: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from agent import version
 from agent.errors import StoreError
-from agent.loading import LoadedModel
 from agent.sessions.history import History, cut_error, most_tokens
 from agent.sessions.records import Record
 from agent.sessions.store import SavedSession
@@ -135,13 +134,13 @@ def disown(saved: SavedSession) -> None:
     shutil.rmtree(saved.path / "points", ignore_errors=True)
 
 
-def foreign(saved: SavedSession, history: History, model: LoadedModel) -> list[str]:
+def foreign(saved: SavedSession, history: History, fingerprint: str, tokenizer: str) -> list[str]:
     """What is not as it was when the state was saved: weights, tokenizer, version."""
     now_known = {
-        "weights": (saved.info.fingerprint, model.engine.fingerprint),
+        "weights": (saved.info.fingerprint, fingerprint),
         "tokenizer": (
             history.tokenizer or saved.info.tokenizer,
-            model.chat.tokenizer_fingerprint,
+            tokenizer,
         ),
         "version": (saved.info.version, version()),
     }

@@ -9,10 +9,10 @@ from agent.events import Compacted, Event, Notice, StepDone
 from agent.loop.compaction import PREFACE, listed, open_files
 from agent.run.report import status_of
 from agent.run.resume import resume, stored_settings
+from agent.run.rewind import fork, rewind
 from agent.run.solve import solve
 from agent.sessions.history import history_of
 from agent.sessions.records import records_from_json
-from agent.sessions.rewind import fork, rewind
 from agent.sessions.trajectory import read_lines
 from agent.settings.table import Settings
 from agent.types import Step, Task

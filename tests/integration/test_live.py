@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.client import Client
+from agent.client import Client, OnDisk
 from agent.errors import ConfigError
 from agent.run.open_session import OpenSession
 from agent.run.resume import resume, stored_settings
@@ -19,7 +19,7 @@ class Scene:
 
     def __init__(self, repo, model, store) -> None:
         self.repo, self.model, self.store = repo, model, store
-        self.client = Client.of_a_person(self.hear)
+        self.client = Client(self.hear, files=OnDisk, talks=True)
         self.events: list[object] = []
         self.settings = Settings(sandbox="local")
 

@@ -13,11 +13,11 @@ from agent.errors import ConfigError, StoreError
 from agent.events import Notice, StepDone
 from agent.run.report import status_of
 from agent.run.resume import resume, stored_settings
+from agent.run.rewind import fork, rewind
 from agent.run.solve import solve
 from agent.sessions.history import history_of, live_records
 from agent.sessions.model_states import nearest, points
 from agent.sessions.records import records_from_json
-from agent.sessions.rewind import fork, rewind
 from agent.sessions.trajectory import read_lines, read_records, session_ids
 from agent.settings.table import Settings
 from agent.types import Step, Task

@@ -13,11 +13,11 @@ from agent.loading import load_model
 from agent.loop.conversation import Conversation
 from agent.loop.first_prompt import Beginning
 from agent.run.resume import resume, stored_settings
+from agent.run.rewind import fork, rewind
 from agent.run.solve import solve
 from agent.sessions.history import history_of
 from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.records import message_from_json, records_from_json
-from agent.sessions.rewind import fork, rewind
 from agent.sessions.trajectory import read_lines
 from agent.settings.table import Settings
 from agent.types import Task

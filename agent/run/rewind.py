@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from agent import version
+from agent.client import Client
 from agent.errors import ConfigError, StoreError
-from agent.events import Listener, Notice, nobody
+from agent.events import Notice
 from agent.loading import LoadedModel
 from agent.sessions.history import history_of, records_of
 from agent.sessions.info import KILLED, RUNNING
@@ -22,7 +23,7 @@ from model.errors import StateError
 from sandboxes.workspace.kept_record import open_record
 
 
-def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listener = nobody) -> int:
+def rewind(saved: SavedSession, step: int, model: LoadedModel, client: Client | None = None) -> int:
     """Take ``saved`` back to the end of live step ``step``; 0 is before the first.
 
     What came after stays in the trajectory as abandoned. The record decides: once its line is on
@@ -31,6 +32,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
     for the state now. Raises ``ConfigError`` if there is no such step, ``StoreError`` if another
     process works on the session, or the files of ``step`` are gone: nothing has moved then.
     """
+    client = client or Client()
     with saved.claim() as saved:
         records = records_of(saved)
         check_records(saved, records)
@@ -54,7 +56,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
                 f"session {saved.id} stays as it is: its record cannot be written "
                 f"({error.strerror})"
             ) from error
-        why = foreign(saved, target, model)
+        why = foreign(saved, target, *model.prints)
         saved = saved.update(
             status="interrupted",
             exit_status=None,
@@ -64,10 +66,14 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
             allowed_from=min(saved.info.allowed_from, step),
         )
         if "tokenizer" in why:
-            listen(Notice(f"{changed_text(why)}; the state is rebuilt when the session goes on"))
+            client.listen(
+                Notice(f"{changed_text(why)}; the state is rebuilt when the session goes on")
+            )
             return 0
         if why:
-            listen(Notice(f"{changed_text(why)}; the state is rebuilt from the stored tokens"))
+            client.listen(
+                Notice(f"{changed_text(why)}; the state is rebuilt from the stored tokens")
+            )
         seed = saved.info.seed
         found = nearest(model.engine, saved, target.ids, seed=seed, foreign=bool(why))
         cost = catch_up(found, target.ids, target.usage)
@@ -77,7 +83,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, *, listen: Listen
             if step:
                 found.session.save(saved.path)
         except StateError as error:
-            listen(Notice(f"{error}; the state is rebuilt when the session goes on"))
+            client.listen(Notice(f"{error}; the state is rebuilt when the session goes on"))
         found.session.close()
         if why:
             saved.update(
