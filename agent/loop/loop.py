@@ -200,7 +200,10 @@ class Loop:
         except (SandboxError, OSError) as error:
             if not isinstance(end, Failed):
                 end = Failed(f"no patch: {error}", cause=type(error).__name__)
-        return RunResult(end, tuple(self.journal.steps), self.usage, unheard)
+        steps = tuple(self.journal.steps)
+        if unheard is not None and not unheard.by_user and steps[-1].ended == "interrupted":
+            unheard = None  # a turn that was cut short is not answered: it may go on
+        return RunResult(end, steps, self.usage, unheard)
 
 
 def answer_texts(message: Message, observations: Sequence[Observation]) -> list[str]:

@@ -115,7 +115,7 @@ class OpenSession:
             parts = Parts.wire(saved, settings, model, client, sandbox, stack)
             parts.journal.trajectory.write(SessionRecord(saved.info))
             prompter = Prompter(parts, parts.beginning, check=task.check, told_check=task.check)
-            prompter.writes = not task.text
+            prompter.is_new, prompter.writes = True, not task.text
             checks = task.checked and not client.talks
             return cls(parts, prompter, stack.pop_all(), checks=checks)
 

@@ -41,8 +41,8 @@ class Prompter:
     step if it had to be looked at before. ``unheard`` is a prompt that a turn ended before,
     ``pending`` are messages of an earlier process that no step answered. ``check`` is the
     session's, ``told_check`` the one that the model knows. ``seed`` replaces the random numbers.
-    Without ``writes`` the next thing told is in the record already. ``notes`` are what the first
-    prompt tells of the repository, where that is known already.
+    ``is_new`` is set until the first turn. Without ``writes`` the next thing told is in the record
+    already. ``notes`` are what the first prompt tells of the repository, where that is known.
     """
 
     parts: Parts
@@ -55,6 +55,7 @@ class Prompter:
     told_check: str | None = None
     unheard: Prompt | None = None
     pending: tuple[Message, ...] = ()
+    is_new: bool = False
     writes: bool = True
     notes: str | None = None
 

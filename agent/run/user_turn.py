@@ -40,6 +40,7 @@ class UserTurn:
         try:
             prompt = prompter.begin(news, asked=text is not None)
             self._mark_running(text, limits)
+            prompter.is_new = False
             loop = Loop(parts.conversation, parts.tools(), parts.journal, limits, parts.client)
             if compacts and prompt is not None:
                 full, before = parts.conversation.tokens, loop.usage
@@ -110,6 +111,8 @@ class UserTurn:
     def _mark_running(self, text: str | None, limits: Limits) -> None:
         """Write down that a turn runs. The first text of a session is its task."""
         parts = self.parts
+        if self.prompter.is_new and text is None:
+            return  # that is how it was made
         task = {} if text is None or parts.saved.info.task else {"task": text.strip()}
         parts.saved = bookkeeping.mark_running(
             parts.saved,

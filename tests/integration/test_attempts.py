@@ -164,7 +164,8 @@ def test_one_broken_attempt_does_not_break_the_others(
     buggy_repo, script, placed_model, store, monkeypatch
 ) -> None:
     def open_box(settings, workspace, name):
-        if store.find(name).info.attempt == 2:
+        found = store.get(name)
+        if found is not None and found.info.attempt == 2:
             raise SandboxUnavailable("no room for a second box")
         return real(settings, workspace, name)
 
