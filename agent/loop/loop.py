@@ -201,7 +201,7 @@ class Loop:
             if not isinstance(end, Failed):
                 end = Failed(f"no patch: {error}", cause=type(error).__name__)
         steps = tuple(self.journal.steps)
-        if unheard is not None and not unheard.by_user and steps[-1].ended == "interrupted":
+        if steps and steps[-1].ended == "interrupted" and unheard and not unheard.by_user:
             unheard = None  # a turn that was cut short is not answered: it may go on
         return RunResult(end, steps, self.usage, unheard)
 

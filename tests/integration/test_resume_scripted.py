@@ -10,7 +10,7 @@ import pytest
 
 from agent.client import Client
 from agent.errors import ConfigError, StoreError
-from agent.events import Notice, StepDone
+from agent.events import Notice, StepDone, ThinkingDelta
 from agent.run.report import status_of
 from agent.run.resume import resume, stored_settings
 from agent.run.rewind import fork, rewind
@@ -35,6 +35,10 @@ class Stop(BaseException):
     """Ends a process's work at once, as a kill would: nothing is written after it."""
 
 
+def count(kind, events) -> int:
+    return sum(isinstance(event, kind) for event in events)
+
+
 class Scene:
     """One repository, one scripted model, and the sessions on it."""
 
@@ -51,15 +55,13 @@ class Scene:
     def interrupted_after(self, steps: int, settings: Settings | None = None) -> str:
         """A session whose user pressed Ctrl-C after so many steps; returns its id."""
         done: list[object] = []
+
         report = solve(
             self.task(),
             settings or local(),
             self.model,
             store=self.store,
-            client=Client(
-                listen=lambda event: done.append(event) if isinstance(event, StepDone) else None,
-                stop=StopWhen(lambda: len(done) >= steps),
-            ),
+            client=Client(done.append, StopWhen(lambda: count(StepDone, done) >= steps)),
         )
         assert status_of(report.result, report.check) == ("interrupted", 130)
         return report.session
@@ -74,9 +76,7 @@ class Scene:
                 self.notices.append(event.text)
 
         settings = stored_settings(saved, fields)
-        return resume(
-            saved, message, settings, model or self.model, client=Client(listen=listen), **keep
-        )
+        return resume(saved, message, settings, model or self.model, Client(listen), **keep)
 
     def said(self, name: str) -> list[tuple[int, ...]]:
         """What the model sampled in each live step."""
@@ -192,15 +192,13 @@ def test_a_limited_session_gets_a_new_allowance(scene) -> None:
 def test_a_stopped_turn_goes_on_where_it_was(scene) -> None:
     whole = scene.solve()
     seen: list[object] = []
+
     report = solve(
         scene.task(),
         local(),
         scene.model,
         store=scene.store,
-        client=Client(
-            listen=seen.append,
-            stop=StopWhen(lambda: sum(type(e).__name__ == "ThinkingDelta" for e in seen) >= 3),
-        ),
+        client=Client(seen.append, StopWhen(lambda: count(ThinkingDelta, seen) >= 3)),
     )
     assert report.result.steps[-1].ended == "interrupted"
     again = scene.resume(report.session)
@@ -409,13 +407,8 @@ def test_a_message_that_was_never_answered_is_asked_again(scene, script, placed_
             if type(event).__name__ == "ThinkingDelta":
                 raise Stop
 
-        resume(
-            saved,
-            "look again",
-            stored_settings(saved, {}),
-            scene.model,
-            client=Client(listen=listen),
-        )
+        settings = stored_settings(saved, {})
+        resume(saved, "look again", settings, scene.model, Client(listen))
     assert seen == []
     scene.store.find(name).update(status="killed")
     # What was run of the message is on disk, and is not run again.
@@ -507,9 +500,7 @@ def test_a_running_session_is_not_forked(scene) -> None:
                 fork(scene.store, saved)
             refused.append(str(caught.value))
 
-    report = solve(
-        scene.task(), local(), scene.model, store=scene.store, client=Client(listen=listen)
-    )
+    report = solve(scene.task(), local(), scene.model, Client(listen), store=scene.store)
     assert status_of(report.result, report.check) == ("submitted", 0)
     assert len(refused) == 1
     assert len(scene.store.sessions()) == 1
