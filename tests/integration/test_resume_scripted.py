@@ -55,14 +55,8 @@ class Scene:
     def interrupted_after(self, steps: int, settings: Settings | None = None) -> str:
         """A session whose user pressed Ctrl-C after so many steps; returns its id."""
         done: list[object] = []
-
-        report = solve(
-            self.task(),
-            settings or local(),
-            self.model,
-            store=self.store,
-            client=Client(done.append, StopWhen(lambda: count(StepDone, done) >= steps)),
-        )
+        client = Client(done.append, StopWhen(lambda: count(StepDone, done) >= steps))
+        report = solve(self.task(), settings or local(), self.model, client, store=self.store)
         assert status_of(report.result, report.check) == ("interrupted", 130)
         return report.session
 
