@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from agent.client import Client
 from agent.run.report import status_of
 from agent.run.resume import resume, stored_settings
 from agent.run.solve import solve
@@ -29,7 +30,7 @@ def test_resume_gives_what_the_unbroken_run_would_have_given(
         if saved.status == "running":
             before.update(saved.info.stored)
 
-    whole = solve(task, settings, model, store=store, listen=listen)
+    whole = solve(task, settings, model, store=store, client=Client(listen=listen))
     (saved,) = store.sessions()
     lines = saved.trajectory.read_bytes().splitlines(keepends=True)
     kinds = [line["type"] for line in read_lines(saved.trajectory)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.client import Client
 from agent.events import Notice
 from agent.run.solve import solve
 from agent.settings.table import Settings
@@ -17,7 +18,9 @@ def test_a_turn_that_repeats_itself_is_stopped(buggy_repo, scripted_model, store
 
     model = scripted_model("Well. " + "on and on " * 3000)
     settings = Settings(sandbox="local", max_steps=1)
-    report = solve(Task("x", buggy_repo), settings, model, store=store, listen=listen)
+    report = solve(
+        Task("x", buggy_repo), settings, model, store=store, client=Client(listen=listen)
+    )
     (step,) = report.result.steps
     assert len(step.token_ids) < 1000
     assert step.ended == "length"
