@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
 from model.checkpoint import hub
 from model.checkpoint.checkpoint import judge
-from model.checkpoint.gguf.text import text_folder
+from model.checkpoint.gguf.text import template_name, text_folder
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.weights import parameter_count
 from model.engine import Engine
@@ -46,12 +47,13 @@ def load_model(
     kv_memory: int | None = None,
     quantize: Quantize = "none",
     drafts: bool = True,
+    device: str = "auto",
 ) -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``.
 
     ``kv_memory`` is how many MiB the state of all sessions may take (None: half of what is free),
     ``quantize`` how the weights are rounded, ``drafts`` whether several tokens may be tried in a
-    pass.
+    pass, ``device`` where it runs (auto, cpu, cuda, cuda:N).
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     path = hub.resolve(name)
@@ -68,7 +70,11 @@ def load_model(
         swap=state_dir() / "parked",
         quantize=quantize,
         drafts=drafts,
+        device=device,
     )
+    placement = engine.placement
+    if placement is not None and (torch.cuda.is_available() or device != "auto"):
+        sys.stderr.write(f"the model runs on {placement.device}: {placement.reason}\n")
     if parameter_count(engine.config) < SMALL_MODEL:
         # Waking a second thread for matrices of this size costs more than it brings.
         torch.set_num_threads(1)
@@ -78,20 +84,35 @@ def load_model(
 def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
     """The checkpoint of ``settings``, or ``name``, loaded as they say; raises as ``load_model``."""
     return load_model(
-        name or settings.model, settings.kv_memory, settings.quantize, settings.drafts
+        name or settings.model,
+        settings.kv_memory,
+        settings.quantize,
+        settings.drafts,
+        settings.device,
     )
 
 
-def describe_model(name: str) -> dict[str, Any]:
+def describe_model(name: str, quantize: Quantize = "none", device: str = "auto") -> dict[str, Any]:
     """Load the checkpoint called ``name`` and describe it. Raises ``CheckpointError``."""
     path = hub.resolve(name)
-    loaded = load_model(name)
+    loaded = load_model(name, quantize=quantize, device=device)
     config, engine = loaded.engine.config, loaded.engine
     linear = config.layer_types.count("linear_attention")
+    placed = engine.placement
+    assert placed is not None
     return {
         "name": name,
         "path": str(path),
-        "size_bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+        "size_bytes": sum(file.stat().st_size for file in placed.files),
+        "format": ", ".join(f"{form} {size / 1e6:,.1f} MB" for form, size in placed.forms.items()),
+        "device": f"{placed.device} ({placed.reason})",
+        "computed_in": placed.computed_in,
+        "weight_bytes": placed.weight_bytes,
+        "integer_weight_bytes": placed.native_bytes,
+        "state_bytes_per_session": placed.state_bytes,
+        "kv_bytes_per_1000_tokens": placed.kv_bytes_per_1000,
+        "longest_context": placed.longest_context,
+        "chat_template": template_name(text_folder(path)),
         "fingerprint": engine.fingerprint,
         "parameters": parameter_count(config),
         "layers": config.num_hidden_layers,

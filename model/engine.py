@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.weights import parameter_count
+from model.device import choose_device, longest_context
 from model.errors import CheckpointError, MemoryFull
 from model.hybrid.cpu import NativeModel
 from model.hybrid.gpu import on_device
@@ -20,8 +23,31 @@ from model.sampling import SamplingParams
 from model.scheduler import Scheduler
 from model.session import Session
 from model.state.memory import StateMemory, default_limit
+from model.state.pages import PAGE
 
 _SMALL = 100_000_000
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a checkpoint was loaded, in sizes of bytes.
+
+    ``forms`` are the stored bytes by form. ``weight_bytes`` are held as the model runs,
+    ``native_bytes`` of them as integers; the rest is floats in ``computed_in``. ``state_bytes`` is
+    what a session takes without keys and values, and ``longest_context`` the tokens that one
+    session may hold in the memory for state.
+    """
+
+    device: str
+    reason: str
+    computed_in: str
+    forms: Mapping[str, int]
+    files: tuple[Path, ...]
+    weight_bytes: int
+    native_bytes: int
+    state_bytes: int
+    kv_bytes_per_1000: int
+    longest_context: int
 
 
 class Engine:
@@ -44,6 +70,7 @@ class Engine:
         self.config = config
         self.name = name
         self.generation = generation
+        self.placement: Placement | None = None
 
     @classmethod
     def load(
@@ -52,7 +79,7 @@ class Engine:
         *,
         name: str,
         dtype: torch.dtype | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         vocab_limit: int | None = None,
         kv_memory: int | None = None,
         swap: Path | None = None,
@@ -63,7 +90,8 @@ class Engine:
         """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
         ``dtype`` is what to compute in: by default that of the checkpoint, except on a CPU for
-        models under 100 million parameters, which run faster in float32. ``vocab_limit`` is how
+        models under 100 million parameters, which run faster in float32, and for float16, which
+        its kernels lack. ``device`` is auto, cpu, cuda or cuda:N. ``vocab_limit`` is how
         many ids the tokenizer knows; the padding beyond them is then never sampled. ``kv_memory``
         is how many bytes the state of all sessions may take together, by default half of what is
         free once the weights are loaded; what exceeds it is parked in the folder ``swap`` (by
@@ -79,13 +107,10 @@ class Engine:
                 f"the tokenizer in {directory} has {vocab_limit} ids, the model"
                 f" {config.vocab_size}; they are of different checkpoints: fetch it again"
             )
-        if dtype is None:
-            few = device == "cpu" and parameter_count(config) < _SMALL
-            dtype = torch.float32 if few else config.dtype
+        chosen = choose_device(device, checkpoint, quantize)
+        dtype = dtype or _computed_in(checkpoint, chosen.device)
         with torch.inference_mode():
-            placed = place(
-                checkpoint, dtype, torch.device(device), quantize=quantize, native=native
-            )
+            placed = place(checkpoint, dtype, chosen.device, quantize=quantize, native=native)
             model = HybridModel.build(config, placed.tensors, dtype, placed.quantized)
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         network = HybridNetwork(
@@ -102,7 +127,20 @@ class Engine:
                 f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
                 f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
             )
-        return cls(network, config, name=name, generation=checkpoint.generation, drafts=drafts)
+        engine = cls(network, config, name=name, generation=checkpoint.generation, drafts=drafts)
+        engine.placement = Placement(
+            device=str(chosen.device),
+            reason=chosen.reason,
+            computed_in=str(dtype).removeprefix("torch."),
+            forms=checkpoint.forms(),
+            files=checkpoint.files,
+            weight_bytes=placed.nbytes,
+            native_bytes=sum(part.nbytes for part in placed.quantized.values()),
+            state_bytes=network.layout.slot_bytes,
+            kv_bytes_per_1000=round(network.layout.page_bytes * 1000 / PAGE),
+            longest_context=longest_context(network.layout, limit, config.context_length),
+        )
+        return engine
 
     @property
     def fingerprint(self) -> str:
@@ -124,3 +162,16 @@ class Engine:
         Raises ``StateError`` if it cannot be used, ``MemoryFull`` if there is no room for it.
         """
         return Session.resume(self.scheduler, directory)
+
+
+def _computed_in(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """Return the dtype that a checkpoint computes in on a device where nobody says."""
+    given = checkpoint.config.dtype
+    if device.type != "cpu":
+        return given
+    if parameter_count(checkpoint.config) < _SMALL:
+        return torch.float32
+    if given == torch.float16:
+        plain = all(stored.plain is not None for stored in checkpoint.tensors.values())
+        return torch.float32 if plain else torch.bfloat16
+    return given

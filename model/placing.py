@@ -30,6 +30,12 @@ class PlacedWeights:
     compiled: bool = False
     fingerprint: str = ""
 
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes held."""
+        parts = (*self.tensors.values(), *self.quantized.values())
+        return sum(part.nbytes for part in parts)
+
 
 def place(
     checkpoint: Checkpoint,

@@ -36,12 +36,26 @@ class Settings(BaseModel):
         metavar="NAME",
         min_length=1,
     )
+    model_dirs: tuple[str, ...] = option(
+        (),
+        Group.MODEL,
+        "Folders whose checkpoints `agent model list` shows too.",
+    )
     quantize: Quantize = option(
         "none",
         Group.MODEL,
         "Round the model's weights: less memory, faster on a CPU.",
         flag="--quantize",
         more="See [performance](performance.md).",
+    )
+    device: str = option(
+        "auto",
+        Group.MODEL,
+        "Where the model runs: auto, cpu, cuda or cuda:N.",
+        flag="--device",
+        metavar="DEVICE",
+        more="`auto` takes a GPU that can run it and holds it.",
+        pattern=r"^(auto|cpu|cuda|cuda:\d{1,3})$",
     )
     kv_memory: int | None = option(
         None,
@@ -322,7 +336,7 @@ class Settings(BaseModel):
         words = {"true": "bridge", "false": "none", "1": "bridge", "0": "none"}
         return words.get(str(value).lower(), value)
 
-    @field_validator("mounts", "pass_env", "setup", "setup_files", mode="before")
+    @field_validator("mounts", "pass_env", "setup", "setup_files", "model_dirs", mode="before")
     @classmethod
     def _split_text(cls, value: Any, info: ValidationInfo) -> Any:
         """Read one text as a list: of commands a single one, else parted by commas."""

@@ -17,6 +17,7 @@ whether its prompt leaves a think block open tells the parser where to start.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,21 @@ class ChatFormat:
         start = self._tokenizer.special(_TURN_START)
         return next((at + 1 for at in reversed(range(len(ids))) if ids[at] == start), 0)
 
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of text from outside."""
+        return self._tokenizer.encode_text(text)
+
+    def encode_conversation(self, messages: Any) -> list[int]:
+        """Return the ids of chat messages in the OpenAI form, without a generation prompt.
+
+        Raises ``ValueError`` if they are no such messages, or the template refuses them.
+        """
+        if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+            raise ValueError("messages must be a list of objects")
+        mask = Mask(self._tokenizer)
+        entries = [mask(_with_mappings(message)) for message in messages]
+        return self._template.encode(self._template.render(entries, tools=None), mask)
+
     def count_tokens(self, text: str) -> int:
         """How many tokens ``text`` from outside has."""
         return len(self._tokenizer.encode_text(text))
@@ -168,6 +184,17 @@ class ChatFormat:
         if not found or not text.startswith(TURN_END):
             raise ValueError(f"the chat template does not end an assistant turn with {TURN_END}")
         return text
+
+
+def _with_mappings(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message of the OpenAI form with the arguments of its calls as objects."""
+    calls = []
+    for call in message.get("tool_calls") or []:
+        function = dict(call["function"])
+        if isinstance(function.get("arguments"), str):
+            function["arguments"] = json.loads(function["arguments"])
+        calls.append({**call, "function": function})
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def _entry(message: Message, mask: Mask) -> dict[str, Any]:
