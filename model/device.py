@@ -9,7 +9,7 @@ import torch
 
 from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.quantize import BITS, Quantize
-from model.checkpoint.source import StoredTensor
+from model.checkpoint.stored import StoredTensor
 from model.errors import CheckpointError
 from model.hybrid.gpu import why_not
 from model.state.pages import PAGE, Layout

@@ -12,18 +12,18 @@ from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.weights import parameter_count
-from model.device import choose_device, longest_context
+from model.device import ChosenDevice, choose_device, longest_context
 from model.errors import CheckpointError, MemoryFull
 from model.hybrid.cpu import NativeModel
 from model.hybrid.gpu import on_device
 from model.hybrid.model import HybridModel, HybridNetwork
 from model.network import Network
-from model.placing import place
+from model.placing import PlacedWeights, place
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
 from model.session import Session
 from model.state.memory import StateMemory, default_limit
-from model.state.pages import PAGE
+from model.state.pages import PAGE, Layout
 
 _SMALL = 100_000_000
 
@@ -48,6 +48,29 @@ class Placement:
     state_bytes: int
     kv_bytes_per_1000: int
     longest_context: int
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        chosen: ChosenDevice,
+        placed: PlacedWeights,
+        layout: Layout,
+        limit: int,
+    ) -> Placement:
+        """Sum up how ``checkpoint`` was loaded, with ``limit`` bytes for state."""
+        return cls(
+            device=str(chosen.device),
+            reason=chosen.reason,
+            computed_in=str(layout.dtype).removeprefix("torch."),
+            forms=checkpoint.forms(),
+            files=checkpoint.files,
+            weight_bytes=placed.nbytes,
+            native_bytes=sum(part.nbytes for part in placed.quantized.values()),
+            state_bytes=layout.slot_bytes,
+            kv_bytes_per_1000=round(layout.page_bytes * 1000 / PAGE),
+            longest_context=longest_context(layout, limit, checkpoint.config.context_length),
+        )
 
 
 class Engine:
@@ -120,26 +143,9 @@ class Engine:
             memory=StateMemory(limit, swap=swap),
             compiled=NativeModel(model) if placed.compiled else on_device(model),
         )
-        # A pass reads one slot and writes another.
-        least = 2 * network.layout.slot_bytes + network.layout.page_bytes
-        if limit < least:
-            raise MemoryFull(
-                f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
-                f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
-            )
+        _require_room(name, network.layout, limit)
         engine = cls(network, config, name=name, generation=checkpoint.generation, drafts=drafts)
-        engine.placement = Placement(
-            device=str(chosen.device),
-            reason=chosen.reason,
-            computed_in=str(dtype).removeprefix("torch."),
-            forms=checkpoint.forms(),
-            files=checkpoint.files,
-            weight_bytes=placed.nbytes,
-            native_bytes=sum(part.nbytes for part in placed.quantized.values()),
-            state_bytes=network.layout.slot_bytes,
-            kv_bytes_per_1000=round(network.layout.page_bytes * 1000 / PAGE),
-            longest_context=longest_context(network.layout, limit, config.context_length),
-        )
+        engine.placement = Placement.of(checkpoint, chosen, placed, network.layout, limit)
         return engine
 
     @property
@@ -162,6 +168,17 @@ class Engine:
         Raises ``StateError`` if it cannot be used, ``MemoryFull`` if there is no room for it.
         """
         return Session.resume(self.scheduler, directory)
+
+
+def _require_room(name: str, layout: Layout, limit: int) -> None:
+    """Raise ``MemoryFull`` unless one session fits ``limit`` bytes."""
+    # A pass reads one slot and writes another.
+    least = 2 * layout.slot_bytes + layout.page_bytes
+    if limit < least:
+        raise MemoryFull(
+            f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
+            f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
+        )
 
 
 def _computed_in(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:

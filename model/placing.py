@@ -12,7 +12,7 @@ from torch import Tensor
 from kernels.linear import Part, QuantizedWeight, from_integers, packed, plain
 from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.quantize import Quantize, groups, quantized_weights
-from model.checkpoint.source import ReadTensors, StoredTensor
+from model.checkpoint.stored import ReadTensors, StoredTensor
 from model.hybrid.cpu import why_not as why_not_native
 from model.hybrid.gpu import why_not as why_not_triton
 

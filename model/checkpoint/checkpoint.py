@@ -12,7 +12,7 @@ from model.checkpoint.gguf.header import open_files
 from model.checkpoint.gguf.metadata import is_gguf, read_config, read_sampling
 from model.checkpoint.gguf.source import GgufSource
 from model.checkpoint.safetensors_source import SafetensorsSource, quantisation_settings
-from model.checkpoint.source import StoredTensor, TensorSource, stored_parts
+from model.checkpoint.stored import StoredTensor, TensorSource, stored_parts
 from model.checkpoint.weights import fingerprint, open_tensors
 from model.sampling import SamplingParams
 

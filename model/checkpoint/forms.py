@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.checkpoint.source import Coded, StoredTensor
+from model.checkpoint.stored import Coded, StoredTensor
 from model.errors import CheckpointError
 
 FLOATS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.checkpoint.files import read_json, require_plain
 from model.checkpoint.forms import FLOATS, StoredModule, identify
-from model.checkpoint.source import StoredTensor
+from model.checkpoint.stored import StoredTensor
 from model.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.safetensors_source import SafetensorsSource, quantisation_settings
-from model.checkpoint.source import StoredTensor, TensorSource
+from model.checkpoint.stored import StoredTensor, TensorSource
 
 _SAMPLE = 4096
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.checkpoint.source import Coded
+from model.checkpoint.stored import Coded
 
 Read = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
 """From blocks ``[n, bytes]`` to codes ``[n, size]``, scales ``[n, groups]``, and terms or None."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.gguf.blocks import BLOCKS
 from model.checkpoint.gguf.header import GgufFile
-from model.checkpoint.source import Coded, StoredTensor
+from model.checkpoint.stored import Coded, StoredTensor
 from model.errors import CheckpointError
 
 _LAYER = {

@@ -111,25 +111,7 @@ def _tokenizer(path: Path, keys: Mapping[str, Any]) -> dict[str, Any]:
     vocabulary = {
         t: i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _NORMAL
     }
-    added = [
-        {
-            "id": number,
-            "content": text,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": kind == _CONTROL,
-        }
-        for number, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
-        if kind in (_CONTROL, _USER_DEFINED)
-    ]
-    if [entry["id"] for entry in added] != list(
-        range(len(vocabulary), len(vocabulary) + len(added))
-    ) or any(kind not in (_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED) for kind in kinds):
-        raise CheckpointError(
-            f"{path} numbers its tokens as no tokenizer of this family does; use another file"
-        )
+    added = _added(path, tokens, kinds)
     return {
         "version": "1.0",
         "truncation": None,
@@ -172,3 +154,27 @@ def _byte_level(regex: bool) -> dict[str, Any]:
         "trim_offsets": True,
         "use_regex": regex,
     }
+
+
+def _added(path: Path, tokens: list[str], kinds: list[int]) -> list[dict[str, Any]]:
+    """Return the tokens that no merge makes. Raises ``CheckpointError`` if their ids are odd."""
+    added = [
+        {
+            "id": number,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": kind == _CONTROL,
+        }
+        for number, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
+        if kind in (_CONTROL, _USER_DEFINED)
+    ]
+    first = kinds.count(_NORMAL)
+    in_order = [entry["id"] for entry in added] == list(range(first, first + len(added)))
+    if not in_order or not set(kinds) <= {_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED}:
+        raise CheckpointError(
+            f"{path} numbers its tokens as no tokenizer of this family does; use another file"
+        )
+    return added

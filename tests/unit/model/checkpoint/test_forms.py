@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kernels.linear import dequantize, from_integers
 from model.checkpoint.forms import StoredModule, identify
-from model.checkpoint.source import StoredTensor
+from model.checkpoint.stored import StoredTensor
 from model.errors import CheckpointError
 from tests.support.stored_forms import FORMS, Parts, gptq, mlx, packed
 
