@@ -52,8 +52,8 @@ def _unreachable(error: BaseException) -> SandboxUnavailable:
     text = _one_line(error)
     host = os.environ.get("DOCKER_HOST", "")
     elsewhere = SandboxUnavailable(
-        f"the engine that DOCKER_HOST names ({host}) does not run or is none: {text[-200:]}; "
-        "correct or unset the variable, or use --sandbox bubblewrap"
+        f"the Docker engine that DOCKER_HOST names ({host}) does not run or is none: {text[-200:]}"
+        "; correct or unset the variable, or use --sandbox bubblewrap"
     )
     if host and not host.startswith("unix:"):
         return elsewhere
