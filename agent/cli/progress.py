@@ -124,7 +124,7 @@ class Progress:
         elif isinstance(event, StepDone):
             self._line(_step_line(event.step, self._context_length), "dim")
             self._print(Text())
-            self._wait("the model reads the results")
+            self._wait(_after(event.step))
         elif isinstance(event, CheckDone):
             self._checked(event.when, event.run)
         elif isinstance(event, Working):
@@ -158,7 +158,7 @@ class Progress:
             "bold",
         )
         self._print(Text())
-        self._wait("the model reads the task")
+        self._wait("preparing: the check, the map of the code, the first prompt")
 
     def _loaded(self, event: ModelLoaded) -> None:
         self._context_length = event.context_length
@@ -251,6 +251,12 @@ class Progress:
     def _print(self, what: RenderableType) -> None:
         self._close()
         self._console.print(what)
+
+
+def _after(step: Step) -> str:
+    """Return what is under way after ``step``."""
+    submitted = any(call.name == "submit" for call in step.message.tool_calls)
+    return "the patch and the check" if submitted else "the model reads the results"
 
 
 def _step_line(step: Step, context_length: int) -> str:

@@ -263,6 +263,18 @@ def test_what_takes_long_tells_its_time_and_its_last_line() -> None:
     assert lines[-1] == "run_shell_command command=make · 2 s · ␛[2J"
 
 
+def test_what_comes_after_a_step_is_told() -> None:
+    submitted = Message("assistant", tool_calls=(ToolCall("submit"),))
+    lines = under_way(
+        (0.0, RunStarted("id", "m", "local")),
+        (1.0, StepDone(Step(0, Message("assistant"), (), Usage()))),
+        (2.0, StepDone(Step(1, submitted, (), Usage()))),
+    )
+    assert "preparing: the check, the map of the code, the first prompt" in lines
+    assert "the model reads the results" in lines
+    assert lines[-1] == "the patch and the check"
+
+
 def test_a_long_prefill_is_a_bar_with_rate_and_remaining_time() -> None:
     lines = under_way(
         (0.0, Prefilled(0, 1000)), (5.0, Prefilled(250, 1000)), (20.0, Prefilled(1000, 1000))
