@@ -49,9 +49,9 @@ class ExecResult:
     it started was killed; also when ``stop`` ended it), ``shell_died`` (the shell was
     killed, or replaced by ``exec``; the next command gets a new one in the workspace root), or
     ``running`` (it goes on; ``Shell.wait`` gives the rest). ``cause`` says why the sandbox itself
-    ended it, if it did. ``duration_s`` counts from the command's start. ``exit N`` and ``set -e``
-    end a command with that exit code. They and a time-out cost the shell its functions and its
-    variables that are not exported; the folder and the exported ones stay.
+    ended it, if it did. ``duration_s`` counts from the command's start. ``exit N``, ``set -e``
+    and ``exec`` end a command with that exit code. They and a time-out cost the shell its functions
+    and its variables that are not exported; the folder and the exported ones stay.
 
     ``saved`` is the path inside the sandbox of a file with all of the command's output so far, if
     that was asked for and is long; ``saved_lost`` is how many bytes at its end did not fit.

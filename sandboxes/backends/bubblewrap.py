@@ -76,6 +76,7 @@ class BubblewrapSandbox(CommonSandbox):
             raise SandboxGone("the sandbox is closed")
         pipes = self._pipes[slot]
         pipes.clear()
+        pipes.keeper = self._keeper
         self._keeper.start_shell(command[-1], slot)
         return pipes
 
@@ -206,6 +207,7 @@ class _SharedPipes:
     """
 
     def __init__(self) -> None:
+        self.keeper: Keeper | None = None
         self._take, self._commands = os.pipe()
         self._output, self._put = os.pipe()
         for fd in (self._take, self._commands):
@@ -236,6 +238,10 @@ class _SharedPipes:
     def clear(self) -> None:
         """Take out the commands that an ended shell has not read."""
         _drain(lambda: os.read(self._take, 1 << 16))
+
+    def exit_code(self, pid: int) -> int | None:
+        """See ``shell.Stream``."""
+        return self.keeper.exit_code(pid) if self.keeper is not None else None
 
     def close(self) -> None:
         """The next shell uses the same pipes."""

@@ -14,7 +14,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -42,6 +42,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The account in a container of a host whose only account is root.
 PLAIN_USER = (1000, 1000)
 WRITE_TIMEOUT_S = 10.0
+EXIT_CODE_WITHIN_S = 2.0
 
 _SDK_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
 
@@ -95,9 +96,21 @@ class DockerSandbox(CommonSandbox):
             made = self._client.api.exec_create(
                 self._container, command, stdin=True, user=self._user, workdir=self.root
             )
-            return ExecStream(self._client.api.exec_start(made["Id"], socket=True))
+            attached = self._client.api.exec_start(made["Id"], socket=True)
+            return ExecStream(attached, lambda: self._exit_code(made["Id"]))
         except _SDK_ERRORS as error:
             raise SandboxGone(f"no shell in the container: {engine_trouble(error)}") from error
+
+    def _exit_code(self, exec_id: str) -> int | None:
+        """Ask the engine for the exit code of a shell, which it knows soon after its end."""
+        deadline = time.monotonic() + EXIT_CODE_WITHIN_S
+        with suppress(*_SDK_ERRORS):
+            while time.monotonic() < deadline:
+                found = self._client.api.exec_inspect(exec_id)
+                if not found["Running"]:
+                    return int(found["ExitCode"])
+                time.sleep(0.01)
+        return None
 
     def shell_lives(self, pid: int) -> bool:
         """See ``shell.ShellHost``."""
@@ -276,7 +289,8 @@ class DockerSandbox(CommonSandbox):
 class ExecStream:
     """A ``shell.Stream`` over a hijacked connection, whose output comes in frames."""
 
-    def __init__(self, attached: Any) -> None:
+    def __init__(self, attached: Any, exit_code: Callable[[], int | None] | None = None) -> None:
+        self._ask_exit_code = exit_code
         # The SDK wraps the socket; timeouts are ours to keep.
         self._wrapper = attached
         self._socket: socket.socket = getattr(attached, "_sock", attached)
@@ -314,6 +328,10 @@ class ExecStream:
             self._socket.sendall(data)
         finally:
             self._socket.settimeout(None)
+
+    def exit_code(self, pid: int) -> int | None:
+        """See ``shell.Stream``."""
+        return self._ask_exit_code() if self._ask_exit_code is not None else None
 
     def close(self) -> None:
         """See ``shell.Stream``."""

@@ -67,6 +67,11 @@ while IFS=' ' read -r verb one two more; do
       IFS= read -r -d '' line <"/proc/$one/stat"
       line=${line##*) }
       if [[ -z $line || $line == [ZX]* ]]; then echo 0; else echo 1; fi ;;
+    code)
+      line=
+      IFS= read -r -d '' line <"/proc/$one/stat"
+      line=${line##*) }
+      if [[ -z $line || $line == [ZX]* ]]; then wait "$one"; echo "$?"; else echo -1; fi ;;
     usr1) kill -USR1 "$one"; echo 1 ;;
     kill) kill -KILL "$one"; echo 1 ;;
     STOP | KILL | INT)
@@ -100,6 +105,11 @@ class Keeper:
     def lives(self, pid: int) -> bool:
         """Whether ``pid`` of the container is there and not dead."""
         return self._ask(f"lives {pid}") == 1
+
+    def exit_code(self, pid: int) -> int | None:
+        """Return the exit code of the shell ``pid`` that ended, or None if it is not known."""
+        code = self._ask(f"code {pid}")
+        return code if 0 <= code < 256 else None
 
     def kill(self, pid: int) -> None:
         """Kill one process."""

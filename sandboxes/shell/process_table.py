@@ -61,6 +61,14 @@ class PipeStream:
                     raise TimeoutError("the shell does not read its commands") from None
                 select.select([], [self._in], [], 0.1)
 
+    def exit_code(self, pid: int) -> int | None:
+        """See ``shell.Stream``."""
+        try:
+            code = self.process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return None
+        return code if code >= 0 else 128 - code
+
     def close(self) -> None:
         """Close the pipes and reap the process if it has ended or ends at once."""
         for pipe in (self.process.stdin, self.process.stdout):

@@ -1,12 +1,12 @@
 """One bash kept open, spoken to over two pipes.
 
-Bash reads pairs of a random nonce and a command, each ended by NUL. Bash evals the command with its
-stdin at /dev/null and both outputs on the stream, then prints the nonce and the exit code between
-two control characters. The nonce is new for each command, so no output can end one by accident.
-Both go through one pipe, so the marker comes after all that the command itself wrote.
+Bash reads the records of ``bash.py`` from one pipe and writes all output into the other. A command
+is over when the nonce of its end mark is seen, which bash learns after the command itself; so the
+mark comes after all that the command wrote, and no command can print its own.
 
-``exit``, ``set -e`` and a time-out end the bash. Its last act is then to print its folder and its
-exported variables, with which the next one starts.
+``exit``, ``set -e``, ``exec`` and a time-out end the bash. Its last act is then to print its folder
+and its exported variables, with which the next one starts; its exit code comes from the host. Where
+a command may end it past that (``exec``, its own traps), the state before the command counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Protocol
 
 from sandboxes.base import ExecResult, Running
 from sandboxes.errors import SandboxGone, ShellBusy
-from sandboxes.shell.bash import shell_command
+from sandboxes.shell.bash import command_records, shell_command
 from sandboxes.shell.command_output import CommandOutput, OutputFile, OutputFolder
 from sandboxes.stop import Stop
 
@@ -30,9 +30,11 @@ ALIVE_EVERY_S = 0.2
 GRACE_S = 1.0
 START_TIMEOUT_S = 30.0
 _STATE_BYTES = 1 << 20
-_MARKER = re.compile(rb"\036[0-9a-f]+:(\d+):(x?)\036")
-# More than any marker has: two control characters, a nonce, a pid or code, two colons, an x.
+_MARKER = re.compile(rb"\036[0-9a-f]+:(\d+):\036")
+# More than any marker has: two control characters, a nonce, a pid or code, two colons.
 _MARKER_BYTES = 64
+_LEAVING_S = 0.005
+KILLED = 137
 
 
 class Stream(Protocol):
@@ -44,6 +46,13 @@ class Stream(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send all of ``data``. Raises ``OSError`` if the shell does not take it."""
+        ...
+
+    def exit_code(self, pid: int) -> int | None:
+        """Return the exit code of the ended shell ``pid``, 128 + N after signal N; None if unknown.
+
+        Raises ``SandboxGone``.
+        """
         ...
 
     def close(self) -> None:
@@ -87,18 +96,15 @@ class ShellHost(Protocol):
 
 @dataclass
 class _Live:
+    """A started shell. ``state`` is what it last printed of its own, ``leaving`` that it ends."""
+
     stream: Stream
     pid: int
     started: float
+    token: bytes
     pending: bytes = b""
-
-
-@dataclass(frozen=True)
-class _End:
-    """How a command ended: its code, and what its shell left if it ended too."""
-
-    code: int
-    left: bytes | None = None
+    state: bytes | None = None
+    leaving: bool = False
 
 
 @dataclass
@@ -168,7 +174,7 @@ class BashShell:
         self._job = job
         patience = _Patience(began + timeout_s, True, silence_s, stop)
         text = command.replace("\0", "").encode("utf-8", "surrogateescape")
-        return self._go_on(job, patience, on_output, job.nonce.encode() + b"\0" + text + b"\0")
+        return self._go_on(job, patience, on_output, command_records(text, job.nonce))
 
     def running(self) -> Running | None:
         """See ``base.Shell.running``."""
@@ -236,14 +242,15 @@ class BashShell:
         """Follow ``job`` to its end or to that of our patience, and say what it gave since."""
         live = job.live
         output = CommandOutput(self._output_bytes, on_output, job.whole)
-        end: _End | None = None
+        code: int | None = None
         how = "died"
         try:
             if send:
+                live.state, live.leaving = None, False
                 live.stream.write(send)
-            end, how = self._follow(job, output, patience)
+            code, how = self._follow(job, output, patience)
             if how == "stop":
-                end = self._stop(live, job.nonce, output, job.began)
+                self._stop(live, job.nonce, output, job.began)
         except OSError:
             pass
         except BaseException:
@@ -255,13 +262,17 @@ class BashShell:
         cause = ""
         if how != "running":
             self._end_job()
-            cause = self._host.trouble() if how == "died" else ""
-            if how != "ended" or (end is not None and end.left is not None):
-                self._carried = end.left if end else None
-                self._drop(live)
+        if how == "died":
+            cause = self._host.trouble()
+            code = None if cause or live.state is None else live.stream.exit_code(live.pid)
+            code = None if code == KILLED else code
+            how = "died" if code is None else "left"
+        if how in ("died", "left", "stop"):
+            self._carried = None if how == "died" else live.state
+            self._drop(live)
         return ExecResult(
             output=output.text(),
-            exit_code=end.code if how == "ended" and end is not None else None,
+            exit_code=code,
             duration_s=time.monotonic() - job.began,
             timed_out=how == "stop",
             shell_died=how == "died",
@@ -281,17 +292,17 @@ class BashShell:
         return self._start()
 
     def _start(self) -> _Live:
-        nonce = secrets.token_hex(8)
-        stream = self._host.start_shell(shell_command(nonce), self._slot)
-        live = _Live(stream, 0, time.monotonic())
+        token = secrets.token_hex(8)
+        stream = self._host.start_shell(shell_command(token), self._slot)
+        live = _Live(stream, 0, time.monotonic(), token.encode())
         try:
             output = CommandOutput(4096)
             deadline = time.monotonic() + START_TIMEOUT_S
-            end = self._until_marker(live, nonce, output, deadline)
-            if end is None:
+            pid = self._until_marker(live, token, output, deadline)
+            if pid is None:
                 said = output.text().strip() or "nothing"
                 raise SandboxGone(f"bash did not start in the sandbox; it said: {said[:200]}")
-            live.pid = end.code
+            live.pid = pid
             self._live = live
             if self._carried:
                 self._restore(live, self._carried)
@@ -308,12 +319,12 @@ class BashShell:
         quoted = b"'" + folder.replace(b"'", b"'\\''") + b"'"
         nonce = secrets.token_hex(8)
         script = b"{ " + exports + b"\ncd -- " + quoted + b"; } 2>/dev/null"
-        live.stream.write(nonce.encode() + b"\0" + script + b"\0")
+        live.stream.write(command_records(script, nonce))
         self._until_marker(live, nonce, CommandOutput(0), time.monotonic() + START_TIMEOUT_S)
 
     def _follow(
         self, job: _Job, output: CommandOutput, patience: _Patience
-    ) -> tuple[_End | None, str]:
+    ) -> tuple[int | None, str]:
         """Read until the command ``ended`` or ``died``, is to ``stop``, or is left ``running``."""
         live = job.live
         asked = checked = time.monotonic()
@@ -324,20 +335,22 @@ class BashShell:
                 if patience.stop.is_set():
                     return None, "stop"
             left = patience.deadline - now
-            data = live.stream.read(min(POLL_S, max(left, 0.0)))
+            turn = _LEAVING_S if live.leaving else POLL_S
+            data = live.stream.read(min(turn, max(left, 0.0)))
             if data == b"":
-                output.add(live.pending)
+                self._flush(live, output)
                 return None, "died"
             if data:
                 job.heard = now
-                if (end := self._take(live, job.nonce, output, data)) is not None:
-                    return end, "ended"
-            elif now - checked >= ALIVE_EVERY_S:
+                if (code := self._take(live, job.nonce, output, data)) is not None:
+                    return code, "ended"
+            elif live.leaving or now - checked >= ALIVE_EVERY_S:
                 checked = now
                 if not self._host.shell_lives(live.pid):
                     # Its last words may still be on the way.
-                    end = self._until_marker(live, job.nonce, output, now + POLL_S)
-                    return end, "ended" if end is not None else "died"
+                    wait = _LEAVING_S if live.leaving else POLL_S
+                    code = self._until_marker(live, job.nonce, output, now + wait)
+                    return code, "ended" if code is not None else "died"
             if left <= 0:
                 return None, "stop" if patience.kills else "running"
             if patience.silence_s is not None and now - job.heard >= patience.silence_s:
@@ -345,54 +358,82 @@ class BashShell:
 
     def _until_marker(
         self, live: _Live, nonce: str, output: CommandOutput, deadline: float
-    ) -> _End | None:
+    ) -> int | None:
+        """Return the number in the marker of ``nonce``, or None if it does not come in time."""
         while (left := deadline - time.monotonic()) > 0:
             data = live.stream.read(min(POLL_S, left))
             if data == b"":
                 break
-            if data and (end := self._take(live, nonce, output, data)) is not None:
-                return end
-        output.add(live.pending)
-        live.pending = b""
+            if data and (code := self._take(live, nonce, output, data)) is not None:
+                return code
+        self._flush(live, output)
         return None
 
-    def _take(self, live: _Live, nonce: str, output: CommandOutput, data: bytes) -> _End | None:
+    def _take(self, live: _Live, nonce: str, output: CommandOutput, data: bytes) -> int | None:
         """Pass on output up to the marker; keep what may be the start of one for the next time."""
         start = b"\036" + nonce.encode() + b":"
         live.pending += data
-        while True:
-            at = live.pending.find(start)
-            if at < 0:
-                keep = _possible_start(live.pending, start)
-                at = len(live.pending) - keep
+        at = live.pending.find(start)
+        if at >= 0:
+            found = _MARKER.match(live.pending, at)
+            if found is None:
+                return None  # it cannot be anything else: no command knows the nonce
+            rest = live.pending[found.end() :]
+            live.pending = live.pending[:at]
+            self._flush(live, output)
+            live.pending = rest
+            return int(found[1])
+        self._take_states(live, output)
+        keep = len(live.pending)
+        if not live.pending.startswith(b"\036" + live.token + b":"):
+            keep = max(_possible_start(live.pending, s) for s in (start, b"\036" + live.token))
+        elif len(live.pending) > _STATE_BYTES:
+            keep = 0
+        output.add(live.pending[: len(live.pending) - keep])
+        live.pending = live.pending[len(live.pending) - keep :]
+        return None
+
+    def _take_states(self, live: _Live, output: CommandOutput) -> None:
+        """Take what the shell says of itself out of ``live.pending``, with all before it.
+
+        A command can print the like: that misleads the shell that comes after its own.
+        """
+        start = b"\036" + live.token + b":"
+        while (at := live.pending.find(start)) >= 0:
             output.add(live.pending[:at])
             live.pending = live.pending[at:]
-            found = _MARKER.match(live.pending)
-            if found is not None:
-                break
-            if len(live.pending) < _MARKER_BYTES:
-                return None
-            # A command that printed its own nonce; the rest of it is output like any other.
-            output.add(live.pending[:1])
-            live.pending = live.pending[1:]
-        rest = live.pending[found.end() :]
-        if found[2] == b"":
-            live.pending = rest
-            return _End(int(found[1]))
-        left, ended, _ = rest.partition(start + b"end\036")
-        if not ended and len(rest) < _STATE_BYTES:
-            return None
-        return _End(int(found[1]), left if ended else b"")
+            if live.pending.startswith(start + b"x\036"):
+                live.leaving = True
+                live.pending = live.pending[len(start) + 2 :]
+                continue
+            left, ended, rest = live.pending.partition(start + b"end\036")
+            if not ended:
+                return
+            live.state, live.pending = left[len(start) :], rest
 
-    def _stop(self, live: _Live, nonce: str, output: CommandOutput, began: float) -> _End | None:
+    def _flush(self, live: _Live, output: CommandOutput) -> None:
+        """Take all that is pending: what is no state is output."""
+        self._take_states(live, output)
+        output.add(live.pending)
+        live.pending = b""
+
+    def _stop(self, live: _Live, nonce: str, output: CommandOutput, began: float) -> None:
         """Kill what the command started and make the shell end."""
         deadline = time.monotonic() + GRACE_S
-        end: _End | None = None
-        while time.monotonic() < deadline and (end is None or end.left is None):
+        while time.monotonic() < deadline and not live.leaving:
             self._host.stop_command(live.pid, time.monotonic() - began)
             turn = min(deadline, time.monotonic() + POLL_S)
-            end = self._until_marker(live, nonce, output, turn) or end
-        return end
+            self._until_leaving(live, nonce, output, turn)
+
+    def _until_leaving(
+        self, live: _Live, nonce: str, output: CommandOutput, deadline: float
+    ) -> None:
+        while (left := deadline - time.monotonic()) > 0 and not live.leaving:
+            data = live.stream.read(min(POLL_S, left))
+            if data == b"":
+                live.leaving = True
+            elif data:
+                self._take(live, nonce, output, data)
 
     def _abandon(self, live: _Live, began: float) -> None:
         try:

@@ -85,7 +85,7 @@ def test_a_syntax_error_is_an_error_and_no_hang(command: str, run: Run) -> None:
     assert run("echo fine").output == "fine\n"
 
 
-@pytest.mark.parametrize("command", ["kill -9 $$", "exec true", "kill -9 $BASHPID; sleep 1000"])
+@pytest.mark.parametrize("command", ["kill -9 $$", "kill -9 $BASHPID; sleep 1000"])
 def test_a_dead_shell_is_reported_and_replaced(command: str, run: Run, sandbox: Sandbox) -> None:
     run("cd sub; export LOST=1")
     result = run("echo before; " + command)
@@ -197,8 +197,100 @@ def test_huge_output_keeps_head_and_tail(kind: str, open_kind: Callable[..., San
     assert len(result.output) < 11_000
 
 
+SPOKEN = [  # as bash -c would, and the shell lasts with its folder and variables
+    (
+        "break; echo here",
+        "bash: line 1: break: only meaningful in a `for', `while', or `until' loop\nhere\n",
+        0,
+    ),
+    ("for i in 1 2; do continue 3; done; echo here", "here\n", 0),
+    ("for i in 1 2; do break 2; done; echo here", "here\n", 0),
+    ("case x in x) break;; esac 2>/dev/null; echo here", "here\n", 0),
+    ("return 3 2>/dev/null; echo here", "here\n", 0),
+    ("trap 'echo E' ERR; false", "E\n", 1),
+    ("trap - ERR; trap 'echo D' DEBUG; true", "D\n", 0),
+    ("trap - DEBUG", "D\n", 0),
+    ("set -x; echo hi", "+++ echo hi\nhi\n", 0),
+    ("set +x", "+++ set +x\n", 0),
+    ("set -v; echo v", "v\n", 0),
+    ("set +v", "set +v\n", 0),
+    ("set -T; trap 'echo D' DEBUG; true; trap - DEBUG; set +T", "D\nD\n", 0),
+    ("trap 'echo bye' EXIT; trap -p EXIT", "trap -- 'echo bye' EXIT\n", 0),
+    ("trap - EXIT; trap", "", 0),
+    ("(trap 'echo sub' EXIT; exit 4)", "sub\n", 4),
+    ("exec >inner; echo lost; exec 1>&-", "", 0),
+    ("exec 21>&1 2>&1; echo kept", "kept\n", 0),
+    ("ulimit -n 40; echo $(echo sub)", "sub\n", 0),
+    ("set -u; set -o pipefail; echo ${none-unset}; set +u", "unset\n", 0),
+    (
+        "shopt -s expand_aliases extglob nullglob; alias eval=false printf=false builtin=false",
+        "",
+        0,
+    ),
+    ("unalias -a; printf() { echo mine; }; eval() { :; }; exit() { :; }; echo f", "f\n", 0),
+    ("unset -f printf eval exit; PROMPT_COMMAND='echo prompt'; PS4=x; IFS=:; echo p", "p\n", 0),
+    ("enable -n printf read declare; echo without", "without\n", 0),
+    ("readonly code=1 __tenuto_x=2 IFS; echo ro", "ro\n", 0),
+    ("unset LINENO BASHPID; unset -f $(compgen -A function) 2>/dev/null; echo un", "un\n", 0),
+    ("printf '\\036%s:0:\\036' \"$__tenuto_token\"; (exit 6)", None, 6),
+    ("printf '\\036%s:x\\036' \"$__tenuto_token\"; (exit 6)", "", 6),
+    ("printf '\\036%s:/\\0declare -x A=1\\036' \"$__tenuto_token\"; (exit 6)", None, 6),
+]
+
+
+def test_what_a_command_does_to_the_shell_reaches_nothing_of_ours(run: Run) -> None:
+    run("cd sub; export KEPT=yes; plain=1")
+    for command, output, code in SPOKEN:
+        result = run(command, timeout_s=10)
+        assert (result.exit_code, result.shell_died, result.timed_out) == (code, False, False), (
+            command,
+            result,
+        )
+        assert output is None or result.output == output, command
+    assert run('echo "${PWD##*/} $KEPT $plain"').output == "sub yes 1\n"
+
+
+LAST = [  # the command ends the shell, and only what is exported lasts
+    ("trap 'echo cleaned' EXIT; exit 0", "cleaned\n", 0),
+    ("trap 'echo cleaned' EXIT; exit 4", "cleaned\n", 4),
+    ("trap 'echo code $?; exit 9' EXIT; exit 4", "code 4\n", 9),
+    ("set -e; trap 'echo cleaned' EXIT; false", "cleaned\n", 1),
+    ("trap - EXIT; exit 7", "", 7),
+    ("trap -- 'echo a' 0 HUP; exit 3", "a\n", 3),
+    ("builtin trap - EXIT; exit 7", "", 7),
+    ("command trap 'true' EXIT; exit 7", "", 7),
+    ("set -x; exit 3", "+++ exit 3\n", 3),
+    ("set -Tx; trap 'echo D' DEBUG; exit 3", None, 3),
+    ("set -e; false", "", 1),
+    ("exec sh -c 'echo in; exit 3'", "in\n", 3),
+    ("exec true", "", 0),
+    ("kill $$; echo not here", "", 143),
+    ("unset -f $(compgen -A function); exit 5", "", 5),
+    ('for f in /proc/$$/fd/*; do n=${f##*/}; eval "exec $n>&-"; done 2>/dev/null', None, None),
+]
+
+
+@pytest.mark.parametrize("command, output, code", LAST)
+def test_the_end_of_the_shell_is_that_of_a_script(
+    command: str, output: str | None, code: int | None, run: Run
+) -> None:
+    run("cd sub; export KEPT=yes")
+    result = run(command, timeout_s=10)
+    assert not result.timed_out and not result.shell_died
+    assert code is None or result.exit_code == code
+    assert output is None or result.output == output
+    assert "tenuto" not in result.output
+    assert run('echo "${PWD##*/} $KEPT"').output == "sub yes\n"
+
+
+def test_what_a_trap_changes_before_it_ends_counts(run: Run) -> None:
+    run("cd sub; mkdir -p /tmp/deep")
+    assert run("cd /tmp/deep; export LATE=1; trap 'cd /' EXIT; exit 2").exit_code == 2
+    assert run('echo "${PWD##*/} $LATE"').output == "deep 1\n"
+
+
 def test_half_of_an_end_marker_is_output(run: Run) -> None:
-    half = "printf '\\036%s:' \"$__tenuto_nonce\""
+    half = "printf '\\036%s:' \"$__tenuto_token\""
     result = run(f"{half}; {half}; head -c 3000000 /dev/zero | tr '\\0' x; (exit 5)", timeout_s=10)
     assert result.exit_code == 5
     assert result.output.endswith("x") and result.dropped_bytes > 1_900_000
