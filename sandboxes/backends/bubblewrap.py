@@ -7,20 +7,24 @@ network unless asked for, and a process table, a /tmp and a home of its own. As 
 
 from __future__ import annotations
 
+import functools
 import os
+import re
+import secrets
 import select
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sandboxes.backends.cgroup import Cgroup
 from sandboxes.backends.common import OUTPUTS, CommonSandbox
 from sandboxes.backends.environment import sandbox_environment
 from sandboxes.backends.keeper import KEEPER, Keeper
+from sandboxes.backends.seccomp import build_filter, join_new_keyring
 from sandboxes.base import Limits
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.mounts import Mount
@@ -39,8 +43,11 @@ _PROGRAM_FOLDERS = ("/usr/", "/bin", "/sbin")
 # What programs need of /etc; no accounts, keys or host names.
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
 _ETC_NETWORK = ("ca-certificates", "hosts", "nsswitch.conf", "pki", "resolv.conf", "ssl")
-_PASSWD = f"root:x:0:0::/:/bin/false\nagent:x:{UID}:{GID}::{HOME}:/bin/bash\n"
-_GROUP = f"root:x:0:\nagent:x:{GID}:\n"
+_PASSWD = f"root:x:0:0::/:/bin/false\nagent:x:{{user}}:{{user}}::{HOME}:/bin/bash\n"
+_GROUP = "root:x:0:\nagent:x:{user}:\n"
+# Ids that no account, container or service manager hands out.
+_FIRST_ID, _IDS = 1_000_000_000, 600_000_000
+_CAPABILITIES = (0, 6, 7, 21)  # CHOWN, SETGID, SETUID, SYS_ADMIN
 
 
 class BubblewrapSandbox(CommonSandbox):
@@ -62,6 +69,8 @@ class BubblewrapSandbox(CommonSandbox):
                 "bubblewrap is not installed; install it (Debian: apt-get install bubblewrap)"
             )
         super().__init__(workspace, limits, SafeTree(workspace.path, root=ROOT))
+        self._filter = build_filter()
+        self._user = self._settle_user()
         self._mounts = mounts
         self._environment = dict(environment or {})
         # The kernel kills the sandbox when the thread that started it ends, so that is one of ours.
@@ -69,6 +78,19 @@ class BubblewrapSandbox(CommonSandbox):
         self._process: subprocess.Popen[bytes] | None = None
         self._begin()
         self._ready(OUTPUTS)
+
+    def _settle_user(self) -> int | None:
+        """Return an id that nobody on this machine has and give it the workspace; None if not root.
+
+        So what runs inside owns nothing of the host's. Others than root have their own id there, in
+        a user namespace.
+        """
+        if not _may_change_user() or self._filter is None:
+            return None
+        user = _FIRST_ID + secrets.randbelow(_IDS)
+        self.workspace.give_to(user, user)
+        self._files.owner = (user, user)
+        return user
 
     def start_shell(self, command: list[str], slot: int) -> Stream:
         """See ``shell.ShellHost``."""
@@ -120,28 +142,55 @@ class BubblewrapSandbox(CommonSandbox):
         limits = f"ulimit -c 0; ulimit -f {self._limits.disk_mb * 1024}; "
         limits += f"ulimit -d {self._limits.memory_mb * 1024}; ulimit -u {self._limits.pids}; "
         inner = ["bash", "-c", limits + f'exec "$@" {_inherited(inner_ends)}', "bash", *keeper]
-        return subprocess.Popen(
-            self._cgroup.entering([*self._bwrap(), "--", *inner]),
-            env={"PATH": os.environ.get("PATH", PATH)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            pass_fds=inner_ends,
-            start_new_session=True,
-        )
+        if self._user is not None:
+            user = [f"--reuid={self._user}", f"--regid={self._user}", "--clear-groups"]
+            user.append("--inh-caps=-all")
+            # The change of user makes the kernel forget that we die with our parent.
+            inner = ["setpriv", *user, "--pdeathsig=KILL", "--", *inner]
+        join_new_keyring()  # of this thread, which starts nothing else
+        with _readable(self._filter) as filter_fd:
+            return subprocess.Popen(
+                self._cgroup.entering([*self._bwrap(filter_fd), "--", *inner]),
+                env={"PATH": os.environ.get("PATH", PATH)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                pass_fds=[*inner_ends, *filter_fd],
+                start_new_session=True,
+            )
 
-    def _bwrap(self) -> list[str]:
+    def _namespaces(self, filter_fd: list[int]) -> list[str]:
+        """Return how the sandbox is set apart, and as whom."""
+        command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
+        command += ["--unshare-cgroup-try", "--die-with-parent", "--as-pid-1", "--new-session"]
+        command += ["--hostname", "sandbox", "--clearenv", "--cap-drop", "ALL"]
+        if not self._limits.network:
+            command.append("--unshare-net")
+        if self._user is not None:
+            command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        else:
+            command += ["--unshare-user", "--uid", str(UID), "--gid", str(GID)]
+            if _can_forbid_namespaces():
+                command.append("--disable-userns")
+        for fd in filter_fd:
+            command += ["--seccomp", str(fd)]
+        return command
+
+    def _bwrap(self, filter_fd: list[int]) -> list[str]:
         etc = self.workspace.path.with_name("etc")
         etc.mkdir(exist_ok=True)
-        (etc / "passwd").write_text(_PASSWD)
-        (etc / "group").write_text(_GROUP)
-        tmpfs = ["--size", str(max(64, self._limits.memory_mb // 2) << 20), "--tmpfs"]
-        command = ["bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--as-pid-1"]
-        if self._limits.network:
-            command.append("--share-net")
-        command += ["--uid", str(UID), "--gid", str(GID), "--hostname", "sandbox", "--new-session"]
-        command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
+        etc.chmod(0o755)
+        user = self._user or UID
+        for name, text in (("passwd", _PASSWD), ("group", _GROUP)):
+            (etc / name).write_text(text.format(user=user))
+            (etc / name).chmod(0o644)
+        size = str(max(64, self._limits.memory_mb // 2) << 20)
+        tmpfs = ["--perms", "1777", "--size", size, "--tmpfs"]
+        command = self._namespaces(filter_fd)
+        for name in ("/etc", "/home"):  # bubblewrap makes them for their owner alone
+            command += ["--perms", "0755", "--dir", name]
+        command += ["--ro-bind", "/usr", "/usr"]
         for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
             place = Path("/", name)
             if place.is_symlink():
@@ -200,6 +249,37 @@ class BubblewrapSandbox(CommonSandbox):
         self._starter.shutdown(wait=False)
 
 
+@contextmanager
+def _readable(content: bytes | None) -> Iterator[list[int]]:
+    """Yield a descriptor that gives ``content``, or none if there is none."""
+    if content is None:
+        yield []
+        return
+    fd = os.memfd_create("filter")
+    try:
+        os.write(fd, content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield [fd]
+    finally:
+        os.close(fd)
+
+
+def _may_change_user() -> bool:
+    """Tell whether we are root with the rights to set up a sandbox for somebody else."""
+    if os.geteuid() != 0 or shutil.which("setpriv", path=PATH) is None:
+        return False
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.M)
+    held = int(found[1], 16) if found else 0
+    return all(held >> capability & 1 for capability in _CAPABILITIES)
+
+
+@functools.cache
+def _can_forbid_namespaces() -> bool:
+    """Tell whether this bubblewrap knows ``--disable-userns`` and may use it."""
+    found = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, check=False)
+    return "--disable-userns" in found.stdout and os.access("/proc/sys/user", os.R_OK)
+
+
 class _SharedPipes:
     """A ``shell.Stream`` over one pair of pipes that all shells of the sandbox use in turn.
 
@@ -256,8 +336,8 @@ class _SharedPipes:
 def _kernel_files() -> list[str]:
     """What is in /proc beside processes and can be written by somebody.
 
-    Started by root, a sandbox has root's id in a namespace without rights, and the owner of these
-    is allowed in by id alone: the one for core dumps names a program that the kernel runs.
+    Where root cannot take another id inside, the owner of these is allowed in by id alone: the one
+    for core dumps names a program that the kernel runs.
     """
     found = []
     with os.scandir("/proc") as entries:
