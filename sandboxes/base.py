@@ -11,6 +11,7 @@ that leaves the workspace, by ``..``, by being absolute, or through a symbolic l
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -166,6 +167,13 @@ class Sandbox(Protocol):
         """End all that runs, and give the next command an empty home and scratch folder.
 
         Only the workspace stays. Raises ``SandboxError``.
+        """
+        ...
+
+    def fresh(self) -> AbstractContextManager[None]:
+        """Have commands see a tree made anew from the patch, until the context ends.
+
+        All that runs is ended before and after, as with ``renew``. Raises ``SandboxError``.
         """
         ...
 

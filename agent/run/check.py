@@ -17,20 +17,25 @@ def run_check(
     stop: Stop,
     anew: bool = False,
 ) -> CheckRun:
-    """Run ``command`` in a fresh shell; what it changes in the workspace is rolled back.
+    """Run ``command`` in a fresh shell; what it changes in the workspace is undone.
 
-    With ``anew`` nothing that earlier commands left has a say but what is in the patch: they are
-    ended, home and scratch folder are empty again, and ignored files that they made are removed.
+    With ``anew`` nothing that earlier commands left has a say but what is in the patch: it runs on
+    a tree made anew, with an empty home and scratch folder, and all that ran before is ended.
 
     Raises ``SandboxError`` if the sandbox or the workspace cannot serve it.
     """
+    if anew:
+        with sandbox.fresh():
+            return _run(command, sandbox, timeout_s, stop)
     tree = sandbox.workspace.checkpoint()
     sandbox.shell().close()
-    if anew:
-        sandbox.renew()
-        sandbox.workspace.tidy()
-    # bash -c, so that a command that calls exit ends itself and not the shell.
-    done = sandbox.shell().run(f"bash -c {shlex.quote(command)}", timeout_s=timeout_s, stop=stop)
+    done = _run(command, sandbox, timeout_s, stop)
     sandbox.shell().close()
     sandbox.workspace.rollback(tree)
+    return done
+
+
+def _run(command: str, sandbox: Sandbox, timeout_s: float, stop: Stop) -> CheckRun:
+    # bash -c, so that a command that calls exit ends itself and not the shell.
+    done = sandbox.shell().run(f"bash -c {shlex.quote(command)}", timeout_s=timeout_s, stop=stop)
     return CheckRun(done.exit_code, done.output, done.duration_s)

@@ -130,10 +130,9 @@ class BubblewrapSandbox(CommonSandbox):
             self._end()
             raise
 
-    def _begin_anew(self) -> None:
+    def _stop_all(self) -> None:
         self._keeper.lives(1)
         self._stop()
-        self._begin()
 
     def _launch(self) -> subprocess.Popen[bytes]:
         inner_ends = [end for pipes in self._pipes for end in pipes.inner]

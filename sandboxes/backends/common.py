@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -56,7 +58,22 @@ class CommonSandbox(ABC):
     def renew(self) -> None:
         """See ``base.Sandbox``."""
         self._let_shells_go()
-        self._begin_anew()
+        self._stop_all()
+        self._begin()
+
+    @contextmanager
+    def fresh(self) -> Iterator[None]:
+        """See ``base.Sandbox``."""
+        self._let_shells_go()
+        self._stop_all()
+        with self.workspace.fresh_tree(self._files.owner):
+            self._begin()
+            try:
+                yield
+            finally:
+                self._let_shells_go()
+                self._stop_all()
+        self._begin()
 
     def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """See ``base.Sandbox``."""
@@ -145,8 +162,12 @@ class CommonSandbox(ABC):
         """Kill all that runs inside; called on another thread. Raises ``SandboxError``."""
 
     @abstractmethod
-    def _begin_anew(self) -> None:
-        """``renew`` once the shells are let go."""
+    def _stop_all(self) -> None:
+        """End all that runs, so that ``_begin`` finds nothing of it. Raises ``SandboxError``."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Make it possible again to run commands. Raises ``SandboxError``."""
 
     @abstractmethod
     def _end(self) -> None:

@@ -129,10 +129,9 @@ class DockerSandbox(CommonSandbox):
     def _kill_all(self) -> None:
         self._guard().kill_all()
 
-    def _begin_anew(self) -> None:
+    def _stop_all(self) -> None:
         self._guard().lives(1)
         self._remove()
-        self._begin()
 
     def _begin(self) -> None:
         try:

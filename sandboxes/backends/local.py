@@ -104,9 +104,11 @@ class LocalSandbox(CommonSandbox):
     def _kill_all(self) -> None:
         kill_until_none(self._living)
 
-    def _begin_anew(self) -> None:
+    def _stop_all(self) -> None:
         self._kill_all()
         self._remove_home()
+
+    def _begin(self) -> None:
         self._make_home()
 
     def _end(self) -> None:

@@ -13,7 +13,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -116,6 +116,34 @@ class SnapshotStore:
                     same = (now.mode, now.size, now.mtime, now.inode)
                     if same == (seen.mode, seen.size, seen.mtime, seen.inode):
                         self._stored[path] = now
+
+    @property
+    def place(self) -> Path:
+        """The git directory that holds the trees."""
+        return self._git_dir
+
+    def modes_and_times(self) -> dict[str, tuple[int, int]]:
+        """Return the mode and the time of change, in ns, of each file as it is now."""
+        found = {}
+        with Folders(self._top) as folders:
+            for path in sorted(self._stored):
+                seen = folders.stat(path)
+                if seen is not None and stat.S_ISREG(seen.st_mode):
+                    found[path] = (stat.S_IMODE(seen.st_mode), seen.st_mtime_ns)
+        return found
+
+    def copy_times(
+        self, top: Path, tree: str, base: str, found: Mapping[str, tuple[int, int]]
+    ) -> None:
+        """Give the files of ``tree`` in ``top`` that are as in ``base`` their mode and time."""
+        changed = self.changes(base, tree)
+        with Folders(top) as folders:
+            for path, (mode, time_ns) in sorted(found.items()):
+                seen = None if path in changed else folders.stat(path)
+                if seen is not None and stat.S_ISREG(seen.st_mode):
+                    with folders.open(path) as file:
+                        os.fchmod(file.fileno(), mode)
+                        os.utime(file.fileno(), ns=(time_ns, time_ns))
 
     def diff(self, base: str, tree: str) -> str:
         """A git patch from ``base`` to ``tree``; every path and text in it is valid UTF-8.

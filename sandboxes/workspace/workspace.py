@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,7 @@ class Workspace:
         self._head = repository.head
         self._not_copied: tuple[str, ...] = ()
         self._with_ignored = False
+        self._found: Mapping[str, tuple[int, int]] = {}
         self.path = folder / "tree"
         self.repo = repository.folder
 
@@ -203,6 +204,33 @@ class Workspace:
         except OSError as error:
             raise from_os_error(error, "clearing ignored files away") from error
 
+    @contextmanager
+    def fresh_tree(self, owner: tuple[int, int] | None = None) -> Iterator[None]:
+        """Have in ``path`` a tree made anew from the patch, and at the end the old one again.
+
+        It is the user's repository as the session found it (its git, modes and times), with what
+        the patch changes; ``owner`` (uid, gid) gets it. Nothing may run on the copy when this
+        begins or ends. Raises ``WorkspaceError``.
+        """
+        tree = self._snapshot()
+        origin = Origin(self._store.place, self._baseline, self._head)
+        aside = self._folder / "aside"
+        parent = self._folder / "fresh"
+        with self.reopen(self.repo, origin, tree, parent=parent, ignored=self._with_ignored) as new:
+            self._store.copy_times(new.path, tree, self._baseline, self._found)
+            if owner is not None:
+                new.give_to(*owner)
+            try:
+                self.path.rename(aside)
+                new.path.rename(self.path)
+            except OSError as error:
+                raise from_os_error(error, "laying out a fresh tree") from error
+            try:
+                yield
+            finally:
+                self.path.rename(new.path)
+                aside.rename(self.path)
+
     def apply_to(self, repo: Path, patch: str) -> None:
         """Apply ``patch`` to the files of ``repo``, all of it or nothing. The index stays as it is.
 
@@ -249,6 +277,7 @@ class Workspace:
         )
         self._commit_baseline()
         self._baseline = self._store.first(copied)
+        self._found = self._store.modes_and_times()
         if ignored:
             self._copy_ignored(max_file_bytes)
 

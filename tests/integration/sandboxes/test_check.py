@@ -55,3 +55,35 @@ def test_nothing_but_the_patch_sways_the_last_check(
         assert said.startswith("right\n") and "SWAYED" not in said and "/proc" not in said
         assert sandbox.shell().run("cat answer.txt", timeout_s=60).output == "right\n"
         assert "+right" in sandbox.workspace.diff()
+
+
+SWAY = """
+chmod 000 tests; git update-index --assume-unchanged a.py; echo 'x = 2' >a.py; git add -A
+git -c user.name=a -c user.email=a@b commit --allow-empty -qm mine; touch -d 2001-01-01 b.py .git/index
+git config alias.x true; chmod 600 b.py; mkdir -p built; touch built/x
+"""
+LOOK = """
+ls tests; git status --porcelain; git log --format=%s; git config alias.x; stat -c %a:%Y b.py
+ls built 2>/dev/null; git diff --stat | tail -1
+"""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param("docker", marks=pytest.mark.docker), "bubblewrap", "local"]
+)
+def test_the_last_check_sees_git_modes_and_times_of_the_beginning(
+    kind: str, git_repo: Callable[..., Path], places: Path, request: pytest.FixtureRequest
+) -> None:
+    image = request.getfixturevalue("base_image") if kind == "docker" else None
+    repo = git_repo({"a.py": "x = 1\n", "b.py": "", "tests/t.py": "", ".gitignore": "built/\n"})
+    (repo / "b.py").chmod(0o640)
+    os.utime(repo / "b.py", (1_500_000_000, 1_500_000_000))
+    with open_sandbox(kind, Workspace.create(repo, parent=places), image=image) as sandbox:
+        sandbox.shell().run(SWAY, timeout_s=60)
+        run = run_check(LOOK, sandbox, timeout_s=60, stop=Stop(), anew=True)
+        assert run.output == (
+            "t.py\n M a.py\nfirst\n640:1500000000\n 1 file changed, 1 insertion(+), 1 deletion(-)\n"
+        )
+        # And the session goes on with what it had.
+        left = sandbox.shell().run("git log --format=%s; ls built", timeout_s=60).output
+        assert left == "mine\nfirst\nx\n"
