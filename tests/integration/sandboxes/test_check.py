@@ -59,7 +59,8 @@ def test_nothing_but_the_patch_sways_the_last_check(
 
 SWAY = """
 chmod 000 tests; git update-index --assume-unchanged a.py; echo 'x = 2' >a.py; git add -A
-git -c user.name=a -c user.email=a@b commit --allow-empty -qm mine; touch -d 2001-01-01 b.py .git/index
+git -c user.name=a -c user.email=a@b commit --allow-empty -qm mine
+touch -d 2001-01-01 b.py .git/index
 git config alias.x true; chmod 600 b.py; mkdir -p built; touch built/x
 """
 LOOK = """
