@@ -18,6 +18,7 @@ from agent.types import Step
 from model.messages import ToolCall
 from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError, SandboxGone, WorkspaceError
+from sandboxes.workspace.host_git import names_git
 from sandboxes.workspace.users_repository import find_repository
 from tools.registry import Registry
 from tools.types import Observation
@@ -112,9 +113,10 @@ class RepositoryNotes:
 def _of_folder(folder: Path, top: Path) -> str:
     for name in NAMES:
         try:
-            # A link may lead to another file of the repository, and nowhere else.
+            # A link may lead to another file of the repository, but not into .git, or elsewhere.
             path = (folder / name).resolve(strict=True)
-            if not path.is_relative_to(top) or not path.is_file():
+            inside = path.is_relative_to(top) and path.is_file()
+            if not inside or names_git(path.relative_to(top).as_posix()):
                 continue
             with path.open("rb") as file:
                 data = file.read(4 * MAX_CHARACTERS)

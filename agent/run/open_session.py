@@ -52,7 +52,7 @@ from model.messages import Message
 from model.session import Session, Snapshot
 from sandboxes.errors import SandboxError
 from sandboxes.stop import Stop
-from sandboxes.workspace.workspace import Workspace
+from sandboxes.workspace.workspace import Workspace, name_some
 from tools.registry import Registry
 
 ENDED = ("submitted", "answered", "no_patch", "check_failed")
@@ -102,7 +102,7 @@ class OpenSession:
             workspace = Workspace.create(task.repo, ignored=settings.ignored_files)
             stack.callback(workspace.close)
             if workspace.left_out:
-                client.listen(Notice(f"left out of the copy: {', '.join(workspace.left_out)}"))
+                client.listen(Notice(f"left out of the copy: {name_some(workspace.left_out)}"))
             name = name or new_session_id()
             sandbox = stack.enter_context(open_box(settings, workspace, name))
             saved = bookkeeping.register(store, name, task, settings, model, workspace)

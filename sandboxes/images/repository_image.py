@@ -39,6 +39,7 @@ from sandboxes.images.base_image import (
 )
 from sandboxes.images.engine import OWNER_LABEL, connect, engine_trouble
 from sandboxes.paths import Owner
+from sandboxes.workspace.host_git import names_git
 from sandboxes.workspace.safe_folders import Folders
 
 LAYER_REPOSITORY = "tenuto/layer"
@@ -305,6 +306,8 @@ def _read_files(recipe: ImageRecipe) -> dict[str, tuple[int, bytes]]:
 
 def _below(repo: Path, name: str) -> list[str]:
     path = PurePosixPath(name)
+    if names_git(name):
+        raise ImageMissing(f"{name!r} lies in git's own folder, which goes into no image")
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
         raise ImageMissing(
             f"{name!r}, which the repository names for its image, is no path inside it"
@@ -313,7 +316,7 @@ def _below(repo: Path, name: str) -> list[str]:
     if place.is_symlink() or not place.is_dir():
         return [str(path)]
     files = (p for p in place.rglob("*") if p.is_file() and not p.is_symlink())
-    return sorted(p.relative_to(repo).as_posix() for p in files if ".git" not in p.parts)
+    return sorted(p.relative_to(repo).as_posix() for p in files if not names_git(p.as_posix()))
 
 
 def _devcontainer(content: bytes, name: str) -> tuple[str | None, str | None]:

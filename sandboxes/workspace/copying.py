@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sandboxes.workspace.host_git import names_git
@@ -59,3 +59,25 @@ def copy_files(
                 os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
             copied.append(path)
     return copied, tuple(left_out)
+
+
+def modes_and_times(top: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return the mode and the time of change, in ns, of each file of ``paths``."""
+    found = {}
+    with Folders(top) as folders:
+        for path in sorted(paths):
+            seen = folders.stat(path)
+            if seen is not None and stat.S_ISREG(seen.st_mode):
+                found[path] = (stat.S_IMODE(seen.st_mode), seen.st_mtime_ns)
+    return found
+
+
+def set_modes_and_times(top: Path, wanted: Mapping[str, tuple[int, int]]) -> None:
+    """Give each file that is there its mode and time of change."""
+    with Folders(top) as folders:
+        for path, (mode, time_ns) in sorted(wanted.items()):
+            seen = folders.stat(path)
+            if seen is not None and stat.S_ISREG(seen.st_mode):
+                with folders.open(path) as file:
+                    os.fchmod(file.fileno(), mode)
+                    os.utime(file.fileno(), ns=(time_ns, time_ns))

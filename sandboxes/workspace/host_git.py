@@ -8,9 +8,11 @@ being run: settings that outrank the repository's own, and git directories of ou
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import resource
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,7 @@ from pathlib import Path
 from sandboxes.errors import WorkspaceError
 
 GIT_TIMEOUT_S = 300.0
+GIT_BYTES = 4 * 1024**3
 SLOW_S = 1.0
 
 _SETTINGS = {
@@ -30,6 +33,7 @@ _SETTINGS = {
     "core.autocrlf": "false",
     "core.fsmonitor": "false",
     "core.hooksPath": "/dev/null",
+    "core.packedGitLimit": "1g",
     "core.pager": "cat",
     "core.quotePath": "true",
     "core.safecrlf": "false",
@@ -82,7 +86,7 @@ class HostGit:
         stdin: bytes = b"",
         config: Sequence[str] = (),
         timeout_s: float = GIT_TIMEOUT_S,
-        memory_bytes: int | None = None,
+        memory_bytes: int = GIT_BYTES,
         when_slow: Callable[[], None] | None = None,
     ) -> bytes:
         """What git printed. Raises ``WorkspaceError`` with git's last line if it fails.
@@ -106,10 +110,9 @@ class HostGit:
             raise git_missing() from error
         with process:
             try:
-                if memory_bytes is not None:
-                    with suppress(ProcessLookupError):
-                        limits = (memory_bytes, memory_bytes)
-                        resource.prlimit(process.pid, resource.RLIMIT_AS, limits)
+                with suppress(ProcessLookupError, PermissionError):
+                    limits = (memory_bytes, memory_bytes)
+                    resource.prlimit(process.pid, resource.RLIMIT_AS, limits)
                 out, said = _talk(process, stdin, timeout_s, when_slow)
             except subprocess.TimeoutExpired as error:
                 raise WorkspaceError(
@@ -138,7 +141,9 @@ class HostGit:
         config: Sequence[str] = (),
     ) -> list[str]:
         """The full command line."""
-        command = ["git", *self._flags]
+        # Where there is no git, that is to be found out by starting it.
+        before = _dying_with_us() if shutil.which("git") else ()
+        command = [*before, "git", *self._flags]
         for item in config:
             command += ["-c", item]
         if git_dir is not None:
@@ -227,6 +232,16 @@ class HostGit:
         info.mkdir(exist_ok=True)
         (info / "attributes").write_text(RAW_ATTRIBUTES + ("* -diff\n" if binary else ""))
         return git_dir
+
+
+@functools.cache
+def _dying_with_us() -> tuple[str, ...]:
+    """Return what to put before a command that the kernel is to kill when we end."""
+    try:
+        done = subprocess.run(["setpriv", "--help"], capture_output=True, check=False)
+    except OSError:
+        return ()
+    return ("setpriv", "--pdeathsig=KILL") if b"--pdeathsig" in done.stdout else ()
 
 
 def _talk(

@@ -42,15 +42,24 @@ class Folders:
         while self._fds:
             os.close(self._fds.pop())
 
-    def stat(self, path: str) -> os.stat_result | None:
-        """The metadata of the entry itself, or None if there is none."""
+    def stat(self, path: str, *, or_raise: bool = False) -> os.stat_result | None:
+        """Return the metadata of the entry itself, or None if there is none.
+
+        What cannot be looked at counts as none, or raises ``OSError`` if ``or_raise``.
+        """
         try:
             folder, name = self._enter(path)
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
+            if error.errno == errno.EACCES and not or_raise:
                 return None
             raise
+
+    def enter(self, folder: str) -> int:
+        """Return a descriptor of ``folder`` ("" or "a/b/"), valid until the next call."""
+        return self._enter(folder)[0]
 
     def open(self, path: str) -> IO[bytes]:
         """The file, open for reading. Raises ``OSError``, also if it is no regular file."""
@@ -176,6 +185,48 @@ class Folders:
     def _own(self, name: str, folder: int) -> None:
         if os.geteuid() == 0:
             os.chown(name, *self._owner, dir_fd=folder, follow_symlinks=False)
+
+
+def mend_modes(top: Path) -> None:
+    """Make every folder and file below ``top`` that is ours readable for us, but for git's own.
+
+    What commands made unreadable would else be taken for deleted.
+    """
+    if not os.access(top, os.R_OK | os.W_OK | os.X_OK):
+        top.chmod(stat.S_IMODE(top.lstat().st_mode) | 0o700)
+    waiting = [""]
+    with Folders(top) as folders:
+        while waiting:
+            prefix = waiting.pop()
+            with suppress(OSError):
+                here = folders.enter(prefix)
+                with os.scandir(here) as entries:
+                    for entry in entries:
+                        if not prefix and entry.name == ".git":
+                            continue
+                        _mend(entry, here)
+                        if entry.is_dir(follow_symlinks=False) and prefix.count("/") < MAX_DEPTH:
+                            waiting.append(f"{prefix}{entry.name}/")
+
+
+def _mend(entry: os.DirEntry[str], parent: int) -> None:
+    found = entry.stat(follow_symlinks=False)
+    if stat.S_ISDIR(found.st_mode):
+        needed = 0o700
+    elif stat.S_ISREG(found.st_mode):
+        needed = 0o400
+    else:
+        return
+    if found.st_mode & needed == needed or found.st_uid != os.geteuid():
+        return
+    # Opened as a mere place and without following links: it may have been swapped for one.
+    place = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        seen = os.fstat(place).st_mode
+        if not stat.S_ISLNK(seen):
+            Path(f"/proc/self/fd/{place}").chmod(stat.S_IMODE(seen) | needed)
+    finally:
+        os.close(place)
 
 
 def remove_folder(name: str, parent: int) -> None:

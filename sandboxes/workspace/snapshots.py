@@ -13,20 +13,22 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sandboxes.errors import WorkspaceError
+from sandboxes.workspace.git_traps import remove_traps
 from sandboxes.workspace.host_git import HostGit, failure, from_os_error, names_git
-from sandboxes.workspace.safe_folders import MAX_DEPTH, Folders, remove_folder
+from sandboxes.workspace.safe_folders import MAX_DEPTH, Folders, mend_modes, remove_folder
 
 _CHUNK = 1 << 20
 _REF = "refs/heads/work"
 _PASSES = 3
-IGNORE_FILE_BYTES = 10 * 1024**2
+MAX_NEW_FILES = 20_000
+MAX_RECORD_BYTES = 1024**3
 LISTING_BYTES = 2 * 1024**3
 # A file changed less than this before it was read may change again under the same timestamp.
 _SETTLED_NS = 1_000_000_000
@@ -72,7 +74,8 @@ class SnapshotStore:
 
     ``prefix`` ("" or "sub/") goes before every path in the trees. Files that are not ``known`` and
     larger than ``max_file_bytes`` are not stored, nor those whose path git refuses (``.GIT/x``);
-    ``left_out`` names those of the last snapshot.
+    ``left_out`` names those of the last snapshot. More than ``MAX_NEW_FILES`` files that are not
+    known, and what would take the record over ``MAX_RECORD_BYTES``, stay out or as they were, too.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class SnapshotStore:
         self._commit = ""
         self._tree = ""
         self._kept: frozenset[str] = frozenset()
+        self._sent = 0
         self.left_out: tuple[str, ...] = ()
 
     def move_to(self, git_dir: Path) -> None:
@@ -104,6 +108,8 @@ class SnapshotStore:
 
         Files are those that no ignore rule covers, and those stored before.
         """
+        if os.geteuid() != 0:
+            mend_modes(self._top)
         return self._store(self._listed() | self._stored.keys())
 
     def forgive_owner_change(self) -> None:
@@ -121,29 +127,6 @@ class SnapshotStore:
     def place(self) -> Path:
         """The git directory that holds the trees."""
         return self._git_dir
-
-    def modes_and_times(self) -> dict[str, tuple[int, int]]:
-        """Return the mode and the time of change, in ns, of each file as it is now."""
-        found = {}
-        with Folders(self._top) as folders:
-            for path in sorted(self._stored):
-                seen = folders.stat(path)
-                if seen is not None and stat.S_ISREG(seen.st_mode):
-                    found[path] = (stat.S_IMODE(seen.st_mode), seen.st_mtime_ns)
-        return found
-
-    def copy_times(
-        self, top: Path, tree: str, base: str, found: Mapping[str, tuple[int, int]]
-    ) -> None:
-        """Give the files of ``tree`` in ``top`` that are as in ``base`` their mode and time."""
-        changed = self.changes(base, tree)
-        with Folders(top) as folders:
-            for path, (mode, time_ns) in sorted(found.items()):
-                seen = None if path in changed else folders.stat(path)
-                if seen is not None and stat.S_ISREG(seen.st_mode):
-                    with folders.open(path) as file:
-                        os.fchmod(file.fileno(), mode)
-                        os.utime(file.fileno(), ns=(time_ns, time_ns))
 
     def diff(self, base: str, tree: str) -> str:
         """A git patch from ``base`` to ``tree``; every path and text in it is valid UTF-8.
@@ -239,7 +222,7 @@ class SnapshotStore:
         try:
             listed = self._ask_git(folder)
         except WorkspaceError:
-            defuse_ignore_files(self._top)
+            remove_traps(self._top)
             listed = self._ask_git(folder)
         for name in os.fsdecode(listed).split("\0"):
             if name.endswith("/"):  # a repository inside: git does not look into it, we do
@@ -257,11 +240,12 @@ class SnapshotStore:
             work_tree=folder,
             timeout_s=60,
             memory_bytes=LISTING_BYTES,
-            when_slow=lambda: defuse_ignore_files(self._top),
+            when_slow=lambda: remove_traps(self._top),
         )
 
     def _store(self, paths: Iterable[str]) -> str:
         began = time.time_ns()
+        new = 0
         stored: dict[str, _Seen | None] = {}
         changed: list[tuple[str, os.stat_result]] = []
         left_out = []
@@ -270,16 +254,22 @@ class SnapshotStore:
                 if path.count("/") > MAX_DEPTH:
                     left_out.append(path)
                     continue
-                found = folders.stat(path)
+                found = folders.stat(path, or_raise=True)
                 if found is None or not (
                     stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
                 ):
                     continue
-                large = found.st_size > self._max_file_bytes and path not in self._kept
-                if large or names_git(path):
-                    left_out.append(path)
-                    continue
                 seen = _Seen.of(found)
+                new += (own := path not in self._kept)
+                if (
+                    names_git(path)
+                    or (own and new > MAX_NEW_FILES)
+                    or self._is_too_much(path, seen)
+                ):
+                    left_out.append(path)
+                    if path in self._stored:  # the trees have it as it was
+                        stored[path] = self._stored[path]
+                    continue
                 stored[path] = seen if seen.ctime < began - _SETTLED_NS else None
                 if self._stored.get(path) != seen:
                     changed.append((path, found))
@@ -289,6 +279,18 @@ class SnapshotStore:
                 self._import(folders, gone, changed, stored)
         self._stored = stored
         return self._tree
+
+    def _is_too_much(self, path: str, seen: _Seen) -> bool:
+        """Tell whether the file is too large, or the record would grow too much by it."""
+        size = 0 if self._stored.get(path) == seen else seen.size
+        if path in self._kept and not self._commit:
+            return False  # the user's own
+        if size > self._max_file_bytes and path not in self._kept:
+            return True
+        if self._sent + size > MAX_RECORD_BYTES:
+            return True
+        self._sent += size
+        return False
 
     def _import(
         self,
@@ -360,11 +362,11 @@ class SnapshotStore:
         except BrokenPipeError:
             raise
         except OSError as error:
-            # Removed, replaced or made unreadable since it was listed.
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise from_os_error(error, f"reading {path} in the workspace") from error
+            # Removed or replaced since it was listed.
             del stored[path]
             out.write(b"D " + name + b"\n")
-            if error.errno in (errno.EACCES, errno.EPERM):
-                self.left_out += (path,)
 
     def _patch(self, base: str, tree: str, *options: str, git_dir: Path | None = None) -> bytes:
         return self._run(
@@ -439,29 +441,6 @@ class SnapshotStore:
                     folders.put(change.path, change.mode, read(change.blob))
         except OSError as error:
             raise from_os_error(error, "rolling back") from error
-
-
-def defuse_ignore_files(top: Path) -> None:
-    """Remove what is called ``.gitignore`` and would keep git waiting or fill its memory."""
-    with Folders(top) as folders:
-        for path in _ignore_files(top):
-            if (found := folders.stat(path)) is None or stat.S_ISLNK(found.st_mode):
-                continue
-            if not stat.S_ISREG(found.st_mode) or found.st_size > IGNORE_FILE_BYTES:
-                folders.unlink(path)
-
-
-def _ignore_files(top: Path) -> Iterator[str]:
-    """Every ``.gitignore`` that is no deeper than we look."""
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
-        with suppress(OSError), os.scandir(top / prefix) as entries:
-            for entry in entries:
-                if entry.name == ".gitignore":
-                    yield prefix + entry.name
-                elif entry.is_dir(follow_symlinks=False) and prefix.count("/") < MAX_DEPTH:
-                    waiting.append(f"{prefix}{entry.name}/")
 
 
 def _is_utf8(blob: str, read: Callable[[str], bytes]) -> bool:

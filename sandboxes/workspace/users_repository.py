@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sandboxes.errors import NotARepository, WorkspaceError
+from sandboxes.workspace.git_traps import find_git, refuse_rule_traps, refuse_traps
 from sandboxes.workspace.host_git import HostGit, git_missing
 
 
@@ -84,7 +85,12 @@ class Repository:
 
     def _listed(self, git: HostGit, arguments: list[str]) -> list[str]:
         rules = git.excludes_file(self.excludes)
-        listed = git.run(arguments, cwd=self.folder, config=(f"core.excludesFile={rules}",))
+        listed = git.run(
+            arguments,
+            cwd=self.folder,
+            config=(f"core.excludesFile={rules}",),
+            when_slow=lambda: refuse_rule_traps(self.folder),
+        )
         names = {name for name in os.fsdecode(listed).split("\0") if name}
         return sorted(name.removeprefix(self.prefix) for name in names)
 
@@ -97,6 +103,8 @@ def find_repository(path: Path) -> Repository:
         what = "is not a folder" if folder.exists() else "does not exist"
         raise NotARepository(f"{folder} {what}; give the folder of a git repository")
     folder = folder.resolve()
+    if (found := find_git(folder)) is not None:
+        refuse_traps(found[1])
     try:
         repo = git.Repo(folder, search_parent_directories=True, expand_vars=False)
     except (git.exc.InvalidGitRepositoryError, git.exc.NoSuchPathError) as error:

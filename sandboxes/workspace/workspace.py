@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from typing import Self
 
 from sandboxes.errors import WorkspaceError
 from sandboxes.paths import Owner, private_dir, state_dir, workspaces_dir
-from sandboxes.workspace.copying import copy_files
+from sandboxes.workspace.copying import copy_files, modes_and_times, set_modes_and_times
 from sandboxes.workspace.exchange import Exchange
 from sandboxes.workspace.host_git import RAW_ATTRIBUTES, HostGit, from_os_error
 from sandboxes.workspace.kept_tree import KeptTree, Origin, after_a_kill
@@ -217,7 +217,9 @@ class Workspace:
         aside = self._folder / "aside"
         parent = self._folder / "fresh"
         with self.reopen(self.repo, origin, tree, parent=parent, ignored=self._with_ignored) as new:
-            self._store.copy_times(new.path, tree, self._baseline, self._found)
+            changed = self._store.changes(self._baseline, tree)
+            kept = {path: found for path, found in self._found.items() if path not in changed}
+            set_modes_and_times(new.path, kept)
             if owner is not None:
                 new.give_to(*owner)
             try:
@@ -277,7 +279,7 @@ class Workspace:
         )
         self._commit_baseline()
         self._baseline = self._store.first(copied)
-        self._found = self._store.modes_and_times()
+        self._found = modes_and_times(self.path, copied)
         if ignored:
             self._copy_ignored(max_file_bytes)
 
@@ -434,3 +436,10 @@ def remove_workspace(folder: Path) -> bool:
     if gone:
         stamp_path(folder).unlink(missing_ok=True)
     return gone
+
+
+def name_some(paths: Sequence[str], most: int = 20) -> str:
+    """Name the first ``most`` of ``paths`` and say how many more there are."""
+    more = len(paths) - most
+    named = ", ".join(paths[:most])
+    return f"{named} and {more} more" if more > 0 else named
