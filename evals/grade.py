@@ -165,9 +165,10 @@ def read_predictions(path: Path, known: set[str], label: str) -> dict[str, str]:
     Raises ``GradeError`` for ids that are not ``known``, and for another model's.
     """
     try:
-        text = path.read_text("utf-8")
+        # A mark is passed over, and only a line feed ends a line: U+2028 may stand in a text.
+        text = path.read_text("utf-8-sig")
         if path.suffix == ".jsonl":
-            data: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
+            data: Any = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             data = json.loads(text)
     except (OSError, ValueError) as error:

@@ -52,7 +52,8 @@ def _read_file(path: Path) -> list[Row]:
             return list(parquet.read_table(path).to_pylist())
         except ValueError as error:  # pyarrow's errors are
             raise DatasetError(f"the data set {path} is no Parquet file: {error}") from error
-    text = path.read_text("utf-8")
+    # A mark is passed over, and only a line feed ends a line: U+2028 may stand in a text.
+    text = path.read_text("utf-8-sig")
     if path.suffix == ".json":
         try:
             rows = json.loads(text)
@@ -62,7 +63,7 @@ def _read_file(path: Path) -> list[Row]:
             raise DatasetError(f"the data set {path} must be a list of objects")
         return rows
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
