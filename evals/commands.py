@@ -19,7 +19,9 @@ evaluations = Commands(help="Evaluation runs.")
 
 SuiteName = Annotated[
     str,
-    typer.Argument(metavar="SUITE", help="swebench, terminal-bench, repair, tasks, or a .py file."),
+    typer.Argument(
+        metavar="SUITE", help="swebench, terminal-bench, nl2repo, repair, tasks, or a .py file."
+    ),
 ]
 DataSet = Annotated[str | None, typer.Option(help="File or folder, or for swebench a name.")]
 RunFolderPath = Annotated[
@@ -125,8 +127,8 @@ def check(
 
     Lists the tasks whose grading is broken or flaky on this machine; exit code 1 if there are any.
     """
-    from evals.check import CheckOptions
-    from evals.check import check as begin
+    from evals.references import CheckOptions
+    from evals.references import check as begin
 
     options = CheckOptions(
         suite, dataset, run, tuple(instance or ()), workers, attempts, image_map, pull

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from agent.loading import LoadedModel, load_model
 from agent.sessions.store import SessionStore
 from agent.settings.table import Settings
 from evals import grade
-from evals.check import CheckOptions, check
 from evals.errors import DatasetError, GradeError
+from evals.references import CheckOptions, check
 from evals.report.show import ReportOptions, report
 from evals.report.trace import read_trace
 from evals.run.attempt import AttemptWorker
@@ -354,6 +355,60 @@ def test_a_broken_reward_is_an_error_of_the_verifier_and_not_0(
     (verdict,) = RunFolder(run).grades().values()
     assert verdict.resolved is None
     assert told in verdict.reason
+
+
+def test_a_project_from_a_specification_is_graded_by_the_share_of_tests_that_pass(
+    base: str, docker_engine: docker.DockerClient, tmp_path: Path, scripted_model: Any
+) -> None:
+    """The agent's own tests and packaging files give way to the original project's."""
+    original = tmp_path / "image"
+    (original / "tests").mkdir(parents=True)
+    (original / "tests" / "test_it.py").write_text(
+        "from made import add\n\n\ndef test_a():\n    assert add(1, 2) == 3\n\n\n"
+        "def test_b():\n    assert add(0, 0) == 0\n\n\ndef test_c():\n    assert add(1, 1) == 3\n"
+    )
+    (original / "pytest.ini").write_text("[pytest]\n")
+    (original / "Dockerfile").write_text(
+        f"FROM {base}\nUSER root\nCOPY tests /workspace/tests\nCOPY pytest.ini /workspace/\n"
+    )
+    tag = f"tenuto/test-nl2repo-{os.getpid()}:1"
+    docker_engine.images.build(path=str(original), tag=tag, rm=True, forcerm=True)
+    task = tmp_path / "tasks" / "adder"
+    task.mkdir(parents=True)
+    (task / "start.md").write_text("# adder\n`made.add(a, b)` adds.\n")
+    (task / "test_case_count.txt").write_text("4\n")
+    (task / "test_commands.json").write_text('["echo 9 passed", "python3 -m pytest -q"]')
+    (task / "test_files.json").write_text('["tests"]')
+    broken = tmp_path / "tasks" / "broken"
+    broken.mkdir()
+    (broken / "test_commands.json").write_text("[]")
+    images = tmp_path / "map.json"
+    images.write_text(json.dumps({"adder": tag}))
+    work = (
+        "cat start.md; printf 'def add(a, b):\\n    return a + b\\n' > made.py; mkdir tests; "
+        "echo 'def test_x(): pass' > tests/test_x.py; echo garbage > pytest.ini"
+    )
+    model = scripted_model(
+        f"Go.\n</think>\n\n{call('run_shell_command', command=work)}",
+        f"Done.\n</think>\n\n{call('submit', summary='adds')}",
+    )
+    try:
+        run = tmp_path / "run"
+        options = RunOptions("nl2repo", str(tmp_path / "tasks"), run, workers=1)
+        assert begin(options, {}, model=model) == 0
+        assert list(RunFolder(run).about()["refused"]) == ["broken"]
+        assert grade.grade(grade.GradeOptions(run, image_map=images, pull=False)) == 0
+        (verdict,) = RunFolder(run).grades().values()
+        assert (verdict.resolved, verdict.reward) == (False, 0.5), verdict.output
+        assert verdict.reason == "2 of 4 tests pass"
+        # Its image is missing: that is no failure of the model.
+        again = grade.GradeOptions(run, pull=False, redo=True)
+        assert grade.grade(again) == 1
+        (verdict,) = RunFolder(run).grades().values()
+        assert verdict.resolved is None
+        assert "not on this machine" in verdict.reason
+    finally:
+        docker_engine.images.remove(tag, force=True)
 
 
 def test_tasks_and_repairs_are_graded_by_their_check(
