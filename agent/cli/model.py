@@ -102,12 +102,7 @@ def score(
     from agent.loading import load_model
     from model.scoring import score as score_ids
 
-    sources = {"--text": text, "--ids": ids, "--messages": messages}
-    files = {flag: file for flag, file in sources.items() if file is not None}
-    if len(files) != 1:
-        raise ConfigError("give one of --text, --ids and --messages")
-    ((flag, file),) = files.items()
-    content = _content(file)
+    flag, file, content = _source({"--text": text, "--ids": ids, "--messages": messages})
     settings = load_settings(given)
     loaded = load_model(name, quantize=settings.quantize, device=settings.device)
     numbers = _ids(flag, file, content, loaded)
@@ -129,10 +124,10 @@ def score(
         write_json(facts)
         return
     write_out(f"tokens:      {len(found.ids):,}\nperplexity:  {found.perplexity:.4f}\n")
-    if found.against is not None:
+    if (compared := found.against) is not None:
         write_out(
-            f"against {visible(str(against))}: KL {found.against.kl:.6f} nats, same likeliest id"
-            f" {found.against.top1:.2%}, largest difference {found.against.largest:.4f}\n"
+            f"against {visible(str(against))}: KL {compared.kl:.6f} nats, same likeliest id"
+            f" {compared.top1:.2%}, largest difference {compared.largest:.4f}\n"
         )
 
 
@@ -158,6 +153,15 @@ def bench(
     for key, value in facts.items():
         shown = f"{value:,.2f}" if isinstance(value, float) else visible(str(value))
         write_out(f"{key.replace('_', ' ') + ':':<28}{shown}\n")
+
+
+def _source(given: dict[str, Path | None]) -> tuple[str, Path, str]:
+    """Return the one flag that was given, its file, and what is in it."""
+    files = {flag: file for flag, file in given.items() if file is not None}
+    if len(files) != 1:
+        raise ConfigError("give one of --text, --ids and --messages")
+    ((flag, file),) = files.items()
+    return flag, file, _content(file)
 
 
 def _content(file: Path) -> str:
