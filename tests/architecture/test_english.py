@@ -22,7 +22,7 @@ LEFT = {
     "benchmarks": 0,
     "evals": 0,
     "kernels": 75,
-    "model": 184,
+    "model": 154,
     "sandboxes": 185,
     "scripts": 0,
     "tools": 220,
