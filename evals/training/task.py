@@ -44,5 +44,5 @@ def write_tasks(tasks: Iterable[RepairTask], path: Path) -> None:
 
 def read_tasks(path: Path) -> Iterator[RepairTask]:
     """Read the tasks that ``write_tasks`` wrote."""
-    for line in path.read_text("utf-8").removesuffix("\n").split("\n"):
+    for line in filter(None, path.read_text("utf-8").split("\n")):
         yield RepairTask(**json.loads(line))
