@@ -37,6 +37,7 @@ from sandboxes.images.base_image import (
     ensure_base_image,
     has_image,
 )
+from sandboxes.images.dockerfile import refuse_fetching
 from sandboxes.images.engine import OWNER_LABEL, connect, engine_trouble
 from sandboxes.paths import Owner
 from sandboxes.workspace.host_git import names_git
@@ -155,6 +156,9 @@ def _parent(
         return tag
     if not build:
         raise _not_built(recipe, f"the image of {dockerfile}")
+    if not limits.network:
+        text = context[dockerfile][1].decode("utf-8", "replace")
+        refuse_fetching(text, dockerfile, lambda image: has_image(client, image))
     tell(f"building {tag} from {dockerfile}, with {len(context) - 1} more files")
     memory = limits.memory_mb << 20
     events = client.api.build(

@@ -23,7 +23,7 @@ LEFT = {
     "evals": 0,
     "kernels": 75,
     "model": 154,
-    "sandboxes": 185,
+    "sandboxes": 180,
     "scripts": 0,
     "tools": 220,
 }
