@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from agent import version
-from agent.cli import acp, cache, doctor, model, resume, sandbox, sessions, solve
+from agent.cli import acp, cache, chat, doctor, model, resume, sandbox, sessions, solve
 from agent.cli.failure import tell
 from agent.cli.help import Commands
-from agent.cli.output import Output, write_err, write_out
+from agent.cli.output import Output, is_terminal, write_err, write_out
 from agent.cli.printing import print_error
 from agent.text import DEBUG, visible
 
@@ -29,6 +29,7 @@ app = Commands(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(name="chat")(chat.chat)
 app.command(name="solve")(solve.solve)
 app.command(name="resume")(resume.resume)
 app.command(name="fork")(resume.fork)
@@ -83,7 +84,7 @@ def _root(
 def call(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Nothing is raised."""
     try:
-        code = app(arguments, prog_name="agent", standalone_mode=False)
+        code = app(_with_chat(arguments), prog_name="agent", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except _UsageError as error:
         format_message = getattr(error, "format_message", error.__str__)
@@ -105,6 +106,20 @@ def call(arguments: list[str]) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         return tell(error).exit_code
+
+
+def _with_chat(arguments: list[str]) -> list[str]:
+    """Return the command line with the command ``chat`` where a person left it out.
+
+    ``agent`` alone at a terminal is a chat, and so is one that begins with a flag of the chat's or
+    with several words in quotes: its first message.
+    """
+    first = arguments[0] if arguments else ""
+    if not first:
+        at_terminal = is_terminal(sys.stdin) and is_terminal(sys.stdout)
+        return ["chat"] if at_terminal else []
+    own = first.startswith("-") and first not in ("--version", "--help", "-h")
+    return ["chat", *arguments] if own or len(first.split()) > 1 else arguments
 
 
 def _wanted_output(arguments: list[str]) -> Output | None:

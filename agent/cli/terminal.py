@@ -6,7 +6,6 @@ go down a pipe.
 
 from __future__ import annotations
 
-import difflib
 import os
 import select
 import termios
@@ -17,7 +16,7 @@ from agent.cli.interrupts import Interrupts
 from agent.control.approvals import Answer, Request
 from agent.control.subjects import written
 from agent.text import visible
-from tools.edits.preview import Change
+from tools.edits.preview import diff_lines
 
 TTY = "/dev/tty"
 SHOWN_LINES = 40
@@ -142,15 +141,3 @@ class Terminal:
         text = visible(line)
         colour = {"+": "32", "-": "31", "@": "36"}.get(text[:1]) if is_diff else None
         return f"\x1b[{colour}m{text}\x1b[0m" if colour and self._colours else text
-
-
-def diff_lines(change: Change) -> list[str]:
-    """The change as a unified diff."""
-    old = (change.old or "").splitlines()
-    new = (change.new or "").splitlines()
-    names = (
-        "/dev/null" if change.old is None else f"a/{change.path}",
-        "/dev/null" if change.new is None else f"b/{change.path}",
-    )
-    found = list(difflib.unified_diff(old, new, *names, lineterm=""))
-    return found or [f"{change.path}: only line ends change"]

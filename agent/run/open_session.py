@@ -247,6 +247,10 @@ class OpenSession:
         """Return how many steps there were when each of the user's turns began."""
         return bookkeeping.turn_starts(self._parts.journal.trajectory.records)
 
+    def changes(self) -> str:
+        """Return what the session changed since it began, as a patch."""
+        return self._parts.workspace.diff(self.saved.info.first_tree)
+
     def announce(self, attempt: int = 1, attempts: int = 1) -> None:
         """Tell the listener that the session runs; whoever hears of it may go on with it."""
         name, sandbox = self.model.engine.name, self.settings.sandbox

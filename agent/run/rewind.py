@@ -7,7 +7,7 @@ from agent.client import Client
 from agent.errors import ConfigError, StoreError
 from agent.events import Notice
 from agent.loading import LoadedModel
-from agent.sessions.history import history_of, records_of
+from agent.sessions.history import History, history_of, records_of
 from agent.sessions.info import KILLED, RUNNING
 from agent.sessions.model_states import (
     catch_up,
@@ -41,21 +41,7 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, client: Client | 
             raise ConfigError(f"session {saved.id} has no step {step}; --to takes 0 to {there}")
         back = RewindRecord(step, ASKED_FOR, now())
         target = history_of([*records, back])
-        tree = target.tree or saved.info.baseline
-        with open_record(saved.files) as files:
-            if not files.is_whole(tree):
-                raise StoreError(
-                    f"session {saved.id} stays as it is: the files of step {step} are not (or not "
-                    f"all) in {saved.files}"
-                )
-        try:
-            with saved.writer() as trajectory:
-                trajectory.write(back)
-        except OSError as error:
-            raise StoreError(
-                f"session {saved.id} stays as it is: its record cannot be written "
-                f"({error.strerror})"
-            ) from error
+        _write_back(saved, back, target)
         why = foreign(saved, target, *model.prints)
         saved = saved.update(
             status="interrupted",
@@ -65,31 +51,56 @@ def rewind(saved: SavedSession, step: int, model: LoadedModel, client: Client | 
             check_result=None,
             allowed_from=min(saved.info.allowed_from, step),
         )
-        if "tokenizer" in why:
-            client.listen(
-                Notice(f"{changed_text(why)}; the state is rebuilt when the session goes on")
+        return _bring_back(saved, target, model, client, why)
+
+
+def _write_back(saved: SavedSession, back: RewindRecord, target: History) -> None:
+    """Write the record of going back, if the files of that step are whole.
+
+    Raises ``StoreError``; nothing has moved then.
+    """
+    with open_record(saved.files) as files:
+        if not files.is_whole(target.tree or saved.info.baseline):
+            raise StoreError(
+                f"session {saved.id} stays as it is: the files of step {len(target.steps)} are not "
+                f"(or not all) in {saved.files}"
             )
-            return 0
-        if why:
-            client.listen(
-                Notice(f"{changed_text(why)}; the state is rebuilt from the stored tokens")
-            )
-        seed = saved.info.seed
-        found = nearest(model.engine, saved, target.ids, seed=seed, foreign=bool(why))
-        cost = catch_up(found, target.ids, target.usage)
-        if why:
-            disown(saved)
-        try:
-            if step:
-                found.session.save(saved.path)
-        except StateError as error:
-            client.listen(Notice(f"{error}; the state is rebuilt when the session goes on"))
-        found.session.close()
-        if why:
-            saved.update(
-                model=model.engine.name, fingerprint=model.engine.fingerprint, version=version()
-            )
-        return cost
+    try:
+        with saved.writer() as trajectory:
+            trajectory.write(back)
+    except OSError as error:
+        raise StoreError(
+            f"session {saved.id} stays as it is: its record cannot be written ({error.strerror})"
+        ) from error
+
+
+def _bring_back(
+    saved: SavedSession, target: History, model: LoadedModel, client: Client, why: list[str]
+) -> int:
+    """Save the model's state of ``target``, where it can be had; return the tokens prefilled.
+
+    ``why`` says what differs from the checkpoint that the session was saved with.
+    """
+    if "tokenizer" in why:
+        client.listen(Notice(f"{changed_text(why)}; the state is rebuilt when the session goes on"))
+        return 0
+    if why:
+        client.listen(Notice(f"{changed_text(why)}; the state is rebuilt from the stored tokens"))
+    seed = saved.info.seed
+    found = nearest(model.engine, saved, target.ids, seed=seed, foreign=bool(why))
+    cost = catch_up(found, target.ids, target.usage)
+    if why:
+        disown(saved)
+    try:
+        if target.steps:
+            found.session.save(saved.path)
+    except StateError as error:
+        client.listen(Notice(f"{error}; the state is rebuilt when the session goes on"))
+    found.session.close()
+    if why:
+        name, fingerprint = model.engine.name, model.engine.fingerprint
+        saved.update(model=name, fingerprint=fingerprint, version=version())
+    return cost
 
 
 def fork(store: SessionStore, saved: SavedSession) -> SavedSession:

@@ -161,13 +161,15 @@ class Workspace:
         """Files that are not in the copy, or not in the last diff, and so not in the patch."""
         return self._not_copied + self._store.left_out
 
-    def diff(self) -> str:
-        """What changed since the copy was made, as a git patch for the user's tree; "" if nothing.
+    def diff(self, since: str = "") -> str:
+        """Return what changed as a git patch for the user's tree; "" if nothing.
+
+        ``since`` is a checkpoint to compare with; without one it is the baseline.
 
         New, deleted, renamed, mode-changed and binary files and links are included; files that an
         ignore rule covers are not, unless they were there from the start.
         """
-        return self._store.diff(self._baseline, self._snapshot())
+        return self._store.diff(since or self._baseline, self._snapshot())
 
     def checkpoint(self) -> str:
         """Remember the files as they are now. Returns the id for ``rollback``."""

@@ -30,7 +30,12 @@ MAY_IMPORT = {
 }
 NEVER = {"transformers", "fla", "trl", "tests", "benchmarks", "scripts"}
 # Imports under another name than their distribution's. pydantic pins its core exactly.
-DISTRIBUTIONS = {"acp": "agent_client_protocol", "git": "gitpython", "pydantic_core": "pydantic"}
+DISTRIBUTIONS = {
+    "acp": "agent_client_protocol",
+    "git": "gitpython",
+    "pydantic_core": "pydantic",
+    "yaml": "pyyaml",
+}
 
 
 def against_the_order(found: tuple[Module, ...]) -> list[str]:

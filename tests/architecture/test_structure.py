@@ -18,7 +18,7 @@ from scripts.structure import (
 )
 
 ENTRIES, LEVELS, ARROWS = 16, 8, 60
-CALLABLES, LAMBDAS = 34, 0
+CALLABLES, LAMBDAS = 39, 0
 LONG = {"model": 1, "sandboxes": 1, "tools": 1, "agent": 1, "evals": 0}
 CLASHES = {"kernels model": 5, "sandboxes tools": 3, "agent evals": 16}
 

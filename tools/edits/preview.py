@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import errno
 import os
 from dataclasses import dataclass
@@ -89,3 +90,15 @@ def preview_context(context: ToolContext) -> tuple[ToolContext, Paper]:
 
 def _decode(data: bytes) -> str:
     return data.decode("utf-8", "replace")
+
+
+def diff_lines(change: Change) -> list[str]:
+    """Return the change as the lines of a unified diff."""
+    old = (change.old or "").splitlines()
+    new = (change.new or "").splitlines()
+    names = (
+        "/dev/null" if change.old is None else f"a/{change.path}",
+        "/dev/null" if change.new is None else f"b/{change.path}",
+    )
+    found = list(difflib.unified_diff(old, new, *names, lineterm=""))
+    return found or [f"{change.path}: only line ends change"]

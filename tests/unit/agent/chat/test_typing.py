@@ -1,0 +1,76 @@
+"""What helps typing: commands, completion, pastes, and the footer at every width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+
+from agent.chat.completion import ChatCompleter, best_matches
+from agent.chat.footer import Facts
+from agent.chat.paste import MAX_CHARACTERS, Pastes
+from agent.chat.typed_lines import BUILT_IN, help_lines, read_line
+from model.usage import Usage
+
+
+def test_lines_are_commands_or_messages() -> None:
+    assert (read_line("/check pytest -q").command, read_line("/check pytest -q").rest) == (
+        "check",
+        "pytest -q",
+    )
+    assert read_line("fix it").command == ""
+    assert read_line("/etc/hosts is wrong").rest == "/etc/hosts is wrong"
+    assert read_line("/mine x", ["mine"]).command == "mine"
+    with pytest.raises(ValueError, match="did you mean /rewind"):
+        read_line("/rewnd")
+
+
+def test_help_names_every_command() -> None:
+    text = "\n".join(help_lines({"mine": "My own"}))
+    assert all(f"/{name}" in text for name in [*BUILT_IN, "mine"])
+
+
+def completions(text: str) -> list[str]:
+    names = ["src/", "src/app.py", "tests/test_app.py"]
+    completer = ChatCompleter({"check": "", "compact": ""}, Path(), names)
+    return [c.text for c in completer.get_completions(Document(text), CompleteEvent())]
+
+
+def test_commands_and_files_are_offered() -> None:
+    assert completions("/c") == ["/check", "/compact"]
+    assert completions("/check ") == []
+    assert completions("see @app") == ["@src/app.py", "@tests/test_app.py"]
+    assert completions("mail@app") == []
+
+
+def test_close_names_come_first() -> None:
+    names = ["a/b/parser.py", "parser.py", "docs/p_a_r_s.md", "x.py"]
+    assert best_matches("pars", names, 3) == ["parser.py", "a/b/parser.py", "docs/p_a_r_s.md"]
+
+
+@given(st.lists(st.text(max_size=3000), max_size=4))
+def test_pastes_come_out_as_they_went_in(texts: list[str]) -> None:
+    pastes = Pastes()
+    marks = [pastes.fold(text) for text in texts]
+    for text, mark in zip(texts, marks, strict=True):
+        if mark != text:
+            assert pastes.unfold(f"a {mark} b") == f"a {text} b"
+
+
+def test_a_paste_beyond_measure_is_refused() -> None:
+    with pytest.raises(ValueError, match="save it in a file"):
+        Pastes().fold("x" * (MAX_CHARACTERS + 1))
+
+
+@given(st.integers(8, 200))
+def test_the_footer_fits(columns: int) -> None:
+    facts = Facts("org/model", "cpu", 1234, 4096, mode="plan", branch="main", sandbox="docker")
+    facts = facts.after(Usage(generated_tokens=50, decode_s=2.0, reused_tokens=900), 1300)
+    line = facts.line(columns, "·")
+    assert len(line) < columns
+    assert columns < 12 or line.startswith("plan mode")
+    assert columns < 150 or "25 tokens/s" in line
