@@ -93,7 +93,6 @@ class BubblewrapSandbox(CommonSandbox):
         return user
 
     def start_shell(self, command: list[str], slot: int) -> Stream:
-        """See ``shell.ShellHost``."""
         if self._closed:
             raise SandboxGone("the sandbox is closed")
         pipes = self._pipes[slot]
@@ -103,11 +102,9 @@ class BubblewrapSandbox(CommonSandbox):
         return pipes
 
     def shell_lives(self, pid: int) -> bool:
-        """See ``shell.ShellHost``."""
         return self._keeper.lives(pid)
 
     def kill_shell(self, pid: int) -> None:
-        """See ``shell.ShellHost``."""
         self._keeper.kill(pid)
 
     def _stop_command(self, pid: int, since_s: float, spared: list[int]) -> None:
@@ -297,13 +294,11 @@ class _SharedPipes:
         self._poll.register(self._output, select.POLLIN)
 
     def read(self, timeout_s: float) -> bytes | None:
-        """See ``shell.Stream``."""
         if not self._poll.poll(timeout_s * 1000):
             return None
         return os.read(self._output, 1 << 16)
 
     def write(self, data: bytes) -> None:
-        """See ``shell.Stream``."""
         view = memoryview(data)
         deadline = time.monotonic() + WRITE_TIMEOUT_S
         while view:
@@ -319,7 +314,6 @@ class _SharedPipes:
         _drain(lambda: os.read(self._take, 1 << 16))
 
     def exit_code(self, pid: int) -> int | None:
-        """See ``shell.Stream``."""
         return self.keeper.exit_code(pid) if self.keeper is not None else None
 
     def close(self) -> None:

@@ -44,26 +44,21 @@ class CommonSandbox(ABC):
 
     @property
     def root(self) -> str:
-        """See ``base.Sandbox``."""
         return self._files.root
 
     def shell(self) -> BashShell:
-        """See ``base.Sandbox``."""
         return self._shell
 
     def second_shell(self) -> BashShell:
-        """See ``base.Sandbox``."""
         return self._second
 
     def renew(self) -> None:
-        """See ``base.Sandbox``."""
         self._let_shells_go()
         self._stop_all()
         self._begin()
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
-        """See ``base.Sandbox``."""
         self._let_shells_go()
         self._stop_all()
         with self.workspace.fresh_tree(self._files.owner):
@@ -76,27 +71,21 @@ class CommonSandbox(ABC):
         self._begin()
 
     def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        """See ``base.Sandbox``."""
         return self._files.read_bytes(path, max_bytes=max_bytes)
 
     def write_bytes(self, path: str, data: bytes, *, executable: bool | None = None) -> None:
-        """See ``base.Sandbox``."""
         self._files.write_bytes(path, data, executable=executable)
 
     def remove(self, path: str) -> None:
-        """See ``base.Sandbox``."""
         self._files.remove(path)
 
     def resolve(self, path: str) -> Path:
-        """See ``base.Sandbox``."""
         return self._files.resolve(path)
 
     def relative(self, path: str) -> str:
-        """See ``base.Sandbox``."""
         return self._files.relative(path)
 
     def close(self) -> None:
-        """See ``base.Sandbox``."""
         if self._closed:
             return
         self._closed = True
@@ -118,7 +107,6 @@ class CommonSandbox(ABC):
         self.close()
 
     def trouble(self) -> str:
-        """See ``shell.ShellHost``."""
         return self._watch.trouble() if self._watch is not None else ""
 
     def stop_command(self, pid: int, since_s: float) -> None:
@@ -126,7 +114,6 @@ class CommonSandbox(ABC):
         self._stop_command(pid, since_s, self._other_than(pid))
 
     def interrupt_command(self, pid: int, since_s: float) -> None:
-        """See ``shell.ShellHost``."""
         self._interrupt_command(pid, since_s, self._other_than(pid))
 
     def _other_than(self, pid: int) -> list[int]:

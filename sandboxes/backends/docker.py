@@ -90,7 +90,6 @@ class DockerSandbox(CommonSandbox):
         self._ready(OUTPUTS)
 
     def start_shell(self, command: list[str], slot: int) -> Stream:
-        """See ``shell.ShellHost``."""
         self._guard().lives(1)
         try:
             made = self._client.api.exec_create(
@@ -113,11 +112,9 @@ class DockerSandbox(CommonSandbox):
         return None
 
     def shell_lives(self, pid: int) -> bool:
-        """See ``shell.ShellHost``."""
         return self._guard().lives(pid)
 
     def kill_shell(self, pid: int) -> None:
-        """See ``shell.ShellHost``."""
         self._guard().kill(pid)
 
     def _stop_command(self, pid: int, since_s: float, spared: list[int]) -> None:
@@ -300,7 +297,6 @@ class ExecStream:
         self._left = 0
 
     def read(self, timeout_s: float) -> bytes | None:
-        """See ``shell.Stream``."""
         deadline = time.monotonic() + timeout_s
         while self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             try:
@@ -321,7 +317,6 @@ class ExecStream:
         return None
 
     def write(self, data: bytes) -> None:
-        """See ``shell.Stream``."""
         self._socket.settimeout(WRITE_TIMEOUT_S)
         try:
             self._socket.sendall(data)
@@ -329,11 +324,9 @@ class ExecStream:
             self._socket.settimeout(None)
 
     def exit_code(self, pid: int) -> int | None:
-        """See ``shell.Stream``."""
         return self._ask_exit_code() if self._ask_exit_code is not None else None
 
     def close(self) -> None:
-        """See ``shell.Stream``."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         for item in (self._wrapper, self._socket):

@@ -63,7 +63,6 @@ class LocalSandbox(CommonSandbox):
         self._ready(str(workspace.outputs))
 
     def start_shell(self, command: list[str], slot: int) -> Stream:
-        """See ``shell.ShellHost``."""
         if self._closed:
             raise SandboxGone("the sandbox is closed")
         environment = sandbox_environment(str(self._home)) | {
@@ -76,12 +75,10 @@ class LocalSandbox(CommonSandbox):
         return start_piped(limited(command, self._limits), environment, self.workspace.path)
 
     def shell_lives(self, pid: int) -> bool:
-        """See ``shell.ShellHost``."""
         found = read_process(pid)
         return found is not None and not found.zombie
 
     def kill_shell(self, pid: int) -> None:
-        """See ``shell.ShellHost``."""
         if pid in self._members(process_table(), pid):
             send([pid], signal.SIGKILL)
 

@@ -44,13 +44,11 @@ class PipeStream:
         self._poll.register(self._out, select.POLLIN)
 
     def read(self, timeout_s: float) -> bytes | None:
-        """See ``shell.Stream``."""
         if not self._poll.poll(timeout_s * 1000):
             return None
         return os.read(self._out, 1 << 16)
 
     def write(self, data: bytes) -> None:
-        """See ``shell.Stream``."""
         view = memoryview(data)
         deadline = time.monotonic() + WRITE_TIMEOUT_S
         while view:
@@ -62,7 +60,6 @@ class PipeStream:
                 select.select([], [self._in], [], 0.1)
 
     def exit_code(self, pid: int) -> int | None:
-        """See ``shell.Stream``."""
         try:
             code = self.process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:

@@ -163,7 +163,6 @@ class BashShell:
         on_output: Callable[[str], None] | None = None,
         stop: Stop | None = None,
     ) -> ExecResult:
-        """See ``base.Shell.run``."""
         if self._job is not None:
             raise ShellBusy("an earlier command still runs in the shell; wait for it or stop it")
         live = self._ready()
@@ -177,7 +176,6 @@ class BashShell:
         return self._go_on(job, patience, on_output, command_records(text, job.nonce))
 
     def running(self) -> Running | None:
-        """See ``base.Shell.running``."""
         if (job := self._job) is None:
             return None
         now = time.monotonic()
@@ -190,17 +188,14 @@ class BashShell:
         on_output: Callable[[str], None] | None = None,
         stop: Stop | None = None,
     ) -> ExecResult:
-        """See ``base.Shell.wait``."""
         patience = _Patience(time.monotonic() + timeout_s, False, None, stop)
         return self._go_on(self._current(), patience, on_output)
 
     def interrupt(self) -> None:
-        """See ``base.Shell.interrupt``."""
         if (job := self._job) is not None:
             self._host.interrupt_command(job.live.pid, time.monotonic() - job.began)
 
     def stop(self) -> ExecResult:
-        """See ``base.Shell.stop``."""
         return self._go_on(self._current(), _Patience(0.0, True, None, None), None)
 
     def close(self) -> None:

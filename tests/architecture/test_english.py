@@ -23,7 +23,7 @@ LEFT = {
     "evals": 0,
     "kernels": 75,
     "model": 154,
-    "sandboxes": 180,
+    "sandboxes": 143,
     "scripts": 0,
     "tools": 220,
 }
