@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,8 @@ def test_terminal_bench_tasks_are_graded_by_their_own_tests_in_the_same_containe
     verdicts = folder.grades()
     assert verdicts["greet", 1].resolved is True
     assert "all there" in verdicts["greet", 1].output
+    with tarfile.open(folder.attempt("greet", 1) / "verifier-logs.tar") as kept:
+        assert "verifier/test-stdout.txt" in kept.getnames()
     assert (verdicts["greet-half", 1].resolved, verdicts["greet-half", 1].reward) == (False, 0.5)
 
 
