@@ -7,8 +7,6 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from agent.settings.table import Settings
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
@@ -77,7 +75,7 @@ def load_model(
         sys.stderr.write(f"the model runs on {placement.device}: {placement.reason}\n")
     if parameter_count(engine.config) < SMALL_MODEL:
         # Waking a second thread for matrices of this size costs more than it brings.
-        torch.set_num_threads(1)
+        engine.scheduler.threads = 1
     return LoadedModel(engine, chat)
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
 
+import torch
 from torch import Tensor
 
 from model.drafting.costs import PassCosts
@@ -49,7 +50,8 @@ class Scheduler:
     guaranteed about its bits is in ``docs/state.md``.
 
     ``most_verified`` is how many tokens ``verify`` takes: 0 if the network cannot, or without
-    ``drafts``.
+    ``drafts``. ``threads`` is how many of the processor's threads a pass uses; None leaves that to
+    the process.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Scheduler:
     ) -> None:
         self.network = network
         self.most_verified = network.verifies if drafts and isinstance(network, Verifying) else 0
+        self.threads: int | None = None
         self.costs = PassCosts()
         self.passes = 0
         self.joined = 0
@@ -184,7 +187,19 @@ class Scheduler:
         return singles
 
     def _compute(self, requests: Sequence[_Request]) -> None:
-        """Run one pass and note what came of it."""
+        """Run one pass, on ``threads`` threads, and note what came of it."""
+        before = torch.get_num_threads()
+        wanted = self.threads or before
+        if wanted == before:
+            self._run_pass(requests)
+            return
+        torch.set_num_threads(wanted)
+        try:
+            self._run_pass(requests)
+        finally:
+            torch.set_num_threads(before)
+
+    def _run_pass(self, requests: Sequence[_Request]) -> None:
         started = perf_counter()
         work = [request.work for request in requests]
         if any(request.verify for request in requests):
