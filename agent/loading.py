@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from agent.settings.table import Settings
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
