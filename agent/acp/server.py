@@ -378,7 +378,9 @@ class Server:
                 raise
             return folder, session, None
         if folder.resolve() != saved.info.repo:
-            raise ConfigError(f"session {saved.id} is one of {saved.info.repo}, not {cwd}")
+            if session is not None or not await asyncio.to_thread(_is_moved_to, saved, folder):
+                raise ConfigError(f"session {saved.id} is one of {saved.info.repo}, not {cwd}")
+            saved = await asyncio.to_thread(_move, saved, folder)
         return folder, session, saved
 
     @staticmethod
@@ -454,6 +456,17 @@ def _folder(cwd: str, more: list[str] | None = None) -> Path:
     if not cwd.startswith("/"):
         raise ConfigError(f"cwd must be an absolute path, not {cwd!r}")
     return Path(cwd)
+
+
+def _is_moved_to(saved: SavedSession, folder: Path) -> bool:
+    from agent.sessions.moved import is_moved_to
+
+    return is_moved_to(saved, folder)
+
+
+def _move(saved: SavedSession, folder: Path) -> SavedSession:
+    with saved.claim() as held:
+        return held.update(repo=folder.resolve())
 
 
 def _not_in_use(saved: SavedSession) -> None:

@@ -79,6 +79,8 @@ def finish(
         lines.append(f"applied to {repo}" if report.applied else _not_applied(data))
     lines += [usage_line(report.result.usage, len(report.result.steps))]
     lines.append(f"session {report.session}")
+    if data["status"] == "interrupted":
+        lines.append(f"go on with: agent resume {report.session}")
     write_err("".join(visible(line.replace("\n", " ")) + "\n" for line in lines if line))
     return int(data["exit_status"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,23 +15,41 @@ from agent.cli.flags import Apply, Given, Interactive, ResultOutput, takes
 from agent.cli.interrupts import Interrupts
 from agent.cli.output import Output, write_json, write_out
 from agent.cli.printing import finish, listener, load_told, print_error, write_notices
-from agent.errors import AgentError, ConfigError
+from agent.cli.typed_text import read_text
+from agent.errors import AgentError, ConfigError, SessionNotFound
 from agent.settings.option import Group
 
 if TYPE_CHECKING:
+    from agent.events import Listener
     from agent.loading import LoadedModel
     from agent.sessions.store import SavedSession, SessionStore
 
 RUNS = (*(group for group in Group if group is not Group.IMAGE), "image")
-Name = Annotated[str, typer.Argument(help="The session's id, or how it begins.", metavar="ID")]
-Text = Annotated[str | None, typer.Argument(help="What to tell the model.", metavar="[MESSAGE]")]
+WHICH = "The session's id, how it begins, or its last four characters."
+Name = Annotated[str, typer.Argument(help=WHICH, metavar="ID")]
+Text = Annotated[
+    str | None,
+    typer.Argument(help="What to tell the model; - reads it from stdin.", metavar="[MESSAGE | -]"),
+]
+Moved = Annotated[
+    Path | None,
+    typer.Option(
+        "--repo", "-r", metavar="DIR", help="Where the repository lies now, if it was moved."
+    ),
+]
 
 
 @takes(*RUNS, but=("n",), stored=True)
 def resume(
     given: Given,
-    name: Name,
+    name: Annotated[
+        str | None, typer.Argument(help=f"{WHICH} Default: as --last.", metavar="[ID]")
+    ] = None,
     message: Text = None,
+    last: Annotated[
+        bool, typer.Option("--last", "-l", help="The newest session on this repository.")
+    ] = False,
+    repo: Moved = None,
     apply: Apply = False,
     output: ResultOutput = Output.TEXT,
     interactive: Interactive = None,
@@ -41,10 +60,15 @@ def resume(
     as a flag is as it was. Exit codes and output as for solve.
 
     Examples:
-      agent resume 20261128-0915
-      agent resume 20261128-0915 "now add a test" --max-steps 20
+      agent resume
+      agent resume --last "now add a test" --max-steps 20
+      agent resume 20261128-0915 - --repo ~/project-moved < message.txt
     """
-    code = run(name, message, given, apply=apply, output=output, interactive=interactive)
+    if last:
+        if message is not None:
+            raise ConfigError("--last names the session: give a message alone, not an id too")
+        name, message = None, name
+    code = run(name, message, given, repo=repo, apply=apply, output=output, interactive=interactive)
     raise typer.Exit(code)
 
 
@@ -53,6 +77,7 @@ def fork(
     given: Given,
     name: Name,
     message: Text = None,
+    repo: Moved = None,
     apply: Apply = False,
     output: ResultOutput = Output.TEXT,
     interactive: Interactive = None,
@@ -63,7 +88,16 @@ def fork(
     """
     if message is None and (given or apply or interactive is not None):
         raise ConfigError("without a message nothing runs: give these flags to agent resume")
-    code = run(name, message, given, apply=apply, output=output, interactive=interactive, copy=True)
+    code = run(
+        name,
+        message,
+        given,
+        repo=repo,
+        apply=apply,
+        output=output,
+        interactive=interactive,
+        copy=True,
+    )
     raise typer.Exit(code)
 
 
@@ -85,9 +119,7 @@ def rewind(
     from agent.run.rewind import rewind as go_back
     from agent.sessions.store import SessionStore
 
-    store = SessionStore()
-    store.reap()
-    saved = store.find(name)
+    saved = SessionStore().find(name)
     stored = stored_settings(saved, given)
     loaded = load_for(stored)
     notices: list[str] = []
@@ -98,10 +130,11 @@ def rewind(
 
 
 def run(
-    name: str,
+    name: str | None,
     message: str | None,
     flags: Mapping[str, Any],
     *,
+    repo: Path | None = None,
     apply: bool = False,
     output: Output = Output.TEXT,
     interactive: bool | None = None,
@@ -110,6 +143,7 @@ def run(
 ) -> int:
     """The commands once their flags are read; returns the exit code. Without ``model`` it loads.
 
+    Without ``name`` it is the newest session on the repository around the current folder.
     Whatever goes wrong is one line on stderr and, with a JSON output, also one object of the usual
     keys with status ``error`` (or ``interrupted``).
     """
@@ -118,18 +152,17 @@ def run(
     try:
         with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
-                # torch comes in with these.
+                if message is not None:
+                    message = read_text(message, "message")
+                saved = _found(name, repo)
+                # torch comes in with these: what can be wrong without it is known by now.
                 from agent.events import Working
                 from agent.run import resume as resuming
                 from agent.run.build import prepare
                 from agent.run.rewind import fork as make_copy
                 from agent.sessions.store import SessionStore
 
-                if message is not None and not message.strip():
-                    raise ConfigError("the message is empty: say what to do, or leave it out")
                 store = SessionStore()
-                store.reap()
-                saved = store.find(name)
                 asked = dict(flags)
                 # Not kept as they are: a check is replaced, and a seed draws anew from here on.
                 check, seed = asked.pop("check", None), asked.pop("seed", None)
@@ -142,9 +175,7 @@ def run(
                     stack.callback(_unless_begun, store, saved, _recorded(saved))
                 listen = listener(output, notices)
                 stack.callback(listen, Working(""))
-                # Refused before the model is loaded, where that can be known.
-                with saved.claim():
-                    pass
+                saved = _brought_to(saved, repo, listen)
                 repo = saved.info.repo
                 client = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
@@ -154,7 +185,7 @@ def run(
             listen(Working("restoring the files and the model's state"))
             report = resuming.resume(
                 saved,
-                message and message.encode("utf-8", "replace").decode("utf-8"),
+                message,
                 settings,
                 model,
                 client,
@@ -168,6 +199,34 @@ def run(
         if output is not Output.TEXT:
             print_error(failure.message, failure.exit_code, names, output, notices)
         return failure.exit_code
+
+
+def _found(name: str | None, repo: Path | None) -> SavedSession:
+    """Return the session that is meant; raise ``StoreError`` if another process has it."""
+    from agent.sessions.store import SessionStore
+
+    store = SessionStore()
+    try:
+        saved = store.newest(repo or Path.cwd()) if name is None else store.find(name)
+    except SessionNotFound as error:
+        if name is None:
+            raise ConfigError(str(error)) from error
+        raise
+    with saved.claim():
+        return saved
+
+
+def _brought_to(saved: SavedSession, given: Path | None, listen: Listener) -> SavedSession:
+    """Write down where the repository of ``saved`` lies now, if it was moved."""
+    from agent.events import Notice
+    from agent.sessions.moved import locate_repository
+
+    repo = locate_repository(saved, given)
+    with saved.claim() as held:
+        if repo == held.info.repo:
+            return held
+        listen(Notice(f"the repository was at {held.info.repo}; it is now {repo}"))
+        return held.update(repo=repo)
 
 
 def _recorded(saved: SavedSession) -> int:

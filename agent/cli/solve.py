@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +15,9 @@ from agent.cli.control import controlled
 from agent.cli.failure import tell
 from agent.cli.flags import Apply, Given, Interactive, Repo, ResultOutput, takes
 from agent.cli.interrupts import Interrupts
-from agent.cli.output import Output, is_terminal
+from agent.cli.output import Output
 from agent.cli.printing import finish, listener, load_told, print_error
+from agent.cli.typed_text import read_text
 from agent.errors import ConfigError, StoreError
 from agent.settings.load import load_settings
 from agent.settings.option import Group
@@ -27,8 +27,6 @@ from sandboxes.workspace.users_repository import find_repository
 
 if TYPE_CHECKING:
     from agent.loading import LoadedModel
-
-MAX_TASK_BYTES = 1_000_000
 
 
 @takes(*Group)
@@ -75,7 +73,7 @@ def run(
     try:
         with Interrupts() as interrupts, ExitStack() as stack:
             with interrupts.immediate():
-                task = _task_text(task)
+                task = read_text(task, "task")
                 if not repo.is_dir():
                     raise ConfigError(f"--repo {repo} is not a directory")
                 settings = load_settings(flags, repo)
@@ -127,21 +125,3 @@ def require_state_folder() -> None:
             f"the state folder {folder} cannot be written: {error.strerror}; make it writable, or "
             "set HOME or XDG_STATE_HOME to a place that is"
         ) from error
-
-
-def _task_text(argument: str) -> str:
-    """The task: the argument, or stdin for ``-``. Raises ``ConfigError`` if there is none."""
-    if argument != "-":
-        text = argument
-    elif sys.stdin is None or is_terminal(sys.stdin):
-        raise ConfigError("no task: write it as an argument, or pipe it in")
-    else:
-        data = sys.stdin.buffer.read(MAX_TASK_BYTES + 1)
-        if len(data) > MAX_TASK_BYTES:
-            raise ConfigError(f"the task is longer than {MAX_TASK_BYTES:,} bytes; shorten it")
-        text = data.decode("utf-8", "replace")
-    # An argument that was no UTF-8 arrives with surrogates in it, which no tokenizer takes.
-    text = text.encode("utf-8", "replace").decode("utf-8").strip()
-    if not text:
-        raise ConfigError("the task is empty: say what to do")
-    return text

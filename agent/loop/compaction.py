@@ -20,6 +20,7 @@ from agent.loop.conversation import Conversation
 from agent.loop.first_prompt import Beginning
 from agent.loop.journal import Journal
 from agent.sessions.history import history_of
+from agent.sessions.info import COMPACTED
 from agent.sessions.store import SavedSession, SessionStore
 from agent.sessions.trajectory import read_records
 from agent.types import Compaction, Prompt, Step
@@ -28,7 +29,6 @@ from model.messages import Message, ToolCall
 from model.usage import Usage
 from tools.registry import Registry
 
-COMPACTED = "compacted"
 SUMMARY_TOKENS = 1024
 FREED = 0.5
 """A compacted context must be no longer than this part of the length that is too long."""

@@ -13,6 +13,7 @@ from model.usage import Usage
 
 RUNNING = "running"
 KILLED = "killed"
+COMPACTED = "compacted"
 UNREADABLE = "unreadable"
 NEEDED = ("task", "repo", "baseline", "head", "settings")
 """What a session needs to go on."""

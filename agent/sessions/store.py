@@ -28,10 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import SessionNotFound, StoreError
-from agent.sessions.info import KILLED, RUNNING, SessionInfo, info_from_json, new_info
+from agent.sessions.info import COMPACTED, KILLED, RUNNING, SessionInfo, info_from_json, new_info
 from agent.sessions.records import Record
 from agent.sessions.trajectory import TrajectoryWriter
 from sandboxes.paths import Owner, private_dir, state_dir, sync, write_whole
+
+SHORT = 4
+"""How many characters at the end of an id name a session."""
 
 _UNBORN = ".new-"
 _UNBORN_KEPT_S = 3600.0
@@ -191,16 +194,36 @@ class SessionStore:
         return [_read(path) for path in self._folders()]
 
     def find(self, name: str) -> SavedSession:
-        """The session whose id is ``name`` or the only one that begins with it."""
+        """Return the session whose id is ``name``, or the only one that begins or ends with it.
+
+        The short form is the last ``SHORT`` characters; fewer are no ending.
+        """
         folders = list(self._folders())
         matches = [path for path in folders if path.name == name] or [
             path for path in folders if name and path.name.startswith(name)
         ]
+        ends = len(name) >= SHORT and not matches
+        if ends:
+            matches = [path for path in folders if path.name.endswith(name)]
         if len(matches) == 1:
-            return _read(matches[0])
+            return self._settled(_read(matches[0]))
         if matches:
-            raise SessionNotFound(f"{len(matches)} sessions begin with {name!r}; write more of it")
+            how = "end" if ends else "begin"
+            raise SessionNotFound(f"{len(matches)} sessions {how} with {name!r}; write more of it")
         raise SessionNotFound(f"no session {name!r}; see agent sessions list")
+
+    def newest(self, folder: Path) -> SavedSession:
+        """Return the newest session on the repository that ``folder`` is or lies in.
+
+        Raises ``SessionNotFound``.
+        """
+        here = folder.resolve()
+        for path in reversed(list(self._folders())):
+            saved = _read(path)
+            spoken = saved.info.task and saved.status != COMPACTED
+            if spoken and here.is_relative_to(saved.info.repo):
+                return self._settled(saved)
+        raise SessionNotFound(f"there is no session on {here}; see agent sessions list")
 
     def get(self, name: str) -> SavedSession | None:
         """Return the session whose id is ``name``; None if there is none."""
@@ -226,16 +249,22 @@ class SessionStore:
         killed = []
         with suppress(OSError, StoreError):
             for session in self.sessions():
-                if session.status == RUNNING and _owner_gone(session):
-                    with suppress(StoreError), session.claim() as held:
-                        # Another process may have gone on with it in between.
-                        if held.status == RUNNING and _owner_gone(held):
-                            held.update(status=KILLED)
-                            killed.append(session.id)
+                if session.status == RUNNING and self._settled(session).status == KILLED:
+                    killed.append(session.id)
             for path in self.root.glob(_UNBORN + "*"):
                 if time.time() - path.stat().st_mtime > _UNBORN_KEPT_S:
                     shutil.rmtree(path, ignore_errors=True)
         return killed
+
+    def _settled(self, session: SavedSession) -> SavedSession:
+        """Mark ``session`` as ``killed`` if its process died. Never raises."""
+        if session.status == RUNNING and _owner_gone(session):
+            with suppress(OSError, StoreError), session.claim() as held:
+                # Another process may have gone on with it in between.
+                if held.status == RUNNING and _owner_gone(held):
+                    return held.update(status=KILLED)
+                return held
+        return session
 
     def _folders(self) -> Iterator[Path]:
         try:

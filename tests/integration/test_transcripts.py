@@ -66,6 +66,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
 }
 
 _MASKS = (
+    (r" steps +now +[\d.,]+ [kM]B", " steps  AGE  SIZE"),
     (r"\b\d{8}-\d{6}-[0-9a-f]{4,}\b", "SESSION"),
     (r"\b[0-9a-f]{12,64}\b", "HASH"),
     (r"\b\d[\d,]*\.?\d* (s|ms|MB|GB|MiB|GiB|tokens/s)\b", r"N \1"),
