@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs, and the checks that every device kernel shares."""
+"""The choice of the implementation that runs, and the checks that device kernels share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class KernelError(ValueError):
 
 
 def interpreting() -> bool:
-    """Whether Triton kernels run in its interpreter, on the CPU (``TRITON_INTERPRET=1``)."""
+    """Tell whether Triton kernels run in its interpreter, on the CPU (``TRITON_INTERPRET=1``)."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -48,7 +48,8 @@ def require_power_of_two(op: str, name: str, size: int, least: int, most: int) -
 
 
 def addresses(rows: Sequence[Sequence[Tensor]], width: int | None = None) -> Tensor:
-    """Where the tensors of each row begin: int64 ``[rows, width]`` on their device, 0 for none.
+    """Return where the tensors of each row begin: int64 ``[rows, width]`` on their device, 0 for
+    none.
 
     A kernel turns the numbers back into pointers. The caller keeps the tensors alive until the
     kernel has run.
@@ -64,13 +65,14 @@ def addresses(rows: Sequence[Sequence[Tensor]], width: int | None = None) -> Ten
 
 
 def power_of_two(size: int, least: int = 1) -> int:
-    """The smallest power of two that is at least ``size`` and ``least``."""
+    """Return the smallest power of two that is at least ``size`` and ``least``."""
     return max(least, 1 << max(0, size - 1).bit_length())
 
 
 def capability(device: torch.device) -> int:
-    """The compute capability of a CUDA device times ten: 80 is an A100, 90 an H100. 80 for others,
-    which run anything that the kernels' host code would launch there."""
+    """Return the compute capability of a CUDA device times ten: 80 is an A100, 90 an H100. 80 for
+    others, which run anything that the kernels' host code would launch there.
+    """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return 10 * major + minor

@@ -22,7 +22,7 @@ def paged_attention(
     *,
     backend: Backend = "torch",
 ) -> Tensor:
-    """See ``reference.paged_attention``."""
+    """Run ``reference.paged_attention`` by the implementation for the device."""
     if backend == "triton":
         require_triton("paged_attention", query, gate, pages[0][0])
         from kernels.attention import triton

@@ -57,7 +57,7 @@ def paged_attention(
     lengths: Sequence[int],
     gate: Tensor,
 ) -> Tensor:
-    """``attention`` over keys and values that lie in pages.
+    """Compute ``attention`` over keys and values that lie in pages.
 
     Args:
         query: ``[batch, time, heads, dim]``, each row the last positions of its sequence.

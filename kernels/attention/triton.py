@@ -33,7 +33,7 @@ _LOG2E = 1.4426950408889634
 
 @triton.jit
 def _span(length, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    """How many positions each split of a sequence takes: whole blocks."""
+    """Return how many positions each split of a sequence takes: whole blocks."""
     return tl.cdiv(tl.cdiv(length, BLOCK), SPLITS) * BLOCK
 
 
@@ -263,9 +263,10 @@ def paged_attention_at(
     page: int,
     kv_heads: int,
 ) -> Tensor:
-    """``paged_attention`` with the addresses of the pages ``[batch, max_pages]`` (int64) and the
-    lengths (int32) on the device already. Reads nothing on the host, so it can be captured in a
-    CUDA graph; ``max_pages`` may be more than is used."""
+    """Compute ``paged_attention`` with the addresses of the pages ``[batch, max_pages]`` (int64)
+    and the lengths (int32) on the device already. Reads nothing on the host, so it can be captured
+    in a CUDA graph; ``max_pages`` may be more than is used.
+    """
     batch, time, heads, dim = query.shape
     require_power_of_two("paged_attention", "head dimension", dim, 16, 256)
     require_power_of_two("paged_attention", "page", page, 16, 1 << 16)
@@ -379,8 +380,9 @@ def paged_attention(
     lengths: Sequence[int],
     gate: Tensor,
 ) -> Tensor:
-    """As ``reference.paged_attention``; head dimension and page are powers of two from 16 on, the
-    former up to 256."""
+    """Compute ``reference.paged_attention``; head dimension and page are powers of two from 16 on,
+    the former up to 256.
+    """
     _, _, kv_heads, page, _ = pages[0][0].shape
     own = torch.tensor(lengths, dtype=torch.int32).to(query.device)
     table = addresses(pages)

@@ -65,8 +65,9 @@ def places(
     GROUP: tl.constexpr,
     KV_HEADS: tl.constexpr,
 ):
-    """A tile's rows in turn: which token each is of, whether it is there, and its place among
-    all (tokens times heads) as one 64-bit number and, from the tile's first token on, small ones.
+    """Return a tile's rows in turn: which token each is of, whether it is there, and its place
+    among all (tokens times heads) as one 64-bit number and, from the tile's first token on, small
+    ones.
     """
     row = block * ROWS + tl.arange(0, ROWS)
     begin = block * ROWS // GROUP
@@ -99,9 +100,10 @@ def attend_all(
     CACHE: tl.constexpr,
     DOT: tl.constexpr,
 ):
-    """The rows at ``place`` attend to positions ``begin`` to ``end``, of which every row sees all
-    before ``whole``, a multiple of ``BLOCK`` as ``begin`` is: a weighted sum of values, the largest
-    score, and the sum of weights. A split takes the masked loop alone, for registers' sake."""
+    """Let the rows at ``place`` attend to positions ``begin`` to ``end``, of which every row sees
+    all before ``whole``, a multiple of ``BLOCK`` as ``begin`` is: a weighted sum of values, the
+    largest score, and the sum of weights. A split takes the masked loop alone, for registers' sake.
+    """
     inner = tl.arange(0, DIM)
     at_query = (place * DIM)[:, None] + inner[None, :]
     q = tl.load(query + base * DIM + at_query, mask=used[:, None], other=0.0)

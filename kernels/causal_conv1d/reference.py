@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """``silu`` of each channel's weighted sum of its last ``width`` inputs.
+    """Return ``silu`` of each channel's weighted sum of its last ``width`` inputs.
 
     Args:
         x: ``[batch, time, channels]``.

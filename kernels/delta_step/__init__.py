@@ -25,7 +25,7 @@ def delta_step(
     *,
     backend: Backend = "torch",
 ) -> Tensor:
-    """See ``reference.delta_step``."""
+    """Run ``reference.delta_step`` by the implementation for the device."""
     if backend == "triton":
         require_triton("delta_step", projected, conv, decay_rate, dt_bias, norm)
         from kernels.delta_step import triton

@@ -1,5 +1,5 @@
-"""What a DeltaNet layer does between its two projections, for one or a few tokens of each of many
-sequences, from the other operations' references.
+"""A DeltaNet layer between its two projections, for one or a few tokens of each of many
+sequences, built from the other operations' references.
 """
 
 from __future__ import annotations

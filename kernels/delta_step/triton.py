@@ -22,14 +22,17 @@ MOST_TOKENS = 8
 
 @triton.jit
 def _place(entry, TYPE: tl.constexpr):
-    """The pointer in a table's ``entry``. It is a multiple of 16, without which a load would go
-    element by element."""
+    """Return the pointer in a table's ``entry``. It is a multiple of 16, without which a load would
+    go element by element.
+    """
     return tl.multiple_of(tl.load(entry).to(tl.pointer_type(TYPE)), 16)
 
 
 @triton.jit
 def _input(projected, inputs, known, channel, at, token_stride, conv_dim, WIDTH: tl.constexpr):
-    """The convolution's input ``at`` for ``channel``: before 0 it is a remembered one, or zero."""
+    """Return the convolution's input ``at`` for ``channel``: before 0 it is a remembered one, or
+    zero.
+    """
     at += tl.zeros([1], tl.int32)
     new = tl.load(projected + at * token_stride + channel, mask=at >= 0, other=0.0)
     old = tl.load(inputs + (at + WIDTH - 1) * conv_dim + channel, mask=at < 0, other=0.0)
@@ -40,7 +43,9 @@ def _input(projected, inputs, known, channel, at, token_stride, conv_dim, WIDTH:
 def _convolve(
     projected, inputs, known, weight, channel, t, token_stride, conv_dim, WIDTH: tl.constexpr
 ):
-    """The convolution's output for ``channel`` at token ``t``, in the dtype of the projection."""
+    """Return the convolution's output for ``channel`` at token ``t``, in the dtype of the
+    projection.
+    """
     total = tl.zeros(channel.shape, tl.float32)
     for i in tl.static_range(WIDTH):
         at = t + i - (WIDTH - 1)
@@ -142,8 +147,9 @@ def _delta_step(
 
 
 def table_of(sources: Sequence[SlotTensors | None], targets: Sequence[SlotTensors]) -> Tensor:
-    """What ``delta_step_at`` reads, ``[5, batch]``: the addresses of the sources' parts and of the
-    targets', and 1 where there is a source."""
+    """Return what ``delta_step_at`` reads, ``[5, batch]``: the addresses of the sources' parts and
+    of the targets', and 1 where there is a source.
+    """
     rows: list[list[Tensor]] = [[], [], [], []]
     for source, target in zip(sources, targets, strict=True):
         for index in range(2):
@@ -165,7 +171,7 @@ def delta_step_at(
     layer: int,
     key_dim: int,
 ) -> Tensor:
-    """``delta_step`` on memory whose ``table_of`` addresses is on the device already.
+    """Run ``delta_step`` on memory whose ``table_of`` addresses is on the device already.
 
     Each address is that of a whole slot, ``[layers, ...]`` of a tensor of ``SlotTensors``, of which
     ``layer`` is used. Reads nothing on the host, so it can be captured in a CUDA graph.
@@ -218,7 +224,7 @@ def delta_step(
     sources: Sequence[SlotTensors | None],
     targets: Sequence[SlotTensors],
 ) -> Tensor:
-    """As ``reference.delta_step``, for at most 8 tokens. Memory must be contiguous."""
+    """Compute ``reference.delta_step``, for at most 8 tokens. Memory must be contiguous."""
     key_dim = targets[0][1].shape[1]
     table = table_of(sources, targets)
     return delta_step_at(projected, conv, decay_rate, dt_bias, norm, eps, table, 0, key_dim)

@@ -60,7 +60,9 @@ def gated_delta_rule_at(
     *,
     backend: Backend = "torch",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The rule, and the states at ``positions``: see ``reference.gated_delta_rule_at``."""
+    """Apply the rule and return the states at ``positions`` too, as
+    ``reference.gated_delta_rule_at``.
+    """
     if backend == "triton":
         require_triton("gated_delta_rule", query, key, value, log_decay, beta)
         from kernels.gated_delta_rule import triton

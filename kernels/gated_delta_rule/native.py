@@ -27,7 +27,7 @@ def gated_delta_rule(
     *,
     steps: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As ``kernels.gated_delta_rule``; ``steps`` says whether token by token or in chunks.
+    """Compute ``kernels.gated_delta_rule``; ``steps`` says whether token by token or in chunks.
 
     Raises ``KernelError`` for head dimensions that are no multiples of 16.
     """

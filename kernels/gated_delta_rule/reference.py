@@ -24,7 +24,7 @@ _EPS = 1e-6
 
 
 def _unit(x: Tensor) -> Tensor:
-    """``x`` in float32 with its last dimension scaled to length one (zero stays zero)."""
+    """Return ``x`` in float32 with its last dimension scaled to length one (zero stays zero)."""
     x = x.float()
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPS)
 
@@ -157,7 +157,7 @@ def gated_delta_rule_at(
     state: Tensor | None,
     positions: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``chunked``, and the states after some of the tokens.
+    """Compute ``chunked``, and the states after some of the tokens.
 
     ``positions`` count the tokens of this input: rising multiples of ``CHUNK`` up to ``time``. The
     third result holds the state after each, ``[positions, batch, value_heads, key_dim, value_dim]``

@@ -32,15 +32,16 @@ _FACTORS = 4
 
 @triton.jit
 def _high_low(x, NARROW: tl.constexpr):
-    """``x`` as a sum of two bfloat16 numbers, which keep 16 of its 24 bits."""
+    """Return ``x`` as a sum of two bfloat16 numbers, which keep 16 of its 24 bits."""
     high = x.to(tl.bfloat16)
     return high.to(NARROW), (x - high.to(tl.float32)).to(tl.bfloat16).to(NARROW)
 
 
 @triton.jit
 def _by_wide(narrow, wide, SPLIT: tl.constexpr, NARROW: tl.constexpr):
-    """``narrow @ wide``. With SPLIT the left one is bfloat16 and the right one goes in two parts:
-    more exact than TF32 at the same cost, and the left one needs no conversion."""
+    """Return ``narrow @ wide``. With SPLIT the left one is bfloat16 and the right one goes in two
+    parts: more exact than TF32 at the same cost, and the left one needs no conversion.
+    """
     if SPLIT:
         high, low = _high_low(wide, NARROW)
         result = tl.dot(narrow.to(NARROW), low)
@@ -52,7 +53,9 @@ def _by_wide(narrow, wide, SPLIT: tl.constexpr, NARROW: tl.constexpr):
 
 @triton.jit
 def _both_wide(a, b, SPLIT: tl.constexpr, NARROW: tl.constexpr):
-    """``a @ b``, both float32; with SPLIT by their two parts each, without the smallest product."""
+    """Return ``a @ b``, both float32; with SPLIT by their two parts each, without the smallest
+    product.
+    """
     if SPLIT:
         a_high, a_low = _high_low(a, NARROW)
         b_high, b_low = _high_low(b, NARROW)
@@ -253,8 +256,9 @@ def _scan(
 
 
 def _slice(capability: int, states: int, value_dim: int) -> tuple[int, int]:
-    """How many values a program of ``_scan`` takes, and its warps: as many as the registers hold
-    without spills, unless that would leave many multiprocessors idle."""
+    """Return how many values a program of ``_scan`` takes, and its warps: as many as the registers
+    hold without spills, unless that would leave many multiprocessors idle.
+    """
     widest = {90: 32, 100: 64, 103: 64}.get(capability, 16)
     if widest > 16 and states * value_dim >= 32 * 128 and value_dim >= widest:
         return widest, 8
@@ -262,7 +266,7 @@ def _slice(capability: int, states: int, value_dim: int) -> tuple[int, int]:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """``x [batch, time, heads, dim]`` whose heads lie one after the other within a token."""
+    """Return ``x [batch, time, heads, dim]`` whose heads lie one after the other within a token."""
     return x if x.stride(3) == 1 and x.stride(2) == x.shape[3] else x.contiguous()
 
 
@@ -275,7 +279,7 @@ def gated_delta_rule_at(
     state: Tensor | None,
     positions: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As ``reference.gated_delta_rule_at``; dimensions are powers of two from 16 to 256.
+    """Compute ``reference.gated_delta_rule_at``; dimensions are powers of two from 16 to 256.
 
     Queries, keys and values may be slices of one wider tensor: they are read where they lie.
     """
@@ -372,6 +376,6 @@ def gated_delta_rule(
     beta: Tensor,
     state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As ``kernels.gated_delta_rule``; dimensions are powers of two from 16 to 256. Inference
+    """Compute ``kernels.gated_delta_rule``; dimensions are powers of two from 16 to 256. Inference
     only."""
     return gated_delta_rule_at(query, key, value, log_decay, beta, state, ())[:2]

@@ -43,7 +43,7 @@ class QuantizedWeight:
 
     @property
     def shape(self) -> torch.Size:
-        """That of the matrix."""
+        """The shape of the matrix, ``[outputs, inputs]``."""
         return torch.Size((self.outputs, self.inputs))
 
     @property
@@ -63,7 +63,7 @@ class StackedWeight:
 
     @property
     def shape(self) -> torch.Size:
-        """That of the whole matrix."""
+        """The shape of the whole matrix."""
         return torch.Size((sum(p.shape[0] for p in self.parts), self.parts[0].shape[1]))
 
     @property
@@ -93,7 +93,7 @@ def stack(parts: Sequence[Part], *, copy_below: int = 1 << 20) -> Weight:
 
 
 def group_for(inputs: int) -> int:
-    """The largest of ``GROUPS`` that divides ``inputs``. Raises ``KernelError``."""
+    """Return the largest of ``GROUPS`` that divides ``inputs``. Raises ``KernelError``."""
     for group in GROUPS:
         if inputs % group == 0:
             return group
@@ -104,7 +104,8 @@ def group_for(inputs: int) -> int:
 
 
 def quantize(weight: Tensor, bits: int, group: int | None = None) -> QuantizedWeight:
-    """``weight [outputs, inputs]`` rounded to ``bits`` 8 or 4, by groups of ``group`` inputs.
+    """Return ``weight [outputs, inputs]`` rounded to ``bits`` 8 or 4, by groups of ``group``
+    inputs.
 
     int8 takes the largest magnitude of a group as 127. int4 takes the largest one as -8 (a scale
     may be negative), or a clipped range where that lowers the squared error. Raises
@@ -205,7 +206,7 @@ def _rounded(values: Tensor, scale: Tensor, bits: int) -> Tensor:
 
 
 def _integers(weight: QuantizedWeight) -> Tensor:
-    """The integers ``[outputs, inputs]``, those that fill the last block included; int16."""
+    """Return the integers ``[outputs, inputs]``, those that fill the last block included; int16."""
     blocks, inputs = weight.data.shape[0], weight.inputs
     runs = weight.data.reshape(blocks, -1, BLOCK, 4).to(torch.int16)
     if weight.bits == 8:
@@ -217,19 +218,19 @@ def _integers(weight: QuantizedWeight) -> Tensor:
 
 
 def _scales(weight: QuantizedWeight) -> Tensor:
-    """The scales ``[outputs, groups]``, in bfloat16."""
+    """Return the scales ``[outputs, groups]``, in bfloat16."""
     return weight.scales.transpose(1, 2).reshape(-1, weight.inputs // weight.group)
 
 
 def dequantize(weight: QuantizedWeight) -> Tensor:
-    """The matrix ``[outputs, inputs]`` in float32."""
+    """Return the matrix ``[outputs, inputs]`` in float32."""
     rows = _integers(weight).reshape(-1, weight.inputs // weight.group, weight.group)
     scaled = rows * _scales(weight).float().unsqueeze(-1)
     return scaled.reshape(-1, weight.inputs)[: weight.outputs]
 
 
 def packed(weight: QuantizedWeight, device: torch.device, *, at_once: int = 256) -> PackedWeight:
-    """The same numbers in the layout of the device kernels, on ``device``.
+    """Return the same numbers in the layout of the device kernels, on ``device``.
 
     ``at_once`` blocks are turned at a time, so that little more than the result is in memory.
     """

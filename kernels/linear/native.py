@@ -35,7 +35,8 @@ class Matrix(ctypes.Structure):
 
 
 def matrices(weight: Weight) -> list[Matrix]:
-    """``weight`` as the library takes it, without a copy: runs of plain parts share one matrix.
+    """Return ``weight`` as the library takes it, without a copy: runs of plain parts share one
+    matrix.
 
     The tensors must outlive it. Raises ``KernelError``.
     """
@@ -77,7 +78,7 @@ def _matrix(parts: Sequence[Part]) -> Matrix:
 
 
 def linear(library: Native, x: Tensor, weight: Weight, *, exact_rows: bool = False) -> Tensor:
-    """``x [..., inputs]`` times ``weight``, in float32 whatever ``x`` is.
+    """Multiply ``x [..., inputs]`` by ``weight``, in float32 whatever ``x`` is.
 
     With ``exact_rows``, or up to 16 rows, the bits of a row do not depend on the others.
     """

@@ -11,7 +11,7 @@ from kernels.quantized_linear.reference import PackedWeight, quantized_linear
 
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
-    """``x [..., inputs]`` times ``weight [outputs, inputs]`` transposed; there are no biases.
+    """Multiply ``x [..., inputs]`` by ``weight [outputs, inputs]`` transposed; there are no biases.
 
     The definition for every form of a weight. A quantised one is turned into a plain tensor at
     each call, which is exact and slow.

@@ -64,7 +64,7 @@ def _sources_hash() -> str:
 
 
 def file_name(level: str) -> str:
-    """The name of the library for ``level``, which changes with the sources."""
+    """Return the name of the library for ``level``, which changes with the sources."""
     return f"{_sources_hash()}-{level}.so"
 
 
@@ -88,7 +88,8 @@ def _load(level: str) -> Native | None:
 
 
 def native(level: str | None = None) -> Native | None:
-    """The library at the best level that this machine runs, at most ``level``; None if not built.
+    """Return the library at the best level that this machine runs, at most ``level``; None if not
+    built.
 
     Without ``level``, the variable ``TENUTO_NATIVE`` may name it, or be ``off``.
     """

@@ -22,7 +22,7 @@ def qk_norm_rope(
     kv_heads: int,
     backend: Backend = "torch",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``reference.qk_norm_rope``."""
+    """Run ``reference.qk_norm_rope`` by the implementation for the device."""
     if backend == "triton":
         require_triton("qk_norm_rope", projected, query_weight, key_weight, cos, sin)
         from kernels.qk_norm_rope import triton

@@ -82,7 +82,7 @@ def qk_norm_rope(
     heads: int,
     kv_heads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As ``reference.qk_norm_rope``, for a head dimension that is a power of two up to 512."""
+    """Compute ``reference.qk_norm_rope`` for a head dimension that is a power of two up to 512."""
     batch, time, width = projected.shape
     dim = width // (2 * heads + 2 * kv_heads)
     require_power_of_two("qk_norm_rope", "head dimension", dim, 16, 512)

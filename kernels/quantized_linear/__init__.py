@@ -12,7 +12,7 @@ __all__ = ["PackedWeight", "pack", "pack_integers", "quantized_linear", "unpack"
 
 
 def quantized_linear(x: Tensor, weight: PackedWeight, *, backend: Backend = "torch") -> Tensor:
-    """See ``reference.quantized_linear``."""
+    """Run ``reference.quantized_linear`` by the implementation for the device."""
     if backend == "triton":
         require_triton("quantized_linear", x, weight.data, weight.scales)
         from kernels.quantized_linear import triton

@@ -41,7 +41,7 @@ class PackedWeight:
 
     @property
     def shape(self) -> torch.Size:
-        """That of the matrix."""
+        """The shape of the matrix, ``[outputs, inputs]``."""
         return torch.Size((self.outputs, self.inputs))
 
     @property
@@ -85,8 +85,9 @@ def pack_integers(integers: Tensor, scales: Tensor, kind: Kind, group: int = GRO
 
 
 def pack(weight: Tensor, kind: Kind) -> PackedWeight:
-    """``weight [outputs, inputs]`` rounded to nearest, scaled so that the largest magnitude of each
-    group or block is the largest number of its kind."""
+    """Return ``weight [outputs, inputs]`` rounded to nearest, scaled so that the largest magnitude
+    of each group or block is the largest number of its kind.
+    """
     outputs, inputs = weight.shape
     if inputs % GROUP:
         return pack_integers(weight, weight[:, :1], "int8")  # raises
@@ -107,7 +108,7 @@ def pack(weight: Tensor, kind: Kind) -> PackedWeight:
 
 
 def unpack(weight: PackedWeight) -> Tensor:
-    """The matrix ``[outputs, inputs]`` in float32."""
+    """Return the matrix ``[outputs, inputs]`` in float32."""
     outputs, groups = weight.outputs, weight.inputs // weight.group
     scales = weight.scales.float()
     if weight.kind == "fp8":
@@ -123,5 +124,5 @@ def unpack(weight: PackedWeight) -> Tensor:
 
 
 def quantized_linear(x: Tensor, weight: PackedWeight) -> Tensor:
-    """``x [..., inputs]`` times the weight transposed, summed in float32; the dtype of ``x``."""
+    """Multiply ``x [..., inputs]`` by the weight transposed; sum in float32, return ``x.dtype``."""
     return (x.float() @ unpack(weight).T).to(x.dtype)

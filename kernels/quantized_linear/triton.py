@@ -146,7 +146,7 @@ def _tiles(device: torch.device, rows: int, wide: bool) -> tuple[int, int, int, 
 
 
 def quantized_linear(x: Tensor, weight: PackedWeight, *, out: Tensor | None = None) -> Tensor:
-    """As ``reference.quantized_linear``. ``out [rows, outputs]``, whose rows may lie apart, is
+    """Compute ``reference.quantized_linear``. ``out [rows, outputs]``, whose rows may lie apart, is
     written in place of a new tensor. Reads nothing on the host, so it can be captured in a CUDA
     graph."""
     if x.shape[-1] != weight.inputs:

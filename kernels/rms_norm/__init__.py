@@ -18,7 +18,7 @@ def rms_norm(
     zero_centred: bool = False,
     backend: Backend = "torch",
 ) -> Tensor:
-    """See ``reference.rms_norm``."""
+    """Run ``reference.rms_norm`` by the implementation for the device."""
     if backend == "triton":
         require_triton("rms_norm", x, weight)
         from kernels.rms_norm import triton
@@ -30,7 +30,7 @@ def rms_norm(
 def gated_rms_norm(
     x: Tensor, gate: Tensor, weight: Tensor, eps: float, *, backend: Backend = "torch"
 ) -> Tensor:
-    """See ``reference.gated_rms_norm``."""
+    """Run ``reference.gated_rms_norm`` by the implementation for the device."""
     if backend == "triton":
         require_triton("gated_rms_norm", x, gate, weight)
         from kernels.rms_norm import triton
@@ -48,7 +48,7 @@ def add_rms_norm(
     zero_centred: bool = False,
     backend: Backend = "torch",
 ) -> tuple[Tensor, Tensor]:
-    """See ``reference.add_rms_norm``."""
+    """Run ``reference.add_rms_norm`` by the implementation for the device."""
     if backend == "triton":
         require_triton("add_rms_norm", x, residual, weight)
         from kernels.rms_norm import triton

@@ -19,7 +19,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, zero_centred: bool = Fals
 
 
 def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """``rms_norm(x) * silu(gate)``, with ``gate`` of the shape of ``x``."""
+    """Return ``rms_norm(x) * silu(gate)``, with ``gate`` of the shape of ``x``."""
     normed = F.rms_norm(x.float(), weight.shape, weight.float(), eps)
     return (normed * F.silu(gate.float())).to(x.dtype)
 
@@ -27,6 +27,6 @@ def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
 def add_rms_norm(
     x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, zero_centred: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The sum ``x + residual`` in their dtype, normalised, and the sum itself."""
+    """Return the sum ``x + residual`` in their dtype, normalised, and the sum itself."""
     total = x + residual
     return rms_norm(total, weight, eps, zero_centred=zero_centred), total

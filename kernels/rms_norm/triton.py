@@ -62,7 +62,9 @@ def _rms_norm(
 
 
 def _flat(x: Tensor) -> Tensor:
-    """As ``[outer, inner, dim]`` whose inner part is contiguous, without a copy where possible."""
+    """View it as ``[outer, inner, dim]`` whose inner part is contiguous, without a copy where
+    possible.
+    """
     x = x.reshape(-1, 1 if x.dim() < 2 else x.shape[-2], x.shape[-1])
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
@@ -111,17 +113,17 @@ def _run(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, zero_centred: bool = False) -> Tensor:
-    """As ``reference.rms_norm``, for rows of at most 65,536."""
+    """Compute ``reference.rms_norm`` for rows of at most 65,536."""
     return _run(x, None, weight, eps, centred=zero_centred)[0]
 
 
 def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """As ``reference.gated_rms_norm``."""
+    """Compute ``reference.gated_rms_norm``."""
     return _run(x, gate, weight, eps, gated=True)[0]
 
 
 def add_rms_norm(
     x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, zero_centred: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """As ``reference.add_rms_norm``; both results are written in one pass."""
+    """Compute ``reference.add_rms_norm``; both results are written in one pass."""
     return _run(x, residual, weight, eps, centred=zero_centred)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def frequencies(rotary_dim: int, theta: float, section: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The angular speed of each pair of dimensions, and which position it turns with.
+    """Return the angular speed of each pair of dimensions, and which position it turns with.
 
     Of the frequencies in turn, every third one counts height and every third one width, the first
     ``section[1]`` and ``section[2]`` of them; all others count time. Both results are

@@ -23,7 +23,7 @@ def sample_batch(
     min_p: Sequence[float],
     backend: Backend = "torch",
 ) -> Tensor:
-    """See ``reference.sample_batch``."""
+    """Run ``reference.sample_batch`` by the implementation for the device."""
     if backend == "triton":
         require_triton("sample_batch", logits, uniform)
         from kernels.sampling import triton

@@ -11,12 +11,14 @@ from torch import Tensor
 
 
 def presence_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """``logits [vocab]`` less ``penalty`` at the ids in ``seen [n]``, once however often seen."""
+    """Return ``logits [vocab]`` less ``penalty`` at the ids in ``seen [n]``, once however often
+    seen.
+    """
     return logits.index_put((seen,), logits[seen] - penalty)
 
 
 def log_probability(logits: Tensor, token: int) -> float:
-    """The log-probability of ``token`` under the softmax of ``logits [vocab]``."""
+    """Return the log-probability of ``token`` under the softmax of ``logits [vocab]``."""
     logits = logits.float()
     return float(logits[token] - logits.logsumexp(0))
 

@@ -77,8 +77,9 @@ def options_of(
     top_p: Sequence[float],
     min_p: Sequence[float],
 ) -> Tensor:
-    """What ``sample_batch_at`` reads: float32 ``[4, batch]``. Raises ``KernelError`` if a top-k is
-    0 (no limit) or above ``MOST_KEPT`` where the temperature is not 0."""
+    """Return what ``sample_batch_at`` reads: float32 ``[4, batch]``. Raises ``KernelError`` if a
+    top-k is 0 (no limit) or above ``MOST_KEPT`` where the temperature is not 0.
+    """
     for heat, k in zip(temperature, top_k, strict=True):
         if heat != 0 and not 0 < k <= MOST_KEPT:
             raise KernelError(
@@ -97,9 +98,10 @@ def sample_batch_at(
     kept: int = MOST_KEPT,
     stretch: int = 4096,
 ) -> Tensor:
-    """``sample_batch`` with its ``options_of`` on the device already, none of whose top-k is above
-    ``kept``; a program searches ``stretch`` ids, a power of two. Reads nothing on the host, so it
-    can be captured in a CUDA graph."""
+    """Run ``sample_batch`` with its ``options_of`` on the device already, none of whose top-k is
+    above ``kept``; a program searches ``stretch`` ids, a power of two. Reads nothing on the host,
+    so it can be captured in a CUDA graph.
+    """
     batch, vocab = logits.shape
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
     stretch = min(stretch, power_of_two(vocab, 16))
@@ -135,7 +137,7 @@ def sample_batch(
     top_p: Sequence[float],
     min_p: Sequence[float],
 ) -> Tensor:
-    """As ``reference.sample_batch``, for a top-k from 1 to 64, in float32."""
+    """Compute ``reference.sample_batch`` for a top-k from 1 to 64, in float32."""
     options = options_of(temperature, top_k, top_p, min_p).to(logits.device)
     most = max((k for k in top_k if k <= MOST_KEPT), default=1)
     return sample_batch_at(logits, uniform, options, kept=most)

@@ -11,7 +11,7 @@ __all__ = ["swiglu"]
 
 
 def swiglu(x: Tensor, *, backend: Backend = "torch") -> Tensor:
-    """See ``reference.swiglu``."""
+    """Run ``reference.swiglu`` by the implementation for the device."""
     if backend == "triton":
         require_triton("swiglu", x)
         from kernels.swiglu import triton

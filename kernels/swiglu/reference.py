@@ -7,6 +7,8 @@ from torch import Tensor
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """``silu(first half) * second half`` of ``x [..., 2 * dim]``: gate and value side by side."""
+    """Return ``silu(first half) * second half`` of ``x [..., 2 * dim]``: gate and value side by
+    side.
+    """
     gate, value = x.chunk(2, dim=-1)
     return F.silu(gate) * value

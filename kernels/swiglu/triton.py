@@ -22,7 +22,7 @@ def _swiglu(x, out, row_stride, dim, BLOCK: tl.constexpr):
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """As ``reference.swiglu``, computed in float32 and rounded once."""
+    """Compute ``reference.swiglu``, computed in float32 and rounded once."""
     dim = x.shape[-1] // 2
     if x.numel() == 0:
         return x.new_empty(*x.shape[:-1], dim)

@@ -21,7 +21,7 @@ LEFT = {
     "agent": 307,
     "benchmarks": 0,
     "evals": 0,
-    "kernels": 75,
+    "kernels": 0,
     "model": 154,
     "sandboxes": 143,
     "scripts": 0,
