@@ -2,7 +2,8 @@
 
 The template is jinja2, as ``chat_template.jinja`` or inside ``tokenizer_config.json``, and is
 rendered the way transformers does it: sandboxed, blocks trimmed, ``tojson`` that keeps Unicode and
-escapes nothing for HTML, ``raise_exception``, ``strftime_now``.
+escapes nothing for HTML, ``raise_exception``, ``strftime_now``. One that is not known by its hash
+runs in a process of its own (``rendering.TemplateWorker``).
 
 Outside text may spell the checkpoint's added tokens. ``Mask`` swaps each such spelling for a
 random word before rendering, so in the rendered text every added token is the template's own.
@@ -14,19 +15,29 @@ and for text without such spellings the ids equal those of the rendered text tok
 
 from __future__ import annotations
 
-import datetime
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import jinja2
-import jinja2.ext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from model.chat.rendering import Render, TemplateError, TemplateWorker, compile_template
 from model.chat.tokenizer import Tokenizer
+from model.checkpoint.files import MOST_JSON_BYTES, require_plain
 from model.errors import CheckpointError
+
+KNOWN = frozenset(
+    {
+        "273d8e0e683b885071fb17e08d71e5f2a5ddfb5309756181681de4f5a1822d80",  # qwen3_5_nothink.jinja
+        "a4aee8afcf2e0711942cf848899be66016f8d14a889ff9ede07bca099c28f715",  # qwen3_5_think.jinja
+        "e84f32a23fdda27689f868aa4a1a5621f41133e51a48d7f3efcbea2839574259",  # qwen3_6.jinja
+        "c3cf9e34abf4f9e36c2d72165aa9c132d3e2a725b6c2586aaa3a8af9d7a81041",  # qwen3_8.jinja
+        "2cd850dbb237bbac92cab82ff61673c46d8252219a1964d8b324b38c32e06a8c",  # embedded
+    }
+)
+"""SHA-256 of the templates that render in this process: the family's and the embedded model's."""
+_MOST_BYTES = 4 << 20
 
 
 class Mask:
@@ -70,16 +81,11 @@ class ChatTemplate:
 
         Raises ``CheckpointError`` if ``source`` is no valid template.
         """
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = _now
+        known = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest() in KNOWN
         try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise CheckpointError(f"the chat template is broken: {_line(error)}") from error
+            self._render: Render = compile_template(source) if known else TemplateWorker(source)
+        except TemplateError as error:
+            raise CheckpointError(f"the chat template is broken: {error}") from error
         self._tokenizer = tokenizer
         self._constants = dict(constants)
 
@@ -89,7 +95,7 @@ class ChatTemplate:
         config = read_json(directory / "tokenizer_config.json")
         path = directory / "chat_template.jinja"
         try:
-            source = path.read_text("utf-8") if path.is_file() else _inline(config)
+            source = _read_source(path) if path.exists() else _inline(config)
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path} cannot be read: {_line(error)}") from error
         if source is None:
@@ -111,11 +117,9 @@ class ChatTemplate:
         message, a second system message).
         """
         try:
-            return self._template.render(messages=messages, **self._constants, **variables)
-        except Exception as error:  # a template is a program and may fail in any way
-            raise ValueError(
-                f"the chat template refuses the conversation: {_line(error)}"
-            ) from error
+            return self._render({**self._constants, **variables, "messages": messages})
+        except TemplateError as error:
+            raise ValueError(f"the chat template refuses the conversation: {error}") from error
 
     def encode(self, rendered: str, mask: Mask) -> list[int]:
         """Ids of rendered text: added tokens as ids, all between them as unmasked plain text."""
@@ -134,9 +138,11 @@ class ChatTemplate:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``, empty if there is no such file. Raises ``CheckpointError``."""
-    if not path.is_file():
+    """Return the JSON object in ``path``, empty if there is none. Raises ``CheckpointError``."""
+    if not path.exists():
         return {}
+    if require_plain(path) > MOST_JSON_BYTES:
+        raise CheckpointError(f"{path} is larger than {MOST_JSON_BYTES >> 20} MiB; fetch it again")
     try:
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -146,6 +152,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds no JSON object; fetch it again")
     return data
+
+
+def _read_source(path: Path) -> str:
+    if require_plain(path) > _MOST_BYTES:
+        raise CheckpointError(f"{path} is larger than {_MOST_BYTES >> 20} MiB; fetch it again")
+    return path.read_text("utf-8")
 
 
 def _inline(config: Mapping[str, Any]) -> str | None:
@@ -164,26 +176,6 @@ def _token_text(token: Any) -> str | None:
     if isinstance(token, Mapping):
         token = token.get("content")
     return token if isinstance(token, str) else None
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _now(format: str) -> str:
-    return datetime.datetime.now().strftime(format)
 
 
 def _line(error: Exception) -> str:

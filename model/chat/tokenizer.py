@@ -15,13 +15,19 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer as Encoder
 
+from model.checkpoint.files import require_plain
 from model.errors import CheckpointError
 
+MOST_BYTES = 256 << 20
+"""The largest tokenizer.json; the family's has 20 MB."""
+_NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD"})
+_REPEATED_GROUP = re.compile(r"(?<!\\\\)\)[+*{]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -56,6 +62,7 @@ class Tokenizer:
             raise CheckpointError(
                 "the tokenizer is not byte-level BPE; only Qwen3.5-style tokenizers are supported"
             )
+        _require_bounded(encoder)
         encoder.no_truncation()
         encoder.no_padding()
         self._markup = encoder
@@ -81,18 +88,21 @@ class Tokenizer:
     def load(cls, directory: Path) -> Tokenizer:
         """Read ``directory/tokenizer.json``; ``CheckpointError`` if it is missing or broken."""
         path = directory / "tokenizer.json"
-        if not path.is_file():
+        if not path.exists():
             raise CheckpointError(
                 f"{directory} has no tokenizer.json; fetch the checkpoint again with all its files"
             )
+        if require_plain(path) > MOST_BYTES:
+            raise CheckpointError(f"{path} is larger than {MOST_BYTES >> 20} MiB; fetch it again")
         try:
-            encoder = Encoder.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every kind of fault
+            return cls(Encoder.from_file(str(path)))
+        except (CheckpointError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # bare Exception for every kind of fault, or a Rust panic
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{path} cannot be read as a tokenizer ({reason}); fetch it again"
             ) from error
-        return cls(encoder)
 
     @property
     def vocab_size(self) -> int:
@@ -144,6 +154,32 @@ class Tokenizer:
 def _valid(text: str) -> str:
     """``text`` with lone surrogates replaced: the library takes only what UTF-8 can carry."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def _require_bounded(encoder: Encoder) -> None:
+    """Refuse what could make encoding take unbounded time or memory. Raises ``CheckpointError``."""
+    kinds = list(_parts(encoder.normalizer, "normalizers"))
+    strange = [kind["type"] for kind in kinds if kind.get("type") not in _NORMALIZERS]
+    if strange or len(kinds) > 4:
+        raise CheckpointError(
+            f"the tokenizer changes text by {', '.join(map(str, strange)) or 'too many steps'};"
+            " only Unicode normal forms are supported"
+        )
+    for part in _parts(encoder.pre_tokenizer, "pretokenizers"):
+        pattern = part.get("pattern")
+        if isinstance(pattern, dict) and _REPEATED_GROUP.search(str(pattern.get("Regex", ""))):
+            raise CheckpointError(
+                "the tokenizer splits text by a pattern with a repeated group, which may take"
+                " for ever; only Qwen3.5-style tokenizers are supported"
+            )
+
+
+def _parts(component: Any, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the settings of a component of the library, or of each part of a sequence."""
+    if component is None:
+        return
+    found = json.loads(component.__getstate__())
+    yield from found[name] if found.get("type") == "Sequence" else [found]
 
 
 def _is_byte_level(encoder: Encoder) -> bool:
