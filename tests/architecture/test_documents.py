@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +56,27 @@ def test_the_usage_page_has_every_setting_and_who_may_set_it() -> None:
     assert set(rows) == set(Settings.model_fields)
     assert {key for key, answer in rows.items() if answer == "yes"} == REPOSITORY_KEYS
     assert f"`{PREFIX}MAX_STEPS=60`" in USAGE
+
+
+def typed_commands(text: str) -> Iterator[list[str]]:
+    """Yield each command line that begins with ``agent`` in a code block, as words."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("agent "):
+                yield shlex.split(line.partition(" <")[0], comments=True)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_code_blocks_exist_with_their_flags(path: Path) -> None:
+    for words in typed_commands(path.read_text("utf-8")):
+        names = [name for name in COMMANDS if words[: len(name.split())] == name.split()]
+        plain = len(words) > 1 and (words[1].startswith("-") or " " in words[1])
+        name = max(names, key=len) if names else "agent chat" if plain else ""
+        assert name, words
+        known = {flag for option in COMMANDS[name].params for flag in option.opts}
+        known |= {flag for option in COMMANDS[name].params for flag in option.secondary_opts}
+        given = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
+        assert given <= known, words
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:
