@@ -156,7 +156,8 @@ class Recall:
         if news is not None:
             before = session.usage
             if not found.current:
-                session.carry(_uncounted(had, history.usage))
+                uncounted = _uncounted(had, history.usage)
+                session.carry(uncounted + _regained(history.usage, -lacking, uncounted))
             prompt = Prompt(
                 tuple(news),
                 tuple(target[session.length :]),
@@ -201,6 +202,16 @@ def recall_turn(conversation: Conversation, history: History, *, go_on: bool = F
     stopped = history.steps[-1].ended == "interrupted"
     thinking = history.thinking != "off"
     conversation.recall(history.turn_ids, thinking=thinking, go_on=go_on and stopped)
+
+
+def _regained(spent: Usage, beyond: int, uncounted: Usage) -> Usage:
+    """Return the counters for tokens that were abandoned and are in the context again.
+
+    ``beyond`` is how much longer the state is than the live history. What no step counts was never
+    abandoned.
+    """
+    tokens = beyond - uncounted.prefilled_tokens - uncounted.shared_tokens
+    return Usage(abandoned_tokens=-max(0, min(tokens, spent.abandoned_tokens)))
 
 
 def _uncounted(had: Usage, steps: Usage) -> Usage:
