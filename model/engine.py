@@ -30,7 +30,7 @@ _SMALL = 100_000_000
 
 @dataclass(frozen=True)
 class Placement:
-    """How a checkpoint was loaded, in sizes of bytes.
+    """A description of how a checkpoint was loaded; sizes are in bytes.
 
     ``forms`` are the stored bytes by form. ``weight_bytes`` are held as the model runs,
     ``native_bytes`` of them as integers; the rest is floats in ``computed_in``. ``state_bytes`` is

@@ -1,4 +1,4 @@
-"""What the model reads and writes: messages, and the tool calls inside them."""
+"""The messages that the model reads and writes, and the tool calls inside them."""
 
 from __future__ import annotations
 

@@ -19,20 +19,20 @@ Progress = Callable[[int, int], None]
 
 
 class State(Protocol):
-    """What a network remembers of the tokens it has run."""
+    """A network's memory of the tokens it has run."""
 
     @property
     def length(self) -> int:
-        """How many tokens went in."""
+        """The number of tokens that went in."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """The part of fixed size, for saving. Valid while the state is held."""
+        """Return the part of fixed size, for saving. Valid while the state is held."""
         ...
 
     def span(self, start: int, end: int) -> dict[str, Tensor]:
-        """What positions ``start`` to ``end`` added to the part that grows, time first: equal for
-        all states that come after them. Empty if nothing grows.
+        """Return what positions ``start`` to ``end`` added to the part that grows, time first:
+        equal for all states that come after them. Empty if nothing grows.
         """
         ...
 
@@ -54,10 +54,10 @@ class Work:
 
 
 class Trail(Protocol):
-    """What a pass over several tokens of a sequence left: the states after each of them."""
+    """The states after each token of a pass over several tokens of a sequence."""
 
     def take(self, count: int) -> State | None:
-        """The state after ``count`` of the tokens, from 1 on; None if it was given up.
+        """Return the state after ``count`` of the tokens, from 1 on; None if it was given up.
 
         Once one of these states has been run from, no later one than was taken is to be had.
         """
@@ -88,7 +88,7 @@ class Network(Protocol):
         ...
 
     def new_state(self) -> State:
-        """The state before the first token."""
+        """Return the state before the first token."""
         ...
 
     def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
@@ -103,7 +103,7 @@ class Network(Protocol):
     def load_state(
         self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
     ) -> State:
-        """The state whose ``tensors()`` and, end to end, ``span()`` these are.
+        """Rebuild the state whose ``tensors()`` and, end to end, ``span()`` these are.
 
         Raises ``StateError`` if they do not fit, ``MemoryFull`` if memory does not suffice.
         """
@@ -130,7 +130,7 @@ class Verifying(Network, Protocol):
 
 
 def pieces(ids: Sequence[int], start: int, grid: int) -> list[Sequence[int]]:
-    """``ids``, which begin at position ``start``, cut at the multiples of ``grid``.
+    """Cut ``ids``, which begin at position ``start``, at the multiples of ``grid``.
 
     The grid is fixed: equal calls are cut alike, and so equal to the last bit.
     """

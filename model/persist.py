@@ -48,14 +48,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Saved:
-    """What ``read`` found: the record, the point's tensors, and which spans there are."""
+    """A saved session as ``read`` finds it: the record, the point's tensors, and its spans."""
 
     record: dict[str, Any]
     point: dict[str, Tensor]
     spans: tuple[Span, ...]
 
     def tensors(self) -> Iterator[dict[str, Tensor]]:
-        """Those of each span in turn, read one by one. Raises ``StateError`` if one is damaged."""
+        """Yield the tensors of each span in turn. Raises ``StateError`` if one is damaged."""
         for span in self.spans:
             yield _read(span.path, span.sha256)
 
@@ -104,7 +104,7 @@ def write(
 
 
 def read(directory: Path, fingerprint: str) -> Saved:
-    """What ``write`` left.
+    """Read a session that ``write`` left.
 
     Raises ``StateError`` if there is nothing, if a file was damaged, or if the record's
     ``fingerprint`` is another one.
@@ -147,7 +147,9 @@ def saved_length(directory: Path) -> int:
 
 
 def _adopt(folder: Path, known: Sequence[Span], length: int) -> list[Span]:
-    """Those of ``known`` that lie before ``length`` without a gap and are, or can be had, here."""
+    """Return the spans of ``known`` that lie before ``length`` without a gap and are, or can be
+    linked or copied, here.
+    """
     spans: list[Span] = []
     if len(known) >= _MOST_SPANS:
         return spans
@@ -191,7 +193,7 @@ def _write(folder: Path, name: str, tensors: Tensors) -> tuple[Path, str]:
 
 
 def _read(file: Path, sha256: str) -> dict[str, Tensor]:
-    """A file's tensors, proven to be those that were written."""
+    """Read a file's tensors, proven to be those that were written."""
     try:
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:

@@ -1,4 +1,4 @@
-"""How the next token is chosen, and what its choice is worth."""
+"""The choice of the next token, and its probability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.errors import CheckpointError
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to sample. The defaults are those the Qwen3.5/3.6 makers give for precise coding.
+    """The sampling settings. The defaults are those the Qwen3.5/3.6 makers give for precise coding.
 
     ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep every id.
     ``presence_penalty`` is subtracted from the logits of the ids sampled since the last ``extend``.

@@ -41,7 +41,7 @@ class _Request:
 
     @property
     def single(self) -> bool:
-        """Whether it can join others in a pass."""
+        """True if it can join others in a pass."""
         return self.verify or len(self.work.ids) == 1
 
 
@@ -109,7 +109,7 @@ class Scheduler:
 
     @property
     def company(self) -> int:
-        """How many other sequences the next decode pass is likely to have."""
+        """Estimate how many other sequences the next decode pass will have."""
         return max(0, self._expected - 1) if self._worker is not None else 0
 
     def _run(self, request: _Request) -> _Request:
@@ -140,14 +140,14 @@ class Scheduler:
         return request
 
     def _employ(self) -> None:
-        """See that there is a worker. The lock is held."""
+        """Start a worker if there is none. The lock is held."""
         if self._worker is None:
             worker = threading.Thread(target=self._work, name="scheduler", daemon=True)
             worker.start()
             self._worker = worker
 
     def _work(self) -> None:
-        """The worker: pass after pass until nobody asks any more."""
+        """Run pass after pass until nobody asks any more."""
         while True:
             with self._lock:
                 if self._worker is not threading.current_thread():

@@ -18,7 +18,7 @@ from model.state.passes import Pass
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far another checkpoint's distributions differ, over all positions.
+    """The difference of another checkpoint's distributions from the first's, over all positions.
 
     ``kl`` is the mean Kullback-Leibler divergence from the first checkpoint in nats, ``top1`` the
     share of positions with the same likeliest id, ``largest`` the largest difference between the

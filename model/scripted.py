@@ -19,18 +19,18 @@ from model.sampling import SamplingParams
 
 @dataclass(frozen=True)
 class ScriptedState:
-    """How far the script is: ``said`` ids of turn ``turn`` have been sampled and run."""
+    """A place in the script: ``said`` ids of turn ``turn`` have been sampled and run."""
 
     length: int = 0
     turn: int = -1
     said: int = 0
 
     def tensors(self) -> dict[str, Tensor]:
-        """The three numbers as one tensor."""
+        """Return the three numbers as one tensor."""
         return {"position": torch.tensor([self.length, self.turn, self.said])}
 
     def span(self, start: int, end: int) -> dict[str, Tensor]:
-        """Nothing grows."""
+        """Return nothing: no part of this state grows."""
         return {}
 
     def park(self) -> None:
@@ -99,7 +99,7 @@ class ScriptedNetwork:
 
 
 class MarkupTokenizer(Protocol):
-    """What ``scripted_engine`` needs of a tokenizer."""
+    """The part of a tokenizer that ``scripted_engine`` needs."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -114,7 +114,7 @@ def scripted_engine(
     name: str = "scripted",
     context_length: int = 1 << 20,
 ) -> Engine:
-    """An engine that answers with ``turns``, each written as the model would write it.
+    """Make an engine that answers with ``turns``, each written as the model would write it.
 
     A turn is encoded with special tokens recognised and normally ends with ``<|im_end|>``.
     """

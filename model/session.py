@@ -43,7 +43,7 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class _Point:
-    """Where a session is; replaced as a whole, so that an interrupt cannot leave half a step.
+    """A session's position; replaced as a whole, so that an interrupt cannot leave half a step.
 
     ``logits`` follow the last token of ``state`` (None before the first). ``ids`` are at least
     those in ``state``; sampled ids are appended. ``turn_start`` is where the last input ended.
@@ -74,7 +74,7 @@ class Snapshot:
 
     @property
     def length(self) -> int:
-        """How many tokens the session held."""
+        """The number of tokens that the session held."""
         return len(self.point.ids)
 
     @property
@@ -218,7 +218,7 @@ class Session:
         return TokenEvent(token, logprob)
 
     def _run_pending(self, left: int) -> _Point:
-        """The point after what is pending: out of the last pass, or by a pass of its own."""
+        """Return the point after what is pending: out of the last pass, or by a pass of its own."""
         at, pending = self._at, self._at.pending
         taken = at.ahead.take() if at.ahead is not None else None
         if taken is None and len(pending) == 1:
@@ -272,7 +272,7 @@ class Session:
             self._generator.set_state(snapshot.generator)
 
     def fork(self, *, seed: int | None = None) -> Session:
-        """A second session that continues from here, independent of this one.
+        """Return a second session that continues from here, independent of this one.
 
         It continues exactly as this one would; with ``seed`` it draws other random numbers. It
         starts with this session's usage: subtract that to get its own.
@@ -328,7 +328,8 @@ class Session:
 
     @classmethod
     def resume(cls, scheduler: Scheduler, directory: Path) -> Session:
-        """The session saved in ``directory``; what follows is bit for bit what would have followed.
+        """Load the session saved in ``directory``; it continues bit for bit as the saved one would
+        have.
 
         Raises ``StateError`` if the save is missing, damaged, or of other weights, ``MemoryFull``
         if there is no room for it.

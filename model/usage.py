@@ -1,4 +1,4 @@
-"""What a session has cost."""
+"""Counters of what a session has cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 @dataclass(frozen=True)
 class Usage:
-    """What a session has cost so far. Counters only grow; ``context_tokens`` is the length now.
+    """The cost of a session so far. Counters only grow; ``context_tokens`` is the length now.
 
     ``reused_tokens`` adds up, for every ``extend``, the context that was there already.
     ``shared_tokens`` came with a state that another session had computed (a stored prefix, or the
@@ -39,15 +39,15 @@ class Usage:
         return paid - self.context_tokens - self.compacted_tokens - self.abandoned_tokens
 
     def __add__(self, later: Usage) -> Usage:
-        """The sum of all counters, with the context length of ``later``."""
+        """Return the sum of all counters, with the context length of ``later``."""
         pairs = {f.name: getattr(self, f.name) + getattr(later, f.name) for f in fields(self)}
         return replace(Usage(**pairs), context_tokens=later.context_tokens)
 
     def __sub__(self, earlier: Usage) -> Usage:
-        """What was counted since ``earlier``, with the context length of now."""
+        """Return what was counted since ``earlier``, with the context length of now."""
         pairs = {f.name: getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)}
         return replace(Usage(**pairs), context_tokens=self.context_tokens)
 
     def as_dict(self) -> dict[str, int | float]:
-        """The counters by name, for JSON."""
+        """Return the counters by name, for JSON."""
         return asdict(self)

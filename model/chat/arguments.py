@@ -52,7 +52,7 @@ class Signatures:
             self._parameters[str(function.get("name", ""))] = function.get("parameters") or {}
 
     def knows(self, name: str) -> bool:
-        """Whether there is a tool of that name."""
+        """Tell whether there is a tool of that name."""
         return name in self._parameters
 
     def parameters(self, name: str) -> Mapping[str, Any]:
@@ -74,7 +74,7 @@ class Signatures:
         return f"There is no tool {name!r}; the tools are: {', '.join(sorted(names))}."
 
     def convert(self, tool: str, parameter: str, text: str) -> tuple[Any, str | None]:
-        """The value of ``text`` for a parameter and None, or ``text`` itself and what is wrong."""
+        """Return a parameter's value from ``text`` and None, or ``text`` and what is wrong."""
         schema = self.parameters(tool).get(parameter)
         if not isinstance(schema, Mapping):
             return text, None
@@ -137,7 +137,7 @@ def _parts(
 
 
 def _follow(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schema that a local reference such as ``#/$defs/Item`` points to."""
+    """Return the schema that a local reference such as ``#/$defs/Item`` points to, or None."""
     place: Any = root
     for part in reference.removeprefix("#").strip("/").split("/"):
         place = place.get(part) if isinstance(place, Mapping) else None
@@ -215,7 +215,7 @@ def _too_deep(text: str) -> bool:
 
 
 def _read(kind: str, text: str) -> Any:
-    """``text`` as a value of that JSON type, or ``_NOTHING``."""
+    """Read ``text`` as a value of that JSON type; return ``_NOTHING`` if it is none."""
     if kind == "string":
         return text
     text = text.strip()
@@ -240,7 +240,7 @@ def _read_number(text: str, *, whole: bool) -> Any:
 
 
 def _read_container(text: str, wanted: type) -> Any:
-    """A JSON array or object; a Python literal will do too, as models write them."""
+    """Read a JSON array or object; accept a Python literal too, as models write them."""
     if _too_deep(text):
         return _NOTHING
     try:

@@ -35,20 +35,20 @@ class CallBuilder:
         self._errors: list[str] = []
 
     def begin(self, name: str) -> None:
-        """A function's name was read."""
+        """Start a call to the function ``name``."""
         self._name, self._arguments, self._errors = name, {}, []
 
     def open_parameter(self, name: str) -> None:
-        """A parameter's opening tag was read; its value comes next."""
+        """Note that the value of the parameter ``name`` comes next."""
         self._parameter = name
 
     def awaits(self, parameter: str) -> bool:
-        """Whether the tool has this parameter and neither has it been given nor is it open."""
+        """Tell whether the tool has this parameter and it is neither given nor open."""
         given = parameter in self._arguments or parameter == self._parameter
         return not given and parameter in self._tools.parameters(self._name)
 
     def value(self, text: str) -> None:
-        """The open parameter's value was read."""
+        """Add the value of the open parameter."""
         if self._parameter in self._arguments:
             self._errors.append(f"Parameter {self._parameter!r} is given twice.")
         converted, error = self._tools.convert(self._name, self._parameter, text)
@@ -64,7 +64,7 @@ class CallBuilder:
         return bool(re.search(rf"<[\s/]*(?:{names})(?![\w-])[^<>\n]*>*\s*\Z", value[-400:], re.I))
 
     def unclosed(self) -> None:
-        """The open parameter's end tag is missing or misplaced."""
+        """Note that the open parameter's end tag is missing or misplaced."""
         self._errors.append(
             f"Parameter {self._parameter!r} is not closed;"
             " write </parameter> at the start of the line after its value."
@@ -84,18 +84,18 @@ class CallBuilder:
             )
 
     def complete(self) -> ToolCall:
-        """The call has ended as it should."""
+        """End the call as complete and return it."""
         error = " ".join(self._errors) or None
         if not self._tools.knows(self._name):
             error = self._tools.unknown(self._name)
         return self._take(error)
 
     def cut(self) -> ToolCall:
-        """The text stopped in the middle of the call."""
+        """End a call that the text stopped in the middle of, and return it as refused."""
         return self._take(f"The call to {self._name} {_CUT}" if self._name else f"The call {_CUT}")
 
     def without_function(self) -> ToolCall:
-        """A call's block held no function."""
+        """Return a refused call for a block that held no function."""
         return self._take(_NO_FUNCTION)
 
     def _take(self, error: str | None) -> ToolCall:

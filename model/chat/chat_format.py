@@ -35,7 +35,7 @@ _THINK_END = "\n</think>\n\n"
 
 
 class ChatFormat:
-    """How one checkpoint writes conversations. Immutable; any number of sessions may share it."""
+    """The conversation format of one checkpoint. Immutable; any number of sessions may share it."""
 
     def __init__(
         self, template: ChatTemplate, tokenizer: Tokenizer, stop_ids: frozenset[int]
@@ -125,7 +125,7 @@ class ChatFormat:
         return self._template.encode(text, mask)
 
     def parser(self, tools: Sequence[ToolSchema], thinking: bool) -> TurnParser:
-        """A parser for one generated turn, starting where the generation prompt leaves off."""
+        """Make a parser for one generated turn; it starts where the generation prompt ends."""
         return TurnParser(
             self._tokenizer.stream(),
             tools,
@@ -134,7 +134,7 @@ class ChatFormat:
         )
 
     def turn_cut(self, ids: Sequence[int]) -> int:
-        """Where in a prompt's ``ids`` its last turn begins, just after ``<|im_start|>``.
+        """Find where in a prompt's ``ids`` its last turn begins, just after ``<|im_start|>``.
 
         Up to there the ids do not depend on what the turn will be: a session kept at that point
         can be given the turn again in another form. 0 if there is no such token.
@@ -158,7 +158,7 @@ class ChatFormat:
         return self._template.encode(self._template.render(entries, tools=None), mask)
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens ``text`` from outside has."""
+        """Return how many tokens ``text`` from outside has."""
         return len(self._tokenizer.encode_text(text))
 
     @property
@@ -167,7 +167,7 @@ class ChatFormat:
         return self._tokenizer.fingerprint
 
     def _after_turn(self, messages: Sequence[Message], mask: Mask, thinking: bool) -> str:
-        """What the template writes after an assistant's content, ``<|im_end|>`` first; masked."""
+        """Render what follows an assistant's content, ``<|im_end|>`` first; masked."""
         marker = secrets.token_hex(16)
         rendered = self._template.render(
             [
@@ -198,7 +198,7 @@ def _with_mappings(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _entry(message: Message, mask: Mask) -> dict[str, Any]:
-    """The message as chat templates expect it, outside text masked."""
+    """Return the message as chat templates expect it, outside text masked."""
     entry: dict[str, Any] = {"role": message.role, "content": mask(message.content)}
     if message.role == "assistant":
         # Always text: without it templates look for think tags in the content.

@@ -82,7 +82,7 @@ class TurnParser:
         stop_ids: frozenset[int],
         in_thinking: bool,
     ) -> None:
-        """``in_thinking`` says that the prompt left a think block open."""
+        """Start a turn; ``in_thinking`` says that the prompt left a think block open."""
         self._decoder = decoder
         self._call = CallBuilder(tools)
         self._stop_ids = stop_ids
@@ -125,7 +125,7 @@ class TurnParser:
         return self._take_events()
 
     def finish(self) -> Message:
-        """The turn as a message. Without a stop id before it, a call left open was cut off."""
+        """Return the turn as a message. Without a stop id before, a call left open was cut off."""
         if not self._ended:
             self._end()
         return Message(
@@ -144,7 +144,7 @@ class TurnParser:
 
     @property
     def in_thinking(self) -> bool:
-        """Whether the reasoning is open; after ``finish``, whether it was never closed."""
+        """True while the reasoning is open; after ``finish``, true if it was never closed."""
         return self._state is State.THINKING
 
     # Driving
@@ -186,7 +186,7 @@ class TurnParser:
             self._speak(self._scan)
 
     def _next_mark(self) -> tuple[str, int] | None:
-        """The next markup that this state knows, and where; None if there is no more."""
+        """Find the next markup that this state knows, and its place; None if there is none."""
         marks = MARKS[self._state]
         while (place := self._text.find("<", self._scan)) >= 0:
             self._scan = place
@@ -348,7 +348,7 @@ class TurnParser:
         return True
 
     def _tag(self, place: int) -> re.Match[str] | None:
-        """The whole opening tag at ``place``, or None if it is none."""
+        """Match the whole opening tag at ``place``; return None if there is none."""
         if not self._ended and OPEN_TAG.match(self._text, place):
             raise Undecided
         return TAG.match(self._text, place)
@@ -441,7 +441,7 @@ class TurnParser:
     # Looking around
 
     def _follows(self, place: int, marks: tuple[str, ...], *, at_end: bool) -> bool:
-        """Whether one of ``marks``, or (with ``at_end``) the end, comes next after whitespace."""
+        """Tell whether one of ``marks``, or (``at_end``) the end, comes next after whitespace."""
         place = past_space(self._text, place)
         if any(self._text.startswith(mark, place) for mark in marks):
             return True

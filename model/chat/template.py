@@ -49,7 +49,7 @@ class Mask:
         self._hidden: dict[str, str] = {}
 
     def __call__(self, value: Any) -> Any:
-        """``value`` (text, or JSON-like data with text in it) with every spelling hidden."""
+        """Return ``value`` (text, or JSON-like data with text in it) with every spelling hidden."""
         if isinstance(value, str):
             return self._pattern.sub(lambda match: self._hide(match.group()), value)
         if isinstance(value, Mapping):
@@ -59,7 +59,7 @@ class Mask:
         return value
 
     def restore(self, text: str) -> str:
-        """``text`` with the spellings put back."""
+        """Put the spellings back into ``text``."""
         for word, spelling in self._hidden.items():
             text = text.replace(word, spelling)
         return text
@@ -77,7 +77,7 @@ class ChatTemplate:
     """A compiled chat template and the tokenizer it is encoded with."""
 
     def __init__(self, source: str, tokenizer: Tokenizer, constants: Mapping[str, Any]) -> None:
-        """``constants`` are names the template may use, such as ``eos_token``.
+        """Compile the template; ``constants`` are names that it may use, such as ``eos_token``.
 
         Raises ``CheckpointError`` if ``source`` is no valid template.
         """
@@ -111,7 +111,7 @@ class ChatTemplate:
         )
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-        """The template's text for ``messages``.
+        """Render the template for ``messages``.
 
         Raises ``ValueError`` with the template's own words if it refuses the conversation (no user
         message, a second system message).
@@ -161,7 +161,7 @@ def _read_source(path: Path) -> str:
 
 
 def _inline(config: Mapping[str, Any]) -> str | None:
-    """The template in tokenizer_config.json: one text, or a list of named ones."""
+    """Return the template in tokenizer_config.json: one text, or one of a list of named ones."""
     found = config.get("chat_template")
     if isinstance(found, list):
         named = {
@@ -172,7 +172,7 @@ def _inline(config: Mapping[str, Any]) -> str | None:
 
 
 def _token_text(token: Any) -> str | None:
-    """A token of tokenizer_config.json, written as text or as an object with ``content``."""
+    """Return a token of tokenizer_config.json, written as text or as an object with ``content``."""
     if isinstance(token, Mapping):
         token = token.get("content")
     return token if isinstance(token, str) else None

@@ -43,11 +43,11 @@ class Decoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
-        """The text that ``token_id`` completes; empty if it ends inside a character."""
+        """Return the text that ``token_id`` completes; empty if it ends inside a character."""
         return self._utf8.decode(self._tokenizer.token_bytes(token_id))
 
     def flush(self) -> str:
-        """What is still held back (U+FFFD for an incomplete character), and start afresh."""
+        """Return the text held back (U+FFFD for an incomplete character), and start afresh."""
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return rest
@@ -120,7 +120,7 @@ class Tokenizer:
         return self._added_pattern
 
     def special(self, token: str) -> int | None:
-        """The id of an added token by its exact text, or None."""
+        """Return the id of an added token by its exact text, or None."""
         return self._added.get(token)
 
     def encode_text(self, text: str) -> list[int]:
@@ -132,15 +132,15 @@ class Tokenizer:
         return self._markup.encode(_valid(text), add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, added tokens included. Ids outside the vocabulary are nothing."""
+        """Decode ``ids``, added tokens included. Ids outside the vocabulary are nothing."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def stream(self) -> Decoder:
-        """A fresh incremental decoder."""
+        """Make a fresh incremental decoder."""
         return Decoder(self)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes one id stands for; empty for an id outside the vocabulary."""
+        """Return the bytes that one id stands for; empty for an id outside the vocabulary."""
         added = self._added_bytes.get(token_id)
         if added is not None:
             return added
@@ -152,7 +152,7 @@ class Tokenizer:
 
 
 def _valid(text: str) -> str:
-    """``text`` with lone surrogates replaced: the library takes only what UTF-8 can carry."""
+    """Replace the lone surrogates in ``text``: the library takes only what UTF-8 can carry."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
@@ -189,7 +189,7 @@ def _is_byte_level(encoder: Encoder) -> bool:
 
 
 def _byte_alphabet() -> dict[int, str]:
-    """The printable character that byte-level BPE writes for each byte (GPT-2's convention).
+    """Return the printable character that byte-level BPE writes for each byte (GPT-2's convention).
 
     Printable Latin-1 bytes stand for themselves; the others take code points from 256 on, in order.
     """

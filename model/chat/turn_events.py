@@ -1,4 +1,4 @@
-"""What the parser finds in a turn, in order."""
+"""The events that the parser finds in a turn, in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CallParsed:
 
 @dataclass(frozen=True)
 class CallRefused:
-    """What follows the last parsed call tells that it is malformed; ``call`` replaces it."""
+    """A sign after the last parsed call that it is malformed; ``call`` replaces it."""
 
     call: ToolCall
 

@@ -1,4 +1,4 @@
-"""What a decode pass costs, by its rows: measured as it goes along."""
+"""The time that a decode pass takes, by its number of rows: measured as passes run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PassCosts:
         self._constant = self._slope = 0.0
 
     def note(self, rows: int, seconds: float) -> None:
-        """A pass of ``rows`` took ``seconds``."""
+        """Note that a pass of ``rows`` took ``seconds``."""
         if self._weight:
             seconds = min(seconds, _OUTLIER * self.seconds(rows))
         self._weight = self._weight * _FORGET + 1
@@ -40,5 +40,5 @@ class PassCosts:
         self._constant = mean_s - self._slope * mean
 
     def seconds(self, rows: int) -> float:
-        """What a pass of ``rows`` will take; 0 before the first."""
+        """Estimate how many seconds a pass of ``rows`` will take; 0 before the first."""
         return max(self._constant + self._slope * rows, 0.0)

@@ -54,7 +54,7 @@ class Ahead:
 
 
 class Drafter:
-    """What one session drafts, and how often it was right."""
+    """The drafts of one session, and a record of how often they were right."""
 
     def __init__(self, costs: PassCosts) -> None:
         self._costs = costs
@@ -110,7 +110,7 @@ class Drafter:
 
 
 def _kind(agree: int) -> int:
-    """The row of ``_PRIORS`` that ``agree`` falls into."""
+    """Return the row of ``_PRIORS`` that ``agree`` falls into."""
     kind = 0
     for number, (least, _) in enumerate(_PRIORS):
         if agree >= least:

@@ -1,4 +1,4 @@
-"""Where the end of a sequence stood before: n-grams of token ids and their places."""
+"""An index of the n-grams of a token sequence: it finds where the sequence's end stood before."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class NgramIndex:
         self._before = array("i", [-1] * LEAST)
 
     def find(self, ids: array[int], length: int) -> tuple[int, int]:
-        """Where the end of ``ids[:length]`` stood before: the place behind it, and how many ids
-        agree there (up to 32). Of the last twelve places the one where most agree. ``(0, 0)`` if
-        there is none. ``ids`` must have grown from what was given before.
+        """Find where the end of ``ids[:length]`` stood before: return the place behind it, and how
+        many ids agree there (up to 32). Of the last twelve places take the one where most agree;
+        return ``(0, 0)`` if there is none. ``ids`` must have grown from what was given before.
         """
         self._add(ids, length)
         best, most = 0, 0

@@ -32,12 +32,13 @@ class TokenHistory:
         return self._length
 
     def tail(self, start: int) -> list[int]:
-        """The ids from position ``start`` on."""
+        """Return the ids from position ``start`` on."""
         return self._buffer.ids[start : self._length].tolist()
 
     def seen_before(self, count: int) -> tuple[list[int], int]:
-        """What followed the last place where these ids ended as they do now, at most ``count`` ids,
-        and how many ids agreed there; nothing and 0 if there is no such place (see ``ngrams``).
+        """Return what followed the last place where these ids ended as they do now, at most
+        ``count`` ids, and how many ids agreed there; nothing and 0 if there is no such place (see
+        ``ngrams``).
         """
         with self._buffer.lock:
             place, agree = self._buffer.ngrams.find(self._buffer.ids, self._length)

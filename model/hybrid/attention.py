@@ -41,7 +41,7 @@ class Attention:
         )
 
     def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:
-        """``x [batch, time, hidden]`` attending to itself and to what is in ``memory``."""
+        """Let ``x [batch, time, hidden]`` attend to itself and to what is in ``memory``."""
         assert memory is None or isinstance(memory, AttentionMemory)
         c = self.config
         batch, time, _ = x.shape

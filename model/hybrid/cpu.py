@@ -141,7 +141,7 @@ class NativeModel:
         return self._library.level
 
     def hidden(self, ids: Tensor, running: Pass) -> Tensor:
-        """``HybridModel.hidden`` in a pass: ``[batch, time, hidden]`` in float32."""
+        """Run ``HybridModel.hidden`` in a pass: return ``[batch, time, hidden]`` in float32."""
         batch, time = ids.shape
         rows = self.rows(ids.reshape(-1), running, exact=batch > 1)
         return rows.reshape(batch, time, -1)
@@ -149,7 +149,8 @@ class NativeModel:
     def rows(
         self, ids: Tensor, running: Pass, *, exact: bool = True, trail: Tensor | None = None
     ) -> Tensor:
-        """The hidden states ``[rows, hidden]`` of ``ids [rows]``, one sequence after the other.
+        """Return the hidden states ``[rows, hidden]`` of ``ids [rows]``, one sequence after the
+        other.
 
         With ``exact``, and up to 16 tokens a sequence, a row has the bits that it has if its token
         runs alone. ``trail [delta_layers, rows or more, trail_width]``, in float32, is written for
@@ -211,7 +212,7 @@ class NativeModel:
         targets: Sequence[tuple[Tensor, ...]],
         kept: list[object],
     ) -> _Batch:
-        """The part that passes and replays share; valid while ``kept`` is."""
+        """Fill in the part that passes and replays share; valid while ``kept`` is."""
         return _Batch(
             sequences=len(times),
             threads=torch.get_num_threads(),
@@ -224,7 +225,7 @@ class NativeModel:
         )
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``, row by row."""
+        """Return ``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``, row by row."""
         rows, threads = hidden.float().contiguous(), torch.get_num_threads()
         parts = []
         for matrix in self._head:
@@ -285,14 +286,14 @@ class NativeModel:
         return self._floats(norm.weight + 1)
 
     def _floats(self, tensor: Tensor) -> int:
-        """The address of ``tensor`` in float32, kept as long as the model."""
+        """Return the address of ``tensor`` in float32, kept as long as the model."""
         kept = tensor.detach().float().contiguous()
         self._kept.append(kept)
         return kept.data_ptr()
 
 
 def _slots(slots: Sequence[tuple[Tensor, ...] | None], part: int) -> ctypes.Array[ctypes.c_void_p]:
-    """The addresses of one tensor of each slot; null where there is none yet."""
+    """Return the addresses of one tensor of each slot; null where there is none yet."""
     return (_PTR * len(slots))(*[None if s is None else s[part].data_ptr() for s in slots])
 
 

@@ -39,7 +39,7 @@ class Graphs:
         self._kept: dict[tuple[torch.Size, ...], _Captured] = {}
 
     def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """``step(inputs)``; the result is the caller's own."""
+        """Run ``step(inputs)``; the result is the caller's own."""
         shapes = tuple(part.shape for part in inputs)
         captured = self._kept.pop(shapes, None)
         if captured is None:

@@ -50,7 +50,7 @@ class DeltaNet:
         )
 
     def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:
-        """``x [batch, time, hidden]`` mixed along time; order needs no ``rotation`` here."""
+        """Mix ``x [batch, time, hidden]`` along time; order needs no ``rotation`` here."""
         assert memory is None or isinstance(memory, DeltaMemory)
         c = self.config
         batch, time, _ = x.shape

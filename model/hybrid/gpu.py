@@ -56,8 +56,9 @@ def why_not(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> st
 
 
 def product(x: Tensor, weight: Weight) -> Tensor:
-    """``x [..., inputs]`` times ``weight``: packed ones by their kernel, plain ones by cuBLAS. The
-    parts of a stacked one write into one result."""
+    """Multiply ``x [..., inputs]`` by ``weight``: packed ones by their kernel, plain ones by
+    cuBLAS. The parts of a stacked one write into one result.
+    """
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
     from kernels.quantized_linear.triton import quantized_linear
@@ -94,7 +95,7 @@ class StepInputs:
 
     @classmethod
     def of(cls, ids: Tensor, running: Pass, max_pages: int | None = None) -> StepInputs:
-        """Those of a pass; ``max_pages`` widens the table of pages."""
+        """Make the inputs of a pass; ``max_pages`` widens the table of pages."""
         from kernels.delta_step.triton import table_of
 
         starts = torch.tensor(running.starts, dtype=torch.int64)
@@ -110,7 +111,7 @@ class StepInputs:
         )
 
     def parts(self) -> tuple[Tensor, ...]:
-        """All of them, in order."""
+        """Return all inputs, in order."""
         return self.ids, self.positions, self.lengths, self.pages, self.slots
 
 
@@ -130,7 +131,7 @@ class DeviceModel:
         self._graphs = Graphs(self._captured) if wanted else None
 
     def hidden(self, ids: Tensor, running: Pass) -> Tensor:
-        """``HybridModel.hidden`` in a pass: ``[batch, time, hidden]``."""
+        """Run ``HybridModel.hidden`` in a pass: return ``[batch, time, hidden]``."""
         if ids.shape[1] > MOST_STEP:
             return self._run(_Prefill(ids, running, self._model.config), ids)
         if self._graphs is None or ids.shape[1] > 1:
@@ -141,18 +142,18 @@ class DeviceModel:
         return self._graphs.run(inputs.parts())
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``."""
+        """Return ``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``."""
         return product(hidden, self._model.head).float()
 
     def step(self, inputs: StepInputs) -> Tensor:
-        """A step of at most ``MOST_STEP`` tokens; reads nothing on the host."""
+        """Run a step of at most ``MOST_STEP`` tokens; read nothing on the host."""
         return self._run(_Step(inputs, self._model.config), inputs.ids)
 
     def _captured(self, parts: tuple[Tensor, ...]) -> Tensor:
         return self.step(StepInputs(*parts))
 
     def _run(self, mixers: _Step | _Prefill, ids: Tensor) -> Tensor:
-        """All layers; a residual sum is made where the norm after it is."""
+        """Run all layers; a residual sum is made where the norm after it is."""
         model = self._model
         batch, time = ids.shape
         cos, sin = tables(mixers.positions.reshape(-1).expand(3, -1), model.speed, model.axis)
@@ -175,13 +176,13 @@ class DeviceModel:
 
 
 def on_device(model: HybridModel) -> DeviceModel | None:
-    """``model`` run by the Triton kernels if they can run it where it is; else None."""
+    """Wrap ``model`` in the Triton kernels if they can run it where it is; else return None."""
     reason = why_not(model.config, model.embedding.dtype, model.embedding.device)
     return DeviceModel(model) if reason is None else None
 
 
 def _norm(norm: Norm, x: Tensor, more: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The sum of ``x`` and ``more`` normalised, and the sum."""
+    """Return the sum of ``x`` and ``more`` normalised, and the sum."""
     if more is None:
         return rms_norm(x, norm.weight, norm.eps, zero_centred=True, backend="triton"), x
     return add_rms_norm(more, x, norm.weight, norm.eps, zero_centred=True, backend="triton")

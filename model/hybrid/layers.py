@@ -29,19 +29,19 @@ class Take:
     prefix: str = ""
 
     def under(self, prefix: str) -> Take:
-        """The same for names that begin with ``prefix``."""
+        """Return the same for names that begin with ``prefix``."""
         return replace(self, prefix=self.prefix + prefix)
 
     def __call__(self, name: str) -> Tensor:
-        """The tensor as it is stored."""
+        """Return the tensor as it is stored."""
         return self.tensors[self.prefix + name]
 
     def floats(self, name: str) -> Tensor:
-        """The tensor in float32."""
+        """Return the tensor in float32."""
         return self(name).float()
 
     def matrix(self, *names: str, plain: tuple[str, ...] = ()) -> Weight:
-        """The matrices ``names``, then ``plain`` (never quantised), one below the other."""
+        """Stack the matrices ``names``, then ``plain`` (never quantised), one below the other."""
         joined = self.quantized.get(self.prefix + names[0])
         parts: list[Part] = []
         if joined is not None:
@@ -61,11 +61,12 @@ class Rotation:
 
 
 class Mixer(Protocol):
-    """What mixes tokens: attention or DeltaNet. Without a memory the sequence starts here and
-    nothing is kept."""
+    """A layer that mixes tokens: attention or DeltaNet. Without a memory the sequence starts here
+    and nothing is kept.
+    """
 
     def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:
-        """``x [batch, time, hidden]`` mixed along time; what it leaves is written to ``memory``."""
+        """Mix ``x [batch, time, hidden]`` along time; write what it leaves to ``memory``."""
         ...
 
 

@@ -40,7 +40,7 @@ class MtpHead:
     norm: Norm
 
     def __call__(self, hidden: Tensor, following: Tensor, rotation: Rotation) -> Tensor:
-        """``hidden`` and the embedded next tokens ``following``, both ``[batch, time, hidden]``."""
+        """Join ``hidden`` and the embedded next tokens ``following``, ``[batch, time, hidden]``."""
         joined = torch.cat([self.embedding_norm(following), self.hidden_norm(hidden)], dim=-1)
         return self.norm(self.block(linear(joined, self.project), rotation, None))
 
@@ -116,18 +116,18 @@ class HybridModel:
         )
 
     def rotation(self, start: int, time: int) -> Rotation:
-        """The rotation of text at positions ``start`` to ``start + time``."""
+        """Return the rotation of text at positions ``start`` to ``start + time``."""
         positions = torch.arange(start, start + time, device=self.speed.device).expand(3, -1)
         return Rotation(*tables(positions, self.speed, self.axis))
 
     def rotations(self, positions: Sequence[int]) -> Rotation:
-        """The rotation of one token in each of several texts, at ``positions``."""
+        """Return the rotation of one token in each of several texts, at ``positions``."""
         places = torch.tensor(positions, device=self.speed.device).expand(3, -1)
         cos, sin = tables(places, self.speed, self.axis)
         return Rotation(cos.unsqueeze(1), sin.unsqueeze(1))
 
     def hidden(self, ids: Tensor, running: Pass | None = None) -> Tensor:
-        """The normalised hidden states ``[batch, time, hidden]`` of ``ids [batch, time]``.
+        """Return the normalised hidden states ``[batch, time, hidden]`` of ``ids [batch, time]``.
 
         In a pass, row by row, ``ids`` go on from its states. Without one the sequences start here
         and nothing is kept (training).
@@ -145,11 +145,11 @@ class HybridModel:
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[..., vocab]`` in the dtype of the weights, from normalised hidden states."""
+        """Return ``[..., vocab]`` in the dtype of the weights, from normalised hidden states."""
         return linear(hidden, self.head)
 
     def draft(self, hidden: Tensor, following: Tensor) -> Tensor:
-        """The MTP head's hidden states: position ``t`` predicts the token at ``t + 2``.
+        """Return the MTP head's hidden states: position ``t`` predicts the token at ``t + 2``.
 
         ``hidden [batch, time, hidden]`` is from ``hidden()``, ``following [batch, time]`` are the
         ids one place further. The sequence starts here. The model must have an MTP head.
@@ -163,11 +163,11 @@ class Compiled(Protocol):
     """A ``HybridModel`` that something faster runs (``native.NativeModel``)."""
 
     def hidden(self, ids: Tensor, running: Pass) -> Tensor:
-        """As ``HybridModel.hidden``, in a pass."""
+        """Run ``HybridModel.hidden`` in a pass."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``."""
+        """Return ``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``."""
         ...
 
 
@@ -177,7 +177,7 @@ class Stepping(Compiled, Protocol):
 
     @property
     def trail_width(self) -> int:
-        """See ``native.NativeModel``, as for the rest."""
+        """The numbers that a DeltaNet layer leaves on the trail for a token."""
         ...
 
     def rows(
@@ -221,11 +221,11 @@ class HybridNetwork:
         self.layout = Layout.of(model.config, model.embedding, memory)
 
     def new_state(self) -> HybridState:
-        """The state before the first token."""
+        """Return the state before the first token."""
         return HybridState(self.layout)
 
     def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
-        """See ``network.Network.run``."""
+        """Run the passes that ``work`` asks for (see ``network.Network.run``)."""
         states = [settle(piece.state) for piece in work]
         kinds, time = self.model.config.layer_types, len(work[0].ids)
         with torch.inference_mode(), self.layout.memory.passing():
@@ -240,11 +240,11 @@ class HybridNetwork:
 
     @property
     def verifies(self) -> int:
-        """See ``network.Verifying``."""
+        """The most tokens of a sequence in ``verify``; 0 if the compiled path cannot verify."""
         return VERIFY_ROWS if isinstance(self.compiled, Stepping) else 0
 
     def verify(self, work: Sequence[Work]) -> list[tuple[Tensor, Trail]]:
-        """See ``network.Verifying``."""
+        """Run several tokens of each sequence and keep the states after each."""
         runner = self.compiled
         assert isinstance(runner, Stepping)
         states = [settle(piece.state) for piece in work]
@@ -266,6 +266,6 @@ class HybridNetwork:
     def load_state(
         self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
     ) -> HybridState:
-        """See ``network.Network.load_state``."""
+        """Rebuild a saved state (see ``network.Network.load_state``)."""
         with torch.inference_mode():
             return HybridState.load(self.layout, tensors, spans, length)

@@ -1,4 +1,4 @@
-"""Where model state lives: blocks of tensors under one budget, the coldest parked when it is short.
+"""Memory for model state: blocks of tensors under one budget, the coldest parked when it is short.
 
 A block (a page of keys and values, a DeltaNet slot) is taken from the budget when it is made and
 given back when the last state that names it is gone: Python's own reference counts are the page
@@ -56,7 +56,7 @@ class Block:
 
     @property
     def parked(self) -> bool:
-        """Whether it is out of memory now."""
+        """True while the block is out of memory."""
         return self._tensors is None
 
     def __del__(self) -> None:
@@ -109,7 +109,7 @@ class StateMemory:
                 self._passed.notify_all()
 
     def take(self, make: Callable[[], Tensors], size: int, kind: str = "") -> Block:
-        """A new block of the tensors that ``make`` allocates, ``size`` bytes in all.
+        """Make a new block of the tensors that ``make`` allocates, ``size`` bytes in all.
 
         Blocks of one ``kind`` are alike: a new one may take over the tensors of one that is gone.
 
@@ -137,7 +137,7 @@ class StateMemory:
             block.needed_at = self._clock
 
     def _idle(self, block: Block) -> bool:
-        """Whether no pass under way can be using it.
+        """Tell whether no pass under way can be using it.
 
         Who uses one outside of a pass only reads, and holds the tensors until it has.
         """
@@ -227,7 +227,7 @@ class Parked:
         self._at = swap.write([_bytes(t) for t in tensors], self.size) if swap else 0
 
     def load(self) -> Tensors:
-        """The tensors again, on the device they came from."""
+        """Return the tensors again, on the device they came from."""
         if self._swap is None:
             return tuple(t.to(self._device) for t in self._host)
         tensors, at = [], self._at
@@ -297,12 +297,12 @@ class Swap:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the CPU."""
+    """View the memory of a contiguous tensor on the CPU."""
     return tensor.detach().view(-1).view(torch.uint8).numpy().data
 
 
 def default_limit(device: torch.device) -> int:
-    """What state may fill on ``device`` when nobody says: half of what is free now."""
+    """Return how many bytes state may fill on ``device`` by default: half of what is free now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _SHARE)
     free = [_meminfo("MemAvailable")]

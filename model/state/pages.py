@@ -1,4 +1,4 @@
-"""What a hybrid network remembers of a sequence: a DeltaNet slot and pages of keys and values.
+"""A hybrid network's memory of a sequence: a DeltaNet slot and pages of keys and values.
 
 Both are values. A pass reads one slot and writes another, so a snapshot, a fork, or the state a
 failed pass started from, is that slot kept. Pages fill up from the front and are never changed
@@ -74,7 +74,7 @@ class Layout:
         return _elements(self.conv) * self.dtype.itemsize + _elements(self.recurrent) * 4
 
     def new_page(self) -> Page:
-        """An empty page; its unfilled part is undefined. Raises ``MemoryFull``."""
+        """Make an empty page; its unfilled part is undefined. Raises ``MemoryFull``."""
 
         def make() -> tuple[Tensor, ...]:
             return (torch.empty(self.page, dtype=self.dtype, device=self.device),)
@@ -82,7 +82,7 @@ class Layout:
         return Page(self.memory.take(make, self.page_bytes, "page"))
 
     def new_slot(self) -> Block:
-        """A slot whose content is undefined. Raises ``MemoryFull``."""
+        """Make a slot whose content is undefined. Raises ``MemoryFull``."""
 
         def make() -> tuple[Tensor, ...]:
             return (
@@ -116,7 +116,7 @@ class HybridState:
     pages: tuple[Page, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
-        """``conv`` and ``recurrent``, shaped as in ``Layout``."""
+        """Return ``conv`` and ``recurrent``, shaped as in ``Layout``."""
         if self.slot is None:
             lay = self.layout
             conv = torch.zeros(lay.conv, dtype=lay.dtype, device=lay.device)
@@ -125,7 +125,7 @@ class HybridState:
         return {"conv": conv, "recurrent": recurrent}
 
     def span(self, start: int, end: int) -> dict[str, Tensor]:
-        """``kv [positions, attention_layers, 2, kv_heads, head_dim]`` of ``start`` to ``end``."""
+        """Return ``kv [positions, attention_layers, 2, kv_heads, head_dim]`` of the positions."""
         parts = []
         for number in range(start // PAGE, -(-end // PAGE)):
             first = number * PAGE
@@ -151,7 +151,7 @@ class HybridState:
         spans: Iterable[Mapping[str, Tensor]],
         length: int,
     ) -> HybridState:
-        """The state whose ``tensors()`` and, end to end, ``span()`` these are.
+        """Rebuild the state whose ``tensors()`` and, end to end, ``span()`` these are.
 
         Raises ``StateError`` if they do not fit the layout, ``MemoryFull`` if memory does not
         suffice.

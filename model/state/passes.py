@@ -32,8 +32,9 @@ class DeltaMemory:
         self.targets = targets
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """The convolution's inputs ``[batch, width - 1, conv_dim]`` and the delta rule's states
-        ``[batch, value_heads, key_dim, value_dim]``."""
+        """Return the convolution's inputs ``[batch, width - 1, conv_dim]`` and the delta rule's
+        states ``[batch, value_heads, key_dim, value_dim]``.
+        """
         pairs = [
             (torch.zeros_like(target[0]), torch.zeros_like(target[1])) if source is None else source
             for source, target in zip(self.sources, self.targets, strict=True)
@@ -147,12 +148,12 @@ class Pass:
         return layers
 
     def states(self) -> tuple[HybridState, ...]:
-        """The states after the pass; complete once every layer has run."""
+        """Return the states after the pass; complete once every layer has run."""
         return self._after
 
 
 def _layers(slot: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
-    """A slot's ``(conv, recurrent)`` layer by layer."""
+    """Return a slot's ``(conv, recurrent)`` layer by layer."""
     conv, recurrent = slot
     return list(zip(conv.unbind(), recurrent.unbind(), strict=True))
 
@@ -160,8 +161,8 @@ def _layers(slot: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
 def _grown(
     layout: Layout, state: HybridState, time: int, claims: list[tuple[Page, int]]
 ) -> tuple[Page, ...]:
-    """The pages of ``state`` with room for ``time`` more positions, which are taken at once: added
-    to ``claims``, with how far the page was filled before.
+    """Return the pages of ``state`` with room for ``time`` more positions, which are taken at once:
+    added to ``claims``, with how far the page was filled before.
 
     Only the sequence that has filled a page furthest may go on in it: what lies behind another's
     length belongs to somebody. The others go on in a copy.

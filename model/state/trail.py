@@ -30,7 +30,7 @@ _ROOM = 8
 
 @dataclass(frozen=True)
 class Rows:
-    """What all rows of a pass left: float32 ``[delta_layers, rows and more, width]``."""
+    """The trail of all rows of a pass: float32 ``[delta_layers, rows and more, width]``."""
 
     block: Block
     replay: Replay
@@ -70,7 +70,7 @@ class HybridTrail:
         self._lock = threading.Lock()
 
     def take(self, count: int) -> State | None:
-        """See ``network.Trail``."""
+        """Return the state after ``count`` tokens, or None if it was given up."""
         with self._lock:
             if count > self._reached:
                 if self._closed:
@@ -82,13 +82,13 @@ class HybridTrail:
             return self._after
 
     def blocks(self) -> set[Block]:
-        """The blocks that it keeps, for accounts."""
+        """Return the blocks that it keeps, for accounts."""
         ends = (self.before, self._after)
         slots = {state.slot for state in ends if state.slot is not None}
         return slots | {page.block for state in ends for page in state.pages} | {self._kept.block}
 
     def settle(self, count: int) -> HybridState:
-        """The state after ``count`` tokens, which somebody took. Raises ``MemoryFull``."""
+        """Make the state after ``count`` tokens, which somebody took. Raises ``MemoryFull``."""
         layout, length = self.before.layout, self.before.length + count
         with self._lock, torch.inference_mode(), layout.memory.passing():
             self._close()
@@ -124,7 +124,7 @@ class InnerState:
         self._lock = threading.Lock()
 
     def settled(self) -> HybridState:
-        """The state itself. Raises ``MemoryFull``."""
+        """Return the state itself, made if need be. Raises ``MemoryFull``."""
         with self._lock:
             if self._made is None:
                 assert self._trail is not None
@@ -133,20 +133,17 @@ class InnerState:
             return self._made
 
     def tensors(self) -> dict[str, Tensor]:
-        """See ``network.State``."""
         return self.settled().tensors()
 
     def span(self, start: int, end: int) -> dict[str, Tensor]:
-        """See ``network.State``."""
         return self.settled().span(start, end)
 
     def park(self) -> None:
-        """See ``network.State``."""
         self.settled().park()
 
 
 def settle(state: State) -> HybridState:
-    """``state`` of a ``HybridNetwork`` with all its parts in place. Raises ``MemoryFull``."""
+    """Return a ``HybridNetwork``'s ``state`` with all parts in place. Raises ``MemoryFull``."""
     if isinstance(state, InnerState):
         return state.settled()
     assert isinstance(state, HybridState)

@@ -22,7 +22,7 @@ LEFT = {
     "benchmarks": 0,
     "evals": 0,
     "kernels": 0,
-    "model": 154,
+    "model": 1,
     "sandboxes": 143,
     "scripts": 0,
     "tools": 220,

@@ -79,7 +79,7 @@ class ParseWorker:
 
 
 class ParseWorkers:
-    """As many workers as there are processors; the first is kept, the others end after a batch."""
+    """A pool with a worker for each processor; the first is kept, the others end after a batch."""
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS_A_FILE) -> None:
         self._cpu_seconds = cpu_seconds
