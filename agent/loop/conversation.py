@@ -204,7 +204,7 @@ class Conversation:
             logprobs.append(token.logprob)
             for event in parser.push(token.id):
                 self._tell(event)
-            if repetition.push(token.id):
+            if repetition.push(token.id, in_value=parser.in_value):
                 self._listen(Notice(f"the model repeats itself: stopped after {len(ids):,} tokens"))
                 break
         message = parser.finish()

@@ -37,6 +37,9 @@ def caches() -> list[Cache]:
     database = tags.cache_path()
     # The log before the database that it belongs to, so that none is left for another one.
     database_files = tuple(Path(f"{database}{end}") for end in ("-wal", "-shm", ""))
+    # Those of other versions, which nobody reads any more.
+    older = database.parent.glob("tags-*.sqlite*")
+    database_files += tuple(path for path in sorted(older) if path not in database_files)
     return [
         Cache("prefixes", (warm.cache_dir(),), "the model's state after prompts' beginnings"),
         Cache("quantized", (quantize.cache_dir(),), "checkpoints rounded to int8 or int4"),

@@ -147,6 +147,11 @@ class TurnParser:
         """True while the reasoning is open; after ``finish``, true if it was never closed."""
         return self._state is State.THINKING
 
+    @property
+    def in_value(self) -> bool:
+        """True while a value of a call is being written."""
+        return self._state is State.VALUE
+
     # Driving
 
     def _end(self) -> list[TurnEvent]:

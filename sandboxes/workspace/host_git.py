@@ -237,11 +237,11 @@ class HostGit:
 @functools.cache
 def _dying_with_us() -> tuple[str, ...]:
     """Return what to put before a command that the kernel is to kill when we end."""
-    try:
-        done = subprocess.run(["setpriv", "--help"], capture_output=True, check=False)
-    except OSError:
+    program = shutil.which("setpriv")
+    if program is None:
         return ()
-    return ("setpriv", "--pdeathsig=KILL") if b"--pdeathsig" in done.stdout else ()
+    done = subprocess.run([program, "--help"], capture_output=True, check=False)
+    return (program, "--pdeathsig=KILL") if b"--pdeathsig" in done.stdout else ()
 
 
 def _talk(

@@ -18,14 +18,14 @@ CLAUSE = re.compile(
 NOUN = re.compile(r"((The|A|An|Its|Their|All|Every)\b|``)")
 """How a function's docstring begins that does not say what the function does."""
 LEFT = {
-    "agent": 307,
+    "agent": 235,
     "benchmarks": 0,
     "evals": 0,
     "kernels": 0,
     "model": 1,
-    "sandboxes": 143,
+    "sandboxes": 142,
     "scripts": 0,
-    "tools": 220,
+    "tools": 0,
 }
 """How many docstrings of each folder still have to be written anew; it only ever falls."""
 
