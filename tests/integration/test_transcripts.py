@@ -74,7 +74,7 @@ _MASKS = (
     (r"\bdecode \d+ tok/s", "decode N tok/s"),
     (r"(?s)\nstep 1\n.*?(?=\n-- stderr)", "\nstep 1\n  SAID"),
     (
-        r"\b[\d,]+( tokens| context| new| prefilled| generated| reused| in context| thinking)",
+        r"\b[\d,]+( tokens| context| new| prefilled| generated| reused| thinking| abandoned)",
         r"N\1",
     ),
 )
