@@ -52,7 +52,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("python", _python),
         ("torch", _torch),
         ("cpu path", _cpu_path),
-        ("model", lambda: _model(settings.model)),
+        ("model", lambda: _model(settings)),
         ("git", lambda: _program("git", ["git", "--version"], needed=True)),
         ("ripgrep", lambda: _program("ripgrep", ["rg", "--version"], needed=False)),
         ("docker", lambda: _docker(settings)),
@@ -107,10 +107,10 @@ def _cpu_path() -> Finding:
     return Finding("cpu path", "ok", f"compiled for {library.level}, {library.path.parent}")
 
 
-def _model(name: str) -> Finding:
-    start = time.perf_counter()
+def _model(settings: Settings) -> Finding:
+    name, start = settings.model, time.perf_counter()
     try:
-        facts = describe_model(name)
+        facts = describe_model(name, settings.quantize, settings.device)
     except ModelError as error:
         return Finding("model", "fail", *_what_and_remedy(error))
     seconds = time.perf_counter() - start
@@ -118,7 +118,10 @@ def _model(name: str) -> Finding:
         "model",
         "ok",
         f"{name}: {facts['size_bytes'] / 1e6:,.1f} MB, {facts['layers']} layers, "
-        f"fingerprint {facts['fingerprint'][:12]}, loads in {seconds:.1f} s",
+        f"fingerprint {facts['fingerprint'][:12]}, loads in {seconds:.1f} s; "
+        f"runs on {facts['device']} in {facts['weight_bytes'] / 1e6:,.1f} MB, a session takes "
+        f"{facts['state_bytes_per_session'] / 1e6:,.1f} MB and for each 1,000 tokens "
+        f"{facts['kv_bytes_per_1000_tokens'] / 1e6:,.1f} MB; {facts['longest_context']:,} fit",
     )
 
 

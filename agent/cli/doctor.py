@@ -13,7 +13,7 @@ from agent.settings.load import load_settings
 from agent.text import visible
 
 
-@takes("model", "sandbox", "image")
+@takes("model", "device", "sandbox", "image")
 def doctor(
     given: Given,
     repo: Annotated[
