@@ -1,1 +1,1 @@
-"""Where commands run and files live: Docker, bubblewrap, or the local machine without isolation."""
+"""Sandboxes for commands and files: Docker, bubblewrap, or the local machine without isolation."""

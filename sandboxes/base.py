@@ -23,7 +23,7 @@ from sandboxes.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sandbox may use. ``output_bytes`` is how much of one command's output is kept.
+    """Limits of a sandbox. ``output_bytes`` is how much of one command's output is kept.
 
     ``writable`` is for Docker alone: commands run as root, with the engine's usual capabilities,
     and may change the whole container, as tasks that install or configure something need it.
@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ExecResult:
-    """What one command did.
+    """Result of one command.
 
     ``output`` is stdout and stderr together in the order written, decoded as UTF-8 with
     replacement. If more than ``Limits.output_bytes`` came, the middle is left out, a line in its
@@ -105,7 +105,7 @@ class Shell(Protocol):
         ...
 
     def running(self) -> Running | None:
-        """The command that was left running, if there is one."""
+        """Return the command that was left running, if there is one."""
         ...
 
     def wait(
@@ -156,7 +156,7 @@ class Sandbox(Protocol):
         ...
 
     def shell(self) -> Shell:
-        """The session's shell, started at first use and again after it died."""
+        """Return the session's shell, started at first use and again after it died."""
         ...
 
     def second_shell(self) -> Shell:
@@ -178,7 +178,7 @@ class Sandbox(Protocol):
         ...
 
     def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        """The file's content (its first ``max_bytes``).
+        """Return the file's content (its first ``max_bytes``).
 
         Raises ``FileNotFoundError``, ``IsADirectoryError``, ``PathEscape``.
         """
@@ -197,11 +197,11 @@ class Sandbox(Protocol):
         ...
 
     def resolve(self, path: str) -> Path:
-        """The host path of ``path``, proven to lie inside the workspace. Raises ``PathEscape``."""
+        """Return the host path of ``path``, proven inside the workspace. Raises ``PathEscape``."""
         ...
 
     def relative(self, path: str) -> str:
-        """``path`` as written from the workspace root, with ``/``. Raises ``PathEscape``."""
+        """Return ``path`` as written from the workspace root, with ``/``. Raises ``PathEscape``."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong with a sandbox.
+"""Errors of sandboxes.
 
 SandboxError
 ├── SandboxUnavailable   the engine or program is not installed, not running, or refuses us

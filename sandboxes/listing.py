@@ -1,4 +1,4 @@
-"""What sandboxes there are on this machine: containers, working copies, images of repositories."""
+"""List of the sandboxes on this machine: containers, working copies, images of repositories."""
 
 from __future__ import annotations
 

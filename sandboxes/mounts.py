@@ -35,7 +35,7 @@ class Mount:
 
 
 def parse_mount(text: str) -> Mount:
-    """``HOST[:INSIDE][:rw]`` as a mount. Without INSIDE it has the same path there.
+    """Return ``HOST[:INSIDE][:rw]`` as a mount. Without INSIDE it has the same path there.
 
     Raises ``ValueError`` for what is not there, is no plain file or folder, or is refused: the
     root, the system's folders, sockets and devices (so Docker's too), the home folder itself and
@@ -62,7 +62,7 @@ def parse_mount(text: str) -> Mount:
 
 
 def environment_of(entries: Iterable[str], own: Mapping[str, str]) -> dict[str, str]:
-    """The variables that ``NAME=VALUE`` sets and ``NAME`` takes over from ``own``, if it is there.
+    """Return the variables that ``NAME=VALUE`` sets and ``NAME`` takes from ``own``, if there.
 
     Raises ``ValueError`` for what is no name.
     """

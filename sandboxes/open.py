@@ -29,7 +29,7 @@ def open_sandbox(
     mounts: Sequence[Mount] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Sandbox:
-    """A sandbox of ``kind`` over ``workspace``, which it owns from here on.
+    """Open a sandbox of ``kind`` over ``workspace``, which it owns from here on.
 
     ``image`` is for Docker alone; None means the base image. So are ``root``, where the workspace
     lies in the container, and ``search_path``, what goes before the image's ``PATH``. ``name`` is

@@ -1,4 +1,4 @@
-"""Where Tenuto keeps what it makes on this machine, and who owns it.
+"""Places of what Tenuto makes on this machine, and the owners of it.
 
 Every folder and container carries the stamp of the process that made it, so that what a killed
 process left behind can be told from what a living one still uses.
@@ -91,7 +91,7 @@ class Owner:
 
     @classmethod
     def of_this_process(cls) -> Owner:
-        """The stamp of the running process."""
+        """Return the stamp of the running process."""
         return cls(
             host=socket.gethostname(),
             boot=_boot_id(),
@@ -135,7 +135,7 @@ def _pid_namespace() -> str:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When ``pid`` started, or None if there is no such process (a zombie counts as none)."""
+    """Return when ``pid`` started, or None without such a process (a zombie counts as none)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

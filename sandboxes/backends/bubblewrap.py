@@ -317,7 +317,7 @@ class _SharedPipes:
         return self.keeper.exit_code(pid) if self.keeper is not None else None
 
     def close(self) -> None:
-        """The next shell uses the same pipes."""
+        """Do nothing, as the next shell uses the same pipes."""
 
     def end(self) -> None:
         """Close all."""
@@ -327,7 +327,7 @@ class _SharedPipes:
 
 
 def _kernel_files() -> list[str]:
-    """What is in /proc beside processes and can be written by somebody.
+    """Return what is in /proc beside processes and can be written by somebody.
 
     Where root cannot take another id inside, the owner of these is allowed in by id alone: the one
     for core dumps names a program that the kernel runs.
@@ -344,13 +344,13 @@ def _kernel_files() -> list[str]:
 
 
 def _inherited(ends: list[int]) -> str:
-    """The redirections that give the keeper both shells' pipes (see ``keeper.py``)."""
+    """Return the redirections that give the keeper both shells' pipes (see ``keeper.py``)."""
     commands, output, second_commands, second_output = ends
     return f"5<&{commands} 6>&{output} 7<&{second_commands} 8>&{second_output}"
 
 
 def _inner_path() -> str:
-    """The folders of our own PATH that are there inside, or the usual ones."""
+    """Return the folders of our own PATH that are there inside, or the usual ones."""
     own = os.environ.get("PATH", "").split(":")
     return ":".join(folder for folder in own if folder.startswith(_PROGRAM_FOLDERS)) or PATH
 

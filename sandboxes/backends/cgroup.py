@@ -27,7 +27,7 @@ class Cgroup:
 
     @classmethod
     def create(cls, limits: Limits, *, root: Path = ROOT) -> Cgroup:
-        """A new group with ``limits``, with as many of them as can be had; perhaps none."""
+        """Make a new group with ``limits``, with as many of them as can be had; perhaps none."""
         owner = Owner.of_this_process()
         name = f"{PREFIX}{owner.pid}-{owner.start}-{os.urandom(4).hex()}"
         memory, pids = str(limits.memory_mb << 20), str(limits.pids)
@@ -53,7 +53,7 @@ class Cgroup:
         return cls(tuple(folder for folder, files in wanted.items() if _make(folder, files)))
 
     def entering(self, command: list[str]) -> list[str]:
-        """``command``, run by a process that has joined the group first."""
+        """Return ``command`` as run by a process that has joined the group first."""
         if not self.folders:
             return command
         script = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ >"$1" || exit 125; shift; '

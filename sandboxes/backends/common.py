@@ -1,4 +1,4 @@
-"""What the three sandboxes have in common: the files, the two shells, the end."""
+"""Parts that the three sandboxes have in common: the files, the two shells, the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class CommonSandbox(ABC):
         self._watch: DiskWatch | None = None
 
     def _ready(self, outputs: str) -> None:
-        """``outputs`` is what commands call the folder of long outputs."""
+        """Make both shells and the disk watch.
+
+        ``outputs`` is what commands call the folder of long outputs.
+        """
         kept = OutputFolder(self.workspace.outputs, outputs)
         size = self._limits.output_bytes
         self._shell = BashShell(self, output_bytes=size, outputs=kept)
@@ -110,7 +113,7 @@ class CommonSandbox(ABC):
         return self._watch.trouble() if self._watch is not None else ""
 
     def stop_command(self, pid: int, since_s: float) -> None:
-        """See ``shell.ShellHost``. The other shell, and what it started, is spared."""
+        """Stop the command, but spare the other shell and what it started."""
         self._stop_command(pid, since_s, self._other_than(pid))
 
     def interrupt_command(self, pid: int, since_s: float) -> None:
@@ -126,23 +129,23 @@ class CommonSandbox(ABC):
 
     @abstractmethod
     def start_shell(self, command: list[str], slot: int) -> Stream:
-        """See ``shell.ShellHost``."""
+        """Start ``command`` as ``shell.ShellHost`` says."""
 
     @abstractmethod
     def shell_lives(self, pid: int) -> bool:
-        """See ``shell.ShellHost``."""
+        """Tell whether the shell is there, as ``shell.ShellHost`` says."""
 
     @abstractmethod
     def kill_shell(self, pid: int) -> None:
-        """See ``shell.ShellHost``."""
+        """Kill the shell as ``shell.ShellHost`` says."""
 
     @abstractmethod
     def _stop_command(self, pid: int, since_s: float, spared: list[int]) -> None:
-        """``stop_command`` that spares the processes ``spared`` and what they started."""
+        """Do as ``stop_command``, but spare the processes ``spared`` and what they started."""
 
     @abstractmethod
     def _interrupt_command(self, pid: int, since_s: float, spared: list[int]) -> None:
-        """``interrupt_command``, likewise."""
+        """Do as ``interrupt_command``, but spare the processes ``spared`` and what they started."""
 
     @abstractmethod
     def _kill_all(self) -> None:

@@ -85,7 +85,7 @@ class DiskWatch:
 
 
 def disk_usage(top: Path) -> int:
-    """The bytes that the files below ``top`` take on the disk. Follows no link, never raises."""
+    """Return the bytes that files below ``top`` take on disk. Follows no link, never raises."""
     total = 0
     seen: set[tuple[int, int]] = set()
     waiting = [os.fspath(top)]

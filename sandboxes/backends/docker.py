@@ -146,7 +146,7 @@ class DockerSandbox(CommonSandbox):
         return self._keeper
 
     def _settle_user(self) -> tuple[int, int]:
-        """Who commands run as: the owner of the workspace, and never root on the host."""
+        """Return the ids commands run as: the workspace's owner, and never root on the host."""
         info = self._client.info()
         self._cpus = int(info.get("NCPU", 1))
         if self._limits.writable:
@@ -186,13 +186,13 @@ class DockerSandbox(CommonSandbox):
         self._keeper.lives(1)
 
     def _volumes(self) -> list[str]:
-        """The places that the image wants volumes at, but for those that are mounted anyway."""
+        """Return the places the image wants volumes at, but for those that are mounted anyway."""
         settings = self._client.api.inspect_image(self.image)["Config"] or {}
         taken = {self.root, OUTPUTS, HOME, "/tmp", *(mount.target for mount in self._mounts)}
         return [place for place in settings.get("Volumes") or () if place not in taken]
 
     def _path(self) -> dict[str, str]:
-        """``PATH``, if it is to be another one than the image's."""
+        """Return ``PATH``, if it is to be another one than the image's."""
         if self._search_path is None:
             return {}
         settings = self._client.api.inspect_image(self.image)["Config"] or {}
@@ -233,7 +233,7 @@ class DockerSandbox(CommonSandbox):
         )
 
     def _hardening(self) -> dict[str, Any]:
-        """A root that cannot be written, no capabilities, and memory for what is temporary."""
+        """Ask for a read-only root, no capabilities, and memory for what is temporary."""
         uid, gid = self._user.split(":")
         tmpfs = f"rw,exec,nosuid,nodev,size={max(64, self._limits.memory_mb // 2)}m"
         return {

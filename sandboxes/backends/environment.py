@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def sandbox_environment(home: str) -> dict[str, str]:
-    """The variables every sandbox sets. ``PATH`` is each sandbox's own affair.
+    """Return the variables every sandbox sets. ``PATH`` is each sandbox's own affair.
 
     Pagers would wait for a key. Without bytecode files a test run right after an edit cannot pick
     up the code from before it (they tell versions apart by second and size).

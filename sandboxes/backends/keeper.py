@@ -103,7 +103,7 @@ class Keeper:
         self._one_at_a_time = threading.Lock()
 
     def lives(self, pid: int) -> bool:
-        """Whether ``pid`` of the container is there and not dead."""
+        """Tell whether ``pid`` of the container is there and not dead."""
         return self._ask(f"lives {pid}") == 1
 
     def exit_code(self, pid: int) -> int | None:

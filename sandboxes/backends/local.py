@@ -127,7 +127,7 @@ class LocalSandbox(CommonSandbox):
         return [pid for pid in self._members(table, None) if not table[pid].zombie]
 
     def _members(self, table: dict[int, Process], shell: int | None) -> set[int]:
-        """The sandbox's processes: marked, in the shell's group, or started by one of these."""
+        """Return the sandbox's processes: marked, in the shell's group, or started by these."""
         mark = f"{SESSION_VARIABLE}={self._mark}".encode()
         found = {pid for pid in table if mark in environment_of(pid)}
         if shell is not None:
@@ -141,7 +141,7 @@ class LocalSandbox(CommonSandbox):
 
 
 def environment_of(pid: int) -> list[bytes]:
-    """The environment a process was started with, as far as we may see it."""
+    """Return the environment a process was started with, as far as we may see it."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -149,7 +149,7 @@ def environment_of(pid: int) -> list[bytes]:
 
 
 def limited(command: list[str], limits: Limits) -> list[str]:
-    """``command`` under the limits that the kernel keeps for one process."""
+    """Return ``command`` put under the limits that the kernel keeps for one process."""
     return [
         "prlimit",
         f"--fsize={limits.disk_mb * 1024**2}",

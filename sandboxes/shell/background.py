@@ -76,7 +76,7 @@ done 2>/dev/null
 
 @dataclass(frozen=True)
 class ProcessState:
-    """How a process is: ``running``, or ended with ``exit_code``, None if it was killed.
+    """State of a process: ``running``, or ended with ``exit_code``, None if it was killed.
 
     ``size`` is how many bytes it has printed.
     """
@@ -133,15 +133,15 @@ class Background:
         return process
 
     def all(self) -> list[BackgroundProcess]:
-        """Those started in this session, ended ones too, oldest first."""
+        """Return the processes started in this session, ended ones too, oldest first."""
         return list(self._processes.values())
 
     def get(self, pid: int) -> BackgroundProcess | None:
-        """The one whose id is ``pid``."""
+        """Return the process whose id is ``pid``, or None if there is none."""
         return self._processes.get(pid)
 
     def state(self, process: BackgroundProcess) -> ProcessState:
-        """How ``process`` is now."""
+        """Return the state that ``process`` is in now."""
         if process.seen is not None and not process.seen.running:
             return process.seen
         words = {"folder": shlex.quote(process.folder), "pid": process.id}
@@ -154,7 +154,7 @@ class Background:
         return process.seen
 
     def output(self, process: BackgroundProcess) -> ExecResult:
-        """What it printed since the last time, its middle left out if that is a lot."""
+        """Return what it printed since the last time, its middle left out if that is a lot."""
         log = shlex.quote(process.log)
         state = self.state(process)
         if state.size <= process.read:
@@ -215,7 +215,7 @@ class Background:
         return state if not state.running else self.wait(process, STOP_WITHIN_S)
 
     def _signal(self, process: BackgroundProcess, signal: str) -> bool:
-        """Whether there was anything to send ``signal`` to."""
+        """Send ``signal`` and tell whether there was anything to send it to."""
         words = {"pid": process.id, "mark": MARK, "name": process.name, "signal": signal}
         return bool(self._ask(_SIGNAL % words).output.strip())
 

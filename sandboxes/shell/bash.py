@@ -1,4 +1,4 @@
-"""What a session's bash runs: records that ``mapfile`` reads one by one, without a loop of ours.
+"""Code of a session's bash: records that ``mapfile`` reads one by one, without a loop of ours.
 
 A command is one record, the nonce of its end mark the next. Bash evals the command once both are
 there, with the nonce in no variable, and then prints the mark. So ``break``, ``return`` or ``exit``

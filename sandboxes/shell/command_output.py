@@ -1,4 +1,4 @@
-"""What a command printed: its head and tail in memory, the whole in a file if it is long."""
+"""Output of a command: its head and tail in memory, the whole in a file if it is long."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CommandOutput:
             self._on_output(text)
 
     def text(self) -> str:
-        """What is kept, with a line in place of what is not."""
+        """Return what is kept, with a line in place of what is not."""
         head, tail = bytes(self._head), b"".join(self._tail)
         if not self.dropped:
             return (head + tail).decode("utf-8", "replace")
@@ -88,7 +88,7 @@ class OutputFolder:
     _sizes: dict[Path, int] = field(default_factory=dict)
 
     def start(self, over: int) -> OutputFile:
-        """A file for the next command; it is made once more than ``over`` bytes have come."""
+        """Return a file for the next command, made once more than ``over`` bytes have come."""
         self._count += 1
         return OutputFile(self, f"{self._count}.txt", over)
 
@@ -135,7 +135,7 @@ class OutputFile:
         self._write(data)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the file, as nothing more comes."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()

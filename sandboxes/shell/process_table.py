@@ -77,7 +77,7 @@ class PipeStream:
 
 
 def process_table() -> dict[int, Process]:
-    """Every process that can be seen, by pid."""
+    """Return every process that can be seen, by pid."""
     table = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and (found := read_process(int(entry.name))) is not None:
@@ -104,7 +104,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def now_ticks() -> int:
-    """The time since boot, on the clock that process start times use."""
+    """Return the time since boot, on the clock that process start times use."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_PER_S)
 
 
@@ -115,7 +115,7 @@ def started_since(
     shell: int,
     spared: Collection[int] = (),
 ) -> list[int]:
-    """The members started at or after ``ticks``, less what older members but the shell started.
+    """Return members started at or after ``ticks``, less what older members but the shell started.
 
     The ``spared``, and what they started, are left out too. So a server that an earlier command
     left running keeps the workers it starts later.

@@ -41,7 +41,7 @@ class Stream(Protocol):
     """The two directions of a started shell."""
 
     def read(self, timeout_s: float) -> bytes | None:
-        """What has come, waiting at most ``timeout_s``; None if nothing has, b"" at the end."""
+        """Return what has come within ``timeout_s``; None if nothing has, b"" at the end."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -61,7 +61,7 @@ class Stream(Protocol):
 
 
 class ShellHost(Protocol):
-    """What a sandbox does for its shell. ``pid`` is the shell's own idea of its process id."""
+    """Service of a sandbox to its shell. ``pid`` is the shell's own idea of its process id."""
 
     def start_shell(self, command: list[str], slot: int) -> Stream:
         """Start ``command`` in the workspace root. Raises ``SandboxGone``.
@@ -71,7 +71,7 @@ class ShellHost(Protocol):
         ...
 
     def shell_lives(self, pid: int) -> bool:
-        """Whether the shell is there. Raises ``SandboxGone`` if the sandbox is not."""
+        """Tell whether the shell is there. Raises ``SandboxGone`` if the sandbox is not."""
         ...
 
     def stop_command(self, pid: int, since_s: float) -> None:
@@ -121,7 +121,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Patience:
-    """How long to wait for a command. ``kills`` says what becomes of it at ``deadline``."""
+    """Limits on the wait for a command. ``kills`` says what becomes of it at ``deadline``."""
 
     deadline: float
     kills: bool
@@ -199,7 +199,7 @@ class BashShell:
         return self._go_on(self._current(), _Patience(0.0, True, None, None), None)
 
     def close(self) -> None:
-        """See ``base.Shell.close``. A later ``run`` starts a new shell, if the sandbox is open."""
+        """Close the shell. A later ``run`` starts a new one, if the sandbox is open."""
         live = self._live
         self._carried = None
         self._end_job()
@@ -279,7 +279,7 @@ class BashShell:
         )
 
     def _ready(self) -> _Live:
-        """The live shell with nothing left to read, or a new one if it ended meanwhile."""
+        """Return the live shell with nothing left to read, or a new one if it ended meanwhile."""
         if self._live is not None:
             if _discard(self._live):
                 return self._live
@@ -447,7 +447,7 @@ class BashShell:
 
 
 def _possible_start(text: bytes, start: bytes) -> int:
-    """How many bytes at the end of ``text`` may be the first ones of ``start``."""
+    """Return how many bytes at the end of ``text`` may be the first ones of ``start``."""
     at = text.rfind(b"\036", max(0, len(text) - len(start) + 1))
     return len(text) - at if at >= 0 and start.startswith(text[at:]) else 0
 
