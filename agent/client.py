@@ -1,4 +1,4 @@
-"""What a front end gives an open session: who listens, who answers, what stops it."""
+"""Client of an open session, given by a front end: who listens, who answers, what stops it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells whoever listens, in the order it happens.
+"""Events that a run tells whoever listens, in the order they happen.
 
 A listener is a function of one event. It is called on the run's own thread and must return soon; an
 exception it raises ends the run.
@@ -27,14 +27,14 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something slow or worth knowing, as one line: an image is being built."""
+    """Remark on slow work or a fact worth knowing, as one line: an image is being built."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Working:
-    """Something that may take long begins: ``what`` ("" for nothing). The next event ends it."""
+    """Start of work that may take long: ``what`` ("" for nothing). The next event ends it."""
 
     what: str
 
@@ -99,7 +99,7 @@ class CommandOutput:
 
 @dataclass(frozen=True)
 class CallDone:
-    """What a call gave."""
+    """Result of a call."""
 
     call: ToolCall
     observation: Observation
@@ -147,7 +147,7 @@ class RunEnded:
 
 @dataclass(frozen=True)
 class FromAttempt:
-    """What happened in attempt ``number`` (from 1) of several that run at the same time."""
+    """Event of attempt ``number`` (from 1) of several that run at the same time."""
 
     number: int
     event: Event
@@ -176,4 +176,4 @@ Listener = Callable[[Event], None]
 
 
 def nobody(event: Event) -> None:
-    """The listener that does not listen."""
+    """Ignore ``event``: the listener of a run to which nobody listens."""

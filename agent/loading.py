@@ -82,7 +82,7 @@ def load_model(
 
 
 def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
-    """The checkpoint of ``settings``, or ``name``, loaded as they say; raises as ``load_model``."""
+    """Load the checkpoint of ``settings``, or ``name``, as they say; raises as ``load_model``."""
     return load_model(
         name or settings.model,
         settings.kv_memory,

@@ -1,4 +1,4 @@
-"""What a person is shown: text from outside made safe, errors explained on one line."""
+"""Text that a person is shown: made safe if it is from outside, errors explained on one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 
 
 def visible(text: str) -> str:
-    """``text`` with control characters shown, so that no file or output can steer a terminal.
+    """Return ``text`` with control characters shown, so that nothing in it can steer a terminal.
 
     Newlines and tabs stay. Escape becomes U+241B and so on; characters that reorder text, and
     bytes that were no UTF-8, become U+FFFD.
@@ -37,7 +37,7 @@ def visible(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's message on one line, control characters made visible."""
+    """Return the error's message on one line, control characters made visible."""
     text = " ".join(str(error).split()) or type(error).__name__
     return visible(text)
 

@@ -19,7 +19,7 @@ TurnEnd = Literal["stop", "length", "interrupted"]
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked: the issue text, the repository, and how to tell that it is done.
+    """Task that is asked for: the issue text, the repository, and how to tell that it is done.
 
     The model is told of ``check``. With ``checked`` it is run too, before and after; without, that
     is left to whoever asked.
@@ -68,7 +68,7 @@ class Compaction:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is told next: messages, and the tokens that they are.
+    """Prompt that the model is told next: messages, and the tokens that they are.
 
     ``ids`` are still to be run; ``written`` go into the record, with those that have run already.
     With ``at`` they replace the session's ids from there on, and ``tokenizer`` is the fingerprint
@@ -197,7 +197,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class SolveReport:
-    """What ``agent solve`` found out: the run's result, its check, and where it is kept.
+    """Outcome of ``agent solve``: the run's result, its check, and where it is kept.
 
     ``applied`` says that the patch is now in the user's own tree. ``attempts`` are all there were
     if several were asked for; the rest is then that of the one that was chosen. ``cost`` is what

@@ -42,7 +42,7 @@ TITLE_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Desk:
-    """What the worker's thread made once its imports were done."""
+    """The session and its commands, made by the worker's thread once its imports were done."""
 
     session: ChatSession
     transcript: Transcript

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the footer tells. Sizes are tokens."""
+    """Facts that the footer shows. Sizes are in tokens."""
 
     model: str = ""
     device: str = ""

@@ -1,4 +1,4 @@
-"""What the session's thread may ask of the screen."""
+"""Interface through which the session's thread uses the screen."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _ANSWERS: dict[str, Verdict] = {
 
 
 class Acting(Protocol):
-    """What the keys act on."""
+    """Interface that the keys act on."""
 
     def asks(self) -> bool:
         """Tell whether a call waits for approval and nothing was typed."""

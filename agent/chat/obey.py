@@ -1,4 +1,4 @@
-"""What the slash commands do. Everything here runs on the session's thread."""
+"""Implementation of the slash commands. Everything here runs on the session's thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INIT = (
 
 @dataclass(frozen=True)
 class Said:
-    """What a command gave: a remark, and before it the model's words or a patch."""
+    """Result of a command: a remark, and before it the model's words or a patch."""
 
     remark: str
     words: str = ""

@@ -30,7 +30,7 @@ _LOOK = PromptStyle.from_dict({"bottom-toolbar": "noreverse", "bottom-toolbar.te
 
 
 class Shown(Protocol):
-    """What the screen shows and tells, on the main thread."""
+    """Interface of the object that the screen shows and reports to, on the main thread."""
 
     def above(self) -> list[str]:
         """Return the lines between the scrolled text and the input."""
@@ -89,7 +89,7 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """What stands in the input."""
+        """Text in the input."""
         return self._prompt.default_buffer.text
 
     def put_text(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""How the chat looks: one console that turns renderables into lines for the terminal.
+"""Look of the chat: one console that turns renderables into lines for the terminal.
 
 rich is imported when the first line is rendered, after the prompt stands.
 """
@@ -19,7 +19,7 @@ MIN_COLUMNS = 20
 
 @dataclass(frozen=True)
 class Style:
-    """What the terminal can show.
+    """Abilities of the terminal, and the lines rendered for it.
 
     ``plain`` is for screen readers and dumb terminals: no colours, no Markdown rendering, words in
     place of marks.

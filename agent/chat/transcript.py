@@ -1,4 +1,4 @@
-"""What happens in a session as lines of the chat.
+"""Events of a session as lines of the chat.
 
 ``Transcript.feed`` takes one event and returns the lines that are finished; ``live`` is what stands
 above the prompt while something runs. No terminal is needed for either.
@@ -37,7 +37,7 @@ PREFILL_SHOWN_FROM = 500
 
 @dataclass
 class Activity:
-    """What runs now: a few words, since when, and its last line of output."""
+    """Work that runs now: a few words, since when, and its last line of output."""
 
     words: str
     since: float

@@ -47,7 +47,7 @@ KEYS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Line:
-    """What a typed line means: a ``command`` with its ``rest``, or a message (no command)."""
+    """Meaning of a typed line: a ``command`` with its ``rest``, or a message (no command)."""
 
     command: str
     rest: str

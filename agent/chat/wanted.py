@@ -1,4 +1,4 @@
-"""What the command line asked the chat for."""
+"""Request that the command line makes of the chat."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ ADDED = "tenuto.commands"
 
 
 def added_commands() -> dict[str, Any]:
-    """The commands that other packages of this distribution add: a group or a function, by name.
+    """Return the commands that other packages of this distribution add: by name, group or function.
 
     Only our own distribution is asked: what else is installed adds nothing. Empty in a plain clone
     that was never installed.
@@ -78,7 +78,7 @@ def _root(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """A coding agent whose model runs in the same process as its loop."""
+    """Run a coding agent whose model runs in the same process as its loop."""
 
 
 def call(arguments: list[str]) -> int:
@@ -123,7 +123,7 @@ def _with_chat(arguments: list[str]) -> list[str]:
 
 
 def _wanted_output(arguments: list[str]) -> Output | None:
-    """The JSON output that a command line asks for which could not be read as a whole."""
+    """Return the JSON output that a command line asks for which could not be read as a whole."""
     if arguments[:1] not in (["solve"], ["resume"], ["fork"]):
         return None
     named = [

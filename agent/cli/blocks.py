@@ -1,4 +1,4 @@
-"""How calls, their results and the model's text look at a terminal."""
+"""Rendering of calls, their results and the model's text for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``agent solve`` needs of this machine, tried out rather than guessed."""
+"""Checks of everything ``agent solve`` needs of this machine, tried out rather than guessed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def healthy(findings: list[Finding]) -> bool:
-    """True if nothing that is needed is broken."""
+    """Tell whether nothing that is needed is broken."""
     return all(found.status != "fail" for found in findings)
 
 
@@ -228,7 +228,7 @@ def _environment() -> list[Finding]:
 
 
 def _what_and_remedy(error: Exception) -> tuple[str, str]:
-    """The two halves of an error's line: what is wrong; what to do."""
+    """Split an error's line into its two halves: what is wrong; what to do."""
     what, _, remedy = one_line(error).partition("; ")
     return what, remedy
 

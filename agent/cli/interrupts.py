@@ -55,7 +55,7 @@ class Interrupts(Stop):
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Within it the first signal already raises: for long work that leaves nothing behind."""
+        """Let the first signal raise within the block: for long work that leaves nothing behind."""
         self._immediate = True
         try:
             yield

@@ -35,7 +35,7 @@ from agent.sessions.records import message_to_json
 
 
 def notice_of(event: Event) -> str:
-    """What the event says that is worth knowing after the run, on one line; "" for most."""
+    """Return the part of the event worth knowing after the run, on one line; "" for most."""
     match event:
         case Notice(text):
             return text
@@ -50,7 +50,7 @@ def notice_of(event: Event) -> str:
 
 
 def event_as_json(event: Event) -> dict[str, Any] | None:
-    """The event as an object, or None for the pieces that a later event holds whole."""
+    """Return the event as an object, or None for the pieces that a later event holds whole."""
     match event:
         case RunStarted():
             return {"event": "start"} | dataclasses.asdict(event)

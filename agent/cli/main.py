@@ -17,7 +17,7 @@ SIBLINGS = ("model", "kernels", "tools", "sandboxes", "evals")
 
 
 def main() -> NoReturn:
-    """The console script. Always ends the process with an exit code and never with a traceback."""
+    """Run the console script. Always ends the process with an exit code, never with a traceback."""
     try:
         open_closed_streams()
         say_at_once(sys.argv[1:])

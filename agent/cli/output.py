@@ -17,7 +17,7 @@ from agent.text import visible
 
 
 class Output(StrEnum):
-    """How a result is written to stdout."""
+    """Format in which a result is written to stdout."""
 
     TEXT = "text"
     JSON = "json"
@@ -47,7 +47,7 @@ def _shown(stream: IO[str] | None, text: str) -> str:
 
 
 def write_json(data: Mapping[str, Any]) -> None:
-    """One JSON object as one line on stdout, in ASCII, whatever is in it."""
+    """Write one JSON object as one line to stdout, in ASCII, whatever is in it."""
     write_out(json.dumps(data, ensure_ascii=True, allow_nan=False, default=str) + "\n")
 
 
@@ -61,7 +61,7 @@ def write_patch(patch: str) -> None:
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
-    """Whether a person is likely to look at ``stream``; False if it is closed."""
+    """Tell whether a person is likely to look at ``stream``; False if it is closed."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:

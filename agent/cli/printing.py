@@ -1,4 +1,4 @@
-"""What ``solve``, ``resume`` and ``fork`` print while they run and at the end."""
+"""Output of ``solve``, ``resume`` and ``fork`` while they run and at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def listener(output: Output, notices: list[str]) -> Listener:
-    """Progress for a terminal on stderr and, if asked for, events on stdout.
+    """Return a listener: progress for a terminal on stderr and, if asked for, events on stdout.
 
     What is worth knowing also when nobody watches goes into ``notices``.
     """
@@ -86,7 +86,7 @@ def finish(
 
 
 def how_it_ended(data: Mapping[str, Any]) -> str:
-    """The status and why; the model's own words are marked where they may be wrong."""
+    """Return the status and why; the model's own words are marked where they may be wrong."""
     said = data["summary"].removeprefix(f"{data['status']}; ")
     why = {
         "no_patch": "no file was changed",
@@ -98,7 +98,7 @@ def how_it_ended(data: Mapping[str, Any]) -> str:
 
 
 def _not_applied(data: Mapping[str, Any]) -> str:
-    """Why a patch that was to be applied was not, and how to have it all the same."""
+    """Return why a patch that was to be applied was not, and how to have it all the same."""
     if data["status"] == "failed":
         return "not applied"  # the line above says why
     way = f"agent sessions patch {data['session']} --apply"

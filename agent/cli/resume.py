@@ -141,7 +141,7 @@ def run(
     copy: bool = False,
     model: LoadedModel | None = None,
 ) -> int:
-    """The commands once their flags are read; returns the exit code. Without ``model`` it loads.
+    """Run a command with its flags read; return the exit code. Without ``model`` it loads one.
 
     Without ``name`` it is the newest session on the repository around the current folder.
     Whatever goes wrong is one line on stderr and, with a JSON output, also one object of the usual
@@ -230,7 +230,7 @@ def _brought_to(saved: SavedSession, given: Path | None, listen: Listener) -> Sa
 
 
 def _recorded(saved: SavedSession) -> int:
-    """How long the record of ``saved`` is, in bytes."""
+    """Return the length of the record of ``saved`` in bytes."""
     return saved.trajectory.stat().st_size if saved.trajectory.exists() else 0
 
 

@@ -244,6 +244,6 @@ def _block(text: str, *, indent: str = "  ") -> str:
 
 
 def _cut(line: str) -> str:
-    """At most ``LINE_CHARACTERS`` of a line, which may be a whole file that has no other."""
+    """Return at most ``LINE_CHARACTERS`` of a line, which may be a whole file that has no other."""
     more = len(line) - LINE_CHARACTERS
     return line if more <= 0 else f"{line[:LINE_CHARACTERS]}… {more:,} more characters"

@@ -63,7 +63,7 @@ def run(
     interactive: bool | None = None,
     model: LoadedModel | None = None,
 ) -> int:
-    """The command once its flags are read; returns the exit code. Without ``model`` it loads one.
+    """Run the command with its flags read; return the exit code. Without ``model`` it loads one.
 
     Whatever goes wrong is one line on stderr and, with a JSON output, also one object of the usual
     keys with status ``error`` (or ``interrupted``).

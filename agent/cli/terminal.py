@@ -40,7 +40,7 @@ class Terminal:
 
     @classmethod
     def open(cls, interrupts: Interrupts) -> Self | None:
-        """The terminal of this process, or None if it has none."""
+        """Open the terminal of this process; return None if it has none."""
         try:
             return cls(os.open(TTY, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC), interrupts)
         except OSError:
@@ -84,7 +84,7 @@ class Terminal:
                     return Answer("reject", answer.strip())
 
     def words(self) -> str | None:
-        """The person's words to the model after an interrupt; None (empty, Ctrl-C) is the end."""
+        """Return the person's words to the model after an interrupt; None (empty, Ctrl-C) ends."""
         with suppress(termios.error):
             termios.tcflush(self._tty, termios.TCIFLUSH)
         self._say(f"\n{self._bold('Stopped.')} What should the model do? Empty ends the session.\n")
@@ -111,7 +111,7 @@ class Terminal:
         return len(shown) == len(lines)
 
     def _read(self, prompt: str) -> str | None:
-        """One line; None at Ctrl-C, or once the terminal has gone."""
+        """Read one line; return None at Ctrl-C, or once the terminal has gone."""
         before = self._interrupts.count
         self._say(prompt)
         data = b""

@@ -73,7 +73,7 @@ class FirstAttempt:
 
 @dataclass
 class Race:
-    """Who has won. ``stop`` is set for all attempts then."""
+    """Record of the attempt that has won. ``stop`` is set for all attempts then."""
 
     stop: Stop
     winner: int = 0

@@ -1,4 +1,4 @@
-"""What an open session writes down beside its steps: how it begins, goes on, and ends."""
+"""Records of an open session beside its steps: how it begins, goes on, and ends."""
 
 from __future__ import annotations
 

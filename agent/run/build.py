@@ -25,7 +25,7 @@ from sandboxes.workspace.workspace import Workspace
 
 
 def limits_of(settings: Settings) -> Limits:
-    """What the sandbox may use."""
+    """Return the limits on what the sandbox may use."""
     return Limits(
         memory_mb=settings.memory_mb,
         cpus=settings.cpus,
@@ -36,7 +36,7 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
-    """The sandbox that the settings ask for; it owns the workspace. Raises ``SandboxError``."""
+    """Open the sandbox of the settings; it owns the workspace. Raises ``SandboxError``."""
     return open_sandbox(
         settings.sandbox,
         workspace,
@@ -51,14 +51,14 @@ def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
 
 
 def sampling_of(settings: Settings, default: SamplingParams) -> SamplingParams:
-    """How the settings sample, given how the checkpoint's makers do."""
+    """Return the sampling of the settings, given that of the checkpoint's makers."""
     if settings.temperature is None:
         return default
     return dataclasses.replace(default, temperature=settings.temperature)
 
 
 def run_limits(settings: Settings) -> RunLimits:
-    """The loop's limits in the settings."""
+    """Return the loop's limits in the settings."""
     return RunLimits(
         max_steps=settings.max_steps,
         max_tokens=settings.max_tokens,
@@ -68,7 +68,7 @@ def run_limits(settings: Settings) -> RunLimits:
 
 
 def image_for(settings: Settings, repo: Path, tell: Callable[[str], None]) -> str:
-    """Its tag: found, or built where that is allowed. Raises ``SandboxError``."""
+    """Return the image's tag: found, or built where that is allowed. Raises ``SandboxError``."""
     recipe = ImageRecipe(
         repo,
         image=settings.image,
@@ -99,7 +99,7 @@ def prepare(
 
 
 def with_image(settings: Settings, listen: Listener = nobody, repo: Path | None = None) -> Settings:
-    """The settings with the image to use, where Docker is: our own unless they name another.
+    """Return the settings with the image to use, where Docker is: our own unless they name another.
 
     Our own is built if need be. That of the repository (a Dockerfile, a set-up) is taken as it was
     built, or built now if the user asked for that. Without ``repo`` it is left for later.

@@ -56,7 +56,7 @@ class Mirror:
         self.base = workspace.checkpoint()
 
     def touch(self, paths: Iterable[str]) -> None:
-        """The user speaks of these: look at them, also in the editor, before each turn."""
+        """Look at ``paths``, of which the user speaks, also in the editor, before each turn."""
         self._touched.update(paths)
 
     def look(self) -> list[str]:
@@ -164,7 +164,7 @@ class Mirror:
         return self._read(path) != self._exchange.ours(path)
 
     def _read(self, path: str) -> File | None:
-        """The user's file; the editor is asked for those alone that the session is about."""
+        """Read the user's file; the editor is asked only for those that the session is about."""
         return (self._files if path in self._touched else self._disk).read(path)
 
     def _adopt(self, path: str) -> str:

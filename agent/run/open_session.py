@@ -225,12 +225,12 @@ class OpenSession:
 
     @property
     def parts(self) -> Parts:
-        """What the session is made of, for those that run several from one state."""
+        """Parts of the session, for callers that run several from one state."""
         return self._parts
 
     @property
     def prompter(self) -> Prompter:
-        """What decides how the next turn begins."""
+        """Prompter that decides how the next turn begins."""
         return self._prompter
 
     @property

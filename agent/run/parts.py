@@ -35,7 +35,7 @@ from tools.types import ToolContext
 
 @dataclass
 class Parts:
-    """What one open session is made of. ``stop`` is the client's with the turn's deadline."""
+    """Parts of one open session. ``stop`` is the client's with the turn's deadline."""
 
     saved: SavedSession
     settings: Settings
@@ -107,7 +107,7 @@ class Parts:
 
     @property
     def beginning(self) -> Beginning:
-        """How prompts are run that begin a context."""
+        """Runner of the prompts that begin a context."""
         cache = PrefixCache(self.model.engine, self.settings.warm_cache_mb)
         return Beginning(self.model, cache, self.saved.info.seed)
 

@@ -1,4 +1,4 @@
-"""What the model is told at the beginning of a turn, as tokens that go after its state."""
+"""Prompts that the model is told at the beginning of a turn, as tokens that go after its state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMED = 20
 
 
 class Opener(Protocol):
-    """One that runs the first part of a session's first prompt."""
+    """Runner of the first part of a session's first prompt."""
 
     def enter(self, conversation: Conversation, messages: Sequence[Message]) -> Prompt | None:
         """Give ``conversation`` a session with a part of ``messages``; return the rest."""

@@ -42,7 +42,7 @@ SHORT_CHARACTERS = 160
 
 
 def status_of(result: RunResult, check: CheckReport | None) -> tuple[str, int]:
-    """The status and the exit code of a run."""
+    """Return the status and the exit code of a run."""
     outcome = result.outcome
     if isinstance(outcome, Interrupted):
         return "cancelled" if outcome.why else "interrupted", EXIT_INTERRUPTED
@@ -60,7 +60,7 @@ def status_of(result: RunResult, check: CheckReport | None) -> tuple[str, int]:
 
 
 def summary_of(result: RunResult) -> str:
-    """What the model said of its work, or in a sentence why there is nothing of the kind."""
+    """Return what the model said of its work, or in a sentence why there is nothing of the kind."""
     outcome = result.outcome
     if isinstance(outcome, Submitted):
         return outcome.summary
@@ -85,7 +85,7 @@ _LIMITS = {
 
 
 def as_json(report: SolveReport, notices: Sequence[str] = ()) -> dict[str, Any]:
-    """The object that ``--output json`` prints; ``notices`` are what was told meanwhile."""
+    """Return the object that ``--output json`` prints; ``notices`` are what was told meanwhile."""
     status, exit_status = status_of(report.result, report.check)
     return {
         "session": report.session,
@@ -104,7 +104,7 @@ def as_json(report: SolveReport, notices: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def check_as_json(check: CheckReport) -> dict[str, Any]:
-    """The check's two runs and its verdict."""
+    """Return the check's two runs and its verdict."""
     return {
         "command": check.command,
         "before": None if check.before is None else check_run_as_json(check.before),
@@ -131,7 +131,7 @@ def error_as_json(
     sandbox: str | None,
     notices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The same object for a run that could not begin: the error is its summary."""
+    """Return the object of ``as_json`` for a run that could not begin: the error is its summary."""
     return {
         "session": None,
         "status": "interrupted" if exit_status == EXIT_INTERRUPTED else "error",
@@ -149,7 +149,7 @@ def error_as_json(
 
 
 def usage_line(usage: Usage, steps: int) -> str:
-    """The counters in one line; the sum shows that nothing was run through the model twice."""
+    """Return the counters in one line; the sum shows that the model ran nothing twice."""
     speed = usage.generated_tokens / usage.decode_s if usage.decode_s > 0 else 0.0
     shared = f" + {usage.shared_tokens:,} shared" if usage.shared_tokens else ""
     compacted = f" - {usage.compacted_tokens:,} compacted" if usage.compacted_tokens else ""
@@ -164,7 +164,7 @@ def usage_line(usage: Usage, steps: int) -> str:
 
 
 def attempts_line(attempts: Sequence[Attempt], chosen: str) -> str:
-    """How several attempts ended, and what they had in common."""
+    """Return how several attempts ended, and what they had in common."""
     ends = Counter(attempt.status for attempt in attempts)
     number = next((a.number for a in attempts if a.session == chosen), 0)
     shared = sum(attempt.usage.shared_tokens for attempt in attempts)
@@ -177,7 +177,7 @@ def attempts_line(attempts: Sequence[Attempt], chosen: str) -> str:
 
 
 def check_line(check: CheckReport) -> str:
-    """``check `pytest -q`: failed before, passes after``."""
+    """Return the check's line: ``check `pytest -q`: failed before, passes after``."""
     before = "not run" if check.before is None else _verdict(check.before)
     after = "not run" if check.after is None else _verdict(check.after)
     return f"check `{check.command}`: before: {before}; after: {after}"

@@ -104,7 +104,7 @@ def _bring_back(
 
 
 def fork(store: SessionStore, saved: SavedSession) -> SavedSession:
-    """A new session with the conversation, state and files of ``saved``. Raises ``StoreError``."""
+    """Copy ``saved``: conversation, state and files, as a new session. Raises ``StoreError``."""
     with saved.claim() as saved:
         records_of(saved)
         status = KILLED if saved.status == RUNNING else saved.status

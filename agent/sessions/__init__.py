@@ -1,1 +1,1 @@
-"""What is kept on disk: saved sessions, their records, model states, prefix cache."""
+"""Everything kept on disk: saved sessions, their records, model states, prefix cache."""

@@ -1,7 +1,7 @@
-"""What is kept on disk only to be faster: how large it is, and how it is removed.
+"""Caches, kept on disk only to be faster: how large they are, and how they are removed.
 
-All of it lies under ``$XDG_CACHE_HOME/tenuto`` and is made again when it is missing. It may be
-removed while other processes use it: what they have open stays with them.
+All of them lie under ``$XDG_CACHE_HOME/tenuto`` and are made again when they are missing. They may
+be removed while other processes use them: what those have open stays with them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Cache:
 
 
 def caches() -> list[Cache]:
-    """All kinds, whether or not there is anything of them."""
+    """Return all kinds, whether or not there is anything of them."""
     database = tags.cache_path()
     # The log before the database that it belongs to, so that none is left for another one.
     database_files = tuple(Path(f"{database}{end}") for end in ("-wal", "-shm", ""))
@@ -75,7 +75,7 @@ def _remove(path: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Return the bytes of a file, or of all files below a folder."""
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
     total = 0
     for file in files:

@@ -1,4 +1,4 @@
-"""What a trajectory adds up to: the conversation that is live, whatever was abandoned on the way.
+"""History of a session: the live conversation of a trajectory, whatever was abandoned on the way.
 
 A ``rewind`` record takes back what came after its step: those records stay readable in the file and
 are not live any more. A prompt with ``at`` replaces the ids from there on (old reasoning dropped,

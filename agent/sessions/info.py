@@ -21,7 +21,7 @@ NEEDED = ("task", "repo", "baseline", "head", "settings")
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What ``session.json`` says; a member that it lacks has its default.
+    """Content of ``session.json``; a member that it lacks has its default.
 
     ``baseline`` is the tree that the patch is measured against. In a session that stays open
     between user turns it moves with the user's own files, and ``began`` is the first one; ``root``

@@ -45,7 +45,7 @@ def nearest(
     foreign: bool = False,
     newest: Session | None = None,
 ) -> NearestState:
-    """The longest saved state whose ids ``ids`` begin with, else an empty session.
+    """Return the longest saved state whose ids ``ids`` begin with, else an empty session.
 
     With ``foreign`` no saved state is used. ``newest`` is the state after the last step if it was
     loaded already; it is used or closed here.
@@ -110,7 +110,7 @@ def check_records(saved: SavedSession, records: Sequence[Record]) -> None:
 
 
 def points(saved: SavedSession) -> list[Path]:
-    """The states kept at user turns, by length."""
+    """Return the states kept at user turns, by length."""
     return sorted(p for p in (saved.path / "points").glob("[0-9]*") if p.name.isdecimal())
 
 
@@ -135,7 +135,7 @@ def disown(saved: SavedSession) -> None:
 
 
 def foreign(saved: SavedSession, history: History, fingerprint: str, tokenizer: str) -> list[str]:
-    """What is not as it was when the state was saved: weights, tokenizer, version."""
+    """Return what is not as it was when the state was saved: weights, tokenizer, version."""
     now_known = {
         "weights": (saved.info.fingerprint, fingerprint),
         "tokenizer": (
@@ -148,11 +148,11 @@ def foreign(saved: SavedSession, history: History, fingerprint: str, tokenizer: 
 
 
 def changed_text(why: Sequence[str]) -> str:
-    """``foreign``'s answer in words."""
+    """Return the answer of ``foreign`` in words."""
     return f"changed since the state was saved: {', '.join(why)}"
 
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many ids both begin with."""
+    """Return how many ids both begin with."""
     pairs = zip(left, right, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

@@ -57,13 +57,13 @@ class PrefixCache:
     """The stored beginnings for one engine. Several processes may use the folder at once."""
 
     def __init__(self, engine: Engine, limit_mb: int, root: Path | None = None) -> None:
-        """``limit_mb`` bounds the folder; 0 stores nothing and finds nothing."""
+        """Bound the folder by ``limit_mb``; 0 stores nothing and finds nothing."""
         self._engine = engine
         self._limit = limit_mb * 2**20
         self.root = root if root is not None else cache_dir()
 
     def start(self, ids: Sequence[int], cuts: Sequence[int], *, seed: int) -> Session:
-        """A session that holds the longest stored beginning of ``ids``, else an empty one.
+        """Return a session that holds the longest stored beginning of ``ids``, else an empty one.
 
         It draws from ``seed`` as a new one would. What it holds counts as shared, not prefilled.
         """
@@ -80,7 +80,7 @@ class PrefixCache:
         return self._engine.session(seed=seed)
 
     def has(self, ids: Sequence[int], cuts: Sequence[int]) -> bool | None:
-        """Whether the state at the last of ``cuts`` is stored; None if nothing ever is."""
+        """Tell whether the state at the last of ``cuts`` is stored; None if nothing ever is."""
         return self._place(ids, cuts).is_dir() if self._limit else None
 
     def keep(self, session: Session, cuts: Sequence[int]) -> None:
@@ -103,7 +103,7 @@ class PrefixCache:
             shutil.rmtree(unborn, ignore_errors=True)
 
     def entries(self) -> list[CachedPrefix]:
-        """What is stored, the least recently used first."""
+        """Return the stored beginnings, the least recently used first."""
         found = []
         with suppress(OSError):
             for path in self.root.iterdir():
@@ -127,7 +127,7 @@ class PrefixCache:
         return None
 
     def _place(self, ids: Sequence[int], cuts: Sequence[int]) -> Path:
-        """The folder of the state at the last of ``cuts``."""
+        """Return the folder of the state at the last of ``cuts``."""
         parts = [self._engine.fingerprint, version(), list(cuts), list(ids[: cuts[-1]])]
         return self.root / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
@@ -165,5 +165,5 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files below ``folder``."""
+    """Return the bytes of the files below ``folder``."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

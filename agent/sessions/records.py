@@ -37,7 +37,7 @@ ENDS = ("stop", "length", "interrupted")
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """What the session was started with."""
+    """Start of the session, with what it was started with."""
 
     info: SessionInfo
 
@@ -82,7 +82,7 @@ class WordsRecord:
 
 @dataclass(frozen=True)
 class RewindRecord:
-    """What came after live step ``to`` is abandoned; 0 is before the first."""
+    """Rewind to live step ``to``: what came after it is abandoned; 0 is before the first."""
 
     to: int
     why: str = ""

@@ -108,7 +108,7 @@ class SavedSession:
         return TrajectoryWriter(self.trajectory, records)
 
     def reread(self) -> SavedSession:
-        """The session as it is on disk now."""
+        """Read the session as it is on disk now."""
         return _read(self.path)
 
     def update(self, **fields: Any) -> SavedSession:
@@ -119,7 +119,7 @@ class SavedSession:
 
 
 def new_session_id() -> str:
-    """An id that begins with the time (UTC), so that ids sort by age."""
+    """Make an id that begins with the time (UTC), so that ids sort by age."""
     seconds, rest = divmod(time.time_ns(), 1_000_000_000)
     text = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
     # Microseconds, since the attempts of one run may begin in the same second.
@@ -133,7 +133,7 @@ class SessionStore:
         self.root = root if root is not None else state_dir() / "sessions"
 
     def create(self, name: str | None = None, **fields: Any) -> SavedSession:
-        """A new session with status ``running``, owned by this process. Raises ``StoreError``.
+        """Make a new session with status ``running``, owned by this process. Raises ``StoreError``.
 
         ``name`` is its id, from ``new_session_id``.
         """
@@ -157,7 +157,7 @@ class SessionStore:
         return SavedSession(path, info)
 
     def copy(self, session: SavedSession, **fields: Any) -> SavedSession:
-        """A new session with everything ``session`` has, and ``fields`` changed.
+        """Make a new session with everything ``session`` has, and ``fields`` changed.
 
         Git's objects and saved states never change and are shared by hard links. Raises
         ``StoreError``.
@@ -190,7 +190,7 @@ class SessionStore:
         return SavedSession(path, info)
 
     def sessions(self) -> list[SavedSession]:
-        """All sessions, oldest first; a damaged one has status ``unreadable``."""
+        """Return all sessions, oldest first; a damaged one has status ``unreadable``."""
         return [_read(path) for path in self._folders()]
 
     def find(self, name: str) -> SavedSession:
@@ -302,5 +302,5 @@ def write_atomically(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def now() -> str:
-    """The time (UTC) as records carry it."""
+    """Return the time (UTC) as records carry it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

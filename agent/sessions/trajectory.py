@@ -45,7 +45,7 @@ class TrajectoryWriter:
     """
 
     def __init__(self, path: Path, records: Sequence[Record] = ()) -> None:
-        """``records`` are those that the file has; they are not read again."""
+        """Open the file; ``records`` are those that it has; they are not read again."""
         self.records: list[Record] = list(records)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         _cut_torn_line(self._descriptor)
