@@ -7,6 +7,7 @@ A name is ``embedded`` (the small checkpoint inside the package), a folder, a GG
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def _described(name: str, folder: Path) -> Iterator[LocalModel]:
         else:
             size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
             yield LocalModel(name, folder, size, _main_form(folder))
-    for file in main_files(str(p.relative_to(folder)) for p in folder.rglob("*.gguf")):
+    for file in main_files(_gguf_names(folder)):
         if "-of-" in file and "-00001-of-" not in file:
             continue
         path = folder / file
@@ -154,3 +155,12 @@ def _main_form(path: Path) -> str:
         return next(iter(Checkpoint.open(path).forms()))
     except CheckpointError:
         return "damaged"
+
+
+def _gguf_names(folder: Path) -> list[str]:
+    """Return the GGUF files in ``folder`` and in its folders, as far as it can be read."""
+    found: list[str] = []
+    with suppress(OSError):
+        for pattern in ("*.gguf", "*/*.gguf", "*/*/*.gguf"):
+            found += [str(path.relative_to(folder)) for path in folder.glob(pattern)]
+    return found
