@@ -1,1 +1,1 @@
-"""What may run: approvals, rules, hooks, and the reading of shell commands."""
+"""Control over what may run: approvals, rules, hooks, and the reading of shell commands."""

@@ -1,4 +1,4 @@
-"""What a person answered "always" or "never" to, kept with the session.
+"""The subjects that a person answered "always" or "never" to, kept with the session.
 
 ``approvals.json`` in a session's folder; resumed and forked sessions go on with it. A file that
 cannot be read or written costs a question, never a call that was not allowed.
@@ -21,7 +21,10 @@ MAX_BYTES = 1_000_000
 
 @dataclass
 class Answers:
-    """``allowed`` are the patterns of "always"; ``given`` says of one subject alone what holds."""
+    """The answers that hold for a session.
+
+    ``allowed`` are the patterns of "always"; ``given`` says of one subject alone what holds.
+    """
 
     allowed: Rules = field(default_factory=Rules)
     given: dict[str, bool] = field(default_factory=dict)
@@ -37,14 +40,14 @@ class Answers:
                 self._add(json.loads((folder / FILE).read_bytes()))
 
     def allow(self, subject: str, rule: Rule | None) -> None:
-        """ "Always": this subject, and what ``rule`` covers."""
+        """Keep an "always" for this subject and for what ``rule`` covers."""
         self.given[subject] = True
         if rule is not None and rule not in self.allowed.allow:
             self.allowed |= Rules(allow=(rule,))
         self._write()
 
     def refuse(self, *subjects: str) -> None:
-        """ "Never": these subjects alone."""
+        """Keep a "never" for these subjects alone."""
         self.given.update((subject, False) for subject in subjects)
         self._write()
 

@@ -1,4 +1,4 @@
-"""Which calls a person is asked about before they run, and what becomes of the answer.
+"""Approvals: the calls a person is asked about before they run, and what an answer changes.
 
 A mode says what is asked for where no rule decides:
 
@@ -73,7 +73,7 @@ CANCELLED = "Not run: the session was stopped while the user was asked."
 
 @dataclass(frozen=True)
 class Request:
-    """What a person is asked about: one call.
+    """A question to a person about one call.
 
     ``subjects`` are the parts that need an answer, each as a rule names it: ``git push``,
     ``edit(src/a.py)``, ``mcp(server.tool)``. ``changes`` are the files that an edit would change.
@@ -91,7 +91,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the person answered. ``words`` are for the model and count with a rejection only.
+    """The person's answer. ``words`` are for the model and count with a rejection only.
 
     ``cancelled`` is no answer: the run was interrupted meanwhile, or the one asked went away.
     """
@@ -101,10 +101,13 @@ class Answer:
 
 
 class Approver(Protocol):
-    """Whoever can be asked. Called on the run's own thread, one request at a time."""
+    """Anyone who can be asked.
+
+    Called on the run's own thread, one request at a time.
+    """
 
     def ask(self, request: Request) -> Answer:
-        """The answer, however long that takes; ``cancelled`` once the run is to stop."""
+        """Return the answer, however long it takes; ``cancelled`` once the run is to stop."""
         ...
 
 
@@ -122,13 +125,15 @@ class Approvals:
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def kept_in(self, folder: Path) -> Self:
-        """These, with what was answered in the session in ``folder``; new answers go there too."""
+        """Return these approvals with the answers kept in the session in ``folder``.
+
+        New answers go there too.
+        """
         with self._one_at_a_time:
             self._answers.keep_in(folder)
         return self
 
     def before(self, call: ToolCall, registry: Registry) -> Observation | None:
-        """See ``oversight.Overseer``."""
         kind = registry.kind(call.name, call.arguments)
         if kind is None:
             return None
@@ -146,11 +151,10 @@ class Approvals:
             return self._ask(call, kind, asked, call_subjects.changes) if asked else None
 
     def after(self, call: ToolCall, seen: Observation) -> Observation:
-        """Nothing to add."""
         return seen
 
     def _subjects(self, call: ToolCall, kind: ToolKind, registry: Registry) -> Subjects:
-        """What has to be judged of ``call``; nothing where neither mode nor rules could object."""
+        """Return the subjects of ``call``, or none where neither mode nor rules could object."""
         asks = ASKED[self.mode]
         concerned = kind in asks or self.rules.forbids("tool", *_RULE_KINDS[kind])
         # A redirection in a command writes a file.
@@ -158,7 +162,7 @@ class Approvals:
         return subjects_of(call, kind, registry) if concerned else Subjects()
 
     def _judge(self, subject: Subject, kind: ToolKind) -> Judgement:
-        """What becomes of one subject: denied, asked for (``why`` says the reason), or let go."""
+        """Judge one subject: denied, asked for (``why`` says the reason), or let go."""
         ruled = subject.judged(self.rules)
         if ruled.ruling == "deny":
             return Judgement("deny", FORBIDDEN.format(subject=subject.shown, rule=ruled.why))

@@ -61,7 +61,7 @@ class Part:
 
 
 def take_apart(command: str) -> tuple[Part, ...] | None:
-    """The parts of ``command`` in the order written; None if it cannot be taken apart."""
+    """Return the parts of ``command`` in the order written, or None if it cannot be taken apart."""
     return _parse(command, 0)
 
 
@@ -99,7 +99,10 @@ def _parses_in_time(parser: Parser, source: bytes) -> bool:
 
 
 def _walk(root: Node, depth: int) -> Iterator[Part]:
-    """Every part below ``root``. Without recursion: a hostile command nests as deep as it likes."""
+    """Yield every part below ``root``.
+
+    This does without recursion, since a hostile command nests as deep as it likes.
+    """
     nodes = [root]
     while nodes:
         node = nodes.pop()
@@ -128,7 +131,7 @@ def _command(node: Node, depth: int) -> Part:
 
 
 def _part(shown: str, set_before: Sequence[str], words: Sequence[str], depth: int) -> Part:
-    """The part of a command with these words, after these assignments."""
+    """Return the part for a command with these words, after these assignments."""
     text = " ".join([*set_before, *words])
     if depth > MAX_DEPTH or not words or UNKNOWN in words[0] or _UNNAMED & set(words[0]):
         return Part("command", shown, text or shown, unknown=True)
@@ -156,7 +159,7 @@ def _part(shown: str, set_before: Sequence[str], words: Sequence[str], depth: in
 
 
 def _written(node: Node) -> Iterator[Part]:
-    """The file that a redirection writes, unless it is none."""
+    """Yield the file that a redirection writes, if it writes one."""
     destination = node.child_by_field_name("destination")
     operator = next((child.type for child in node.children if child.type in _WRITES), None)
     if operator is None or destination is None:
@@ -167,7 +170,7 @@ def _written(node: Node) -> Iterator[Part]:
 
 
 def _words(node: Node) -> list[str]:
-    """The words of a command, without what is set before it and where it is redirected to."""
+    """Return the words of a command without its assignments and redirections."""
     skipped = ("variable_assignment", "file_redirect", "herestring_redirect", "heredoc_redirect")
     keep_assignments = node.type != "command"
     return [
@@ -178,7 +181,7 @@ def _words(node: Node) -> list[str]:
 
 
 def _value(node: Node) -> str:
-    """What the word is once bash has taken the quotes off; ``UNKNOWN`` for what it would expand."""
+    """Return the word as bash leaves it without quotes, ``UNKNOWN`` for what it would expand."""
     match node.type:
         case "word" | "number" | "variable_name" | "special_variable_name" | "extglob_pattern":
             return _unescaped(_source(node))
@@ -195,7 +198,7 @@ def _value(node: Node) -> str:
 
 
 def _joined(node: Node) -> str:
-    """The values of a node's children and the text between them."""
+    """Return the values of a node's children and the text between them."""
     data = node.text or b""
     at, pieces = node.start_byte, []
     for child in node.children:
@@ -206,7 +209,7 @@ def _joined(node: Node) -> str:
 
 
 def _quoted(node: Node) -> str:
-    """The text in double quotes."""
+    """Return the text in double quotes."""
     data = node.text or b""
     at, pieces = 1, []
     for child in node.named_children:
@@ -218,7 +221,7 @@ def _quoted(node: Node) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """``text`` without the backslashes that quote the character after them."""
+    """Return ``text`` without the backslashes that quote the character after them."""
     out, rest = [], iter(text)
     for character in rest:
         if character == "\\":
@@ -230,7 +233,7 @@ def _unescaped(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """The same inside double quotes, where a backslash quotes only a few characters."""
+    """Remove backslashes as inside double quotes, where they quote only a few characters."""
     out, rest = [], iter(text)
     for character in rest:
         if character == "\\":

@@ -18,7 +18,7 @@ _SCRIPT_FLAG = re.compile(r"-[A-Za-z]*c[A-Za-z]*")
 
 @dataclass(frozen=True)
 class Wrapped:
-    """What a command runs in turn: programs with their words, and shell scripts.
+    """The things that a command runs in turn: programs with their words, and shell scripts.
 
     ``plain`` says that the wrapper adds nothing of its own to what it runs; ``unknown`` that it
     runs something that is not written there.
@@ -32,7 +32,7 @@ class Wrapped:
 
 @dataclass(frozen=True)
 class _Form:
-    """How a wrapper's own arguments look: options alone, options with a value, operands before."""
+    """The form of a wrapper's arguments: options alone, options with a value, operands before."""
 
     alone: str = ""
     valued: str = ""
@@ -91,7 +91,10 @@ _FINDS_RUN = frozenset({"-exec", "-execdir", "-ok", "-okdir"})
 
 
 def unwrap(words: Sequence[str]) -> Wrapped:
-    """What the command ``words`` runs in turn. ``words[0]`` is the program without its folder."""
+    """Return what the command ``words`` runs in turn.
+
+    ``words[0]`` is the program without its folder.
+    """
     name, arguments = words[0], list(words[1:])
     if name in SHELLS:
         return _shell(arguments)
@@ -144,7 +147,7 @@ def _find(arguments: list[str]) -> Wrapped:
 
 
 def _through(form: _Form, arguments: list[str]) -> Wrapped:
-    """The command behind a wrapper's own options and operands."""
+    """Return the command behind a wrapper's own options and operands."""
     rest = list(arguments)
     plain = form.plain
     while rest:
@@ -182,7 +185,7 @@ def _through(form: _Form, arguments: list[str]) -> Wrapped:
 
 
 def _short(form: _Form, word: str) -> bool | None:
-    """Whether a word of short options takes the next word as a value; None if it is not known."""
+    """Tell whether a word of short options takes the next word as a value; None if not known."""
     for index, letter in enumerate(word[1:], start=1):
         if letter in form.valued:
             return index == len(word) - 1

@@ -38,7 +38,7 @@ TIMED_OUT = "it did not answer within {timeout:g} s"
 
 @dataclass(frozen=True)
 class _Ran:
-    """How a hook ended. ``code`` is None if it was stopped."""
+    """The end of a hook. ``code`` is None if it was stopped."""
 
     code: int | None
     words: str
@@ -55,7 +55,7 @@ class Hooks:
     stop: Stop = field(default_factory=Stop)
 
     def before(self, call: ToolCall, registry: Registry) -> Observation | None:
-        """See ``oversight.Overseer``. A hook that does not end in time blocks the call."""
+        """Run the hooks before ``call``; one that does not end in time blocks the call."""
         for hook in self._concerned(self.lists.before, call):
             ran = self._run(hook, {"event": "before", **_call(call)})
             if ran.code in (BLOCKS, None):
@@ -64,7 +64,6 @@ class Hooks:
         return None
 
     def after(self, call: ToolCall, seen: Observation) -> Observation:
-        """See ``oversight.Overseer``."""
         for hook in self._concerned(self.lists.after, call):
             result = {"text": seen.text, "ok": seen.ok, "truncated": seen.truncated}
             ran = self._run(hook, {"event": "after", **_call(call), "result": result})
@@ -118,7 +117,7 @@ class Hooks:
         return _Ran(code, words)
 
     def _wait(self, process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-        """The exit code; None if it had to be killed, with all that it started in its group."""
+        """Return the exit code, or None if it was killed with all that it started in its group."""
         deadline = time.monotonic() + timeout_s
         try:
             while True:

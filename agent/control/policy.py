@@ -61,7 +61,7 @@ class _Tables(BaseModel):
 
 @dataclass(frozen=True)
 class Policy:
-    """What the files say together. ``notices`` are lines for the user about what was left out."""
+    """The tables of all files together; ``notices`` tell the user what was left out, in lines."""
 
     rules: Rules = field(default_factory=Rules)
     hooks: HookLists = field(default_factory=HookLists)
@@ -96,7 +96,9 @@ def load_policy(repo: Path | None = None, *, mcp_from_repo: bool = False) -> Pol
 
 
 def _read(path: Path, values: Mapping[str, Any], folder: Path) -> _Tables:
-    """The tables in the file's ``values``; servers start in ``folder`` unless told otherwise."""
+    """Return the tables in the file's ``values``; servers start in ``folder`` unless told
+    otherwise.
+    """
     servers = values.get("mcp", {})
     if isinstance(servers, Mapping):
         servers = {

@@ -64,13 +64,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the rules say of one subject, and which rule said so ("" if it is the mode's turn)."""
+    """The rules' verdict on one subject, and the rule behind it ("" if it is the mode's turn)."""
 
     ruling: Ruling
     why: str = ""
 
     def severer(self, other: Judgement) -> Judgement:
-        """The one of the two that weighs more."""
+        """Return the one of the two that weighs more."""
         first = _SEVERITY.index(self.ruling) >= _SEVERITY.index(other.ruling)
         return self if first else other
 
@@ -94,19 +94,19 @@ class Rules:
         return Rules(self.allow + other.allow, self.ask + other.ask, self.deny + other.deny)
 
     def forbids(self, *kinds: RuleKind) -> bool:
-        """Whether any rule of these kinds can do more than allow."""
+        """Tell whether any rule of these kinds can do more than allow."""
         return any(rule.kind in kinds for rule in (*self.ask, *self.deny))
 
     def of_path(self, kind: Literal["edit", "read"], path: str) -> Judgement:
-        """What they say of a file; ``path`` is written from the repository's root."""
+        """Return the judgement on a file; ``path`` is written from the repository's root."""
         return self._first(kind, lambda rule: path_fits(rule.pattern, path))
 
     def of_name(self, kind: Literal["mcp", "tool"], name: str) -> Judgement:
-        """What they say of a tool."""
+        """Return the judgement on a tool."""
         return self._first(kind, lambda rule: fits(rule.pattern, name))
 
     def of_part(self, part: Part) -> Judgement:
-        """What they say of one part of a command, and of what it runs in turn."""
+        """Return the judgement on one part of a command and on what it runs in turn."""
         if part.kind == "write":
             return self._of_written(part)
         found = Judgement("open")
@@ -162,14 +162,14 @@ class Rules:
 
 
 def fits(pattern: str, text: str) -> bool:
-    """Whether ``text`` surely fits: what is unknown in it is covered by a ``*``."""
+    """Tell whether ``text`` surely fits: what is unknown in it is covered by a ``*``."""
     if pattern.endswith(" *") and _glob(pattern[:-2], text):
         return True
     return _glob(pattern, text)
 
 
 def may_fit(pattern: str, text: str) -> bool:
-    """Whether ``text`` could fit, once what is unknown in it is known."""
+    """Tell whether ``text`` could fit, once what is unknown in it is known."""
     if pattern.endswith(" *") and may_fit(pattern[:-2], text):
         return True
     if UNKNOWN not in text:
@@ -193,7 +193,10 @@ def may_fit(pattern: str, text: str) -> bool:
 
 
 def path_fits(pattern: str, path: str) -> bool:
-    """Whether a path from the repository's root is meant by ``pattern``, or lies in what is."""
+    """Tell whether ``pattern`` means ``path`` or a folder that it lies in.
+
+    ``path`` is written from the repository's root.
+    """
     wanted = pattern.strip("/").split("/")
     if len(wanted) == 1 and not pattern.startswith("/"):
         wanted.insert(0, "**")
@@ -208,7 +211,7 @@ def path_fits(pattern: str, path: str) -> bool:
 
 
 def _deeper(wanted: Sequence[str], places: set[int]) -> set[int]:
-    """``places`` and those behind a ``**``, which may stand for no folder."""
+    """Return ``places`` and those behind a ``**``, which may stand for no folder."""
     found = set(places)
     for at in places:
         while at < len(wanted) and wanted[at] == "**":
@@ -218,7 +221,7 @@ def _deeper(wanted: Sequence[str], places: set[int]) -> set[int]:
 
 
 def _closed(pattern: str, places: set[int]) -> set[int]:
-    """``places`` and those behind a ``*``, which may stand for nothing."""
+    """Return ``places`` and those behind a ``*``, which may stand for nothing."""
     found = set(places)
     for place in places:
         while place < len(pattern) and pattern[place] == "*":
@@ -228,7 +231,10 @@ def _closed(pattern: str, places: set[int]) -> set[int]:
 
 
 def _glob(pattern: str, text: str) -> bool:
-    """Whether ``text`` fits. Goes back to the last star only, so hostile patterns are not slow."""
+    """Tell whether ``text`` fits.
+
+    This goes back to the last star only, so hostile patterns are not slow.
+    """
     at = here = 0
     star, resume = -1, 0
     while here < len(text):

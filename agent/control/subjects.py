@@ -1,4 +1,4 @@
-"""What has to be judged of a call: each command in it, each file it changes, or the tool itself."""
+"""The subjects to judge in a call: each command in it, each file it changes, or the tool itself."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Subject:
     name: str | None = None
 
     def judged(self, rules: Rules) -> Judgement:
-        """What the rules say of it."""
+        """Return what the rules say of it."""
         found = rules.of_name("tool", self.tool)
         if self.part is not None:
             found = found.severer(rules.of_part(self.part))
@@ -108,8 +108,10 @@ def subjects_of(call: ToolCall, kind: ToolKind, registry: Registry) -> Subjects:
 
 
 def written(call: ToolCall) -> str | None:
-    """What a call gives to a shell: its command, or what it writes to the input of a process, which
-    may well be a shell. None if it gives nothing.
+    """Return what a call gives to a shell; None if it gives nothing.
+
+    It is the call's command, or what it writes to the input of a process, which may well be a
+    shell.
     """
     text = call.arguments.get("command", call.arguments.get("input"))
     return None if text is None else str(text)
@@ -135,7 +137,7 @@ def _of_part(part: Part, tool: str, sandbox: Sandbox, folder: Any) -> Subject:
 
 
 def _at_large(part: Part) -> Rule | None:
-    """The pattern that "always" allows; None for the command as it is, and no other."""
+    """Return the pattern that "always" allows; None for the command as it is, and no other."""
     words = part.text.split(" ")
     if part.inner or part.unknown or part.others or UNKNOWN in part.text:
         return None
@@ -155,7 +157,7 @@ def _at_large(part: Part) -> Rule | None:
 
 
 def _path(arguments: Mapping[str, Any], sandbox: Sandbox) -> str | None:
-    """The path that a reading tool was given, from the repository's root."""
+    """Return the path that a reading tool was given, from the repository's root."""
     given = arguments.get("file_path") or arguments.get("path")
     if not isinstance(given, str):
         return None
@@ -167,7 +169,7 @@ def _path(arguments: Mapping[str, Any], sandbox: Sandbox) -> str | None:
 
 
 def _from_root(path: str, sandbox: Sandbox) -> str:
-    """A path as a command would write it, from the repository's root where it lies in it."""
+    """Return a path as a command would write it, from the repository's root where it lies in it."""
     path = posixpath.normpath(path)
     root = sandbox.root.rstrip("/") + "/"
     return path.removeprefix(root)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Toolbox:
-    """Several runs may share one, at the same time too. Whoever makes it closes it."""
+    """The tools and their servers. Several runs may share one at once; its maker closes it."""
 
     servers: tuple[McpServer, ...] = ()
     profile: str = "qwen"
@@ -27,7 +27,7 @@ class Toolbox:
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def tools(self, listen: Listener = nobody, stop: Stop | None = None) -> tuple[ToolSpec, ...]:
-        """All tools the model gets. The MCP servers are started by the first who asks.
+        """Return all tools the model gets. The MCP servers are started by the first who asks.
 
         They stay until ``close``; one that does not start is a notice. ``stop`` gives up waiting.
         """

@@ -1,4 +1,4 @@
-"""What a repository tells agents: AGENTS.md at its top, and those of its folders.
+"""A repository's notes to agents: AGENTS.md at its top, and those of its folders.
 
 The one at the top goes into the first prompt. One further down is told once, with the result of the
 first call that touches a file under its folder. Where a folder has no AGENTS.md, a QWEN.md or a
@@ -35,7 +35,7 @@ FOLDERS = "[{name}: what the repository says about work in {folder}/]"
 
 
 def first_notes(repo: Path) -> str:
-    """What the first prompt tells of ``repo``: its notes and those of the folders above it.
+    """Return what the first prompt tells of ``repo``: its notes and those of the folders above it.
 
     "" if there are none. ``repo`` may be a folder inside a repository.
     """
@@ -62,7 +62,7 @@ class RepositoryNotes:
         return None
 
     def after(self, call: ToolCall, seen: Observation) -> Observation:
-        """``seen`` with the notes of the folders it is the first to touch."""
+        """Return ``seen`` with the notes of the folders it is the first to touch."""
         if not seen.ok:
             return seen
         for folder in self._folders(call):
@@ -72,7 +72,7 @@ class RepositoryNotes:
         return seen
 
     def _folders(self, call: ToolCall) -> list[str]:
-        """The folders that the call's paths lie in, below the root, from the top down."""
+        """Return the folders that the call's paths lie in, below the root, from the top down."""
         found: dict[str, None] = {}
         for name in _PLACES:
             given = call.arguments.get(name)
@@ -104,7 +104,7 @@ class RepositoryNotes:
         return None
 
     def _told(self, header: str, seen: Observation) -> bool:
-        """Whether the model has read it before, also before the session was taken up again."""
+        """Tell whether the model has read it before, also before the session was taken up again."""
         return header in seen.text or any(
             header in earlier.text for step in self.steps for earlier in step.observations
         )
@@ -128,7 +128,7 @@ def _of_folder(folder: Path, top: Path) -> str:
 
 
 def _cut(data: bytes) -> str:
-    """The text, at most ``MAX_CHARACTERS`` of it."""
+    """Return the text, at most ``MAX_CHARACTERS`` of it."""
     text = data.decode("utf-8", "replace").removeprefix("\ufeff").strip()
     more = len(text) - MAX_CHARACTERS
     return text if more <= 0 else f"{text[:MAX_CHARACTERS]}\n[cut here: read the file for the rest]"

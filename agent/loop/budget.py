@@ -1,4 +1,4 @@
-"""What a run may still spend: steps, tokens, time, and room in the model's context."""
+"""The budget that a run may still spend: steps, tokens, time, and room in the model's context."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Budget:
         return most is not None and self.elapsed_s >= most
 
     def reached(self, steps: int, tokens: int, gone: int = 0) -> LimitName | None:
-        """The limit that forbids another turn after ``steps`` turns and ``tokens`` tokens.
+        """Return the limit that forbids another turn after ``steps`` turns and ``tokens`` tokens.
 
         A turn needs room for one sampled token, so ``tokens`` includes the next prompt. ``gone``
         tokens of the session are in its context no longer.
@@ -64,7 +64,7 @@ class Budget:
         return None
 
     def turn_allowance(self, tokens: int, gone: int = 0) -> int:
-        """How many tokens the next turn may sample when the session holds ``tokens``.
+        """Return how many tokens the next turn may sample when the session holds ``tokens``.
 
         ``gone`` is as for ``reached``.
         """

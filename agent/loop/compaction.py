@@ -182,7 +182,7 @@ def keep_copy(saved: SavedSession) -> str:
 
 
 def _ids(saved: SavedSession) -> tuple[int, ...]:
-    """The tokens of its live steps; none if its record cannot be read."""
+    """Return the tokens of its live steps; none if its record cannot be read."""
     try:
         return history_of(list(read_records(saved.trajectory))).ids
     except (OSError, StoreError):
@@ -190,7 +190,7 @@ def _ids(saved: SavedSession) -> tuple[int, ...]:
 
 
 def listed(steps: Sequence[Step]) -> str:
-    """One line for each call of the last steps and what it gave."""
+    """Return one line for each call of the last steps and what it gave."""
     lines = []
     if len(steps) > STEPS_LISTED:
         lines.append(f"({len(steps) - STEPS_LISTED} earlier steps are left out)")
@@ -204,7 +204,7 @@ def listed(steps: Sequence[Step]) -> str:
 
 
 def open_files(steps: Sequence[Step], registry: Registry, room: int) -> list[str]:
-    """The files that were used last, as they are now, the last one at the end.
+    """Return the files that were used last, as they are now, the last one at the end.
 
     Together they are at most ``room`` characters long; those that do not fit are left out.
     """
@@ -229,7 +229,7 @@ def open_files(steps: Sequence[Step], registry: Registry, room: int) -> list[str
 
 
 def _plan(steps: Sequence[Step]) -> list[str]:
-    """The todo list as the model last saw it."""
+    """Return the todo list as the model last saw it."""
     for step in reversed(steps):
         done = zip(step.message.tool_calls, step.observations, strict=False)
         for call, seen in reversed(list(done)):
@@ -246,7 +246,7 @@ def _changed(diff: str) -> list[str]:
 
 
 def _last(step: Step, most: int) -> str:
-    """What the model said and did, each answer cut to ``most`` characters in the middle."""
+    """Return what the model said and did, each answer cut to ``most`` characters in the middle."""
     parts = ["# Your last step"]
     parts += [step.message.content.strip()] if step.message.content.strip() else []
     for call, seen in zip(step.message.tool_calls, step.observations, strict=False):

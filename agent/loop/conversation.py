@@ -33,7 +33,7 @@ from sandboxes.stop import Stop
 
 @dataclass(frozen=True)
 class Turn:
-    """What the model said in one turn, as sampled and as read."""
+    """The model's words in one turn, as sampled and as read."""
 
     message: Message
     token_ids: tuple[int, ...]
@@ -72,7 +72,7 @@ class Conversation:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the session holds."""
+        """The number of tokens that the session holds."""
         return self.session.length
 
     def adopt(self, session: Session) -> None:
@@ -100,7 +100,7 @@ class Conversation:
         )
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """The ids that ``messages`` add to what the session holds, up to the next turn's start."""
+        """Return the ids that ``messages`` add to the session, up to the next turn's start."""
         if self._closed is None:
             return self._chat.begin(messages, self._tools, self._thinking)
         return self._chat.append(
@@ -108,7 +108,7 @@ class Conversation:
         )
 
     def whole(self, messages: Sequence[Message], *, preserve_thinking: bool) -> list[int]:
-        """The ids of a conversation begun anew from ``messages``, up to the next turn's start.
+        """Return the ids of a new conversation of ``messages``, up to the next turn's start.
 
         Raises ``ValueError`` if the template refuses them.
         """
@@ -117,19 +117,19 @@ class Conversation:
         )
 
     def fresh(self) -> Conversation:
-        """One about which nothing is known yet, with the same session; only to encode with."""
+        """Return a conversation of the same session that knows nothing yet, only to encode with."""
         return Conversation(
             self.session, self._chat, self._tools, self._sampling, thinking=self._thinking
         )
 
     def lengthened(self, ids: Sequence[int], message: Message) -> list[int]:
-        """A prompt's ``ids`` with ``message`` of the user's put before the next turn's start."""
+        """Return a prompt's ``ids`` with the user's ``message`` before the next turn's start."""
         more = self._chat.append(True, [message], self._thinking)
         cut = self._chat.turn_cut(ids) - 1
         return [*ids[:cut], *more[more.index(ids[cut]) :]]
 
     def aside(self, messages: Sequence[Message], max_tokens: int) -> tuple[str, Usage]:
-        """What the model would say to ``messages``, without reasoning, and what all has cost then.
+        """Return the model's answer to ``messages``, without reasoning, and the usage after it.
 
         The session stays as it is. Raises ``ContextFull`` if there is no room for the question.
         """

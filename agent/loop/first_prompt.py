@@ -23,7 +23,7 @@ LOOK_S = 0.1
 
 @dataclass(frozen=True)
 class Beginning:
-    """How first prompts are run: in the same pieces whether or not a state is stored."""
+    """The way first prompts run: in the same pieces whether or not a state is stored."""
 
     model: LoadedModel
     cache: PrefixCache
@@ -97,7 +97,7 @@ class Beginning:
     def cuts(
         self, fresh: Conversation, messages: Sequence[Message], ids: Sequence[int]
     ) -> list[int]:
-        """Where in ``ids`` the parts end that other tasks will have too, in order.
+        """Return where in ``ids`` the parts end that other tasks will have too, in order.
 
         They are found by rendering the same system message before another user's words, and, for
         tasks in other repositories, its fixed part alone.
@@ -126,7 +126,7 @@ class Trunk:
         self.states[session.length] = session.fork()
 
     def branch(self, ids: Sequence[int], *, seed: int, first: bool) -> Session:
-        """A session with the longest kept beginning of ``ids``.
+        """Return a session with the longest kept beginning of ``ids``.
 
         The ``first`` branch has paid for it; for the others it is shared.
         """
@@ -146,7 +146,7 @@ class Trunk:
 
 @dataclass(frozen=True)
 class Branch:
-    """How one of several attempts begins: from the trunk, with random numbers of its own."""
+    """The beginning of one of several attempts: from the trunk, with random numbers of its own."""
 
     trunk: Trunk
     seed: int

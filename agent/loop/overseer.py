@@ -16,7 +16,7 @@ from tools.types import Observation
 
 
 class Overseer(Protocol):
-    """One that sees each well-formed call before it runs, and what it gave afterwards."""
+    """A watcher that sees each well-formed call before it runs, and its result afterwards."""
 
     def before(self, call: ToolCall, registry: Registry) -> Observation | None:
         """Return what the model is told in place of running ``call``; None lets it run.

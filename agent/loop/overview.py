@@ -1,4 +1,4 @@
-"""What the first prompt tells of a repository: its own notes to agents, and a map of its code.
+"""The first prompt's overview of a repository: its own notes to agents, and a map of its code.
 
 Both are the same for every task in it, so that the state after them can be stored and used again
 (``agent.sessions.prefix_cache``).

@@ -77,7 +77,7 @@ REPEATED = (
 def first_messages(
     task: Task, *, root: str, network: bool = False, system: str = SYSTEM, notes: str = ""
 ) -> list[Message]:
-    """The system message and the task.
+    """Return the system message and the task.
 
     The user's message is the task's text and, if there is one, its check, and nothing else: the
     embedded model was trained on exactly this. ``root`` is ``place_of`` the sandbox; ``system`` is
@@ -92,7 +92,7 @@ def first_messages(
 
 
 def fixed_part(text: str) -> str:
-    """Of a system message what it begins with whatever the repository; "" if it is not ours.
+    """Return the beginning that a system message has in every repository; "" if it is not ours.
 
     It ends some words before the notes do begin: how those are split may depend on what follows.
     """
@@ -104,7 +104,7 @@ def fixed_part(text: str) -> str:
 
 
 def place_of(sandbox: Sandbox) -> str:
-    """Where the system message says that the repository is.
+    """Return where the system message says that the repository is.
 
     The copy of a local sandbox lies in another folder each time; a prompt that names it would be
     another one each time, and no stored beginning would fit it (``agent.sessions.prefix_cache``).
@@ -113,11 +113,11 @@ def place_of(sandbox: Sandbox) -> str:
 
 
 def later_text(message: str, check: str | None) -> str:
-    """A later user message, with the check if it is another one than before."""
+    """Return a later user message, with the check if it is another one than before."""
     return f"{message.strip()}\n\nCheck: {check}" if check else message.strip()
 
 
 def user_text(task: Task) -> str:
-    """The task as the model reads it."""
+    """Return the task as the model reads it."""
     text = task.text.strip()
     return f"{text}\n\nCheck: {task.check}" if task.check else text

@@ -64,7 +64,7 @@ class Stalls:
         self._before, self._last = self._last, key
 
     def result(self, seen: Observation) -> None:
-        """What the last call gave. A result that is not that of the time before is no circle."""
+        """Note what the last call gave; a result that differs from the one before is no circle."""
         assert self._last is not None
         # What a session that goes on has on record may end with our own words.
         given = hash(seen.text.removesuffix(f"\n\n{ALTERNATING}"))

@@ -28,7 +28,7 @@ class Group(StrEnum):
 
 @dataclass(frozen=True)
 class Option:
-    """How a setting is shown and given.
+    """The description of a setting: how it is shown and given.
 
     ``flag`` is "" for a setting that only files and variables give. ``shown`` says the default in
     words where the value does not. ``more`` is what the documents add to ``help``, in Markdown.

@@ -326,7 +326,7 @@ class Settings(BaseModel):
 
     @property
     def online(self) -> bool:
-        """Whether commands reach the network."""
+        """True if commands reach the network."""
         return self.network != "none"
 
     @field_validator("network", mode="before")
