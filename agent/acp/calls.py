@@ -1,4 +1,4 @@
-"""How one tool call looks in an editor: its title, kind, places, and content."""
+"""The look of one tool call in an editor: its title, kind, places, and content."""
 
 from __future__ import annotations
 
@@ -48,29 +48,29 @@ _BY_TOOL_KIND: Mapping[ToolKind, Kind] = {
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are: the user's folder, and the copy's root as the model names it."""
+    """Two places: the user's folder, and the copy's root as the model names it."""
 
     folder: Path
     root: str
 
     def users(self, path: str) -> str:
-        """The user's absolute path for one that a call names."""
+        """Return the user's absolute path for one that a call names."""
         if path == self.root or path.startswith(self.root.rstrip("/") + "/"):
             path = path[len(self.root) :].lstrip("/")
         return os.path.normpath(self.folder / path)
 
     def shown(self, path: str) -> str:
-        """The path from the folder, for a title."""
+        """Return the path from the folder, for a title."""
         return posixpath.relpath(self.users(path), self.folder)
 
 
 def kind_of(name: str, kind: ToolKind | None) -> Kind:
-    """What an editor takes the tool for."""
+    """Return the kind that an editor takes the tool for."""
     return _KINDS.get(name) or (_BY_TOOL_KIND[kind] if kind is not None else "other")
 
 
 def title_of(call: ToolCall, places: Places) -> str:
-    """One line that says what the call does."""
+    """Return one line that says what the call does."""
     given = call.arguments
     path = given.get("file_path") or given.get("path")
     where = places.shown(path) if isinstance(path, str) and path else ""
@@ -101,7 +101,7 @@ def title_of(call: ToolCall, places: Places) -> str:
 def locations_of(
     call: ToolCall, places: Places, changes: Sequence[Change] = ()
 ) -> list[ToolCallLocation]:
-    """The files it is about, with the line where that is known."""
+    """Return the files that the call is about, with the line where that is known."""
     if changes:
         return [
             ToolCallLocation(path=places.users(change.path), line=_first_line(change))
@@ -116,7 +116,7 @@ def locations_of(
 
 
 def diffs(changes: Sequence[Change], places: Places) -> list[Content]:
-    """The files before and after, whole."""
+    """Return the changed files before and after, whole."""
     return [
         FileEditToolCallContent(
             type="diff",
@@ -129,7 +129,7 @@ def diffs(changes: Sequence[Change], places: Places) -> list[Content]:
 
 
 def written_diff(call: ToolCall, places: Places) -> list[Content]:
-    """The diff that a recorded call tells of itself: only the text it names."""
+    """Return the diff that a recorded call tells of itself: only the text it names."""
     given = call.arguments
     path = given.get("file_path")
     new = given.get("new_string") if call.name == "edit" else given.get("content")
@@ -147,7 +147,7 @@ def written_diff(call: ToolCall, places: Places) -> list[Content]:
 
 
 def text_content(text: str) -> Content:
-    """Text as it is, in a fence that it cannot close; a long one without its middle."""
+    """Put text as it is in a fence that it cannot close; a long one without its middle."""
     if len(text) > SHOWN_CHARACTERS:
         half = SHOWN_CHARACTERS // 2
         text = f"{text[:half]}\n[…]\n{text[-half:]}"
@@ -159,7 +159,7 @@ def text_content(text: str) -> Content:
 
 
 def plan_of(arguments: Mapping[str, Any]) -> list[PlanEntry] | None:
-    """The plan in a call of ``todo_write``; None if it has none."""
+    """Return the plan in a call of ``todo_write``; None if it has none."""
     todos = arguments.get("todos")
     if not isinstance(todos, list):
         return None
@@ -175,7 +175,7 @@ def plan_of(arguments: Mapping[str, Any]) -> list[PlanEntry] | None:
 
 
 def _first_line(change: Change) -> int:
-    """The first line, counted from 1, in which before and after differ."""
+    """Return the first line, counted from 1, in which before and after differ."""
     old, new = (change.old or "").split("\n"), (change.new or "").split("\n")
     pairs = zip(old, new, strict=False)
     return next(

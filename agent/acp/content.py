@@ -22,14 +22,16 @@ MAX_PROMPT_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Prompt:
-    """``text`` for the model; ``files`` are paths in the user's folder that it names."""
+    """A prompt: ``text`` for the model; ``files`` are paths in the user's folder that it names."""
 
     text: str
     files: tuple[str, ...] = ()
 
 
 def read_prompt(blocks: Sequence[Any], folder: Path) -> Prompt:
-    """Text stands as it is, a link to a file of the folder as its path, a resource at the end.
+    """Write a prompt's blocks as text.
+
+    Text stands as it is, a link to a file of the folder as its path, a resource at the end.
 
     Raises ``ConfigError`` for what the model cannot read (images, audio), and for too much.
     """
@@ -66,7 +68,7 @@ def read_prompt(blocks: Sequence[Any], folder: Path) -> Prompt:
 
 
 def _inside(uri: str, folder: Path) -> str | None:
-    """The path from the folder of a ``file:`` URI or an absolute path in it."""
+    """Return the path from the folder of a ``file:`` URI or an absolute path in it; else None."""
     parts = urlsplit(uri)
     if parts.scheme == "file":
         path = Path(unquote(parts.path))

@@ -38,7 +38,7 @@ class EditorFiles:
         self.asks = reads
 
     def read(self, path: str) -> File | None:
-        """The editor's text of the file, else what is on disk. Raises ``OSError``."""
+        """Return the editor's text of the file, else what is on disk. Raises ``OSError``."""
         disk = self._exchange.users(path)
         if not self.asks or (disk is not None and disk.mode == LINK):
             return disk
@@ -60,7 +60,7 @@ class EditorFiles:
         return File(disk.mode if disk is not None else PLAIN, content)
 
     def write(self, path: str, file: File | None) -> None:
-        """Through the editor if it is text, so that an open buffer has it too; else to disk."""
+        """Write text through the editor, so that an open buffer has it too; all else to disk."""
         text = None if file is None or file.mode == LINK else decode(file.content)
         if file is None or text is None or text.encoding != "utf-8" or not self._writes:
             self._exchange.write_users(path, file)

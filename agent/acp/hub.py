@@ -1,4 +1,4 @@
-"""What the sessions of one process share: loaded models, the store, and the client's abilities."""
+"""The things that the sessions of one process share: models, the store, the client's abilities."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Abilities:
-    """What the client said it can do."""
+    """The abilities that the client said it has."""
 
     reads: bool = False
     writes: bool = False
@@ -38,7 +38,10 @@ class Abilities:
 
 @dataclass
 class Hub:
-    """Used from several threads. ``flags`` are the command line's, over all configuration."""
+    """The shared things, used from several threads.
+
+    ``flags`` are the command line's, over all configuration.
+    """
 
     flags: Mapping[str, Any]
     store: SessionStore = field(default_factory=SessionStore)
@@ -78,23 +81,23 @@ class Hub:
                 _log.info("removed %s, left by a run that was killed", line)
 
     def settings(self, folder: Path) -> Settings:
-        """For a new session. Raises ``ConfigError``."""
+        """Return the settings for a new session. Raises ``ConfigError``."""
         return load_settings(self.flags, folder)
 
     def stored(self, saved: SavedSession) -> Settings:
-        """For a saved session. Raises ``StoreError``, ``ConfigError``."""
+        """Return the settings for a saved session. Raises ``StoreError``, ``ConfigError``."""
         return stored_settings(saved, self.flags)
 
     def with_image(self, settings: Settings, repo: Path, listen: Listener) -> Settings:
-        """``settings`` with the sandbox's image, built once if need be; ``listen`` hears of that.
+        """Return ``settings`` with the sandbox's image, built once if need be.
 
-        Raises ``SandboxError``.
+        ``listen`` hears of the building. Raises ``SandboxError``.
         """
         with self._lock("image"):
             return with_image(settings, listen, repo)
 
     def model(self, name: str) -> LoadedModel:
-        """The checkpoint, loaded once. Raises ``ModelError``."""
+        """Return the checkpoint, loaded once. Raises ``ModelError``."""
         with self._lock(f"model {name}"):
             if name not in self._models:
                 own = load_settings(self.flags)
@@ -102,7 +105,7 @@ class Hub:
             return self._models[name]
 
     def model_names(self) -> list[str]:
-        """The checkpoints on this machine."""
+        """Return the names of the checkpoints on this machine."""
         with self._lock("names"):
             if not self._names:
                 self._names = [found.name for found in checkpoints.list_models()]

@@ -1,4 +1,4 @@
-"""Starts and ends ``agent acp``: descriptors, the log, signals, the event loop."""
+"""The start and end of ``agent acp``: descriptors, the log, signals, the event loop."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def _serve(read: int, write: int, flags: dict[str, Any], mode: Any) -> Non
 
 
 def _open_log() -> int:
-    """A log file of this process's own; returns its descriptor. Older ones go."""
+    """Open a log file of this process's own and return its descriptor. Older ones go."""
     folder = private_dir(state_dir() / "logs")
     for old in sorted(folder.glob("acp-*.log"))[: -(LOGS_KEPT - 1)]:
         with suppress(OSError):

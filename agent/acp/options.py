@@ -48,7 +48,7 @@ OPTIONS = ("mode", "model", "thinking", "sandbox")
 
 
 def mode_named(name: str) -> Mode:
-    """The mode of that name. Raises ``ConfigError``."""
+    """Return the mode of that name. Raises ``ConfigError``."""
     for mode in ASKED:
         if mode == name:
             return mode
@@ -56,13 +56,13 @@ def mode_named(name: str) -> Mode:
 
 
 def modes(current: Mode) -> SessionModeState:
-    """The modes, for clients that know no configuration options."""
+    """Return the modes, for clients that know no configuration options."""
     known = [SessionMode(id=k, name=n, description=d) for k, (n, d) in _MODES.items()]
     return SessionModeState(current_mode_id=current, available_modes=known)
 
 
 def options(mode: Mode, settings: Settings, models: Sequence[str]) -> list[Option]:
-    """Every option with its present value. ``models`` are the checkpoints of this machine."""
+    """Return every option with its present value; ``models`` are this machine's checkpoints."""
     names = list(dict.fromkeys([*models, settings.model]))
     return [
         _select("mode", "Mode", "mode", mode, _MODES),

@@ -17,7 +17,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class Outbox:
-    """One session's. Made and flushed on the event loop."""
+    """The updates of one session, made and flushed on the event loop."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

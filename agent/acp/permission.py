@@ -36,8 +36,11 @@ class Permission:
         self._updates = updates
 
     def ask(self, request: Request) -> Answer:
-        """See ``approval.Approver``. A client that closes its question without an answer rejects
-        this one call; so does one that cannot ask."""
+        """Ask the person, and return the answer.
+
+        A client that closes its question without an answer rejects this one call; so does one that
+        cannot ask.
+        """
         call = ToolCallUpdate(**self._updates.permission_call(request.call, request.changes))
         params = RequestPermissionRequest(
             session_id=self._session_id, tool_call=call, options=_options(request)

@@ -66,7 +66,7 @@ INVALID_REQUEST, INVALID_PARAMS, INTERNAL, NOT_FOUND = -32600, -32602, -32603, -
 
 
 class Server:
-    """Answers one client. ``flags`` are the command line's settings, ``mode`` the first mode."""
+    """A server of one client; ``flags`` are the command line's settings, ``mode`` the first."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Server:
         *,
         make_hub: Callable[[dict[str, Any]], Hub] | None = None,
     ) -> None:
-        """``make_hub`` is called on a thread of its own: importing torch takes seconds."""
+        """Make a server. ``make_hub`` runs on its own thread: importing torch takes seconds."""
         self._make_hub = make_hub or _make_hub
         self._frames = frames
         router = build_agent_router(cast(Agent, self), use_unstable_protocol=True)
@@ -117,7 +117,7 @@ class Server:
         client_info: Implementation | None = None,
         **_: Any,
     ) -> InitializeResponse:
-        """Version 1, whatever was asked for, and what this agent can do."""
+        """Return version 1, whatever was asked for, and what this agent can do."""
         self._client = client_capabilities or ClientCapabilities()
         _log.info("client %s asks for version %s", client_info, protocol_version)
         self._beginning = asyncio.ensure_future(self._begin())
@@ -142,7 +142,7 @@ class Server:
         )
 
     async def authenticate(self, method_id: str, **_: Any) -> None:
-        """Nothing is needed."""
+        """Accept every client: no authentication is needed."""
 
     async def new_session(
         self,
@@ -151,7 +151,7 @@ class Server:
         mcp_servers: Sequence[Any] | None = None,
         **_: Any,
     ) -> NewSessionResponse:
-        """A session on the repository that ``cwd`` is or lies in; it is opened in the back."""
+        """Make a session on the repository that ``cwd`` is or lies in; it is opened in the back."""
         from agent.sessions.store import new_session_id
         from sandboxes.workspace.users_repository import find_repository
 
@@ -197,7 +197,7 @@ class Server:
         mcp_servers: Sequence[Any] | None = None,
         **_: Any,
     ) -> ForkSessionResponse:
-        """A second session that goes on from where this one is."""
+        """Make a second session that goes on from where this one is."""
         folder, session, saved = await self._found(cwd, session_id, additional_directories)
         hub = await self._ready()
         if session is not None:
@@ -213,7 +213,7 @@ class Server:
     async def list_sessions(
         self, cwd: str | None = None, cursor: str | None = None, **_: Any
     ) -> ListSessionsResponse:
-        """The saved sessions in which somebody spoke, newest first."""
+        """List the saved sessions in which somebody spoke, newest first."""
         if cursor is not None and not _CURSOR.fullmatch(cursor):
             raise ConfigError("that cursor is none that session/list has given")
         hub = await self._ready()
@@ -237,7 +237,7 @@ class Server:
         self._sessions.pop(session_id, None)
 
     async def prompt(self, session_id: str, prompt: list[Any], **_: Any) -> PromptResponse:
-        """One turn; the answer comes when it is over and everything of it was told."""
+        """Run one turn; the answer comes when it is over and everything of it was told."""
         from agent.acp.content import read_prompt
 
         session = self._session(session_id)
@@ -252,23 +252,23 @@ class Server:
             session.cancel()
 
     async def set_session_mode(self, session_id: str, mode_id: str, **_: Any) -> None:
-        """``ask``, ``edit``, ``auto`` or ``plan``."""
+        """Set the mode: ``ask``, ``edit``, ``auto`` or ``plan``."""
         self._session(session_id).set_mode(mode_id)
 
     async def set_config_option(
         self, config_id: str, session_id: str, value: str | bool, **_: Any
     ) -> SetSessionConfigOptionResponse:
-        """Mode, model, thinking or sandbox."""
+        """Set the mode, model, thinking or sandbox."""
         session = self._session(session_id)
         await session.set_option(config_id, str(value))
         return SetSessionConfigOptionResponse(config_options=await self._options(session))
 
     async def ext_method(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """There are no extensions."""
+        """Refuse the method: there are no extensions."""
         raise RequestError.method_not_found(f"_{method}")
 
     async def ext_notification(self, method: str, params: dict[str, Any]) -> None:
-        """Nobody listens."""
+        """Ignore the notification: there are no extensions."""
 
     async def _delete(self, params: Any) -> dict[str, Any]:
         """Remove a saved session. One that is not there is removed already."""
@@ -283,7 +283,7 @@ class Server:
         return {}
 
     def _routed(self, router: Any) -> Any:
-        """``router`` with our own errors in the protocol's words."""
+        """Wrap ``router``, with our own errors in the protocol's words."""
 
         async def handle(method: str, params: Any, is_notification: bool) -> Any:
             try:
@@ -348,7 +348,7 @@ class Server:
     async def _open(
         self, cwd: str, session_id: str, more: list[str] | None, servers: Sequence[Any] | None
     ) -> tuple[EditorSession, SavedSession | None]:
-        """The session of that id, opened if it is not; and its record, if it has one yet."""
+        """Return the session of that id, opened if it is not; and its record, if it has one yet."""
         folder, session, saved = await self._found(cwd, session_id, more)
         if saved is None:
             assert session is not None
@@ -365,7 +365,7 @@ class Server:
     async def _found(
         self, cwd: str, session_id: str, more: list[str] | None
     ) -> tuple[Path, EditorSession | None, SavedSession | None]:
-        """The folder, the session of that id if it is open, and its record if it has one."""
+        """Return the folder, the session of that id if it is open, and its record if it has one."""
         folder = _folder(cwd, more)
         hub = await self._ready()
         session = self._sessions.get(session_id)

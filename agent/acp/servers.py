@@ -16,7 +16,7 @@ NAME_CHARACTERS = 32
 
 
 def servers_given(servers: Sequence[Any] | None) -> tuple[McpServer, ...]:
-    """Programs and HTTP services. Raises ``ConfigError`` for other ways to reach one."""
+    """Return programs and HTTP services. Raises ``ConfigError`` for other ways to reach one."""
     found: dict[str, McpServer] = {}
     for server in servers or ():
         name = _plain(server.name, taken=found)
@@ -39,7 +39,7 @@ def servers_given(servers: Sequence[Any] | None) -> tuple[McpServer, ...]:
 
 
 def _plain(name: str, taken: dict[str, McpServer]) -> str:
-    """The name in the letters that tools may have, and unlike those ``taken``."""
+    """Write the name in the letters that tools may have, and unlike those ``taken``."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:NAME_CHARACTERS] or "server"
     number = 2
     unique = plain

@@ -55,14 +55,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Ended:
-    """How a prompt ended: the protocol's stop reason, and facts for ``_meta``."""
+    """The end of a prompt: the protocol's stop reason, and facts for ``_meta``."""
 
     stop: str
     facts: dict[str, Any]
 
 
 class EditorSession:
-    """Made on the event loop. ``request`` sends a request to the client and gives its result."""
+    """One session, made on the event loop.
+
+    ``request`` sends a request to the client and gives its result.
+    """
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class EditorSession:
 
     @property
     def busy(self) -> bool:
-        """Whether a prompt is being answered."""
+        """True while a prompt is being answered."""
         return self._busy
 
     def start(self) -> None:
@@ -125,8 +128,11 @@ class EditorSession:
             self._opening.add_done_callback(_seen)
 
     async def prompt(self, prompt: Prompt) -> Ended:
-        """Answer one prompt. Raises ``RequestError`` if another one is being answered, and what
-        opening and commands raise. One that comes while a cancelled one ends waits for that end."""
+        """Answer one prompt; one that comes while a cancelled one ends waits for that end.
+
+        Raises ``RequestError`` if another one is being answered, and what opening and commands
+        raise.
+        """
         while self._busy and self._cancelled.is_set() and not self._closed:
             cancels = self._cancels
             await self._idle.wait()
@@ -187,7 +193,7 @@ class EditorSession:
         self.outbox.put(available())
 
     def set_mode(self, name: str) -> None:
-        """What is asked for from now on, also in a running turn. Raises ``ConfigError``."""
+        """Set what is asked for from now on, also in a running turn. Raises ``ConfigError``."""
         self.mode = mode_named(name)
         self._approvals.mode = ASKED[self.mode]
         self.outbox.put(
@@ -196,7 +202,7 @@ class EditorSession:
         self._loop.run_in_executor(None, self._tell_options)
 
     def options(self) -> list[Option]:
-        """The configuration options as they are now. May look at the disk for checkpoints."""
+        """Return the present configuration options. May look at the disk for checkpoints."""
         return options(self.mode, self.settings, self._hub.model_names())
 
     def _tell_options(self) -> None:
@@ -227,7 +233,7 @@ class EditorSession:
             self._idle.set()
 
     async def fork(self) -> SavedSession:
-        """A saved copy of the session as it is now. Raises ``RequestError``, ``StoreError``."""
+        """Save a copy of the session as it is now. Raises ``RequestError``, ``StoreError``."""
         if self._busy:
             raise RequestError(-32600, "a turn is running in this session; wait for its end")
         return await self._on_thread(lambda: self._ready().fork(self._hub.store))
@@ -242,7 +248,7 @@ class EditorSession:
             raise
 
     def _ask_files(self, method: str, params: Any) -> Any:
-        """The same for files, with errors of the operating system's kind alone."""
+        """Ask the client about files, and raise errors of the operating system's kind alone."""
         try:
             return self.ask_client(method, params, ANSWER_WITHIN_S)
         except TimeoutError as error:
@@ -274,7 +280,7 @@ class EditorSession:
         return await self._loop.run_in_executor(self._thread, work, *arguments)
 
     def _announce(self, prompt: Prompt) -> None:
-        """The first update after a prompt, at once: the title if there is none yet."""
+        """Send the first update after a prompt, at once: the title if there is none yet."""
         if not self.titled and command_in(prompt.text) is None:
             self.titled = True
             title = next(iter(prompt.text.splitlines()), "")[:TITLE_CHARACTERS]
@@ -283,7 +289,7 @@ class EditorSession:
             self.outbox.put(usage(live.used, live.model.engine.context_length))
 
     def _ready(self) -> OpenSession:
-        """The live session, opened or opened again if need be. On the session's thread."""
+        """Return the live session, opened or opened again if need be. On the session's thread."""
         live = self._live
         if live is not None and not live.broken:
             return live
@@ -324,7 +330,7 @@ class EditorSession:
         self.settings = settings
 
     def _answer(self, prompt: Prompt) -> Ended:
-        """The turn itself, on the session's thread."""
+        """Run the turn itself, on the session's thread."""
         live = self._ready()
         self._updates.begin(len(live.steps))
         if (command := command_in(prompt.text)) is not None:
@@ -366,6 +372,6 @@ def _facts(report: SolveReport) -> dict[str, Any]:
 
 
 def _seen(work: asyncio.Future[Any]) -> None:
-    """Nobody may ever wait for it; then its error is not news."""
+    """Log the error of opening a session: nobody may ever wait for it."""
     if not work.cancelled() and (error := work.exception()) is not None:
         _log.warning("a session could not be opened: %s", error)

@@ -38,7 +38,7 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
 
 
 def available() -> AvailableCommandsUpdate:
-    """The commands, as the editor offers them."""
+    """Return the commands, as the editor offers them."""
     return AvailableCommandsUpdate(
         session_update="available_commands_update",
         available_commands=[
@@ -55,7 +55,7 @@ def available() -> AvailableCommandsUpdate:
 
 
 def command_in(text: str) -> Command | None:
-    """The command that ``text`` is; None for anything else, an unknown one too."""
+    """Return the command that ``text`` is; None for anything else, an unknown one too."""
     if not text.startswith("/"):
         return None
     name, _, rest = text[1:].partition(" ")

@@ -28,7 +28,9 @@ Message = dict[str, Any]
 
 
 def take(log: int) -> tuple[int, int]:
-    """The protocol's descriptors, to read and to write; 1 becomes ``log``, 0 the empty file.
+    """Return the protocol's descriptors, to read and to write.
+
+    Descriptor 1 becomes ``log``, 0 the empty file.
 
     Child processes inherit neither of the two that are returned.
     """
@@ -79,7 +81,7 @@ class Frames:
         await self._room.wait()
 
     async def receive(self) -> Message | None:
-        """The next message that is one; None at the end."""
+        """Return the next frame that is a message; None at the end."""
         while (line := await self._lines.get()) is not None:
             if not line.strip():
                 continue
@@ -100,7 +102,7 @@ class Frames:
         await asyncio.to_thread(self._writer.join, 2.0)
 
     async def _understood(self, line: bytes) -> Message | None:
-        """The message in ``line``; None, and an answer where one is due, if there is none."""
+        """Return the message in ``line``; if there is none, None, and answer where that is due."""
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
@@ -134,7 +136,10 @@ class Frames:
         return self._with_cancels(message)
 
     def _with_cancels(self, message: Message) -> Message | None:
-        """``$/cancel_request`` of a prompt is a cancel of its session; of others it is nothing."""
+        """Turn ``$/cancel_request`` of a prompt into a cancel of its session, others into None.
+
+        Every other message is returned as it is.
+        """
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
         if message["method"] == "session/prompt" and message.get("id") is not None:
@@ -153,7 +158,7 @@ class Frames:
         await self.send({"jsonrpc": "2.0", "id": number, "error": error})
 
     def _read(self, descriptor: int) -> None:
-        """The reading thread: whole lines into the queue, then None."""
+        """Put whole lines into the queue, then None; runs as the reading thread."""
         pieces: deque[bytes] = deque()
         size = 0
         try:
@@ -175,7 +180,7 @@ class Frames:
         self._end()
 
     def _write(self, descriptor: int) -> None:
-        """The writing thread."""
+        """Write the queued frames; runs as the writing thread."""
         try:
             while (data := self._out.get()) is not None:
                 view = memoryview(data)
@@ -203,7 +208,7 @@ class Frames:
 
 
 def _plain_error(error: Any) -> Any:
-    """An error in which pydantic's findings are one line: they repeat the whole input."""
+    """Return the error with pydantic's findings in one line: they repeat the whole input."""
     data = error.get("data") if isinstance(error, dict) else None
     found = data.get("errors") if isinstance(data, dict) else None
     if not isinstance(found, list) or not found:

@@ -1,4 +1,4 @@
-"""What happens in a run, told as session updates while it happens."""
+"""The events of a run, told as session updates while they happen."""
 
 from __future__ import annotations
 
@@ -55,47 +55,47 @@ Preview = Callable[[ToolCall], Sequence[Change]]
 
 
 def thought(text: str) -> AgentThoughtChunk:
-    """A piece of reasoning."""
+    """Make an update of a piece of reasoning."""
     block = TextContentBlock(type="text", text=text)
     return AgentThoughtChunk(session_update="agent_thought_chunk", content=block)
 
 
 def message(text: str) -> AgentMessageChunk:
-    """A piece of what the agent says."""
+    """Make an update of a piece of what the agent says."""
     block = TextContentBlock(type="text", text=text)
     return AgentMessageChunk(session_update="agent_message_chunk", content=block)
 
 
 def user_message(text: str) -> UserMessageChunk:
-    """What the user said, when a session is replayed."""
+    """Make an update of what the user said, when a session is replayed."""
     block = TextContentBlock(type="text", text=text)
     return UserMessageChunk(session_update="user_message_chunk", content=block)
 
 
 def usage(used: int, size: int) -> UsageUpdate:
-    """How full the context is, in tokens."""
+    """Make an update that tells how full the context is, in tokens."""
     return UsageUpdate(session_update="usage_update", used=used, size=size)
 
 
 def plan(call: ToolCall) -> AgentPlanUpdate | None:
-    """The plan that a call of ``todo_write`` sets."""
+    """Make an update of the plan that a call of ``todo_write`` sets; None if it has none."""
     entries = plan_of(call.arguments)
     return None if entries is None else AgentPlanUpdate(session_update="plan", entries=entries)
 
 
 def compacted_line(before: int, after: int, kept: str) -> str:
-    """That the context was given up."""
+    """Return the line which says that the context was given up."""
     where = f"; as it was before it is session {kept}" if kept else ""
     return f"[context emptied: {after:,} of {before:,} tokens are left{where}]\n"
 
 
 def call_id(step: int, number: int) -> str:
-    """The id of a call, the same when the session is replayed: its step and place, from 1."""
+    """Return a call's id, the same when the session is replayed: its step and place, from 1."""
     return f"call-{step + 1}-{number + 1}"
 
 
 def _exit_code(text: str) -> int | None:
-    """The exit code at the end of what a command gave; None if it did not end by itself."""
+    """Return the exit code at the end of what a command gave; None if it did not end by itself."""
     found = re.search(r"\[exit code (\d+)[^\]\n]*\]\s*\Z", text)
     return int(found.group(1)) if found else None
 
@@ -122,23 +122,22 @@ class Updates:
         self._shown_at = 0.0
 
     def enter(self, places: Places, registry: Registry, step: int, size: int) -> None:
-        """A session is open: its paths, its tools, how many steps it has, its context length."""
+        """Enter an open session: its paths, tools, number of steps and context length."""
         self._places, self._registry = places, registry
         self._size = size
         self.begin(step)
 
     def begin(self, step: int) -> None:
-        """The next step is number ``step``, from 0."""
+        """Begin the step of number ``step``, from 0."""
         self._step, self._written, self._done = step, [], 0
         self._open.clear()
 
     def close(self) -> None:
-        """The turn is over: what was announced and never ran is said to have failed."""
+        """End the turn: what was announced and never ran is said to have failed."""
         for name in list(self._open):
             self._finish(name, "failed", [text_content("not run: the turn was stopped")])
 
     def __call__(self, event: Event) -> None:
-        """See ``agent.events.Listener``."""
         match event:
             case ThinkingDelta(text):
                 self._put(thought(text))
@@ -166,7 +165,7 @@ class Updates:
                 pass
 
     def permission_call(self, call: ToolCall, changes: Sequence[Change]) -> dict[str, Any]:
-        """The fields of the call that the person is asked about."""
+        """Return the fields of the call that the person is asked about."""
         assert self._places is not None and self._registry is not None
         return {
             "tool_call_id": self._id(self._done),
@@ -182,7 +181,7 @@ class Updates:
         return call_id(self._step, number)
 
     def _writing(self, name: str) -> None:
-        """The model has begun a call: show it, before anything of it is known."""
+        """Show a call that the model has begun, before anything of it is known."""
         number = len(self._written)
         self._written.append(name)
         if name == "submit":
@@ -200,7 +199,7 @@ class Updates:
         )
 
     def _planned(self, call: ToolCall) -> None:
-        """The call is complete; it may be asked about next."""
+        """Show the complete call; it may be asked about next."""
         if call.name == "submit" or self._places is None or self._registry is None:
             return
         changes = self._registry.preview(call.name, call.arguments) or ()
@@ -217,7 +216,7 @@ class Updates:
         )
 
     def _announced(self, call: ToolCall) -> str:
-        """The call's id, after its beginning was shown."""
+        """Return the call's id, after its beginning was shown."""
         while len(self._written) <= self._done:
             self._writing(call.name)
         name = self._id(self._done)
@@ -239,7 +238,7 @@ class Updates:
         self._put(update)
 
     def _piece(self, text: str) -> None:
-        """Some output of the command that runs; at most ten updates a second."""
+        """Show some output of the command that runs; at most ten updates a second."""
         if self._current is None:
             return
         self._output += text
@@ -260,7 +259,7 @@ class Updates:
         self._put(update)
 
     def _called(self, call: ToolCall, seen: Observation) -> None:
-        """The call ended, was refused, or was none."""
+        """Show that the call ended, was refused, or was none."""
         name = self._id(self._done)
         ran, self._current = self._current, None
         if call.name == "submit":
