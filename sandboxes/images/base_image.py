@@ -64,7 +64,7 @@ Progress = Callable[[str], None]
 
 
 def ensure_base_image(on_progress: Progress | None = None) -> str:
-    """The tag of the base image, built now if it is not on this machine.
+    """Return the tag of the base image, which is built now if it is not on this machine.
 
     ``on_progress`` gets one line for each stage. Raises ``SandboxUnavailable`` (no engine, no disk
     space) and ``ImageMissing`` (it can be neither built from a registry nor by debootstrap).
@@ -79,7 +79,7 @@ def ensure_base_image(on_progress: Progress | None = None) -> str:
 
 
 def has_image(client: docker.DockerClient, tag: str) -> bool:
-    """Whether the engine has ``tag``."""
+    """Tell whether the engine has ``tag``."""
     try:
         client.images.get(tag)
     except docker.errors.ImageNotFound:
@@ -132,7 +132,7 @@ def build_base_image(on_progress: Progress | None = None, *, rebuild: bool = Fal
 
 
 def dockerfile() -> str:
-    """The Dockerfile that is used where a registry answers."""
+    """Return the Dockerfile that is used where a registry answers."""
     packages = " ".join(PACKAGES)
     install = f"apt-get update && apt-get install -y --no-install-recommends {packages}"
     return "\n".join((f"FROM {PARENT_IMAGE}", f"RUN {install} && {_SETTLE}", *_CHANGES, ""))
@@ -149,7 +149,7 @@ def clear_scratch() -> list[str]:
 
 @contextmanager
 def _only_builder(tell: Progress) -> Iterator[Path]:
-    """The build folder, empty and ours alone; emptied again at the end."""
+    """Yield the build folder, empty and ours alone; empty it again at the end."""
     folder = private_dir(state_dir() / "image-build")
     with _lock(folder / "lock", wait=False) as held:
         if held:
@@ -198,7 +198,7 @@ def _check_disk(folder: Path) -> None:
 
 
 def _registry_answers() -> bool:
-    """Whether the engine can reach the registry of the parent image, asked with a short limit."""
+    """Tell whether the engine can reach the registry of the parent image within a short limit."""
     client = connect(timeout=REGISTRY_TIMEOUT_S)
     try:
         if has_image(client, PARENT_IMAGE):

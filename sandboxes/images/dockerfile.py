@@ -1,4 +1,4 @@
-"""What the engine itself would fetch for a Dockerfile, past the network that its steps get."""
+"""Refusal of what the engine itself would fetch for a Dockerfile, past its steps' network."""
 
 from __future__ import annotations
 

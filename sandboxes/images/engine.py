@@ -16,7 +16,7 @@ REQUEST_TIMEOUT_S = 120
 
 
 def connect(*, timeout: float = REQUEST_TIMEOUT_S) -> docker.DockerClient:
-    """A client of the engine that ``DOCKER_HOST`` names, or of the local one.
+    """Return a client of the engine that ``DOCKER_HOST`` names, or of the local one.
 
     Raises ``SandboxUnavailable`` if none answers.
     """
@@ -32,7 +32,7 @@ def connect(*, timeout: float = REQUEST_TIMEOUT_S) -> docker.DockerClient:
 
 
 def engine_trouble(error: BaseException) -> SandboxError:
-    """What an error of the SDK means for the user, as one line with the remedy."""
+    """Return what an error of the SDK means for the user, as one line with the remedy."""
     text = _one_line(getattr(error, "explanation", None) or error)
     low = text.lower()
     if "no space left on device" in low:
@@ -78,7 +78,7 @@ def _unreachable(error: BaseException) -> SandboxUnavailable:
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """``error`` and every exception it was made from; the SDK hides the OSError three deep."""
+    """Return ``error`` and all exceptions it came from; the SDK hides the OSError three deep."""
     found: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:

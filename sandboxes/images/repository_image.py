@@ -55,7 +55,7 @@ _LOOK_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class ImageRecipe:
-    """What a repository's image is made of.
+    """The parts that a repository's image is made of.
 
     At most one of ``image``, ``dockerfile`` and ``devcontainer`` is given; with none it is our base
     image. ``setup`` are bash commands, run in ``SETUP_FOLDER`` where the ``files`` lie; a
@@ -71,14 +71,14 @@ class ImageRecipe:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the image is used as it is."""
+        """True for an image that is used as it is."""
         return not (self.dockerfile or self.devcontainer or self.setup)
 
 
 def image_of(
     recipe: ImageRecipe, *, build: bool, limits: Limits, on_progress: Progress | None = None
 ) -> str:
-    """The tag of the recipe's image, from the cache or, with ``build``, made now.
+    """Return the tag of the recipe's image, from the cache or, with ``build``, made now.
 
     Raises ``SandboxUnavailable`` (no engine) and ``ImageMissing``: it is not there and may not be
     built, or the build failed.
@@ -100,7 +100,7 @@ def image_of(
 
 
 def layers() -> list[tuple[str, int]]:
-    """The tags of all images that were made here, and the bytes each adds up to."""
+    """Return the tags of all images that were made here, and the bytes each adds up to."""
     with _engine() as client:
         found = client.api.images(filters={"label": LAYER_LABEL})
         return sorted((tag, int(i["Size"])) for i in found for tag in i.get("RepoTags") or ())
@@ -139,7 +139,7 @@ def _parent(
     limits: Limits,
     tell: Progress,
 ) -> str:
-    """The image that the set-up begins from."""
+    """Return the image that the set-up begins from."""
     dockerfile, image = recipe.dockerfile, recipe.image
     if recipe.devcontainer is not None:
         dockerfile, image = _devcontainer(files[recipe.devcontainer][1], recipe.devcontainer)
@@ -191,7 +191,7 @@ def _set_up(
     limits: Limits,
     tell: Progress,
 ) -> str:
-    """The layer in which the set-up commands have run."""
+    """Return the layer in which the set-up commands have run."""
     base = client.api.inspect_image(parent)["Id"]
     named = {name: files[name] for name in sorted(files) if name not in _own_files(recipe)}
     tag = _tag("setup", base, limits.network, recipe.setup, named)
@@ -251,7 +251,10 @@ def _set_up(
 
 
 def _follow(api: Any, container: str, disk_bytes: int, tell: Progress) -> int:
-    """The exit code of the set-up. Raises ``ImageMissing`` if it takes too long or too much."""
+    """Return the exit code of the set-up.
+
+    Raises ``ImageMissing`` if it takes too long or too much.
+    """
     deadline = time.monotonic() + SETUP_TIMEOUT_S
     while True:
         time.sleep(_LOOK_EVERY_S)
@@ -278,7 +281,7 @@ def _not_built(recipe: ImageRecipe, what: str) -> ImageMissing:
 
 
 def _read_files(recipe: ImageRecipe) -> dict[str, tuple[int, bytes]]:
-    """Mode and content of each file that the recipe names; of a folder, all that are in it.
+    """Return mode and content of each file the recipe names; of a folder, all that are in it.
 
     No link is followed, also not on the way. Raises ``ImageMissing``.
     """
@@ -324,7 +327,7 @@ def _below(repo: Path, name: str) -> list[str]:
 
 
 def _devcontainer(content: bytes, name: str) -> tuple[str | None, str | None]:
-    """The Dockerfile (from the repository's root) or image that a devcontainer.json names."""
+    """Return the Dockerfile (from the root) or the image that a devcontainer.json names."""
     text = content.decode("utf-8", "replace")
     # JSON with comments and trailing commas; strings come first so that nothing in them counts.
     token = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
@@ -345,7 +348,7 @@ def _devcontainer(content: bytes, name: str) -> tuple[str | None, str | None]:
 
 
 def _tar(files: dict[str, tuple[int, bytes]], below: str = "") -> io.BytesIO:
-    """The files with neither times nor owners, so that equal files make an equal archive."""
+    """Pack files with neither times nor owners, so that equal files make an equal archive."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         if below:
@@ -361,7 +364,7 @@ def _tar(files: dict[str, tuple[int, bytes]], below: str = "") -> io.BytesIO:
 
 
 def _tag(*parts: object) -> str:
-    """The tag of what is made from ``parts``."""
+    """Return the tag of what is made from ``parts``."""
     digest = hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
     return f"{LAYER_REPOSITORY}:{digest[:32]}"
 

@@ -47,12 +47,12 @@ class Exchange:
         self.folder = repository.folder
 
     def listed(self) -> dict[str, Signature]:
-        """The user's files that are in the repository or not ignored, as they are on disk."""
+        """Return the user's files on disk that are in the repository or not ignored."""
         tracked, untracked = self._repository.list_files(self._git)
         return self.signatures({*tracked, *untracked})
 
     def signatures(self, paths: set[str]) -> dict[str, Signature]:
-        """Of those of ``paths`` that the user's folder has as files or links."""
+        """Return the signatures of those ``paths`` that the user's folder has as files or links."""
         found = {}
         with Folders(self.folder) as folders:
             for path in sorted(paths):
@@ -63,11 +63,11 @@ class Exchange:
         return found
 
     def users(self, path: str) -> File | None:
-        """The user's file as it is on disk. Raises ``OSError`` if it cannot be read."""
+        """Return the user's file as it is on disk. Raises ``OSError`` if it cannot be read."""
         return _read(self.folder, path)
 
     def ours(self, path: str) -> File | None:
-        """The copy's file."""
+        """Return the copy's file."""
         return _read(self._copy, path)
 
     def write_users(self, path: str, file: File | None) -> None:
@@ -78,25 +78,25 @@ class Exchange:
         _write(self.folder, path, file)
 
     def write_ours(self, path: str, file: File | None) -> None:
-        """The same in the copy."""
+        """Write, or with None remove, the copy's file, with the rules of ``write_users``."""
         _write(self._copy, path, file)
 
     def changes(self, base: str, tree: str) -> dict[str, tuple[TreeEntry, TreeEntry]]:
-        """See ``SnapshotStore.changes``."""
+        """Return the entries that differ between the trees, like ``SnapshotStore.changes``."""
         return self._store.changes(base, tree)
 
     def stored(self, entry: TreeEntry) -> File | None:
-        """The file that a tree's entry stands for."""
+        """Return the file that a tree's entry stands for; None if neither file nor link."""
         if entry.mode not in (PLAIN, EXECUTABLE, LINK):
             return None
         return File(entry.mode, self._store.blob(entry.blob))
 
     def at(self, tree: str, path: str) -> File | None:
-        """The file at ``path`` in the tree."""
+        """Return the file at ``path`` in the tree."""
         return self.stored(self._store.entry(tree, path))
 
     def merged(self, base: bytes, one: bytes, other: bytes) -> bytes | None:
-        """Both changes of ``base`` together; None where they touch the same lines."""
+        """Return both changes of ``base`` together; None where they touch the same lines."""
         names = [self._scratch / f"merge-{part}" for part in ("one", "base", "other")]
         for name, content in zip(names, (one, base, other), strict=True):
             name.write_bytes(content)

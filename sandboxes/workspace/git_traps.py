@@ -1,4 +1,4 @@
-"""What would keep git waiting or fill its memory: found by type and size before git reads it.
+"""Files that would keep git waiting or fill its memory, found before git reads them.
 
 Git opens its own files and every ``.gitignore`` as they are. A pipe in their place is never read to
 its end, and a sparse file takes as much memory as it claims to be long.

@@ -89,7 +89,7 @@ class HostGit:
         memory_bytes: int = GIT_BYTES,
         when_slow: Callable[[], None] | None = None,
     ) -> bytes:
-        """What git printed. Raises ``WorkspaceError`` with git's last line if it fails.
+        """Return what git printed. Raises ``WorkspaceError`` with a line of git's if it fails.
 
         ``memory_bytes`` bounds its address space. ``when_slow`` is called once a second while it
         runs, and may clear away what it waits for.
@@ -125,7 +125,7 @@ class HostGit:
         return out
 
     def version(self) -> tuple[int, int, int]:
-        """Git's version; zeros if it cannot be told."""
+        """Return git's version; zeros if it cannot be told."""
         found = re.search(rb"(\d+)\.(\d+)(?:\.(\d+))?", self.run(["version"], cwd=self._home))
         if found is None:
             return (0, 0, 0)
@@ -140,7 +140,7 @@ class HostGit:
         work_tree: Path | None = None,
         config: Sequence[str] = (),
     ) -> list[str]:
-        """The full command line."""
+        """Return the full command line."""
         # Where there is no git, that is to be found out by starting it.
         before = _dying_with_us() if shutil.which("git") else ()
         command = [*before, "git", *self._flags]
@@ -153,7 +153,7 @@ class HostGit:
         return [*command, *arguments]
 
     def environment(self) -> dict[str, str]:
-        """The whole environment git gets: nothing of the user's but the path."""
+        """Return the whole environment git gets: nothing of the user's but the path."""
         return {
             "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
             "HOME": str(self._home),
@@ -181,9 +181,9 @@ class HostGit:
 
     @contextmanager
     def blobs(self, git_dir: Path) -> Iterator[Callable[[str], bytes]]:
-        """A function that gives the content of a blob of ``git_dir``, over one process for all.
+        """Yield a function that reads a blob of ``git_dir``, over one process for all.
 
-        It raises ``WorkspaceError`` for what is not there.
+        The function raises ``WorkspaceError`` for what is not there.
         """
         process = subprocess.Popen(
             self.command(["cat-file", "--batch"], git_dir=git_dir),
@@ -220,13 +220,13 @@ class HostGit:
             process.wait()
 
     def excludes_file(self, rules: str) -> Path:
-        """A file with the ignore rules ``rules``, to be named as ``core.excludesFile``."""
+        """Write a file of ignore rules, to be named as ``core.excludesFile``. Returns its path."""
         path = self._home / "excludes"
         path.write_text(rules, errors="surrogateescape")
         return path
 
     def new_store(self, git_dir: Path, *, binary: bool = False) -> Path:
-        """A bare git directory that takes files as plain bytes, and never as text if ``binary``."""
+        """Make a bare git directory that takes files as bytes, and never as text if ``binary``."""
         self.run(["init", "--quiet", "--bare", str(git_dir)], cwd=git_dir.parent)
         info = git_dir / "info"
         info.mkdir(exist_ok=True)
@@ -250,7 +250,7 @@ def _talk(
     timeout_s: float,
     when_slow: Callable[[], None] | None,
 ) -> tuple[bytes, bytes]:
-    """What the process printed. Raises ``subprocess.TimeoutExpired``."""
+    """Return what the process printed. Raises ``subprocess.TimeoutExpired``."""
     deadline = time.monotonic() + timeout_s
     given: bytes | None = stdin
     while True:
@@ -266,7 +266,7 @@ def _talk(
 
 
 def names_git(path: str) -> bool:
-    """Whether a part of ``path`` is what git, on any system, takes for its own folder.
+    """Tell whether git, on any system, takes a part of ``path`` for its own folder.
 
     Git's commands refuse such paths, but an index that somebody made by hand can hold them.
     """
@@ -275,7 +275,7 @@ def names_git(path: str) -> bool:
 
 
 def failure(what: str, stderr: bytes) -> WorkspaceError:
-    """The one line that matters of what git said."""
+    """Make an error of the one line that matters of what git said."""
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith(("hint:", "warning:"))]
     text = lines[0] if lines else "no message"
@@ -285,7 +285,7 @@ def failure(what: str, stderr: bytes) -> WorkspaceError:
 
 
 def no_space() -> WorkspaceError:
-    """The error for a full disk."""
+    """Make the error for a full disk."""
     return WorkspaceError(
         "no disk space left for the private copy of the repository; free some, "
         "or set XDG_STATE_HOME to a place with more"
@@ -293,12 +293,12 @@ def no_space() -> WorkspaceError:
 
 
 def git_missing() -> WorkspaceError:
-    """The error for a machine without git."""
+    """Make the error for a machine without git."""
     return WorkspaceError("git is not installed; install it (Debian: apt-get install git)")
 
 
 def from_os_error(error: OSError, doing: str) -> WorkspaceError:
-    """An operating system error while handling the repository, as one line."""
+    """Make a one-line error of a system error while handling the repository."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_space()
     where = f" ({error.filename})" if error.filename else ""

@@ -25,7 +25,7 @@ class KeptRecord:
         self._store = SnapshotStore(self._git, place, scratch / "tree", prefix="", max_file_bytes=0)
 
     def is_whole(self, tree: str) -> bool:
-        """Whether ``tree`` is there with everything in it."""
+        """Tell whether ``tree`` is there with everything in it."""
         try:
             listed = os.fsdecode(self._run(["ls-tree", "-r", "-z", tree])).split("\0")
             blobs = sorted({line.split("\t", 1)[0].split(" ")[2] for line in listed if line})
@@ -36,7 +36,7 @@ class KeptRecord:
         return sum(" blob " in line for line in found.splitlines()) == len(blobs)
 
     def patch(self, base: str, tree: str) -> str:
-        """The git patch from ``base`` to ``tree``. Raises ``WorkspaceError``."""
+        """Return the git patch from ``base`` to ``tree``. Raises ``WorkspaceError``."""
         return self._store.diff(base, tree)
 
     def apply(self, repo: Path, patch: str) -> None:
@@ -49,7 +49,7 @@ class KeptRecord:
 
 @contextmanager
 def open_record(place: Path) -> Iterator[KeptRecord]:
-    """The record at ``place``. Raises ``WorkspaceError`` if there is none."""
+    """Yield the record at ``place``. Raises ``WorkspaceError`` if there is none."""
     after_a_kill(place)
     with tempfile.TemporaryDirectory(prefix="tenuto-") as scratch:
         yield KeptRecord(place, Path(scratch))

@@ -20,7 +20,7 @@ EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a kept session began: its record, the tree of its baseline, and the user's HEAD."""
+    """The start of a kept session: its record, the tree of its baseline, and the user's HEAD."""
 
     record: Path
     baseline: str
@@ -45,7 +45,7 @@ class KeptTree:
             self._tree = f"{tree}:{prefix.rstrip('/')}" if self._has(tree, prefix) else EMPTY_TREE
 
     def names(self) -> list[str]:
-        """The paths in the tree, without the prefix."""
+        """Return the paths in the tree, without the prefix."""
         if self._tree == EMPTY_TREE:
             return []
         listed = self._run(["ls-tree", "-r", "-z", "--name-only", self._tree])
@@ -58,7 +58,7 @@ class KeptTree:
             self._run(["checkout-index", "--all", "--force"], work_tree=folder)
 
     def changed_in(self, folder: Path) -> list[str]:
-        """The files of the tree that ``folder`` has not, or has with other content or mode."""
+        """Return the tree's files that ``folder`` lacks, or has with other content or mode."""
         changed = []
         kept = self._entries()
         with Folders(folder) as folders:
@@ -88,7 +88,7 @@ class KeptTree:
         return sorted(changed)
 
     def _entries(self) -> dict[str, tuple[str, str]]:
-        """Mode and blob of every path."""
+        """Return mode and blob of every path."""
         if self._tree == EMPTY_TREE:
             return {}
         listed = os.fsdecode(self._run(["ls-tree", "-r", "-z", self._tree])).split("\0")

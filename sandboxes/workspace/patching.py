@@ -71,7 +71,7 @@ def _refused(top: Path, error: WorkspaceError) -> WorkspaceError:
 
 
 def _names(numstat: bytes) -> set[str]:
-    """The paths in ``git apply --numstat -z``: after the change, or before it in reverse."""
+    """Return the paths in ``git apply --numstat -z``: after the change, or before if reversed."""
     lines = os.fsdecode(numstat).split("\0")
     return {line.split("\t", 2)[2] for line in lines if line.count("\t") >= 2}
 
@@ -92,7 +92,7 @@ def _save(top: Path, paths: set[str]) -> list[_Saved]:
 
 
 def _put_back(top: Path, paths: set[str], saved: list[_Saved]) -> None:
-    """Best effort, new files first: their space may be what is missing."""
+    """Put back what can be, new files first: their space may be what is missing."""
     try:
         with Folders(top) as folders:
             for path in sorted(paths - {item.path for item in saved}):

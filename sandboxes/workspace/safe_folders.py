@@ -62,7 +62,7 @@ class Folders:
         return self._enter(folder)[0]
 
     def open(self, path: str) -> IO[bytes]:
-        """The file, open for reading. Raises ``OSError``, also if it is no regular file."""
+        """Open the file for reading. Raises ``OSError``, also if it is no regular file."""
         folder, name = self._enter(path)
         file = os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb")
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -71,7 +71,7 @@ class Folders:
         return file
 
     def readlink(self, path: str) -> str:
-        """The target of a symbolic link."""
+        """Return the target of a symbolic link."""
         folder, name = self._enter(path)
         return os.readlink(name, dir_fd=folder)
 
@@ -142,7 +142,7 @@ class Folders:
                 os.fchown(fd, uid, gid)
 
     def _bits(self, name: str, folder: int, mode: str) -> int:
-        """The permission bits for git's ``mode``: those of the file that is there, if they fit."""
+        """Return the permission bits for git's ``mode``: those of the present file if they fit."""
         plain = 0o755 if mode == "100755" else 0o644
         try:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode

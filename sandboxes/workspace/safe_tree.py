@@ -26,7 +26,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class ResolvedPath:
-    """Where a path leads: an open folder and a name in it.
+    """The place that a path leads to: an open folder and a name in it.
 
     ``name`` is empty if the path is the root itself. ``parts`` are the components from the root
     with every link resolved. ``missing`` are folders that do not exist between ``folder`` and the
@@ -51,7 +51,7 @@ class SafeTree:
         self.owner = owner
 
     def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        """The file's content (its first ``max_bytes``).
+        """Return the file's content (its first ``max_bytes``).
 
         Raises ``FileNotFoundError``, ``IsADirectoryError``, ``PathEscape``, and ``OSError`` for a
         pipe, socket or device, which could block for ever.
@@ -88,12 +88,12 @@ class SafeTree:
             os.unlink(place.name, dir_fd=place.folder)
 
     def resolve(self, path: str) -> Path:
-        """The host path of ``path`` with all links resolved. The file need not exist."""
+        """Return the host path of ``path`` with all links resolved. The file need not exist."""
         with self._resolved(path) as place:
             return self.top.joinpath(*place.parts)
 
     def relative(self, path: str) -> str:
-        """``path`` from the root with ``/``; ``.`` for the root itself."""
+        """Return ``path`` from the root with ``/``; ``.`` for the root itself."""
         parts = self._parts(path)
         with self._resolved(path) as place:
             kept = place.parts if ".." in parts else tuple(p for p in parts if p not in ("", "."))
@@ -146,7 +146,7 @@ class SafeTree:
 
     @contextmanager
     def _made(self, place: ResolvedPath) -> Iterator[int]:
-        """The folder of ``place``, with its missing folders made."""
+        """Yield the folder of ``place``, with its missing folders made."""
         folder = os.dup(place.folder)
         try:
             for name in place.missing:

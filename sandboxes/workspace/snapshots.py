@@ -36,7 +36,7 @@ _SETTLED_NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a file's metadata were when its content was stored."""
+    """A file's metadata when its content was stored."""
 
     mode: int
     size: int
@@ -58,7 +58,7 @@ class TreeEntry:
 
     @classmethod
     def of(cls, mode: str, blob: str) -> TreeEntry:
-        """From the columns of ``git diff-tree --raw``, where zeros stand for nothing."""
+        """Make one from the columns of ``git diff-tree --raw``, where zeros stand for nothing."""
         return cls("", "") if set(mode) == {"0"} else cls(mode, blob)
 
 
@@ -99,12 +99,12 @@ class SnapshotStore:
         self._git_dir = git_dir
 
     def first(self, known: Iterable[str]) -> str:
-        """The first snapshot: the files ``known``, ignored or not. Returns its tree id."""
+        """Make the first snapshot: the files ``known``, ignored or not. Returns its tree id."""
         self._kept = frozenset(known)
         return self._store(self._kept)
 
     def snapshot(self) -> str:
-        """SnapshotStore the folder as it is. Returns the tree id.
+        """Store the folder as it is. Returns the tree id.
 
         Files are those that no ignore rule covers, and those stored before.
         """
@@ -129,7 +129,7 @@ class SnapshotStore:
         return self._git_dir
 
     def diff(self, base: str, tree: str) -> str:
-        """A git patch from ``base`` to ``tree``; every path and text in it is valid UTF-8.
+        """Return a git patch from ``base`` to ``tree``; all paths and text in it are valid UTF-8.
 
         A changed file that is not UTF-8 is given as a binary patch, which keeps its bytes.
         """
@@ -173,7 +173,7 @@ class SnapshotStore:
             os.close(top)
 
     def has_tree(self, tree: str) -> bool:
-        """Whether ``tree`` is the id of a stored tree."""
+        """Tell whether ``tree`` is the id of a stored tree."""
         try:
             kind = self._run(["cat-file", "-t", tree])
         except WorkspaceError:
@@ -181,7 +181,7 @@ class SnapshotStore:
         return kind.strip() == b"tree"
 
     def changes(self, base: str, tree: str) -> dict[str, tuple[TreeEntry, TreeEntry]]:
-        """What is otherwise in ``tree`` than in ``base``, by path: the entries in both."""
+        """Return what differs between ``base`` and ``tree``, by path: the entries in both."""
         raw = self._run(["diff-tree", "-r", "-z", "--raw", "--no-renames", base, tree])
         fields = os.fsdecode(raw).split("\0")
         found = {}
@@ -192,7 +192,7 @@ class SnapshotStore:
         return found
 
     def entry(self, tree: str, path: str) -> TreeEntry:
-        """What ``tree`` has at ``path``."""
+        """Return what ``tree`` has at ``path``."""
         listed = os.fsdecode(self._run(["ls-tree", "-z", tree, self._prefix + path]))
         if not listed:
             return TreeEntry("", "")
@@ -200,14 +200,14 @@ class SnapshotStore:
         return TreeEntry(mode, blob) if kind == "blob" else TreeEntry("", "")
 
     def blob(self, name: str) -> bytes:
-        """The content of a stored file."""
+        """Return the content of a stored file."""
         return self._run(["cat-file", "blob", name])
 
     def _run(self, arguments: list[str], *, git_dir: Path | None = None) -> bytes:
         return self._git.run(arguments, cwd=self._git_dir, git_dir=git_dir or self._git_dir)
 
     def _all_binary(self) -> Path:
-        """A git directory with the same objects, in which every file counts as binary."""
+        """Return a git directory with the same objects, in which every file counts as binary."""
         twin = self._top.with_name("binary.git")
         if not twin.exists():
             self._git.new_store(twin, binary=True)
@@ -232,7 +232,10 @@ class SnapshotStore:
                 yield prefix + name
 
     def _ask_git(self, folder: Path) -> bytes:
-        """The files that no rule covers. Git reads each ``.gitignore`` whole, whatever it is."""
+        """Return the files that no rule covers.
+
+        Git reads each ``.gitignore`` whole, whatever it is.
+        """
         return self._git.run(
             ["ls-files", "-z", "--others", "--exclude-standard"],
             cwd=folder,
@@ -380,7 +383,7 @@ class SnapshotStore:
         )
 
     def _renames(self, base: str, tree: str) -> str:
-        """Whether to tell renames: only where every path plays one part in the patch.
+        """Return the option for renames: told only where each path plays one part in the patch.
 
         ``git apply`` refuses some patches in which the old place of a renamed file, or a folder on
         the way to it, is taken by something else.
@@ -395,7 +398,7 @@ class SnapshotStore:
         return "--find-renames" if plain else "--no-renames"
 
     def _raw(self, base: str, tree: str, option: str) -> Iterator[tuple[str, str, str, list[str]]]:
-        """The changes between two trees: old blob, new blob, kind of change, and the paths."""
+        """Yield the changes between two trees: old blob, new blob, kind of change, paths."""
         raw = self._run(["diff-tree", "-r", "-z", "--raw", option, base, tree])
         fields = os.fsdecode(raw).split("\0")
         while len(fields) > 1:
@@ -454,7 +457,7 @@ def _is_utf8(blob: str, read: Callable[[str], bytes]) -> bool:
 
 
 def _quoted(path: str) -> bytes:
-    """A path in fast-import's C style."""
+    """Return a path in fast-import's C style."""
     plain = b"".join(
         bytes((byte,)) if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte
         for byte in os.fsencode(path)
@@ -476,6 +479,6 @@ def _copy_exactly(source: IO[bytes], out: IO[bytes], size: int) -> None:
 
 
 def _nested(names: Sequence[str]) -> bool:
-    """Whether one of the paths is a folder on the way to another."""
+    """Tell whether one of the paths is a folder on the way to another."""
     folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
     return not folders.isdisjoint(names)

@@ -29,7 +29,7 @@ class Repository:
     head: str = ""
 
     def is_partial(self, git: HostGit) -> bool:
-        """Whether git would fetch objects that this repository lacks from where it says.
+        """Tell whether git would fetch objects that this repository lacks from where it says.
 
         A repository names there what git runs for that. Newer ones of git can be told not to
         (``GIT_NO_LAZY_FETCH``); with an older one such a repository is refused.
@@ -49,7 +49,7 @@ class Repository:
         return True
 
     def list_files(self, git: HostGit) -> tuple[list[str], list[str]]:
-        """Tracked files, and untracked ones that are not ignored, from ``folder``."""
+        """Return tracked files, and untracked ones that are not ignored, from ``folder``."""
         self.is_partial(git)
         listing = ["ls-files", "-z", "--full-name"]
         tracked = self._listed(git, [*listing, "--cached"])
@@ -62,12 +62,12 @@ class Repository:
         return self._with_inner(git, tracked), self._with_inner(git, others)
 
     def list_ignored(self, git: HostGit) -> list[str]:
-        """Files that an ignore rule covers and that are not tracked, from ``folder``."""
+        """Return files that an ignore rule covers and that are not tracked, from ``folder``."""
         listing = ["ls-files", "-z", "--full-name", "--others", "--ignored", "--exclude-standard"]
         return self._listed(git, listing)
 
     def _with_inner(self, git: HostGit, names: list[str]) -> list[str]:
-        """``names`` with each submodule or repository inside replaced by its own files."""
+        """Return ``names`` with each submodule or repository replaced by its own files."""
         files = []
         for name in names:
             inner = self.folder / name.rstrip("/")
@@ -96,7 +96,7 @@ class Repository:
 
 
 def find_repository(path: Path) -> Repository:
-    """The repository that ``path`` is the top of, or lies in. Raises ``WorkspaceError``."""
+    """Return the repository that ``path`` is the top of or lies in. Raises ``WorkspaceError``."""
     git = _gitpython()
     folder = path.expanduser().absolute()
     if not folder.is_dir():
@@ -136,7 +136,7 @@ _NO_LAZY_FETCH = {39: 4, 40: 2, 41: 1, 42: 2, 43: 4, 44: 1}
 
 
 def keeps_from_fetching(version: tuple[int, int, int]) -> bool:
-    """Whether git of this version heeds ``GIT_NO_LAZY_FETCH``."""
+    """Tell whether git of this version heeds ``GIT_NO_LAZY_FETCH``."""
     major, minor, patch = version
     if major != 2 or minor > max(_NO_LAZY_FETCH):
         return major > 2 or minor > max(_NO_LAZY_FETCH)
@@ -144,7 +144,7 @@ def keeps_from_fetching(version: tuple[int, int, int]) -> bool:
 
 
 def _head(repo: Any) -> str:
-    """The commit that HEAD names, "" if none, told by the refs alone.
+    """Return the commit that HEAD names, "" if none, told by the refs alone.
 
     To look the commit up the library would run git with the repository's own settings, and git may
     then fetch a missing commit with a program that they name.
@@ -156,7 +156,7 @@ def _head(repo: Any) -> str:
 
 
 def _excludes(repo: Any) -> str:
-    """The rules of ``core.excludesFile`` and, after them since they win, of ``info/exclude``.
+    """Return the rules of ``core.excludesFile``, then of ``info/exclude``, since those win.
 
     The rules go into the copy. So what the repository names, as opposed to the user, counts only
     if it lies in the repository: it could name a key.
@@ -181,7 +181,7 @@ def _users_excludes(repo: Any) -> Path:
 
 
 def _setting(repo: Any, level: str) -> str:
-    """``core.excludesFile`` as set at ``level``, or nothing."""
+    """Return ``core.excludesFile`` as set at ``level``, or nothing."""
     try:
         return str(repo.config_reader(level).get_value("core", "excludesfile", ""))
     except Exception:  # a configuration the library cannot parse names no file
@@ -206,7 +206,7 @@ def _rules(file: Path) -> str:
 
 
 def _gitpython() -> Any:
-    """GitPython, which looks for git when it is imported and fails if there is none."""
+    """Import GitPython, which looks for git when imported and fails if there is none."""
     try:
         import git
     except ImportError as error:

@@ -53,7 +53,7 @@ class Workspace:
     def __init__(
         self, folder: Path, repository: Repository, git: HostGit, store: SnapshotStore
     ) -> None:
-        """Used by ``create``, which also fills the folder."""
+        """Take the parts that ``create`` has made; it also fills the folder."""
         self._folder = folder
         self._repository = repository
         self._git = git
@@ -107,7 +107,7 @@ class Workspace:
         parent: Path | None = None,
         ignored: bool = False,
     ) -> Self:
-        """A new copy whose files are those of ``tree``, a checkpoint in a record that was kept.
+        """Make a copy whose files are those of ``tree``, a checkpoint in a record that was kept.
 
         The user's files are not read (but for the ignored ones if ``ignored`` asks for them): what
         changed in ``repo`` since makes no difference, and ``diff`` stays relative to where the
@@ -138,7 +138,7 @@ class Workspace:
         return Origin(place, self._baseline, self._head)
 
     def changed_since(self, origin: Origin) -> list[str]:
-        """What is otherwise in the user's repository than when the session began, for a person.
+        """Return what differs in the user's repository since the session began, for a person.
 
         ``HEAD`` if it moved, and files that were there then and are changed or gone.
         """
@@ -189,7 +189,7 @@ class Workspace:
         self._baseline = tree
 
     def exchange(self) -> Exchange:
-        """A way to carry single files between the copy and the user's folder."""
+        """Return a way to carry single files between the copy and the user's folder."""
         return Exchange(self._git, self._store, self._repository, self.path, self._folder)
 
     def tidy(self) -> None:
@@ -311,7 +311,7 @@ class Workspace:
         return KeptTree(self._git, origin.record, scratch, origin.baseline, prefix=prefix)
 
     def _less_our_own(self, names: list[str]) -> list[str]:
-        """``names`` without copies and sessions: who keeps a home in git may have them inside."""
+        """Drop copies and sessions from ``names``: a home that is kept in git may hold them."""
         top = self._repository.folder
         own = (self._folder.parent.resolve(), state_dir().resolve())
         inside = tuple(f"{p.relative_to(top).as_posix()}/" for p in own if p.is_relative_to(top))
@@ -385,7 +385,7 @@ class Workspace:
 
 @contextmanager
 def _fresh_folder(repo: Path, parent: Path | None) -> Iterator[tuple[Path, Repository]]:
-    """A new stamped folder for a copy of ``repo``; gone again if what is done with it fails."""
+    """Yield a new stamped folder for a copy of ``repo``; remove it if its use fails."""
     repository = find_repository(repo)
     place = parent or workspaces_dir()
     folder = place / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
@@ -414,7 +414,7 @@ def _store(
 
 
 def stamp_path(folder: Path) -> Path:
-    """The file that names the owner of the workspace ``folder``."""
+    """Return the file that names the owner of the workspace ``folder``."""
     return folder.with_name(folder.name + ".owner")
 
 
@@ -428,7 +428,10 @@ def write_stamp(folder: Path) -> None:
 
 
 def read_stamp(stamp: Path) -> tuple[Owner | None, float]:
-    """Who ``stamp`` names and when it was made, in seconds since 1970; OSError if it is none."""
+    """Return the owner ``stamp`` names and when it was made, in seconds since 1970.
+
+    Raises ``OSError`` if it is no stamp.
+    """
     return Owner.parse(str(stamp.readlink())), stamp.lstat().st_mtime
 
 
