@@ -23,7 +23,7 @@ LEFT = {
     "evals": 0,
     "kernels": 0,
     "model": 1,
-    "sandboxes": 81,
+    "sandboxes": 0,
     "scripts": 0,
     "tools": 0,
 }
