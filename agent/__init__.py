@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
 
 def version() -> str:
     """Return the installed version, or ``unknown`` in a plain clone that was never installed."""
+    # Late: the chat's prompt does not wait for it.
+    from importlib import metadata
+
     try:
         return metadata.version("tenuto")
     except metadata.PackageNotFoundError:

@@ -23,7 +23,7 @@ from agent.chat.screen import Screen
 from agent.chat.session_thread import SessionThread
 from agent.chat.style import Style
 from agent.chat.typed_lines import BUILT_IN, Line, help_lines, read_line
-from agent.chat.wanted import MODES, Wanted
+from agent.chat.wanted import MODES, Opening
 
 if TYPE_CHECKING:
     # These come in on the worker's thread: the prompt does not wait for them.
@@ -52,12 +52,12 @@ class Desk:
 class Chat:
     """One chat. Made and used on the main thread, except where a method says otherwise."""
 
-    def __init__(self, wanted: Wanted, style: Style, history: Path | None, own: Path) -> None:
-        self._wanted = wanted
+    def __init__(self, opening: Opening, style: Style, history: Path | None, own: Path) -> None:
+        self._opening = opening
         self._style = style
-        self._extensions: Extensions = find_extensions(wanted.repo, own)
+        self._extensions: Extensions = find_extensions(opening.repo, own)
         self._pastes = Pastes()
-        self._facts = Facts(mode=wanted.mode)
+        self._facts = Facts(mode=opening.mode)
         self._said: list[str] = []
         self._desk: Desk | None = None
         self._code = 0
@@ -66,18 +66,14 @@ class Chat:
         self._screen = Screen(
             style,
             make_keys(self),
-            ChatCompleter(self._command_help(), wanted.repo),
+            ChatCompleter(self._command_help(), opening.repo),
             history,
             self,
         )
 
-    def run(self, first: str) -> int:
-        """Run until the user leaves; return the exit code. ``first`` is sent at once if given."""
+    def run(self) -> int:
+        """Run until the user leaves; return the exit code."""
         self._screen.show([*self._extensions.troubles, "/help lists commands and keys"])
-        self._jobs.start()
-        self._add("open the session", self._open)
-        if first:
-            self._send(first)
         asyncio.run(self._screen.run())
         self._cancel()
         self._jobs.drop_waiting()
@@ -87,6 +83,11 @@ class Chat:
             self._screen.show(self._desk.session.farewell())
         self._screen.flush()
         return self._code if ended else 1
+
+    def drawn(self) -> None:
+        """Load the rest, now that the prompt stands: nothing slow was imported before."""
+        self._add("open the session", self._open)
+        self._jobs.start()
 
     # What keys do.
 
@@ -216,7 +217,8 @@ class Chat:
         from agent.chat.transcript import Transcript
 
         try:
-            session = ChatSession(self._wanted, self)
+            wanted = self._opening.read()
+            session = ChatSession(wanted, self)
             desk = Desk(session, Transcript(self._style), Obey(session))
             self._screen.call(lambda: self._furnish(desk))
             for line in session.open():
@@ -227,6 +229,8 @@ class Chat:
             self._screen.call(self.leave)
             return
         self._screen.call(self._know)
+        if wanted.first:
+            self._turn(wanted.first)
 
     def _obey(self, line: Line) -> None:
         if self._desk is not None:
@@ -335,7 +339,7 @@ def _title(text: str) -> str:
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
 
 
-def chat(wanted: Wanted, first: str, *, plain: bool, history: Path, own: Path) -> int:
+def chat(opening: Opening, *, plain: bool, history: Path, own: Path) -> int:
     """Run a chat at this process's terminal; return the exit code."""
     dumb = os.environ.get("TERM", "") in ("", "dumb")
     language = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG", "")
@@ -344,4 +348,4 @@ def chat(wanted: Wanted, first: str, *, plain: bool, history: Path, own: Path) -
         unicode="utf" in language.lower() and not plain,
         plain=plain or dumb,
     )
-    return Chat(wanted, style, history, own).run(first)
+    return Chat(opening, style, history, own).run()

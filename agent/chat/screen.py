@@ -32,6 +32,10 @@ _LOOK = PromptStyle.from_dict({"bottom-toolbar": "noreverse", "bottom-toolbar.te
 class Shown(Protocol):
     """Interface of the object that the screen shows and reports to, on the main thread."""
 
+    def drawn(self) -> None:
+        """Hear that the prompt stands for the first time."""
+        ...
+
     def above(self) -> list[str]:
         """Return the lines between the scrolled text and the input."""
         ...
@@ -81,6 +85,7 @@ class Screen:
         app = self._prompt.app
         app.ttimeoutlen = ESCAPE_S
         app.timeoutlen = ESCAPE_S
+        app.after_render += self._drawn
 
     @property
     def columns(self) -> int:
@@ -151,6 +156,10 @@ class Screen:
         app = self._prompt.app
         if app.is_running:
             app.exit(exception=EOFError())
+
+    def _drawn(self, app: object) -> None:
+        self._prompt.app.after_render -= self._drawn
+        self._shown.drawn()
 
     async def _print_lines(self) -> None:
         assert self._wake is not None

@@ -63,6 +63,8 @@ class SessionThread:
     def finish(self, within_s: float) -> bool:
         """Let the running job end, run no other, and end the thread; return whether it ended."""
         self.drop_waiting()
+        if self._thread.ident is None:
+            return True
         self._jobs.put(None)
         self._thread.join(within_s)
         return not self._thread.is_alive()

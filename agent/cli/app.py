@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import warnings
 from importlib import metadata
 from itertools import pairwise
 from typing import Annotated, Any
@@ -16,9 +12,10 @@ from agent import version
 from agent.cli import acp, cache, chat, doctor, model, resume, sandbox, sessions, solve
 from agent.cli.failure import tell
 from agent.cli.help import Commands
-from agent.cli.output import Output, is_terminal, write_err, write_out
+from agent.cli.output import Output, write_err, write_out
 from agent.cli.printing import print_error
-from agent.text import DEBUG, visible
+from agent.cli.quick_chat import with_chat
+from agent.text import visible
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -84,7 +81,7 @@ def _root(
 def call(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Nothing is raised."""
     try:
-        code = app(_with_chat(arguments), prog_name="agent", standalone_mode=False)
+        code = app(with_chat(arguments), prog_name="agent", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except _UsageError as error:
         format_message = getattr(error, "format_message", error.__str__)
@@ -108,20 +105,6 @@ def call(arguments: list[str]) -> int:
         return tell(error).exit_code
 
 
-def _with_chat(arguments: list[str]) -> list[str]:
-    """Return the command line with the command ``chat`` where a person left it out.
-
-    ``agent`` alone at a terminal is a chat, and so is one that begins with a flag of the chat's or
-    with several words in quotes: its first message.
-    """
-    first = arguments[0] if arguments else ""
-    if not first:
-        at_terminal = is_terminal(sys.stdin) and is_terminal(sys.stdout)
-        return ["chat"] if at_terminal else []
-    own = first.startswith("-") and first not in ("--version", "--help", "-h")
-    return ["chat", *arguments] if own or len(first.split()) > 1 else arguments
-
-
 def _wanted_output(arguments: list[str]) -> Output | None:
     """Return the JSON output that a command line asks for which could not be read as a whole."""
     if arguments[:1] not in (["solve"], ["resume"], ["fork"]):
@@ -132,10 +115,3 @@ def _wanted_output(arguments: list[str]) -> Output | None:
     ]
     wanted = [word for word in named if word in (Output.JSON, Output.STREAM_JSON)]
     return Output(wanted[-1]) if wanted else None
-
-
-def quieten() -> None:
-    """Keep the logs and warnings of libraries off stderr, which is ours, unless debugging."""
-    if os.environ.get(DEBUG, "") in ("", "0") and not sys.warnoptions:
-        logging.basicConfig(handlers=[logging.NullHandler()])
-        warnings.simplefilter("ignore")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from agent.chat.wanted import MODES, Wanted
 from agent.cli.flags import Given, Repo, takes
-from agent.cli.output import is_terminal
+from agent.cli.help import HelpedCommand
+from agent.cli.quick_chat import at_terminal
 from agent.errors import ConfigError
 from agent.settings.option import Group
 
@@ -31,22 +32,20 @@ def chat(
     plain: Annotated[
         bool, typer.Option("--plain", help="No colours, no marks: for screen readers.")
     ] = False,
-) -> None:
+) -> Wanted:
     """Talk with the model about a repository, in this terminal.
 
     Your files follow what the model changes; /undo takes a turn back. /help lists the commands.
     """
-    from agent.chat.chat import chat as run
-    from agent.chat.wanted import MODES, Wanted
-    from sandboxes.paths import config_dir, private_dir, state_dir
-
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
+    if not at_terminal():
         raise ConfigError("a chat needs a terminal; use agent solve for a task from a script")
     if mode not in MODES:
         raise ConfigError(f"there is no mode {mode!r}; use {', '.join(MODES)}")
     if go_on and resume is not None:
         raise ConfigError("--continue and --resume are given together; give one of them")
-    wanted = Wanted(repo, given, "" if go_on else resume, mode)
-    history = private_dir(state_dir()) / "chat_history"
-    code = run(wanted, prompt.strip(), plain=plain, history=history, own=config_dir())
-    raise typer.Exit(code)
+    return Wanted(repo, given, "" if go_on else resume, mode, prompt.strip())
+
+
+chat_only = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+"""The chat's command line alone. ``agent.cli.quick_chat`` reads it once the prompt stands."""
+chat_only.command(cls=HelpedCommand)(chat)

@@ -60,7 +60,7 @@ ListOutput = Annotated[
 
 def takes(
     *parts: Group | str, but: tuple[str, ...] = (), stored: bool = False
-) -> Callable[..., Callable[..., None]]:
+) -> Callable[..., Callable[..., Any]]:
     """Return a decorator that gives a command the flags of ``parts``: groups, or single keys.
 
     The command's parameter ``given`` receives what the command line gave, by key. ``but`` names
@@ -69,7 +69,7 @@ def takes(
     """
     keys = [key for key in _keys(parts) if key not in but]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = [
             parameter
             for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
@@ -77,10 +77,10 @@ def takes(
         ]
         parameters = [*own, *(_parameter(key, stored) for key in keys)]
 
-        def run(**values: Any) -> None:
+        def run(**values: Any) -> Any:
             flags = {key: values.pop(key) for key in keys}
             # A list that was not given comes as an empty one.
-            command(given={k: v for k, v in flags.items() if v not in (None, [])}, **values)
+            return command(given={k: v for k, v in flags.items() if v not in (None, [])}, **values)
 
         run.__name__, run.__doc__, run.__module__ = (
             command.__name__,

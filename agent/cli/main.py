@@ -23,17 +23,26 @@ def main() -> NoReturn:
         say_at_once(sys.argv[1:])
         check_siblings()
         find_home()
-        # Only now: these import the siblings.
-        from agent.cli.app import call, quieten
-
-        quieten()
-        code = call(sys.argv[1:])
+        code = run(sys.argv[1:])
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 (agent.output is not safe yet)
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. This imports the siblings."""
+    from agent.cli.quick_chat import start_chat, starts_chat
+    from agent.cli.quiet import quieten
+
+    quieten()
+    if starts_chat(arguments):
+        return start_chat(arguments)
+    from agent.cli.app import call
+
+    return call(arguments)
 
 
 def open_closed_streams() -> None:

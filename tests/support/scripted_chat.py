@@ -14,7 +14,7 @@ from pathlib import Path
 def main() -> int:
     """Run it; return the exit code."""
     from agent.chat.chat import chat
-    from agent.chat.wanted import Wanted
+    from agent.chat.wanted import Opening, Wanted
 
     checkpoint, repo, turns, *flags = sys.argv[1:]
     resume = next((flag[9:] for flag in flags if flag.startswith("--resume=")), None)
@@ -23,7 +23,8 @@ def main() -> int:
     own = Path(repo).parent / "own-chat"
     own.mkdir(exist_ok=True)
     wanted = Wanted(Path(repo), {"sandbox": "local", **settings}, resume)
-    return chat(wanted, "", plain="--plain" in flags, history=own / "history", own=own)
+    opening = Opening(wanted.repo, wanted.mode, lambda: wanted)
+    return chat(opening, plain="--plain" in flags, history=own / "history", own=own)
 
 
 def _script(checkpoint: Path, turns: list[str]) -> None:
