@@ -10,7 +10,7 @@ import typer
 from agent.chat.wanted import MODES, Wanted
 from agent.cli.flags import Given, Repo, takes
 from agent.cli.help import HelpedCommand
-from agent.cli.quick_chat import at_terminal
+from agent.cli.output import at_terminal
 from agent.errors import ConfigError
 from agent.settings.option import Group
 

@@ -68,6 +68,11 @@ def is_terminal(stream: IO[str] | None) -> bool:
         return False
 
 
+def at_terminal() -> bool:
+    """Tell whether a person reads and types at this process's stdin and stdout."""
+    return is_terminal(sys.stdin) and is_terminal(sys.stdout)
+
+
 def _write(stream: IO[str] | None, text: str) -> None:
     if stream is None:
         return

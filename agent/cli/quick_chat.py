@@ -6,12 +6,11 @@ with every flag checked, by the same parser as all commands.
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 from agent.chat.wanted import MODES, Opening, Wanted
-from agent.cli.output import is_terminal
+from agent.cli.output import at_terminal
 from agent.errors import ConfigError
 
 _NO_CHAT = {"-h", "--help", "--version"}
@@ -28,11 +27,6 @@ def with_chat(arguments: list[str]) -> list[str]:
         return ["chat"] if at_terminal() else []
     own = first.startswith("-") and first not in _NO_CHAT
     return ["chat", *arguments] if own or len(first.split()) > 1 else arguments
-
-
-def at_terminal() -> bool:
-    """Tell whether a person reads and types at this process's stdin and stdout."""
-    return is_terminal(sys.stdin) and is_terminal(sys.stdout)
 
 
 def starts_chat(arguments: list[str]) -> bool:
