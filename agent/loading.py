@@ -17,6 +17,7 @@ from model.checkpoint.checkpoint import judge
 from model.checkpoint.gguf.text import template_name, text_folder
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.weights import parameter_count
+from model.drafting.drafts import Drafts
 from model.engine import Engine
 from sandboxes.paths import state_dir
 
@@ -46,14 +47,14 @@ def load_model(
     name: str,
     kv_memory: int | None = None,
     quantize: Quantize = "none",
-    drafts: bool = True,
+    drafts: Drafts = "auto",
     device: str = "auto",
 ) -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``.
 
     ``kv_memory`` is how many MiB the state of all sessions may take (None: half of what is free),
-    ``quantize`` how the weights are rounded, ``drafts`` whether several tokens may be tried in a
-    pass, ``device`` where it runs (auto, cpu, cuda, cuda:N).
+    ``quantize`` how the weights are rounded, ``drafts`` where tokens come from that are tried
+    before they are sampled, ``device`` where it runs (auto, cpu, cuda, cuda:N).
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     path = hub.resolve(name)

@@ -13,10 +13,13 @@ from model.checkpoint.config import ModelConfig
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.weights import parameter_count
 from model.device import ChosenDevice, choose_device, longest_context
+from model.drafting.drafts import Drafts
 from model.errors import CheckpointError, MemoryFull
 from model.hybrid.cpu import NativeModel
+from model.hybrid.cpu_mtp import NativeMtp
 from model.hybrid.gpu import on_device
-from model.hybrid.model import HybridModel, HybridNetwork
+from model.hybrid.model import Compiled, HybridModel, HybridNetwork
+from model.hybrid.mtp import GuessLayer
 from model.network import Network
 from model.placing import PlacedWeights, place
 from model.sampling import SamplingParams
@@ -86,7 +89,7 @@ class Engine:
         *,
         name: str,
         generation: SamplingParams,
-        drafts: bool = True,
+        drafts: Drafts = "auto",
     ) -> None:
         self.network = network
         self.scheduler = Scheduler(network, drafts=drafts)
@@ -108,7 +111,7 @@ class Engine:
         swap: Path | None = None,
         quantize: Quantize = "none",
         native: bool = True,
-        drafts: bool = True,
+        drafts: Drafts = "auto",
     ) -> Engine:
         """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
@@ -120,8 +123,8 @@ class Engine:
         free once the weights are loaded; what exceeds it is parked in the folder ``swap`` (by
         default that for temporary files). ``quantize`` rounds the matrices to int8 or int4 by
         groups (see ``model.checkpoint.quantize``). On a CPU the compiled path runs the model where
-        it can and ``native`` does not forbid it. ``drafts`` says whether sessions may try several
-        tokens in a pass where it pays (see ``docs/speculation.md``); it changes no result.
+        it can and ``native`` does not forbid it. ``drafts`` says where sessions take tokens from
+        that they try in a pass where it pays (see ``docs/speculation.md``); it changes no result.
         """
         checkpoint = Checkpoint.open(directory)
         config = checkpoint.config
@@ -136,12 +139,14 @@ class Engine:
             placed = place(checkpoint, dtype, chosen.device, quantize=quantize, native=native)
             model = HybridModel.build(config, placed.tensors, dtype, placed.quantized)
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
+        compiled = NativeModel(model) if placed.compiled else on_device(model)
         network = HybridNetwork(
             model,
             fingerprint=placed.fingerprint,
             vocab_limit=vocab_limit,
             memory=StateMemory(limit, swap=swap),
-            compiled=NativeModel(model) if placed.compiled else on_device(model),
+            compiled=compiled,
+            mtp=_guess_layer(model, compiled, drafts),
         )
         _require_room(name, network.layout, limit)
         engine = cls(network, config, name=name, generation=checkpoint.generation, drafts=drafts)
@@ -168,6 +173,15 @@ class Engine:
         Raises ``StateError`` if it cannot be used, ``MemoryFull`` if there is no room for it.
         """
         return Session.resume(self.scheduler, directory)
+
+
+def _guess_layer(
+    model: HybridModel, compiled: Compiled | None, drafts: Drafts
+) -> GuessLayer | None:
+    """Return the model's MTP layer, ready to run; None without one, or where nothing verifies."""
+    if model.mtp is None or drafts not in ("auto", "mtp") or not isinstance(compiled, NativeModel):
+        return None
+    return NativeMtp(compiled)
 
 
 def _require_room(name: str, layout: Layout, limit: int) -> None:

@@ -129,6 +129,33 @@ class Verifying(Network, Protocol):
         ...
 
 
+class Chain(Protocol):
+    """What a network that guesses needs of a sequence to guess what follows."""
+
+
+@runtime_checkable
+class Guessing(Network, Protocol):
+    """A network with a layer of its own that guesses what comes next (MTP)."""
+
+    @property
+    def guesses(self) -> bool:
+        """True if it can guess."""
+        ...
+
+    def chain(self, state: State) -> Chain | None:
+        """Return what ``guess`` goes on from after ``state``; None if there is nothing."""
+        ...
+
+    def guess(self, work: Sequence[tuple[Chain, int]]) -> list[tuple[Tensor, Chain]]:
+        """Run one id after each chain.
+
+        Returns for each the logits ``[vocab]`` by which the layer guesses what follows the id, and
+        the chain after it, to go on guessing. Nothing else depends on either. Raises
+        ``MemoryFull``.
+        """
+        ...
+
+
 def pieces(ids: Sequence[int], start: int, grid: int) -> list[Sequence[int]]:
     """Cut ``ids``, which begin at position ``start``, at the multiples of ``grid``.
 

@@ -17,7 +17,18 @@ import torch
 from torch import Tensor
 
 from model.drafting.costs import PassCosts
-from model.network import Network, Progress, State, Trail, Verifying, Work, pieces
+from model.drafting.drafts import Drafts
+from model.network import (
+    Chain,
+    Guessing,
+    Network,
+    Progress,
+    State,
+    Trail,
+    Verifying,
+    Work,
+    pieces,
+)
 
 MAX_BATCH = 32
 """Sequences in one decode pass."""
@@ -29,12 +40,16 @@ _WAIT_SHARE = 0.5
 
 
 class _Request:
-    """One piece of work and what came of it."""
+    """One piece of work, or a guess after a chain, and what came of it."""
 
-    def __init__(self, work: Work, verify: bool) -> None:
+    def __init__(
+        self, work: Work | None = None, verify: bool = False, guess: tuple[Chain, int] | None = None
+    ) -> None:
         self.work = work
         self.verify = verify
+        self.guess = guess
         self.done = threading.Event()
+        self.guessed: tuple[Tensor, Chain] | None = None
         self.result: tuple[Tensor | None, State] | None = None
         self.verified: tuple[Tensor, Trail] | None = None
         self.error: Exception | None = None
@@ -42,7 +57,7 @@ class _Request:
     @property
     def single(self) -> bool:
         """True if it can join others in a pass."""
-        return self.verify or len(self.work.ids) == 1
+        return self.work is None or self.verify or len(self.work.ids) == 1
 
 
 class Scheduler:
@@ -55,12 +70,16 @@ class Scheduler:
     """
 
     def __init__(
-        self, network: Network, *, max_batch: int = MAX_BATCH, drafts: bool = True
+        self, network: Network, *, max_batch: int = MAX_BATCH, drafts: Drafts = "auto"
     ) -> None:
         self.network = network
-        self.most_verified = network.verifies if drafts and isinstance(network, Verifying) else 0
+        self.most_verified = 0
+        if drafts != "off" and isinstance(network, Verifying):
+            self.most_verified = network.verifies
+        self.drafts = drafts
         self.threads: int | None = None
         self.costs = PassCosts()
+        self.guess_costs = PassCosts()
         self.passes = 0
         self.joined = 0
         self._max_batch = max_batch
@@ -100,6 +119,22 @@ class Scheduler:
         verified = self._run(_Request(Work(ids, state), True)).verified
         assert verified is not None
         return verified
+
+    def chain(self, state: State) -> Chain | None:
+        """Return what ``guess`` goes on from after ``state``; None if the network cannot guess."""
+        network = self.network
+        allowed = self.most_verified and self.drafts in ("auto", "mtp")
+        if not allowed or not isinstance(network, Guessing) or not network.guesses:
+            return None
+        return network.chain(state)
+
+    def guess(self, chain: Chain, token: int) -> tuple[Tensor, Chain]:
+        """Return the logits ``[vocab]`` by which the network guesses what follows ``token``, and
+        the chain after it. Raises ``MemoryFull``.
+        """
+        guessed = self._run(_Request(guess=(chain, token))).guessed
+        assert guessed is not None
+        return guessed
 
     def _piece(self, work: Work) -> tuple[Tensor | None, State]:
         """One piece of ``forward``."""
@@ -182,6 +217,8 @@ class Scheduler:
             if len(singles) >= expected or left <= 0:
                 break
             self._asked.wait(left)
+        # Those who guess ask again at once, and then share a pass with the others.
+        singles = [r for r in singles if r.guess is not None] or singles
         for request in singles:
             self._waiting.remove(request)
         return singles
@@ -201,7 +238,14 @@ class Scheduler:
 
     def _run_pass(self, requests: Sequence[_Request]) -> None:
         started = perf_counter()
-        work = [request.work for request in requests]
+        guesses = [request.guess for request in requests if request.guess is not None]
+        if guesses:
+            assert isinstance(self.network, Guessing)
+            for request, guessed in zip(requests, self.network.guess(guesses), strict=True):
+                request.guessed = guessed
+            self.guess_costs.note(len(guesses), perf_counter() - started)
+            return
+        work = [request.work for request in requests if request.work is not None]
         if any(request.verify for request in requests):
             assert isinstance(self.network, Verifying)
             for request, (logits, trail) in zip(requests, self.network.verify(work), strict=True):

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from model import persist
-from model.drafting.drafts import Ahead, Drafter
+from model.drafting.drafts import Ahead, Draft, Drafter
+from model.drafting.guesses import guess_draft
 from model.drafting.token_history import TokenHistory
 from model.errors import ContextFull, MemoryFull, SessionClosed, StateError
 from model.network import Network, Progress, State
@@ -31,6 +32,10 @@ from model.scheduler import Scheduler
 from model.usage import Usage
 
 __all__ = ["Network", "Progress", "Session", "Snapshot", "State", "TokenEvent", "Usage"]
+
+
+MOST_GUESSES = 4
+"""The most ids that the MTP layer guesses in a row."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Session:
         self._network = scheduler.network
         self._at = _Point(TokenHistory(), 0, self._network.new_state(), None)
         self._generator = torch.Generator().manual_seed(seed)
-        self._drafter = Drafter(scheduler.costs)
+        self._drafter = Drafter(scheduler.costs, scheduler.guess_costs)
         self._usage = Usage()
         self._family = object()
         self._changes = 0
@@ -205,40 +210,44 @@ class Session:
         """Run what is pending and sample one token of at most ``left``. The lock is held."""
         started = perf_counter()
         if self._at.pending:
-            self._at = self._run_pending(left)
+            self._at = self._run_pending(params, left)
         at = self._at
         assert at.logits is not None
         seen = at.ids.tail(at.turn_start) if params.presence_penalty else ()
         token, logprob = choose(at.logits, params, seen, self._generator)
         right = self._drafter.sampled(at.ahead, token)
         self._at = replace(at, ids=at.ids.extended([token]), ahead=at.ahead if right else None)
+        own = right and at.ahead is not None and at.ahead.draft.source == "mtp"
         self._usage += Usage(
-            generated_tokens=1, accepted_tokens=int(right), decode_s=perf_counter() - started
+            generated_tokens=1,
+            accepted_tokens=int(right),
+            mtp_accepted_tokens=int(own),
+            decode_s=perf_counter() - started,
         )
         return TokenEvent(token, logprob)
 
-    def _run_pending(self, left: int) -> _Point:
+    def _run_pending(self, params: SamplingParams, left: int) -> _Point:
         """Return the point after what is pending: out of the last pass, or by a pass of its own."""
         at, pending = self._at, self._at.pending
         taken = at.ahead.take() if at.ahead is not None else None
         if taken is None and len(pending) == 1:
             # What the last pass left is not needed any more; a new one may need the room.
             self._at = at = replace(at, ahead=None)
-            taken = self._verified(left)
+            taken = self._verified(params, left)
         if taken is not None:
             logits, state, ahead = taken
             return replace(at, state=state, logits=logits, ahead=ahead)
         logits, state = self._scheduler.forward(pending, at.state)
         return replace(at, state=state, logits=logits, ahead=None)
 
-    def _verified(self, left: int) -> tuple[Tensor, State, Ahead] | None:
+    def _verified(self, params: SamplingParams, left: int) -> tuple[Tensor, State, Ahead] | None:
         """Run what is pending together with a draft; None if there is none that pays."""
         at, scheduler = self._at, self._scheduler
         room = self._network.context_length - len(at.ids)
         most = min(scheduler.most_verified, left, room) - 1
         if most < 1:
             return None
-        draft = self._drafter.propose(at.ids, most, scheduler.company)
+        draft = self._draft(params, most)
         if not draft.ids:
             return None
         ids = [*at.pending, *draft.ids]
@@ -246,8 +255,25 @@ class Session:
             logits, trail = scheduler.verify(ids, at.state)
         except MemoryFull:
             return None  # one token alone may still fit
-        self._usage += Usage(drafted_tokens=len(draft.ids))
-        return Ahead(ids, logits, trail, draft.agree).take()
+        own = len(draft.ids) if draft.source == "mtp" else 0
+        self._usage += Usage(drafted_tokens=len(draft.ids), mtp_drafted_tokens=own)
+        return Ahead(ids, logits, trail, draft).take()
+
+    def _draft(self, params: SamplingParams, most: int) -> Draft:
+        """Return at most ``most`` ids that may follow the pending one: copied, or guessed."""
+        at, scheduler, drafter = self._at, self._scheduler, self._drafter
+        copied = Draft()
+        if scheduler.drafts != "mtp":
+            copied = drafter.copied(at.ids, most, scheduler.company)
+        chain = scheduler.chain(at.state)
+        if chain is None:
+            return copied
+        depth = drafter.depth(copied, min(most, MOST_GUESSES), scheduler.company)
+        if not depth:
+            return copied
+        (token,) = at.pending
+        made = guess_draft(scheduler, chain, token, params, self._generator, drafter, depth)
+        return made if made.ids else copied
 
     def snapshot(self) -> Snapshot:
         """This point of the session, random numbers included, for ``restore``."""

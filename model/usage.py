@@ -12,8 +12,10 @@ class Usage:
     ``reused_tokens`` adds up, for every ``extend``, the context that was there already.
     ``shared_tokens`` came with a state that another session had computed (a stored prefix, or the
     prompt of several attempts), ``compacted_tokens`` is context that was given up for a summary of
-    it, and ``abandoned_tokens`` is context that was left behind by going back. As long as nothing
-    is computed again,
+    it, and ``abandoned_tokens`` is context that was left behind by going back. ``drafted_tokens``
+    were tried before they were sampled and ``accepted_tokens`` of them then sampled; those that the
+    checkpoint's MTP layer guessed are also in ``mtp_drafted_tokens`` and ``mtp_accepted_tokens``.
+    As long as nothing is computed again,
     prefilled + generated + shared == context + compacted + abandoned.
     """
 
@@ -27,6 +29,8 @@ class Usage:
     abandoned_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    mtp_drafted_tokens: int = 0
+    mtp_accepted_tokens: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
     tool_s: float = 0.0

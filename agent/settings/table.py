@@ -19,6 +19,7 @@ Thinking = Literal["preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
 NetworkMode = Literal["none", "bridge"]
 Quantize = Literal["none", "int8", "int4"]
+Drafts = Literal["auto", "copy", "mtp", "off"]
 Approve = Literal["never", "edits", "commands", "all"]
 
 
@@ -66,12 +67,13 @@ class Settings(BaseModel):
         shown="half of what is free",
         ge=1,
     )
-    drafts: bool = option(
-        True,
+    drafts: Drafts = option(
+        "auto",
         Group.MODEL,
-        "Let a pass try several tokens where that pays.",
+        "Where a pass takes tokens from that it tries where that pays.",
         flag="--drafts",
-        more="It changes the time, never what comes out ([speculation](speculation.md)).",
+        more="`copy`: from the text so far; `mtp`: from the checkpoint's own layer. It changes the"
+        " time, never what comes out ([speculation](speculation.md)).",
     )
 
     tools: str = option(
@@ -334,6 +336,13 @@ class Settings(BaseModel):
     def _accept_booleans(cls, value: Any) -> Any:
         """Read the booleans that older sessions and files have."""
         words = {"true": "bridge", "false": "none", "1": "bridge", "0": "none"}
+        return words.get(str(value).lower(), value)
+
+    @field_validator("drafts", mode="before")
+    @classmethod
+    def _accept_switches(cls, value: Any) -> Any:
+        """Read the yes and no that older sessions and files have."""
+        words = {"true": "auto", "false": "off", "1": "auto", "0": "off"}
         return words.get(str(value).lower(), value)
 
     @field_validator("mounts", "pass_env", "setup", "setup_files", "model_dirs", mode="before")

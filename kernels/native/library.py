@@ -33,6 +33,8 @@ _SIGNATURES: Mapping[str, tuple[type | None, Sequence[type]]] = {
     "tenuto_product": (None, [_PTR, _PTR, _I64, _PTR, _I64, _PTR, _I64]),
     "tenuto_forward_scratch": (_I64, [_PTR, _PTR]),
     "tenuto_forward": (None, [_PTR, _PTR]),
+    "tenuto_mtp_scratch": (_I64, [_PTR, _PTR]),
+    "tenuto_mtp": (None, [_PTR, _PTR, _PTR]),
     "tenuto_replay": (None, [_PTR, _PTR]),
     "tenuto_delta_scratch": (_I64, [_I64] * 3),
     "tenuto_delta": (None, [_PTR] * 8 + [_I64] * 7 + [_PTR, _I64]),

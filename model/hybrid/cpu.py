@@ -62,8 +62,8 @@ class _Model(ctypes.Structure):
     )
 
 
-class _Batch(ctypes.Structure):
-    """``struct Batch`` of the same file."""
+class Batch(ctypes.Structure):
+    """``struct Batch`` of the same file: the rows of one pass."""
 
     _fields_ = (
         *((name, _I64) for name in ("sequences", "exact_rows", "max_pages", "threads")),
@@ -71,6 +71,7 @@ class _Batch(ctypes.Structure):
         *((name, _PTR) for name in ("recurrent_in", "recurrent_out", "pages")),
         *((name, _PTR) for name in ("x", "hidden", "scratch", "trail")),
         ("trail_rows", _I64),
+        ("keys_only", _I64),
     )
 
 
@@ -105,16 +106,21 @@ class NativeModel:
         found = library or native()
         if reason is not None or found is None:
             raise KernelError(f"the compiled CPU path cannot run this model: {reason}")
-        self._library = found
-        self._model = model
+        self.library = found
+        self.model = model
         self._kept: list[object] = []
         self._scratch = torch.empty(0, dtype=torch.uint8)
         self._head = matrices(model.head)
-        c = model.config
-        layers = (_Layer * len(model.blocks))(*(self._layer(block) for block in model.blocks))
+        self._native = self.network_of(model.blocks, model.norm)
+
+    def network_of(self, blocks: Sequence[DecoderLayer], norm: Norm) -> _Model:
+        """Return what the library runs as a network of ``blocks`` and a last ``norm``."""
+        c = self.model.config
+        kinds = [isinstance(block.mixer, Attention) for block in blocks]
+        layers = (_Layer * len(blocks))(*(self._layer(block) for block in blocks))
         self._kept.append(layers)
-        self._native = _Model(
-            len(model.blocks),
+        return _Model(
+            len(blocks),
             c.hidden_size,
             c.intermediate_size,
             c.num_attention_heads,
@@ -126,19 +132,19 @@ class NativeModel:
             c.linear_key_head_dim,
             c.linear_value_head_dim,
             c.linear_conv_kernel_dim,
-            model.embedding.dtype == torch.bfloat16,
-            c.layer_types.count("linear_attention"),
-            c.layer_types.count("full_attention"),
+            self.model.embedding.dtype == torch.bfloat16,
+            kinds.count(False),
+            kinds.count(True),
             c.rms_norm_eps,
-            self._scale(model.norm),
-            self._floats(model.speed),
+            self.scale(norm),
+            self._floats(self.model.speed),
             ctypes.addressof(layers),
         )
 
     @property
     def level(self) -> str:
         """The level of instructions in use."""
-        return self._library.level
+        return self.library.level
 
     def hidden(self, ids: Tensor, running: Pass) -> Tensor:
         """Run ``HybridModel.hidden`` in a pass: return ``[batch, time, hidden]`` in float32."""
@@ -156,31 +162,24 @@ class NativeModel:
         runs alone. ``trail [delta_layers, rows or more, trail_width]``, in float32, is written for
         ``replay``.
         """
-        x = F.embedding(ids, self._model.embedding).float()
+        x = F.embedding(ids, self.model.embedding).float()
         out = torch.empty_like(x)
-        pages = max((len(table) for table in running.pages), default=0)
-        addresses = (_PTR * (len(running.pages) * pages))()
-        for row, table in enumerate(running.pages):
-            for column, page in enumerate(table):
-                addresses[row * pages + column] = page.data_ptr()
         kept: list[object] = []
-        given = self._batch(running.times, running.starts, running.sources, running.targets, kept)
+        given = self.batch(running.times, running.starts, running.sources, running.targets, kept)
+        place_rows(given, running.pages, x, out, kept)
         given.exact_rows = exact
-        given.max_pages = pages
-        given.pages = ctypes.addressof(addresses)
-        given.x, given.hidden = x.data_ptr(), out.data_ptr()
         if trail is not None:
             given.trail, given.trail_rows = trail.data_ptr(), trail.shape[1]
-        call, at = self._library.call, ctypes.addressof(given)
+        call, at = self.library.call, ctypes.addressof(given)
         model = ctypes.addressof(self._native)
-        given.scratch = self._room(call.tenuto_forward_scratch(model, at)).data_ptr()
+        given.scratch = self.room(call.tenuto_forward_scratch(model, at)).data_ptr()
         call.tenuto_forward(model, at)
         return out
 
     @property
     def trail_width(self) -> int:
         """Numbers that a DeltaNet layer leaves on the trail for a token."""
-        c = self._model.config
+        c = self.model.config
         return c.conv_dim + c.linear_value_dim + 2 * c.linear_num_value_heads
 
     def replay(
@@ -195,25 +194,25 @@ class NativeModel:
         ran from ``source`` and kept on ``trail``. Any thread may call it.
         """
         kept: list[object] = []
-        given = self._batch([count], [0], [source], [target], kept)
+        given = self.batch([count], [0], [source], [target], kept)
         given.trail, given.trail_rows = trail[0, first].data_ptr(), trail.shape[1]
-        call, at = self._library.call, ctypes.addressof(given)
+        call, at = self.library.call, ctypes.addressof(given)
         model = ctypes.addressof(self._native)
         # A scratch of its own, since a pass may be under way.
         scratch = torch.empty(call.tenuto_forward_scratch(model, at), dtype=torch.uint8)
         given.scratch = scratch.data_ptr()
         call.tenuto_replay(model, at)
 
-    def _batch(
+    def batch(
         self,
         times: Sequence[int],
         starts: Sequence[int],
         sources: Sequence[tuple[Tensor, ...] | None],
-        targets: Sequence[tuple[Tensor, ...]],
+        targets: Sequence[tuple[Tensor, ...] | None],
         kept: list[object],
-    ) -> _Batch:
+    ) -> Batch:
         """Fill in the part that passes and replays share; valid while ``kept`` is."""
-        return _Batch(
+        return Batch(
             sequences=len(times),
             threads=torch.get_num_threads(),
             time=_address((_I64 * len(times))(*times), kept),
@@ -231,20 +230,21 @@ class NativeModel:
         for matrix in self._head:
             out = torch.empty(len(rows), sum(matrix.rows))
             at = ctypes.addressof(matrix)
-            size = self._library.call.tenuto_product_scratch(at, len(rows), threads)
-            self._library.call.tenuto_product(
+            size = self.library.call.tenuto_product_scratch(at, len(rows), threads)
+            self.library.call.tenuto_product(
                 at,
                 rows.data_ptr(),
                 len(rows),
                 out.data_ptr(),
                 True,
-                self._room(size).data_ptr(),
+                self.room(size).data_ptr(),
                 threads,
             )
             parts.append(out)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def _room(self, size: int) -> Tensor:
+    def room(self, size: int) -> Tensor:
+        """Return at least ``size`` bytes to work in, until the next call."""
         if self._scratch.numel() < size:
             self._scratch = torch.empty(size, dtype=torch.uint8)
         return self._scratch
@@ -253,13 +253,13 @@ class NativeModel:
         mixer, ff = block.mixer, block.feed_forward
         made = _Layer(
             kind=isinstance(mixer, Attention),
-            input_norm=self._scale(block.input_norm),
-            post_norm=self._scale(block.post_norm),
-            gate_up=self._one(ff.gate_up),
-            down=self._one(ff.down),
+            input_norm=self.scale(block.input_norm),
+            post_norm=self.scale(block.post_norm),
+            gate_up=self.one(ff.gate_up),
+            down=self.one(ff.down),
         )
         if isinstance(mixer, Attention):
-            made.q_norm, made.k_norm = self._scale(mixer.q_norm), self._scale(mixer.k_norm)
+            made.q_norm, made.k_norm = self.scale(mixer.q_norm), self.scale(mixer.k_norm)
             out_proj = mixer.o_proj
         else:
             assert isinstance(mixer, DeltaNet)
@@ -268,7 +268,7 @@ class NativeModel:
             made.dt_bias = self._floats(mixer.dt_bias)
             made.norm = self._floats(mixer.norm)
             out_proj = mixer.out_proj
-        made.out_proj = self._one(out_proj)
+        made.out_proj = self.one(out_proj)
         joined = matrices(mixer.in_proj)
         if len(joined) > 2:
             raise KernelError("the compiled path takes an input projection in two pieces")
@@ -276,13 +276,15 @@ class NativeModel:
             made.in_proj[index] = matrix
         return made
 
-    def _one(self, weight: Weight) -> Matrix:
+    def one(self, weight: Weight) -> Matrix:
+        """Return ``weight`` as one matrix. Raises ``KernelError`` if it has several."""
         found = matrices(weight)
         if len(found) > 1:
             raise KernelError("the compiled path takes this projection in one piece")
         return found[0]
 
-    def _scale(self, norm: Norm) -> int:
+    def scale(self, norm: Norm) -> int:
+        """Return the address of what ``norm`` multiplies with."""
         return self._floats(norm.weight + 1)
 
     def _floats(self, tensor: Tensor) -> int:
@@ -290,6 +292,20 @@ class NativeModel:
         kept = tensor.detach().float().contiguous()
         self._kept.append(kept)
         return kept.data_ptr()
+
+
+def place_rows(
+    given: Batch, tables: Sequence[Sequence[Tensor]], x: Tensor, out: Tensor, kept: list[object]
+) -> None:
+    """Tell ``given`` its rows in and out and each sequence's pages; valid while ``kept`` is."""
+    pages = max((len(table) for table in tables), default=0)
+    addresses = (_PTR * (len(tables) * pages))()
+    for row, table in enumerate(tables):
+        for column, page in enumerate(table):
+            addresses[row * pages + column] = page.data_ptr()
+    given.max_pages = pages
+    given.pages = _address(addresses, kept)
+    given.x, given.hidden = x.data_ptr(), out.data_ptr()
 
 
 def _slots(slots: Sequence[tuple[Tensor, ...] | None], part: int) -> ctypes.Array[ctypes.c_void_p]:

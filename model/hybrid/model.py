@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Protocol, runtime_checkable
 
@@ -17,9 +17,11 @@ from model.checkpoint.config import ModelConfig, head_name
 from model.hybrid.attention import Attention
 from model.hybrid.deltanet import DeltaNet
 from model.hybrid.layers import DecoderLayer, FeedForward, Norm, Rotation, Take
+from model.hybrid.mtp import GuessLayer, MtpRunner
 from model.network import State, Trail, Work
 from model.state.memory import StateMemory
-from model.state.pages import HybridState, Layout
+from model.state.mtp_chain import ChainRows
+from model.state.pages import HybridState, Layout, MtpChain
 from model.state.passes import LayerMemory, Pass
 from model.state.trail import HybridTrail, Rows, settle
 
@@ -199,7 +201,8 @@ class HybridNetwork:
 
     The head runs for the last position only; ``vocab_limit`` leaves out the padding rows at the end
     of the vocabulary. States take their room from ``memory`` (None: without limit). With
-    ``compiled`` that runs instead of torch.
+    ``compiled`` that runs instead of torch, and with ``mtp`` that layer follows every sequence, so
+    that ``guess`` can go on from it.
     """
 
     prefill_chunk = PREFILL_CHUNK
@@ -212,6 +215,7 @@ class HybridNetwork:
         vocab_limit: int | None = None,
         memory: StateMemory | None = None,
         compiled: Compiled | None = None,
+        mtp: GuessLayer | None = None,
     ) -> None:
         self.model = model
         self.compiled = compiled
@@ -219,6 +223,7 @@ class HybridNetwork:
         self.vocab_size = min(vocab_limit or model.config.vocab_size, model.config.vocab_size)
         self.context_length = model.config.context_length
         self.layout = Layout.of(model.config, model.embedding, memory)
+        self._mtp = None if mtp is None else MtpRunner(mtp, self.layout)
 
     def new_state(self) -> HybridState:
         """Return the state before the first token."""
@@ -232,11 +237,30 @@ class HybridNetwork:
             running = Pass(self.layout, kinds, states, time)
             ids = torch.tensor([list(piece.ids) for piece in work], device=self.layout.device)
             runner = self.compiled or self.model
-            hidden = runner.hidden(ids, running)[:, -1]
+            hidden = runner.hidden(ids, running)
+            after = [
+                state if rows is None else replace(state, chain=rows.after(time))
+                for state, rows in zip(
+                    running.states(), self._follow(work, states, hidden), strict=True
+                )
+            ]
             if not any(piece.logits for piece in work):
-                return [(None, state) for state in running.states()]
-            logits = runner.logits(hidden)[:, : self.vocab_size].float()
-            return list(zip(logits, running.states(), strict=True))
+                return [(None, state) for state in after]
+            logits = runner.logits(hidden[:, -1])[:, : self.vocab_size].float()
+            return list(zip(logits, after, strict=True))
+
+    def _follow(
+        self, work: Sequence[Work], states: Sequence[HybridState], hidden: Iterable[Tensor]
+    ) -> list[ChainRows | None]:
+        """Let the MTP layer follow a pass over ``work`` from ``states``, whose hidden states
+        ``[ids, hidden]`` these are."""
+        mtp = self._mtp
+        if mtp is None:
+            return [None] * len(work)
+        return [
+            mtp.follow(state.chain, piece.ids, rows)
+            for piece, state, rows in zip(work, states, hidden, strict=True)
+        ]
 
     @property
     def verifies(self) -> int:
@@ -256,12 +280,33 @@ class HybridNetwork:
             hidden = runner.rows(ids, running, trail=kept.trail)
             logits = runner.logits(hidden)[:, : self.vocab_size].float()
             edges = list(accumulate(times, initial=0))
+            pieces = [hidden[start:end] for start, end in pairwise(edges)]
+            followed = self._follow(work, states, pieces)
             return [
-                (logits[start:end], HybridTrail(before, after, kept, start))
-                for (start, end), before, after in zip(
-                    pairwise(edges), states, running.states(), strict=True
+                (logits[start:end], HybridTrail(before, after, kept, start, rows))
+                for (start, end), before, after, rows in zip(
+                    pairwise(edges), states, running.states(), followed, strict=True
                 )
             ]
+
+    @property
+    def guesses(self) -> bool:
+        """True if the MTP layer can guess what comes next."""
+        return self._mtp is not None
+
+    def chain(self, state: State) -> MtpChain | None:
+        """Return what ``guess`` goes on from after ``state``; None if there is nothing."""
+        return settle(state).chain if self._mtp is not None else None
+
+    def guess(self, work: Sequence[tuple[MtpChain, int]]) -> list[tuple[Tensor, MtpChain]]:
+        """Run the MTP layer over one id after each chain (see ``network.Guessing.guess``)."""
+        mtp = self._mtp
+        assert mtp is not None
+        with torch.inference_mode(), self.layout.memory.passing():
+            chains = mtp.guess(work)
+            hidden = torch.cat([chain.hidden for chain in chains])
+            logits = mtp.logits(hidden)[:, : self.vocab_size].float()
+            return list(zip(logits, chains, strict=True))
 
     def load_state(
         self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int

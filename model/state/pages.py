@@ -107,13 +107,47 @@ class Page:
 
 
 @dataclass(frozen=True)
+class MtpChain:
+    """The MTP layer's keys and values of a sequence, from the token on at which it was begun.
+
+    Position ``p`` belongs to the main network's hidden state at one token and to the id that came
+    after it. ``pages`` hold ``length`` positions. ``hidden [owed + 1, hidden]`` in float32 are the
+    hidden states that have no position yet, and ``owed`` the ids after all of them but the last.
+    """
+
+    pages: tuple[Page, ...]
+    length: int
+    hidden: Tensor
+    owed: tuple[int, ...] = ()
+
+    @classmethod
+    def begin(cls, ids: Sequence[int], hidden: Tensor) -> MtpChain:
+        """Begin with ``ids`` (at least one), whose hidden states are ``[ids, hidden]``."""
+        return cls((), 0, hidden, tuple(ids[1:]))
+
+    def extended(self, ids: Sequence[int], hidden: Tensor) -> MtpChain:
+        """Return the chain after ``ids``, whose hidden states are ``[ids, hidden]``."""
+        joined = torch.cat([self.hidden, hidden])
+        return MtpChain(self.pages, self.length, joined, (*self.owed, *ids))
+
+
+@dataclass(frozen=True)
 class HybridState:
-    """The memory of all layers after ``length`` tokens. Without a slot, all of it is zero."""
+    """The memory of all layers after ``length`` tokens. Without a slot, all of it is zero.
+
+    ``chain`` is what an MTP layer needs to guess from here; it changes nothing that is said.
+    """
 
     layout: Layout
     length: int = 0
     slot: Block | None = None
     pages: tuple[Page, ...] = ()
+    chain: MtpChain | None = None
+
+    @property
+    def all_pages(self) -> tuple[Page, ...]:
+        """The pages of the main layers and of the MTP layer."""
+        return self.pages if self.chain is None else (*self.pages, *self.chain.pages)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return ``conv`` and ``recurrent``, shaped as in ``Layout``."""
@@ -140,8 +174,8 @@ class HybridState:
         """Park the slot and those pages that nobody has used since this state was."""
         if self.slot is not None:
             last = self.slot.used_at
-            blocks = [page.block for page in self.pages if page.block.used_at <= last]
-            self.layout.memory.park([self.slot, *blocks])
+            blocks = [page.block for page in self.all_pages]
+            self.layout.memory.park([self.slot, *(b for b in blocks if b.used_at <= last)])
 
     @classmethod
     def load(

@@ -107,7 +107,7 @@ class Pass:
         claims: list[tuple[Page, int]] = []
         try:
             tables = [
-                _grown(layout, state, time, claims)
+                grow(layout, state.length, state.pages, time, claims)
                 for state, time in zip(states, self.times, strict=True)
             ]
             self.targets = [slot.tensors for slot in slots]
@@ -158,18 +158,21 @@ def _layers(slot: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
     return list(zip(conv.unbind(), recurrent.unbind(), strict=True))
 
 
-def _grown(
-    layout: Layout, state: HybridState, time: int, claims: list[tuple[Page, int]]
+def grow(
+    layout: Layout,
+    length: int,
+    pages: tuple[Page, ...],
+    time: int,
+    claims: list[tuple[Page, int]],
 ) -> tuple[Page, ...]:
-    """Return the pages of ``state`` with room for ``time`` more positions, which are taken at once:
-    added to ``claims``, with how far the page was filled before.
+    """Return ``pages``, which hold ``length`` positions, with room for ``time`` more. Those are
+    taken at once: added to ``claims``, with how far the page was filled before.
 
     Only the sequence that has filled a page furthest may go on in it: what lies behind another's
-    length belongs to somebody. The others go on in a copy.
+    length belongs to somebody. The others go on in a copy. Raises ``MemoryFull``.
     """
-    end = state.length + time
-    pages = state.pages
-    used = state.length % PAGE
+    end = length + time
+    used = length % PAGE
     if used:
         tip = pages[-1]
         if tip.filled != used:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from model.network import State
 from model.state.memory import Block
-from model.state.pages import PAGE, HybridState, Layout
+from model.state.mtp_chain import ChainRows
+from model.state.pages import PAGE, HybridState, Layout, MtpChain
 
 Replay = Callable[[Tensor, int, int, "tuple[Tensor, ...] | None", "tuple[Tensor, ...]"], None]
 """See ``native.NativeModel.replay``."""
@@ -55,14 +56,22 @@ class Rows:
 
 class HybridTrail:
     """``network.Trail`` of the tokens that took ``before`` to ``after``, the rows of the pass from
-    ``first`` on."""
+    ``first`` on. ``chained`` is what they add to the MTP layer's memory."""
 
-    def __init__(self, before: HybridState, after: HybridState, kept: Rows, first: int) -> None:
+    def __init__(
+        self,
+        before: HybridState,
+        after: HybridState,
+        kept: Rows,
+        first: int,
+        chained: ChainRows | None = None,
+    ) -> None:
         self.before = before
-        self._after = after
         self._kept = kept
         self._first = first
+        self._chained = chained
         self._count = after.length - before.length
+        self._after = replace(after, chain=self._chain(self._count))
         self._reached = 1
         self._closed = False
         # The slot that the pass wrote: if nobody goes on from its end, the state is made there.
@@ -81,11 +90,16 @@ class HybridTrail:
             self._free = None
             return self._after
 
+    def _chain(self, count: int) -> MtpChain | None:
+        """Return the MTP layer's memory after ``count`` tokens."""
+        return None if self._chained is None else self._chained.after(count)
+
     def blocks(self) -> set[Block]:
         """Return the blocks that it keeps, for accounts."""
         ends = (self.before, self._after)
         slots = {state.slot for state in ends if state.slot is not None}
-        return slots | {page.block for state in ends for page in state.pages} | {self._kept.block}
+        pages = [page for state in ends for page in state.all_pages]
+        return slots | {page.block for page in pages} | {self._kept.block}
 
     def settle(self, count: int) -> HybridState:
         """Make the state after ``count`` tokens, which somebody took. Raises ``MemoryFull``."""
@@ -96,7 +110,8 @@ class HybridTrail:
             source = None if self.before.slot is None else self.before.slot.tensors
             self._kept.replay(self._kept.trail, self._first, count, source, slot.tensors)
             self._free = None
-            return HybridState(layout, length, slot, self._after.pages[: -(-length // PAGE)])
+            pages = self._after.pages[: -(-length // PAGE)]
+            return HybridState(layout, length, slot, pages, self._chain(count))
 
     def _close(self) -> None:
         """Give the positions that nobody has reached free. The lock is held.

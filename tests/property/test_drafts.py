@@ -46,13 +46,14 @@ class Oracle(Drafter):
     """
 
     def __init__(self, truth: Session, plan: Plan) -> None:
-        super().__init__(Scheduler(truth._network).costs)
+        scheduler = Scheduler(truth._network)
+        super().__init__(scheduler.costs, scheduler.guess_costs)
         self.truth, self.plan, self.turn = truth, plan, 0
 
     def copy(self) -> Oracle:
         return Oracle(self.truth, self.plan)
 
-    def propose(self, ids: TokenHistory, most: int, company: int) -> Draft:
+    def copied(self, ids: TokenHistory, most: int, company: int) -> Draft:
         size, right = self.plan[self.turn % len(self.plan)]
         self.turn += 1
         known = self.truth.ids[len(ids) :]
@@ -60,7 +61,7 @@ class Oracle(Drafter):
             known[n] if n < min(right, len(known)) else (n + right + len(ids)) % VOCAB
             for n in range(min(size, most))
         ]
-        return Draft(made, 2)
+        return Draft(made, [0] * len(made))
 
 
 def network_of(
@@ -78,7 +79,7 @@ def network() -> HybridNetwork:
 
 def twins(network: HybridNetwork, plan: Plan, seed: int = 1) -> tuple[Session, Session]:
     """A session without drafts and one with drafts by ``plan``."""
-    plain = Session(Scheduler(network, drafts=False), seed=seed)
+    plain = Session(Scheduler(network, drafts="off"), seed=seed)
     drafted = Session(Scheduler(network), seed=seed)
     drafted._drafter = Oracle(plain, plan)
     return plain, drafted
@@ -196,7 +197,7 @@ def test_a_stop_token_or_a_consumer_may_end_a_block_anywhere(network: HybridNetw
         told: Iterator[bool] = iter([False, False, True])
         list(drafted.generate(WARM, max_tokens=5, stop_ids=frozenset(), should_stop=told.__next__))
         assert drafted.length == 40 + len(events) + 3
-        again = Session(Scheduler(network, drafts=False), seed=1)
+        again = Session(Scheduler(network, drafts="off"), seed=1)
         again.extend(range(40))
         say(again, len(events) + 3)
         assert_same(drafted, again)

@@ -254,7 +254,7 @@ class Soak:
         blocks = set()
         for each in held:
             state, ahead = settle(each.state), each.point.ahead
-            blocks |= {page.block for page in state.pages} | ({state.slot} - {None})
+            blocks |= {page.block for page in state.all_pages} | ({state.slot} - {None})
             if ahead is not None:
                 assert isinstance(ahead.trail, HybridTrail)
                 blocks |= ahead.trail.blocks()

@@ -32,6 +32,8 @@ struct Batch {
     // [delta_layers][trail_rows][delta_width], rows as in x.
     float* trail;
     int64_t trail_rows;
+    // Of the last layer, which must be attention, only the keys and values are computed.
+    int64_t keys_only;
 };
 
 struct Arena {
@@ -213,7 +215,7 @@ INLINE void store_as(void* to, const float* x, int64_t n, bool bf16) {
         bf16 ? store_bf16((uint16_t*)to + i, load(x + i)) : store((float*)to + i, load(x + i));
 }
 
-static void attention_layer(Run& run, const Layer& layer, int64_t index) {
+static void attention_layer(Run& run, const Layer& layer, int64_t index, bool keys_only) {
     const Model& m = run.m;
     const Batch& b = run.b;
     int64_t ld = attention_width(m), d = m.head_dim, size = m.bf16 ? 2 : 4, width = m.heads * d;
@@ -230,7 +232,7 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index) {
             float head[1024];
             const float *cos = run.w.cos + r * (m.rotary / 2), *sin = run.w.sin + r * (m.rotary / 2);
             const float *row = proj + r * ld, *keys = row + 2 * width, *values = keys + m.kv_heads * d;
-            for (int64_t h = 0; h < m.heads; ++h) {
+            for (int64_t h = 0; h < m.heads && !keys_only; ++h) {
                 turn_head(m, row + 2 * h * d, layer.q_norm, cos, sin, 1.0f / sqrtf((float)d), head);
                 store_as(q + (t * m.heads + h) * d * size, head, d, c.bf16);
             }
@@ -240,6 +242,7 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index) {
                 store_as(value_at(c, h, start + t), values + h * d, d, c.bf16);
             }
         });
+        if (keys_only) continue;
         if (time > STEPS) {
             float *most = run.w.most + first * m.heads, *total = run.w.total + first * m.heads;
             (m.bf16 ? attend_many<StepBF16> : attend_many<StepF32>)(
@@ -267,6 +270,7 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index) {
                             out + (first + t) * width + h * d);
         parts += time * blocks;
     }
+    if (keys_only) return;
     Prepared p = room(layer.out_proj, run.rows, run.w.prepared);
     parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
         for (int64_t h = 0; h < m.heads; ++h)
@@ -331,7 +335,10 @@ static void forward(const Model& m, const Batch& b) {
     int64_t deltas = 0, attentions = 0;
     for (int64_t i = 0; i < m.layer_count; ++i) {
         const Layer& layer = m.layers[i];
-        layer.kind ? attention_layer(run, layer, attentions++) : delta_layer(run, layer, deltas++);
+        bool keys_only = b.keys_only && i + 1 == m.layer_count;
+        layer.kind ? attention_layer(run, layer, attentions++, keys_only)
+                   : delta_layer(run, layer, deltas++);
+        if (keys_only) return;
         feed_forward(run, layer);
     }
     parallel(run.rows, run.rows > 16 ? run.threads : 1, [&](int64_t r, int) {

@@ -1,6 +1,7 @@
 // What Python calls. Compiled once for each level of instructions (see kernels/native/build.py);
 // every function is free of state and may run in several threads at once.
 #include "replay.h"
+#include "mtp.h"
 #include "quantize.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -36,6 +37,8 @@ EXPORT void tenuto_product(const Matrix* m, const float* x, int64_t rows, float*
 
 EXPORT int64_t tenuto_forward_scratch(const Model* m, const Batch* b) { return forward_scratch(*m, *b); }
 EXPORT void tenuto_forward(const Model* m, const Batch* b) { forward(*m, *b); }
+EXPORT int64_t tenuto_mtp_scratch(const Model* m, const Batch* b) { return mtp_scratch(*m, *b); }
+EXPORT void tenuto_mtp(const Model* m, const Mtp* head, const Batch* b) { mtp(*m, *head, *b); }
 EXPORT void tenuto_replay(const Model* m, const Batch* b) { replay(*m, *b); }
 
 // The gated delta rule; arrays as in kernels.gated_delta_rule, float32 and contiguous.

@@ -11,7 +11,7 @@ from tests.support.gated import gated
 
 def test_every_setting_of_the_model_counts() -> None:
     plain = load_for(Settings()).engine
-    given = Settings(quantize="int8", drafts=False, kv_memory=64)
+    given = Settings(quantize="int8", drafts="off", kv_memory=64)
     other = load_for(given).engine
     assert plain.fingerprint != other.fingerprint
     assert other.scheduler.most_verified == 0

@@ -5,12 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.checkpoint.hub import resolve
 from model.drafting.costs import PassCosts
-from model.drafting.drafts import Drafter
+from model.drafting.drafts import Ahead, Draft, Drafter, sure_kind
 from model.drafting.token_history import TokenHistory
 from model.engine import Engine
+
+
+class NoTrail:
+    """A trail of which nothing can be taken."""
+
+    def take(self, count: int) -> None:
+        return None
+
 
 TEXT = TokenHistory([*range(20), 99, *range(10)])
 
@@ -22,6 +31,17 @@ def costs(row_s: float) -> PassCosts:
         for rows in (1, 4, 8):
             measured.note(rows, 0.01 + row_s * rows)
     return measured
+
+
+def guess_costs(guess_s: float) -> PassCosts:
+    """Guesses that take ``guess_s`` each."""
+    measured = PassCosts()
+    measured.note(1, guess_s)
+    return measured
+
+
+def drafter_of(passes: PassCosts, guess_s: float = 0.001) -> Drafter:
+    return Drafter(passes, guess_costs(guess_s))
 
 
 @pytest.mark.parametrize("row_s", [0.0, 0.001, 0.02])
@@ -43,33 +63,65 @@ def test_one_slow_pass_does_not_count_much_and_old_ones_fade() -> None:
 
 def test_nothing_is_known_before_the_first_pass() -> None:
     assert PassCosts().seconds(3) == 0
-    assert Drafter(PassCosts()).propose(TEXT, 7, 0).ids == []
+    assert drafter_of(PassCosts()).copied(TEXT, 7, 0).ids == []
 
 
 def test_drafts_follow_what_is_there_where_rows_are_cheap() -> None:
-    assert Drafter(costs(0.0)).propose(TEXT, 7, 0).ids == list(range(10, 17))
-    assert Drafter(costs(0.0)).propose(TEXT, 3, 0).ids == [10, 11, 12]
-    assert Drafter(costs(0.0)).propose(TokenHistory(range(9)), 7, 0).ids == []
+    assert drafter_of(costs(0.0)).copied(TEXT, 7, 0).ids == list(range(10, 17))
+    assert drafter_of(costs(0.0)).copied(TEXT, 3, 0).ids == [10, 11, 12]
+    assert drafter_of(costs(0.0)).copied(TokenHistory(range(9)), 7, 0).ids == []
 
 
 def test_there_are_none_where_rows_are_dear() -> None:
-    assert Drafter(costs(0.05)).propose(TEXT, 7, 0).ids == []
+    assert drafter_of(costs(0.05)).copied(TEXT, 7, 0).ids == []
     # What others wait for is weighed too: a row that pays alone may not pay in company.
     middling = costs(0.01)
-    alone, company = (len(Drafter(middling).propose(TEXT, 7, n).ids) for n in (0, 16))
+    alone, company = (len(drafter_of(middling).copied(TEXT, 7, n).ids) for n in (0, 16))
     assert alone > company
 
 
 def test_what_was_wrong_too_often_is_left_and_tried_again_when_it_would_have_been_right() -> None:
-    drafter = Drafter(costs(0.002))
-    assert drafter.propose(TEXT, 7, 0).ids
+    drafter = drafter_of(costs(0.002))
+    assert drafter.copied(TEXT, 7, 0).ids
     for _ in range(60):
-        drafter._learn(10, False)
-    assert drafter.copy().propose(TEXT, 7, 0).ids == []
+        drafter._shares["copy"].learn(3, False)
+    assert drafter.copy().copied(TEXT, 7, 0).ids == []
     for _ in range(60):
-        drafter.propose(TEXT, 7, 0)
+        drafter.copied(TEXT, 7, 0)
         drafter.sampled(None, 10)
-    assert drafter.propose(TEXT, 7, 0).ids
+    assert drafter.copied(TEXT, 7, 0).ids
+
+
+def test_the_layer_guesses_where_that_promises_more_than_a_copy() -> None:
+    cheap = drafter_of(costs(0.0001), guess_s=0.0001)
+    assert cheap.depth(Draft(), 4, 0) == 4
+    assert cheap.depth(Draft(), 2, 0) == 2
+    sure_copy = Draft(range(7), [4] * 7)
+    assert cheap.depth(sure_copy, 4, 0) == 0
+    assert drafter_of(costs(0.001), guess_s=0.02).depth(Draft(), 4, 0) == 0
+
+
+def test_the_layer_goes_on_while_it_is_sure() -> None:
+    drafter = drafter_of(costs(0.001), guess_s=0.003)
+    sure, unsure = sure_kind(0.99), sure_kind(0.1)
+    assert drafter.another(Draft([1], [sure], "mtp"), 0)
+    assert not drafter.another(Draft([1], [unsure], "mtp"), 0)
+
+
+def test_a_layer_that_is_wrong_is_left_and_tried_now_and_then() -> None:
+    drafter = drafter_of(costs(0.001), guess_s=0.002)
+    draft = Draft([5], [sure_kind(0.9)], "mtp")
+    assert drafter.depth(Draft(), 4, 0)
+    for _ in range(100):
+        ahead = Ahead([4, 5], torch.empty(0), NoTrail(), draft, count=1)
+        assert not drafter.sampled(ahead, 6)
+    depths = [drafter.depth(Draft(), 4, 0) for _ in range(640)]
+    assert sum(depths) == 10
+    assert set(depths) == {0, 1}
+    for _ in range(100):
+        ahead = Ahead([4, 5], torch.empty(0), NoTrail(), draft, count=1)
+        assert drafter.sampled(ahead, 5)
+    assert drafter.depth(Draft(), 4, 0) > 1
 
 
 def test_drafts_are_made_by_the_compiled_path_alone_and_can_be_switched_off(
@@ -77,4 +129,4 @@ def test_drafts_are_made_by_the_compiled_path_alone_and_can_be_switched_off(
 ) -> None:
     embedded = resolve("embedded")
     assert Engine.load(tiny_checkpoint, name="tiny", native=False).scheduler.most_verified == 0
-    assert Engine.load(embedded, name="e", drafts=False).scheduler.most_verified == 0
+    assert Engine.load(embedded, name="e", drafts="off").scheduler.most_verified == 0
