@@ -130,7 +130,7 @@ class Verifying(Network, Protocol):
 
 
 class Chain(Protocol):
-    """What a network that guesses needs of a sequence to guess what follows."""
+    """The memory that a network needs of a sequence to guess what follows."""
 
 
 @runtime_checkable

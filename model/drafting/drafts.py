@@ -1,4 +1,4 @@
-"""Guessing what comes next, so that one pass can check several tokens.
+"""Drafts: tokens that are guessed, so that one pass can check several of them.
 
 A guess costs nothing but time if it is wrong: what is sampled does not depend on it. So it is made
 only where it pays, by how often such guesses were right in this session and by what wider passes
@@ -75,7 +75,7 @@ class Ahead:
 
 
 class Shares:
-    """How often guesses of each kind were right lately, from ``priors`` on."""
+    """A record of how often guesses of each kind were right lately. It begins with ``priors``."""
 
     def __init__(self, priors: Sequence[float]) -> None:
         self._right = [share * _PRIOR_WEIGHT for share in priors]

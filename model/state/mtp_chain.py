@@ -1,4 +1,4 @@
-"""What a pass adds to the MTP layer's memory of a sequence.
+"""The rows that a pass adds to the MTP layer's memory of a sequence.
 
 Single tokens are not run through the layer one by one: a chain owes them until several can share a
 pass, or until somebody guesses from it.
