@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from agent import version
-from agent.cli import acp, cache, chat, doctor, model, resume, sandbox, sessions, solve
+from agent.cli import (
+    acp,
+    cache,
+    chat,
+    doctor,
+    model,
+    prove,
+    resume,
+    sandbox,
+    sessions,
+    setup,
+    solve,
+)
 from agent.cli.failure import tell
 from agent.cli.help import Commands
 from agent.cli.output import Output, write_err, write_out
@@ -32,6 +44,8 @@ app.command(name="resume")(resume.resume)
 app.command(name="fork")(resume.fork)
 app.command(name="rewind")(resume.rewind)
 app.command(name="doctor")(doctor.doctor)
+app.command(name="setup")(setup.setup)
+app.command(name="prove")(prove.prove)
 app.command(name="acp")(acp.acp)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(model.app, name="model")

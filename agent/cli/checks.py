@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -55,8 +54,8 @@ def examine(settings: Settings) -> list[Finding]:
         ("model", lambda: _model(settings)),
         ("git", lambda: _program("git", ["git", "--version"], needed=True)),
         ("ripgrep", lambda: _program("ripgrep", ["rg", "--version"], needed=False)),
-        ("docker", lambda: _docker(settings)),
-        ("bubblewrap", lambda: _bubblewrap(settings)),
+        ("docker", lambda: check_docker(settings)),
+        ("bubblewrap", lambda: check_bubblewrap(settings)),
         ("disk", _disk),
         ("state", _state),
         ("caches", lambda: _caches(settings)),
@@ -102,7 +101,7 @@ def _cpu_path() -> Finding:
     library = native()
     if library is None:
         seen = "not built: torch serves, several times slower"
-        remedy = f"install a C++ compiler (g++), then {sys.executable} -m kernels.native.build"
+        remedy = "install a C++ compiler (g++), then agent setup --native"
         return Finding("cpu path", "warn", seen, remedy)
     return Finding("cpu path", "ok", f"compiled for {library.level}, {library.path.parent}")
 
@@ -139,7 +138,8 @@ def _program(name: str, command: list[str], *, needed: bool) -> Finding:
     return Finding(name, "ok", first)
 
 
-def _docker(settings: Settings) -> Finding:
+def check_docker(settings: Settings) -> Finding:
+    """Ask the Docker engine for its version and the image of ``settings``."""
     bad: Status = "fail" if settings.sandbox == "docker" else "warn"
     try:
         client = connect(timeout=PROGRAM_TIMEOUT_S)
@@ -165,7 +165,8 @@ def _docker(settings: Settings) -> Finding:
     return Finding("docker", "warn", f"{seen} is not built yet", "agent sandbox build")
 
 
-def _bubblewrap(settings: Settings) -> Finding:
+def check_bubblewrap(settings: Settings) -> Finding:
+    """Start a bubblewrap sandbox that does nothing."""
     needed = settings.sandbox == "bubblewrap"
     found = _program("bubblewrap", ["bwrap", "--version"], needed=needed)
     if found.status != "ok":

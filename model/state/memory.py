@@ -303,8 +303,13 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def default_limit(device: torch.device) -> int:
     """Return how many bytes state may fill on ``device`` by default: half of what is free now."""
+    return int(max(free_memory(device), 1 << 28) * _SHARE)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes are free on ``device``; on the CPU within this process's cgroup."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * _SHARE)
+        return int(torch.cuda.mem_get_info(device)[0])
     free = [_meminfo("MemAvailable")]
     for limit, usage in (
         ("memory.max", "memory.current"),
@@ -315,7 +320,7 @@ def default_limit(device: torch.device) -> int:
             free.append(int((root / limit).read_text()) - int((root / usage).read_text()))
         except (OSError, ValueError):
             continue
-    return int(max(min(free), 1 << 28) * _SHARE)
+    return min(free)
 
 
 def _meminfo(name: str) -> int:

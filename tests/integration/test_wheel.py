@@ -62,8 +62,7 @@ def test_doctor_names_a_remedy_that_works_there(installed: Path, tmp_path: Path)
     assert findings["model"]["status"] == "ok"
     assert "make " not in json.dumps(findings)
     if findings["cpu path"]["status"] == "warn":
-        *_, module = findings["cpu path"]["remedy"].rpartition(" -m ")
-        _run([str(installed / "python"), "-c", f"import {module}"], tmp_path)
+        assert findings["cpu path"]["remedy"].endswith("agent setup --native")
 
 
 def test_an_evaluation_has_its_examples_there(installed: Path, tmp_path: Path) -> None:
