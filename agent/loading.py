@@ -16,7 +16,7 @@ from model.checkpoint import hub
 from model.checkpoint.checkpoint import judge
 from model.checkpoint.gguf.text import template_name, text_folder
 from model.checkpoint.quantize import Quantize
-from model.checkpoint.weights import parameter_count
+from model.checkpoint.weights import active_parameter_count, parameter_count
 from model.drafting.drafts import Drafts
 from model.engine import Engine
 from sandboxes.paths import state_dir
@@ -116,6 +116,7 @@ def describe_model(name: str, quantize: Quantize = "none", device: str = "auto")
         "chat_template": template_name(text_folder(path)),
         "fingerprint": engine.fingerprint,
         "parameters": parameter_count(config),
+        "active_parameters": active_parameter_count(config),
         "layers": config.num_hidden_layers,
         "deltanet_layers": linear,
         "attention_layers": config.num_hidden_layers - linear,

@@ -1,11 +1,13 @@
 """Do our logits equal those of transformers? The same random float32 weights, run by both.
 
-    python -m benchmarks.parity [tiny] [grouped] [0.8b]
+    python -m benchmarks.parity [tiny] [grouped] [0.8b] [experts] [experts-35b] [experts-12]
 
 Prints, for each configuration, the largest absolute difference of the logits when the prompt is run
 in one piece, cut at random places, and token by token, and how many greedy tokens agree; and, to
 compare with, how far transformers' own token-by-token logits are from its one-piece logits.
 ``0.8b`` is the exact published configuration and needs about 7 GB of memory and a few minutes.
+``experts-35b`` has the heads and experts of 35B-A3B at a small width, ``experts-12`` runs three of
+twelve experts.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from model.scheduler import Scheduler
 from model.state.passes import Pass
 
 CONFIGS = Path(__file__).resolve().parent.parent / "tests" / "golden" / "configs"
-CASES = ("tiny", "grouped", "0.8b")
+EXPERTS = {"experts": (8, 2, 96), "experts-35b": (256, 8, 32), "experts-12": (12, 3, 64)}
+"""How many experts, how many of them a token runs, and how wide they are."""
+CASES = ("tiny", "grouped", "0.8b", *EXPERTS)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,21 @@ def text_config(case: str) -> dict[str, Any]:
     if case == "0.8b":
         given = json.loads((CONFIGS / "qwen3_5_0.8b.config.json").read_text(encoding="utf-8"))
         return {**given["text_config"], "dtype": "float32"}
+    if case in EXPERTS:
+        count, chosen, wide = EXPERTS[case]
+        published = {"num_attention_heads": 16, "head_dim": 256, "linear_num_key_heads": 16}
+        published |= {"linear_num_value_heads": 32}
+        published |= {"linear_key_head_dim": 128, "linear_value_head_dim": 128}
+        return {
+            **text_config("tiny"),
+            **(published if case == "experts-35b" else {}),
+            "model_type": "qwen3_5_moe_text",
+            "num_hidden_layers": 4,
+            "num_experts": count,
+            "num_experts_per_tok": chosen,
+            "moe_intermediate_size": wide,
+            "shared_expert_intermediate_size": 96,
+        }
     grouped = case == "grouped"
     return {
         "model_type": "qwen3_5_text",
@@ -91,11 +110,13 @@ def reference_model(config: dict[str, Any], seed: int = 0) -> Any:
     at once have outputs near zero, whose rounding errors the norm after them blows up; then even
     two runs of transformers differ by more than 1e-3.
     """
-    from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+    import transformers
 
     torch.manual_seed(seed)
     known = {key: value for key, value in config.items() if key != "model_type"}
-    model = Qwen3_5ForCausalLM(Qwen3_5TextConfig(**known, attn_implementation="eager")).eval()
+    kind = "Qwen3_5Moe" if "num_experts" in config else "Qwen3_5"
+    made = getattr(transformers, f"{kind}TextConfig")(**known, attn_implementation="eager")
+    model = getattr(transformers, f"{kind}ForCausalLM")(made).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # As built, norms are all 0 or 1, dt_bias is 1, and logits hardly depend on the input.

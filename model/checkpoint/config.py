@@ -7,7 +7,7 @@ text-only one. A checkpoint either runs as its makers meant or is refused with o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +21,27 @@ MOST_LAYERS = 1024
 """More layers than any member of the family has; more are refused before anything is built."""
 MOST_WIDTH = 1 << 24
 """The largest size of any kind that is believed."""
+MOST_EXPERTS = 4096
+"""More experts a layer than any member of the family has."""
 
 LayerType = Literal["linear_attention", "full_attention"]
 
-_MODEL_TYPES = ("qwen3_5", "qwen3_5_text")
-_SUPPORTED = "supported are dense Qwen3.5/3.6 checkpoints (model_type qwen3_5 or qwen3_5_text)"
+_DENSE = ("qwen3_5", "qwen3_5_text")
+_EXPERTS = ("qwen3_5_moe", "qwen3_5_moe_text")
+_SUPPORTED = "supported are Qwen3.5/3.6/3.8 checkpoints (model_type qwen3_5 or qwen3_5_moe)"
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class ExpertsConfig:
+    """The routed experts of a mixture-of-experts layer: ``count`` of them (``num_experts``), of
+    which each token runs ``chosen`` (``num_experts_per_tok``), each ``intermediate_size`` wide
+    (``moe_intermediate_size``).
+    """
+
+    count: int
+    chosen: int
+    intermediate_size: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,8 @@ class ModelConfig:
     """The dimensions of one network of the family, under Hugging Face's names where it has them.
 
     ``rotary_dim`` is the number of dimensions of a head that turn with the position,
-    ``context_length`` the most tokens of a sequence, ``dtype`` that of the stored weights.
+    ``context_length`` the most tokens of a sequence, ``dtype`` that of the stored weights. With
+    ``experts``, ``intermediate_size`` is the width of the shared expert.
     """
 
     vocab_size: int
@@ -57,6 +73,8 @@ class ModelConfig:
     mtp_num_hidden_layers: int
     context_length: int
     dtype: torch.dtype
+    # Left out of the text that fingerprints cover, so that those of dense models stay as they were.
+    experts: ExpertsConfig | None = field(default=None, repr=False)
 
     @property
     def num_hidden_layers(self) -> int:
@@ -96,15 +114,17 @@ class ModelConfig:
         """Read a parsed ``config.json``. Raises ``CheckpointError``."""
         if not isinstance(given, Mapping):
             raise CheckpointError("the configuration is not a JSON object")
-        if given.get("model_type") not in _MODEL_TYPES:
+        if given.get("model_type") not in _DENSE + _EXPERTS:
             names = given.get("architectures") or [given.get("model_type")]
             raise CheckpointError(f"architecture {names[0]} is not supported; {_SUPPORTED}")
         text = given.get("text_config", given)
         try:
+            experts = _experts(text) if given["model_type"] in _EXPERTS else None
+            width = "intermediate_size" if experts is None else "shared_expert_intermediate_size"
             config = cls(
                 vocab_size=int(text["vocab_size"]),
                 hidden_size=int(text["hidden_size"]),
-                intermediate_size=int(text["intermediate_size"]),
+                intermediate_size=int(text[width]),
                 layer_types=_layer_types(text),
                 num_attention_heads=int(text["num_attention_heads"]),
                 num_key_value_heads=int(text["num_key_value_heads"]),
@@ -122,6 +142,7 @@ class ModelConfig:
                 mtp_num_hidden_layers=int(text.get("mtp_num_hidden_layers") or 0),
                 context_length=int(text["max_position_embeddings"]),
                 dtype=_dtype(text, given),
+                experts=experts,
             )
         except KeyError as error:
             raise CheckpointError(f"the configuration lacks {error}; {_SUPPORTED}") from error
@@ -155,6 +176,29 @@ class ModelConfig:
             context_length=context_length,
             dtype=torch.float32,
         )
+
+
+def _experts(text: Mapping[str, Any]) -> ExpertsConfig:
+    """Read the sizes of the routed experts. Raises ``CheckpointError`` if they cannot be."""
+    made = ExpertsConfig(
+        int(text["num_experts"]),
+        int(text["num_experts_per_tok"]),
+        int(text["moe_intermediate_size"]),
+    )
+    if not 1 <= made.count <= MOST_EXPERTS:
+        raise CheckpointError(
+            f"num_experts must be from 1 to {MOST_EXPERTS:,}, not {made.count}; {_SUPPORTED}"
+        )
+    if not 1 <= made.chosen <= made.count:
+        raise CheckpointError(
+            f"num_experts_per_tok must be from 1 to num_experts ({made.count}), not {made.chosen};"
+            " fetch the configuration again"
+        )
+    if not 1 <= made.intermediate_size <= MOST_WIDTH:
+        raise CheckpointError(
+            f"moe_intermediate_size must be from 1 to {MOST_WIDTH:,}; {_SUPPORTED}"
+        )
+    return made
 
 
 def _layer_types(text: Mapping[str, Any]) -> tuple[LayerType, ...]:
@@ -219,7 +263,9 @@ def _check(config: ModelConfig, text: Mapping[str, Any]) -> None:
         "mtp_use_dedicated_embeddings is not supported": not text.get(
             "mtp_use_dedicated_embeddings"
         ),
-        "mixture-of-experts layers are not supported": not text.get("num_experts"),
+        "num_experts needs a model_type of qwen3_5_moe": (
+            config.experts is not None or not text.get("num_experts")
+        ),
         "there must be at least one layer": config.num_hidden_layers > 0,
         "mtp_num_hidden_layers must be 0 or 1": config.mtp_num_hidden_layers in (0, 1),
         "rotary_dim must be even and within the head": config.rotary_dim % 2 == 0

@@ -42,7 +42,8 @@ MOST_CACHE_BYTES = 256 << 30
 def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
     """Yield the matrices that are quantised, grouped as they are joined.
 
-    Left out are the gates' inputs of DeltaNet layers, the embedding, and the MTP head.
+    Left out are the gates' inputs of DeltaNet layers, the routers and the gates of shared experts,
+    the embedding, and the MTP head. A stack of experts is one matrix, expert below expert.
     """
     for index, kind in enumerate(config.layer_types):
         layer = f"layers.{index}."
@@ -52,8 +53,13 @@ def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
         else:
             yield tuple(f"{layer}linear_attn.in_proj_{part}.weight" for part in ("qkv", "z"))
             yield (f"{layer}linear_attn.out_proj.weight",)
-        yield tuple(f"{layer}mlp.{part}_proj.weight" for part in ("gate", "up"))
-        yield (f"{layer}mlp.down_proj.weight",)
+        mlp = f"{layer}mlp."
+        if config.experts is not None:
+            yield (f"{mlp}experts.gate_up_proj",)
+            yield (f"{mlp}experts.down_proj",)
+            mlp += "shared_expert."
+        yield tuple(f"{mlp}{part}_proj.weight" for part in ("gate", "up"))
+        yield (f"{mlp}down_proj.weight",)
     yield (head_name(config),)
 
 

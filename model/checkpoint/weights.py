@@ -44,10 +44,7 @@ def tensor_shapes(config: ModelConfig, *, mtp: bool = True) -> dict[str, tuple[i
         "linear_attn.in_proj_b.weight": (c.linear_num_value_heads, hidden),
         "linear_attn.in_proj_a.weight": (c.linear_num_value_heads, hidden),
     }
-    around = {
-        "mlp.gate_proj.weight": (c.intermediate_size, hidden),
-        "mlp.up_proj.weight": (c.intermediate_size, hidden),
-        "mlp.down_proj.weight": (hidden, c.intermediate_size),
+    around = _feed_forward(c) | {
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
     }
@@ -69,9 +66,44 @@ def tensor_shapes(config: ModelConfig, *, mtp: bool = True) -> dict[str, tuple[i
     return shapes
 
 
+def _feed_forward(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of a layer's feed-forward network, or of its experts."""
+    hidden, wide, experts = config.hidden_size, config.intermediate_size, config.experts
+    prefix = "mlp." if experts is None else "mlp.shared_expert."
+    dense: dict[str, tuple[int, ...]] = {
+        f"{prefix}gate_proj.weight": (wide, hidden),
+        f"{prefix}up_proj.weight": (wide, hidden),
+        f"{prefix}down_proj.weight": (hidden, wide),
+    }
+    if experts is None:
+        return dense
+    return {
+        "mlp.gate.weight": (experts.count, hidden),
+        "mlp.experts.gate_up_proj": (experts.count, 2 * experts.intermediate_size, hidden),
+        "mlp.experts.down_proj": (experts.count, hidden, experts.intermediate_size),
+        **dense,
+        "mlp.shared_expert_gate.weight": (1, hidden),
+    }
+
+
 def parameter_count(config: ModelConfig, *, mtp: bool = True) -> int:
     """Count the parameters of the language model."""
     return sum(math.prod(shape) for shape in tensor_shapes(config, mtp=mtp).values())
+
+
+def active_parameter_count(config: ModelConfig, *, mtp: bool = True) -> int:
+    """Count the parameters that one token is multiplied with: of the experts only those chosen."""
+    total = parameter_count(config, mtp=mtp)
+    if config.experts is None:
+        return total
+    shapes = tensor_shapes(config, mtp=mtp)
+    routed = sum(math.prod(s) for n, s in shapes.items() if is_experts(n))
+    return total - routed // config.experts.count * (config.experts.count - config.experts.chosen)
+
+
+def is_experts(name: str) -> bool:
+    """Tell whether a tensor holds a matrix of each expert, stacked."""
+    return ".mlp.experts." in name
 
 
 def open_tensors(source: TensorSource, config: ModelConfig) -> dict[str, StoredTensor]:
@@ -101,6 +133,8 @@ def fingerprint(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch
     covered.
     """
     digest = hashlib.sha256(repr((config, dtype)).encode())
+    if config.experts is not None:
+        digest.update(repr(config.experts).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
         flat = tensor.detach().contiguous().view(-1)

@@ -20,7 +20,7 @@ from kernels.native import Native, native
 from model.checkpoint.config import ModelConfig
 from model.hybrid.attention import Attention
 from model.hybrid.deltanet import DeltaNet
-from model.hybrid.layers import DecoderLayer, Norm
+from model.hybrid.layers import DecoderLayer, FeedForward, Norm
 from model.hybrid.model import HybridModel
 from model.state.pages import PAGE
 from model.state.passes import Pass
@@ -78,6 +78,8 @@ class Batch(ctypes.Structure):
 def why_not(config: ModelConfig, dtype: torch.dtype, device: str = "cpu") -> str | None:
     """Why torch must run such a model, in one line; None if the compiled path can."""
     c = config
+    if c.experts is not None:
+        return "it has no experts yet"
     if not device.startswith("cpu"):
         return f"the model is on {device}"
     if dtype not in (torch.float32, torch.bfloat16):
@@ -251,6 +253,7 @@ class NativeModel:
 
     def _layer(self, block: DecoderLayer) -> _Layer:
         mixer, ff = block.mixer, block.feed_forward
+        assert isinstance(ff, FeedForward)
         made = _Layer(
             kind=isinstance(mixer, Attention),
             input_norm=self.scale(block.input_norm),

@@ -28,7 +28,7 @@ from model.checkpoint.config import ModelConfig
 from model.hybrid.attention import Attention
 from model.hybrid.cuda_graphs import Graphs
 from model.hybrid.deltanet import DeltaNet
-from model.hybrid.layers import Norm
+from model.hybrid.layers import FeedForward, Norm
 from model.hybrid.model import HybridModel
 from model.state.pages import PAGE
 from model.state.passes import Pass
@@ -43,6 +43,8 @@ def why_not(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> st
         return f"the model is on {device.type}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
+    if config.experts is not None:
+        return "they have no experts yet"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"they do not compute in {dtype}"
     for name, size in (
@@ -170,6 +172,7 @@ class DeviceModel:
                 mixed = mixers.delta(block.mixer, normed, deltas)
                 deltas += 1
             normed, x = _norm(block.post_norm, x, mixed)
+            assert isinstance(block.feed_forward, FeedForward)
             wide = product(normed, block.feed_forward.gate_up)
             more = product(swiglu(wide, backend="triton"), block.feed_forward.down)
         return _norm(model.norm, x, more)[0]

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kernels.experts import ExpertStack, ExpertWeight
 from kernels.linear import Part, Weight, linear, stack
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
@@ -25,7 +26,7 @@ class Take:
 
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
-    quantized: Mapping[str, Part] = field(default_factory=dict)
+    quantized: Mapping[str, Part | ExpertStack] = field(default_factory=dict)
     prefix: str = ""
 
     def under(self, prefix: str) -> Take:
@@ -45,10 +46,19 @@ class Take:
         joined = self.quantized.get(self.prefix + names[0])
         parts: list[Part] = []
         if joined is not None:
+            assert not isinstance(joined, ExpertStack)
             parts.append(joined)
             names = ()
         parts += [self(name).to(self.dtype) for name in (*names, *plain)]
         return stack(parts)
+
+    def experts(self, name: str) -> ExpertWeight:
+        """Return the matrices ``name`` of all experts, ``[experts, outputs, inputs]``."""
+        held = self.quantized.get(self.prefix + name)
+        if held is None:
+            return self(name).to(self.dtype)
+        assert isinstance(held, ExpertStack)
+        return held
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,22 @@ class FeedForward:
     gate_up: Weight
     down: Weight
 
+    @classmethod
+    def build(cls, take: Take) -> FeedForward:
+        """From the checkpoint's tensors of one network."""
+        gate_up = take.matrix("gate_proj.weight", "up_proj.weight")
+        return cls(gate_up, take.matrix("down_proj.weight"))
+
     def __call__(self, x: Tensor) -> Tensor:
         return linear(swiglu(linear(x, self.gate_up)), self.down)
+
+
+class TokenMap(Protocol):
+    """A map of each token by itself: a feed-forward network, or experts."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map ``x [batch, time, hidden]``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +123,7 @@ class DecoderLayer:
     input_norm: Norm
     mixer: Mixer
     post_norm: Norm
-    feed_forward: FeedForward
+    feed_forward: TokenMap
 
     def __call__(self, x: Tensor, rotation: Rotation, memory: LayerMemory | None) -> Tensor:
         x = x + self.mixer(self.input_norm(x), rotation, memory)

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.experts import ExpertStack
 from kernels.linear import Part, Weight, linear
 from kernels.rope import frequencies, tables
 from model.checkpoint.config import ModelConfig, head_name
 from model.hybrid.attention import Attention
 from model.hybrid.deltanet import DeltaNet
+from model.hybrid.experts import Experts
 from model.hybrid.layers import DecoderLayer, FeedForward, Norm, Rotation, Take
 from model.hybrid.mtp import GuessLayer, MtpRunner
 from model.network import State, Trail, Work
@@ -70,7 +72,7 @@ class HybridModel:
         config: ModelConfig,
         tensors: Mapping[str, Tensor],
         dtype: torch.dtype,
-        quantized: Mapping[str, Part] | None = None,
+        quantized: Mapping[str, Part | ExpertStack] | None = None,
     ) -> HybridModel:
         """From tensors under the names of ``weights.tensor_shapes``; MTP tensors may be absent.
 
@@ -89,10 +91,9 @@ class HybridModel:
                 norm(prefix + "input_layernorm.weight"),
                 build(config, take),
                 norm(prefix + "post_attention_layernorm.weight"),
-                FeedForward(
-                    take.matrix("mlp.gate_proj.weight", "mlp.up_proj.weight"),
-                    take.matrix("mlp.down_proj.weight"),
-                ),
+                FeedForward.build(take.under("mlp."))
+                if config.experts is None
+                else Experts.build(config, take),
             )
 
         embedding = tensors["embed_tokens.weight"].to(dtype)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.checkpoint.config import ModelConfig
-from model.checkpoint.weights import parameter_count, tensor_shapes
+from model.checkpoint.config import ExpertsConfig, ModelConfig
+from model.checkpoint.weights import active_parameter_count, parameter_count, tensor_shapes
 from model.errors import CheckpointError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "golden" / "configs"
@@ -81,7 +81,7 @@ def test_tying_is_read_from_either_level() -> None:
     ("change", "says"),
     [
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
-        ({"model_type": "qwen3_5_moe", "architectures": None}, "qwen3_5_moe"),
+        ({"model_type": "qwen4_exp", "architectures": None}, "qwen4_exp"),
         ({"model_type": None, "architectures": None}, "not supported"),
         ({"num_hidden_layers": 3}, "layer_types has 24 entries"),
         ({"num_hidden_layers": 10**7, "layer_types": None}, "num_hidden_layers must be from 1"),
@@ -99,7 +99,7 @@ def test_tying_is_read_from_either_level() -> None:
         ({"attn_output_gate": False}, "attn_output_gate"),
         ({"mtp_use_dedicated_embeddings": True}, "mtp_use_dedicated_embeddings"),
         ({"mtp_num_hidden_layers": 2}, "mtp_num_hidden_layers"),
-        ({"num_experts": 8}, "mixture-of-experts"),
+        ({"num_experts": 8}, "needs a model_type of qwen3_5_moe"),
         ({"num_key_value_heads": 3}, "multiple of num_key_value_heads"),
         ({"linear_num_value_heads": 24}, "multiple of linear_num_key_heads"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4}}, "yarn"),
@@ -111,6 +111,50 @@ def test_what_would_be_computed_wrongly_is_refused(change: dict[str, Any], says:
         ModelConfig.from_dict(given()["text_config"] | change)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def given_experts() -> dict[str, Any]:
+    """Return the text configuration of 35B-A3B."""
+    config: dict[str, Any] = json.loads((CONFIGS / "qwen3_6_35b_a3b.config.json").read_text())
+    return config
+
+
+def test_the_35b_a3b_configuration() -> None:
+    config = ModelConfig.from_dict(given_experts())
+    assert config.experts == ExpertsConfig(256, 8, 512)
+    assert config.intermediate_size == 512
+    nested = {"model_type": "qwen3_5_moe", "text_config": given_experts()}
+    assert ModelConfig.from_dict(nested) == config
+    shapes = tensor_shapes(config)
+    assert shapes["layers.39.mlp.experts.gate_up_proj"] == (256, 1024, 2048)
+    assert shapes["mtp.layers.0.mlp.experts.down_proj"] == (256, 2048, 512)
+    # 35 billion, of which 3 are at work, as the name says.
+    assert parameter_count(config, mtp=False) == 34_660_610_688
+    assert active_parameter_count(config, mtp=False) == 3_454_988_928
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_experts_per_tok": 257}, "num_experts_per_tok must be from 1 to num_experts"),
+        ({"num_experts_per_tok": 0}, "num_experts_per_tok must be from 1 to num_experts"),
+        ({"num_experts": 0}, "num_experts must be from 1"),
+        ({"num_experts": 10**9}, "num_experts must be from 1"),
+        ({"moe_intermediate_size": -1}, "moe_intermediate_size must be from 1"),
+        ({"shared_expert_intermediate_size": 0}, "intermediate_size must be 1 or more"),
+        ({"num_experts": "many"}, "wrong value"),
+    ],
+)
+def test_experts_that_cannot_be_are_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        ModelConfig.from_dict(given_experts() | change)
+
+
+def test_a_configuration_without_a_shared_expert_is_refused() -> None:
+    config = given_experts()
+    del config["shared_expert_intermediate_size"]
+    with pytest.raises(CheckpointError, match="lacks 'shared_expert_intermediate_size'"):
+        ModelConfig.from_dict(config)
 
 
 def test_a_missing_field_is_named() -> None:
