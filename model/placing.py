@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kernels.linear import Part, QuantizedWeight, from_integers, packed, plain
+from kernels.linear import INT4, INT8, Part, QuantizedWeight, from_integers, packable, packed, plain
 from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.quantize import Quantize, groups, quantized_weights
 from model.checkpoint.stored import ReadTensors, StoredTensor
@@ -67,7 +67,7 @@ def place(
     for name, weight in made.items():
         if compiled:
             small[name] = weight
-        elif why_not_triton(config, dtype, device) is None and weight.group >= 32:
+        elif why_not_triton(config, dtype, device) is None and packable(weight):
             small[name] = packed(weight, device)
         else:
             # torch has no products in this form: the same values, without the saving.
@@ -95,5 +95,5 @@ def _exact(stored: list[StoredTensor]) -> QuantizedWeight | None:
     return from_integers(
         torch.cat([run.codes for run in runs]),
         torch.cat([run.scales for run in runs]),
-        4 if all(tensor.bits == 4 for tensor in stored) else 8,
+        INT4 if all(tensor.bits == 4 for tensor in stored) else INT8,
     )

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from kernels.linear.blocks import dequantize, from_codes, from_integers, packable, packed, plain
 from kernels.linear.formats import (
+    INT4,
+    INT8,
+    Code,
     Part,
     QuantizedWeight,
     StackedWeight,
     Weight,
-    dequantize,
-    from_integers,
-    packed,
-    plain,
-    quantize,
+    join,
     stack,
 )
 from kernels.linear.reference import linear
+from kernels.linear.rounding import quantize
 
 __all__ = [
+    "INT4",
+    "INT8",
+    "Code",
     "Part",
     "QuantizedWeight",
     "StackedWeight",
     "Weight",
     "dequantize",
+    "from_codes",
     "from_integers",
+    "join",
     "linear",
+    "packable",
     "packed",
     "plain",
     "quantize",

@@ -1,14 +1,12 @@
 """The forms in which a weight matrix is held, beside a plain tensor ``[outputs, inputs]``.
 
-Quantised weights lie in blocks of 16 outputs, the way the compiled path multiplies them: for each
-four inputs in turn, four neighbours of each of the 16 outputs. An int8 weight is stored plus 128;
-int4 weights plus 8, two groups of four in one run of bytes, the earlier one in the low half. Each
-``group`` inputs of an output share one scale in bfloat16: weight = integer * scale.
+One general form holds nearly every quantisation there is: codes of 4, 5, 6 or 8 bits that stand for
+integers, and for each group of inputs of an output a scale and sometimes an additive term. It lies
+in blocks of 16 outputs, the way the compiled path multiplies it (``kernels/native/src/prepare.h``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,30 +14,79 @@ import torch
 from torch import Tensor
 
 from kernels.backend import KernelError
-from kernels.native import native
-from kernels.quantized_linear.reference import Kind, PackedWeight, pack_integers, unpack
+from kernels.quantized_linear.reference import PackedWeight
 
 BLOCK = 16
-GROUPS = (128, 64, 32)
-"""Sizes of a group that are tried in turn."""
+SIZES = (16, 32, 64, 128)
+"""Inputs that may share a scale."""
 
-_CLIPS = (1.0, 0.94, 0.88, 0.82, 0.76)
+
+@dataclass(frozen=True)
+class Code:
+    """A way in which a code of ``bits`` stands for an integer: ``code - zero`` or ``table[code]``.
+
+    A table has 16 integers from -128 to 127. Codes of 5 bits need groups of 32 inputs or more.
+    """
+
+    bits: int
+    zero: int = 0
+    table: tuple[int, ...] | None = None
+
+    def integers(self, codes: Tensor) -> Tensor:
+        """Return the integers of codes, int16."""
+        if self.table is not None:
+            return torch.tensor(self.table, dtype=torch.int16)[codes.int()]
+        return codes.to(torch.int16) - self.zero
+
+    def codes(self, integers: Tensor) -> Tensor:
+        """Return the codes of integers, uint8. Raises ``KernelError`` if one has none."""
+        if self.table is None:
+            found = integers.to(torch.int16) + self.zero
+            if bool(((found < 0) | (found >= 1 << self.bits)).any()):
+                raise KernelError(f"a code of {self.bits} bits cannot hold these integers")
+            return found.to(torch.uint8)
+        place = torch.full((256,), 255, dtype=torch.uint8)
+        for code, value in reversed(list(enumerate(self.table))):
+            place[value + 128] = code
+        found = place[integers.int() + 128]
+        if bool((found == 255).any()):
+            raise KernelError("the table lacks one of these integers")
+        return found
+
+
+INT4, INT8 = Code(4, 8), Code(8, 128)
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedWeight:
-    """``[outputs, inputs]`` in ``bits`` 8 or 4.
+    """A matrix ``[outputs, inputs]``: weight = integer * scale, plus a term where there are terms.
 
-    ``data`` is uint8 ``[blocks, inputs * bits / 8 * 16]``, ``scales`` bfloat16 ``[blocks, groups,
-    16]``; the outputs of the last block beyond ``outputs`` are zero.
+    ``data`` is uint8 ``[blocks, inputs * bits / 8 * 16]``: for each four inputs, four neighbours of
+    each of 16 outputs; in 4 bits two such words share their bytes, the earlier one in the low
+    halves; in 6 (5) bits four (eight) words lie as in 4, then their upper bits, first word lowest.
+    ``scales`` is ``[blocks, groups, 16]``, or ``[blocks, groups, 32]`` with the terms behind them,
+    in bfloat16, float16 or float32; or int8, and then the numbers are those times the float16
+    ``tops`` of the same form, ``[blocks, spans, 16 or 32]``. Outputs that fill the last block have
+    codes, scales and terms of zero.
     """
 
-    bits: int
+    code: Code
     group: int
     outputs: int
     inputs: int
     data: Tensor
     scales: Tensor
+    tops: Tensor | None = None
+
+    @property
+    def bits(self) -> int:
+        """The bits of a code."""
+        return self.code.bits
+
+    @property
+    def has_terms(self) -> bool:
+        """Tell whether groups have additive terms."""
+        return self.scales.shape[-1] == 2 * BLOCK
 
     @property
     def shape(self) -> torch.Size:
@@ -47,9 +94,39 @@ class QuantizedWeight:
         return torch.Size((self.outputs, self.inputs))
 
     @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors held."""
+        return (
+            (self.data, self.scales) if self.tops is None else (self.data, self.scales, self.tops)
+        )
+
+    @property
     def nbytes(self) -> int:
         """Bytes held, scales included."""
-        return self.data.nbytes + self.scales.nbytes
+        return sum(part.nbytes for part in self.parts)
+
+    def rows(self, first: int, last: int) -> QuantizedWeight:
+        """Return outputs ``first`` to ``last`` as a weight of its own, without a copy.
+
+        ``first`` is a multiple of 16: so a stack of matrices ``[n, outputs, inputs]`` held as one
+        of ``n * outputs`` outputs gives each of them. Raises ``KernelError``.
+        """
+        if first % BLOCK or not 0 <= first < last <= self.outputs:
+            raise KernelError(f"rows {first} to {last} do not begin with one of {BLOCK} outputs")
+        run = slice(first // BLOCK, -(-last // BLOCK))
+        tops = None if self.tops is None else self.tops[run]
+        held = (self.data[run], self.scales[run], tops)
+        return QuantizedWeight(self.code, self.group, last - first, self.inputs, *held)
+
+    def same_form(self, other: QuantizedWeight) -> bool:
+        """Tell whether both could be parts of one weight."""
+        return (
+            (self.code, self.group, self.inputs) == (other.code, other.group, other.inputs)
+            and (self.scales.dtype, self.scales.shape[1:])
+            == (other.scales.dtype, other.scales.shape[1:])
+            and (None if self.tops is None else self.tops.shape[1:])
+            == (None if other.tops is None else other.tops.shape[1:])
+        )
 
 
 Part = Tensor | QuantizedWeight | PackedWeight
@@ -92,169 +169,21 @@ def stack(parts: Sequence[Part], *, copy_below: int = 1 << 20) -> Weight:
     return StackedWeight(tuple(parts))
 
 
-def group_for(inputs: int) -> int:
-    """Return the largest of ``GROUPS`` that divides ``inputs``. Raises ``KernelError``."""
-    for group in GROUPS:
-        if inputs % group == 0:
-            return group
-    raise KernelError(
-        f"a matrix with {inputs} inputs cannot be quantised: no group of {GROUPS} divides it; "
-        "use quantize none"
-    )
+def join(parts: Sequence[QuantizedWeight]) -> list[QuantizedWeight]:
+    """Copy neighbours of the same form into one, where all but the last fill their blocks."""
+    runs: list[list[QuantizedWeight]] = []
+    for part in parts:
+        last = runs[-1][-1] if runs else None
+        if last is not None and last.outputs % BLOCK == 0 and last.same_form(part):
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    return [_joined(run) for run in runs]
 
 
-def quantize(weight: Tensor, bits: int, group: int | None = None) -> QuantizedWeight:
-    """Return ``weight [outputs, inputs]`` rounded to ``bits`` 8 or 4, by groups of ``group``
-    inputs.
-
-    int8 takes the largest magnitude of a group as 127. int4 takes the largest one as -8 (a scale
-    may be negative), or a clipped range where that lowers the squared error. Raises
-    ``KernelError`` if the group does not divide the inputs.
-    """
-    outputs, inputs = weight.shape
-    group = group_for(inputs) if group is None else group
-    if bits not in (4, 8):
-        raise KernelError(f"weights of {bits} bits are not supported; use 8 or 4")
-    if group % 16 or inputs % group:
-        raise KernelError(
-            f"groups of {group} do not divide {inputs} inputs into multiples of 16; "
-            f"use one of {GROUPS} that does"
-        )
-    blocks = -(-outputs // BLOCK)
-    data = torch.empty(blocks, inputs * BLOCK * bits // 8, dtype=torch.uint8)
-    scales = torch.empty(blocks, inputs // group, BLOCK, dtype=torch.bfloat16)
-    library = native()
-    if library is not None and weight.dtype in (torch.bfloat16, torch.float32):
-        source = weight.detach().cpu().contiguous()
-        threads = torch.get_num_threads()
-        scratch = torch.empty(threads, inputs)
-        library.call.tenuto_quantize(
-            source.data_ptr(),
-            source.dtype == torch.bfloat16,
-            outputs,
-            inputs,
-            group,
-            bits,
-            data.data_ptr(),
-            scales.data_ptr(),
-            scratch.data_ptr(),
-            threads,
-        )
-    else:
-        _quantize_reference(weight, bits, group, data, scales)
-    return QuantizedWeight(bits, group, outputs, inputs, data, scales)
-
-
-def from_integers(codes: Tensor, scales: Tensor, bits: int) -> QuantizedWeight | None:
-    """Hold integers ``codes [outputs, inputs]`` with ``scales [outputs, groups]`` as they are.
-
-    ``bits`` is 4 for codes from -8 to 7, or 8 for -128 to 127. Groups that are larger than the
-    form's are cut. Return None where the form cannot hold the values exactly: groups that are no
-    multiple of 16, or scales that are no numbers of bfloat16.
-    """
-    outputs, inputs = codes.shape
-    given = inputs // scales.shape[1]
-    group = next((g for g in (*GROUPS, BLOCK) if given % g == 0), 0)
-    by = scales.to(torch.bfloat16)
-    if not group or not torch.equal(by.float(), scales.float()):
-        return None
-    by = by.repeat_interleave(given // group, dim=1)
-    blocks = -(-outputs // BLOCK)
-    full = torch.zeros(blocks * BLOCK, inputs, dtype=torch.int16)
-    full[:outputs] = codes
-    laid = torch.zeros(blocks * BLOCK, inputs // group, dtype=torch.bfloat16)
-    laid[:outputs] = by
-    shaped = laid.reshape(blocks, BLOCK, -1).transpose(1, 2).contiguous()
-    return QuantizedWeight(bits, group, outputs, inputs, _lay_out(full, bits), shaped)
-
-
-def _lay_out(integers: Tensor, bits: int) -> Tensor:
-    """Return ``integers [blocks * 16, inputs]`` as the bytes of a ``QuantizedWeight``."""
-    inputs = integers.shape[1]
-    # [blocks, 16, inputs / 4, 4] -> [blocks, inputs / 4, 16, 4]
-    runs = integers.to(torch.int16).reshape(-1, BLOCK, inputs // 4, 4).transpose(1, 2)
-    joined = runs + 128 if bits == 8 else (runs[:, 0::2] + 8) | ((runs[:, 1::2] + 8) << 4)
-    return joined.to(torch.uint8).reshape(len(runs), -1)
-
-
-def _quantize_reference(
-    weight: Tensor, bits: int, group: int, data: Tensor, scales: Tensor
-) -> None:
-    outputs, inputs = weight.shape
-    padded = torch.zeros(data.shape[0] * BLOCK, inputs)
-    padded[:outputs] = weight.detach().float()
-    grouped = padded.reshape(-1, inputs // group, group)
-    top = grouped.gather(-1, grouped.abs().argmax(-1, keepdim=True))
-    if bits == 8:
-        scale = (top.abs() / 127).bfloat16().float()
-    else:
-        scale = torch.zeros_like(top)
-        least = torch.full_like(top, math.inf)
-        for clip in _CLIPS:
-            tried = (top / -8 * clip).bfloat16().float()
-            error = (grouped - _rounded(grouped, tried, bits) * tried).square().sum(-1, True)
-            better = (error < least) & (tried != 0)
-            scale, least = torch.where(better, tried, scale), torch.where(better, error, least)
-    data.copy_(_lay_out(_rounded(grouped, scale, bits).reshape(-1, inputs), bits))
-    scales.copy_(scale.reshape(-1, BLOCK, inputs // group).transpose(1, 2))
-
-
-def _rounded(values: Tensor, scale: Tensor, bits: int) -> Tensor:
-    by = torch.where(scale != 0, 1 / scale, torch.zeros_like(scale))
-    low, high = (-127, 127) if bits == 8 else (-8, 7)
-    return (values * by).round().clamp(low, high)
-
-
-def _integers(weight: QuantizedWeight) -> Tensor:
-    """Return the integers ``[outputs, inputs]``, those that fill the last block included; int16."""
-    blocks, inputs = weight.data.shape[0], weight.inputs
-    runs = weight.data.reshape(blocks, -1, BLOCK, 4).to(torch.int16)
-    if weight.bits == 8:
-        integers = runs - 128
-    else:
-        integers = torch.stack([(runs & 15) - 8, (runs >> 4) - 8], dim=2)
-        integers = integers.reshape(blocks, -1, BLOCK, 4)
-    return integers.transpose(1, 2).reshape(blocks * BLOCK, inputs)
-
-
-def _scales(weight: QuantizedWeight) -> Tensor:
-    """Return the scales ``[outputs, groups]``, in bfloat16."""
-    return weight.scales.transpose(1, 2).reshape(-1, weight.inputs // weight.group)
-
-
-def dequantize(weight: QuantizedWeight) -> Tensor:
-    """Return the matrix ``[outputs, inputs]`` in float32."""
-    rows = _integers(weight).reshape(-1, weight.inputs // weight.group, weight.group)
-    scaled = rows * _scales(weight).float().unsqueeze(-1)
-    return scaled.reshape(-1, weight.inputs)[: weight.outputs]
-
-
-def packed(weight: QuantizedWeight, device: torch.device, *, at_once: int = 256) -> PackedWeight:
-    """Return the same numbers in the layout of the device kernels, on ``device``.
-
-    ``at_once`` blocks are turned at a time, so that little more than the result is in memory.
-    """
-    kind: Kind = "int4" if weight.bits == 4 else "int8"
-    parts = []
-    for first in range(0, weight.data.shape[0], at_once):
-        data = weight.data[first : first + at_once].to(device)
-        scales = weight.scales[first : first + at_once].to(device)
-        outputs = min(len(data) * BLOCK, weight.outputs - first * BLOCK)
-        own = QuantizedWeight(weight.bits, weight.group, outputs, weight.inputs, data, scales)
-        integers, by = _integers(own)[:outputs], _scales(own)[:outputs]
-        parts.append(pack_integers(integers, by, kind, weight.group))
-    if len(parts) == 1:
-        return parts[0]
-    whole = (torch.cat([part.data for part in parts]), torch.cat([part.scales for part in parts]))
-    return PackedWeight(kind, *whole, weight.group)
-
-
-def plain(weight: Weight, dtype: torch.dtype) -> Tensor:
-    """Any weight as one plain tensor."""
-    if isinstance(weight, StackedWeight):
-        return torch.cat([plain(part, dtype) for part in weight.parts])
-    if isinstance(weight, QuantizedWeight):
-        return dequantize(weight).to(dtype)
-    if isinstance(weight, PackedWeight):
-        return unpack(weight).to(dtype)
-    return weight.to(dtype)
+def _joined(run: list[QuantizedWeight]) -> QuantizedWeight:
+    if len(run) == 1:
+        return run[0]
+    first, outputs = run[0], sum(part.outputs for part in run)
+    held = [torch.cat(each) for each in zip(*(part.parts for part in run), strict=True)]
+    return QuantizedWeight(first.code, first.group, outputs, first.inputs, *held)

@@ -1,13 +1,15 @@
 """The linear map on the compiled CPU path.
 
-Inputs of bfloat16 weights are rounded to bfloat16, those of quantised weights to int8 by groups
-(the weight's own), so that their products are sums of integers; sums over groups are float32.
+Inputs of bfloat16 weights are rounded to bfloat16, those of quantised weights to int8 by groups of
+32 (16 where the weight's groups have 16), so that their products are sums of integers; sums over
+groups are float32. Inputs of float32 and e4m3 weights stay as they are.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,8 +17,12 @@ from torch import Tensor
 from kernels.backend import KernelError
 from kernels.linear.formats import Part, QuantizedWeight, StackedWeight, Weight
 from kernels.native import Native
+from kernels.quantized_linear.reference import PackedWeight
 
 _FORMATS = {torch.float32: 0, torch.bfloat16: 1}
+_CODES = {8: 2, 4: 3, 5: 4, 6: 5}
+_TABLE, _E4M3 = 6, 7
+_SCALES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3}
 _PARTS = 4
 
 
@@ -31,6 +37,12 @@ class Matrix(ctypes.Structure):
         ("rows", ctypes.c_int64 * _PARTS),
         ("data", ctypes.c_void_p * _PARTS),
         ("scales", ctypes.c_void_p),
+        ("tops", ctypes.c_void_p),
+        ("table", ctypes.c_void_p),
+        ("scale_kind", ctypes.c_int64),
+        ("terms", ctypes.c_int64),
+        ("zero", ctypes.c_int64),
+        ("span", ctypes.c_int64),
     )
 
 
@@ -55,26 +67,59 @@ def matrices(weight: Weight) -> list[Matrix]:
 def _matrix(parts: Sequence[Part]) -> Matrix:
     first = parts[0]
     if isinstance(first, QuantizedWeight):
-        tensors = [first.data]
-        made = Matrix(2 if first.bits == 8 else 3, first.inputs, first.group, 1)
-        made.rows[0] = first.outputs
-        made.scales = first.scales.data_ptr()
-    elif not isinstance(first, Tensor):
-        raise KernelError("the compiled path takes no weights in the layouts of the device kernels")
-    else:
-        tensors = [part for part in parts if isinstance(part, Tensor)]
-        if first.dtype not in _FORMATS or any(t.dtype != first.dtype for t in tensors):
-            raise KernelError(f"the compiled path has no products in {first.dtype}; use torch")
-        if first.shape[1] % 32:
-            raise KernelError(f"{first.shape[1]} inputs are no multiple of 32; use torch")
-        made = Matrix(_FORMATS[first.dtype], first.shape[1], 0, len(tensors))
-        for index, tensor in enumerate(tensors):
-            made.rows[index] = tensor.shape[0]
+        return _quantized(first)
+    if isinstance(first, PackedWeight):
+        return _e4m3(first)
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if first.dtype not in _FORMATS or any(t.dtype != first.dtype for t in tensors):
+        raise KernelError(f"the compiled path has no products in {first.dtype}; use torch")
+    made = Matrix(_FORMATS[first.dtype], _inputs(first), 0, len(tensors))
     for index, tensor in enumerate(tensors):
-        if tensor.device.type != "cpu" or not tensor.is_contiguous():
-            raise KernelError("the compiled path takes contiguous weights on the CPU")
-        made.data[index] = tensor.data_ptr()
+        made.rows[index] = tensor.shape[0]
+        made.data[index] = _address(tensor)
     return made
+
+
+def _quantized(weight: QuantizedWeight) -> Matrix:
+    form = _CODES[weight.bits] if weight.code.table is None else _TABLE
+    made = Matrix(form, _inputs(weight), weight.group, 1)
+    made.rows[0], made.data[0] = weight.outputs, _address(weight.data)
+    made.scales, made.scale_kind = _address(weight.scales), _SCALES[weight.scales.dtype]
+    made.terms, made.zero = weight.has_terms, weight.code.zero
+    if weight.tops is not None:
+        made.tops = _address(weight.tops)
+        made.span = weight.inputs // weight.tops.shape[1]
+    if weight.code.table is not None:
+        made.table = ctypes.addressof(_table(weight.code.table))
+    return made
+
+
+@cache
+def _table(values: tuple[int, ...]) -> ctypes.Array[ctypes.c_int8]:
+    """Return a table as the library reads it; kept for good, since there are only a few."""
+    return (ctypes.c_int8 * 16)(*values)
+
+
+def _e4m3(weight: PackedWeight) -> Matrix:
+    if weight.kind != "fp8" or weight.scales.dtype != torch.float32:
+        raise KernelError("the compiled path takes no integers in the layout of the device kernels")
+    made = Matrix(_E4M3, _inputs(weight), weight.group, 1)
+    made.rows[0], made.data[0] = weight.outputs, _address(weight.data)
+    made.scales = _address(weight.scales)
+    return made
+
+
+def _inputs(weight: Part) -> int:
+    inputs = weight.shape[1]
+    if inputs % 32:
+        raise KernelError(f"{inputs} inputs are no multiple of 32; use torch")
+    return inputs
+
+
+def _address(tensor: Tensor) -> int:
+    if tensor.device.type != "cpu" or not tensor.is_contiguous():
+        raise KernelError("the compiled path takes contiguous weights on the CPU")
+    return tensor.data_ptr()
 
 
 def linear(library: Native, x: Tensor, weight: Weight, *, exact_rows: bool = False) -> Tensor:

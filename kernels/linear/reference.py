@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.linear.formats import QuantizedWeight, StackedWeight, Weight, dequantize
+from kernels.linear.blocks import dequantize
+from kernels.linear.formats import QuantizedWeight, StackedWeight, Weight
 from kernels.quantized_linear.reference import PackedWeight, quantized_linear
 
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from kernels import storage
 from kernels.backend import KernelError
-from kernels.linear import QuantizedWeight, quantize
-from kernels.linear.formats import group_for
+from kernels.linear import INT4, INT8, QuantizedWeight, quantize
+from kernels.linear.rounding import group_for
 from model.checkpoint.config import ModelConfig, head_name
 from model.errors import CheckpointError
 
@@ -155,7 +155,8 @@ def _read(file: Path, stamp: str, shapes: Shapes, bits: int) -> dict[str, Quanti
                 data, scales = opened.get_tensor(name), opened.get_tensor(f"{name}.scales")
                 if facts.get(name) != _checksum(data, scales):
                     return None
-                found[name] = QuantizedWeight(bits, group, outputs, inputs, data, scales)
+                code = INT4 if bits == 4 else INT8
+                found[name] = QuantizedWeight(code, group, outputs, inputs, data, scales)
         os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
     except (OSError, SafetensorError):
         return None

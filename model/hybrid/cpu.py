@@ -26,6 +26,8 @@ from model.state.pages import PAGE
 from model.state.passes import Pass
 
 _KERNEL_PAGE = 256
+_JOINED = 4
+"""Matrices of different forms that one projection may have (``JOINED`` of ``forward.h``)."""
 _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
 
 
@@ -36,9 +38,9 @@ class _Layer(ctypes.Structure):
         ("kind", _I64),
         ("input_norm", _PTR),
         ("post_norm", _PTR),
-        ("in_proj", Matrix * 2),
+        ("in_proj", Matrix * _JOINED),
         ("out_proj", Matrix),
-        ("gate_up", Matrix),
+        ("gate_up", Matrix * 2),
         ("down", Matrix),
         ("conv", _PTR),
         ("decay_rate", _PTR),
@@ -258,7 +260,6 @@ class NativeModel:
             kind=isinstance(mixer, Attention),
             input_norm=self.scale(block.input_norm),
             post_norm=self.scale(block.post_norm),
-            gate_up=self.one(ff.gate_up),
             down=self.one(ff.down),
         )
         if isinstance(mixer, Attention):
@@ -272,11 +273,8 @@ class NativeModel:
             made.norm = self._floats(mixer.norm)
             out_proj = mixer.out_proj
         made.out_proj = self.one(out_proj)
-        joined = matrices(mixer.in_proj)
-        if len(joined) > 2:
-            raise KernelError("the compiled path takes an input projection in two pieces")
-        for index, matrix in enumerate(joined):
-            made.in_proj[index] = matrix
+        _fill(made.in_proj, mixer.in_proj)
+        _fill(made.gate_up, ff.gate_up)
         return made
 
     def one(self, weight: Weight) -> Matrix:
@@ -309,6 +307,15 @@ def place_rows(
     given.max_pages = pages
     given.pages = _address(addresses, kept)
     given.x, given.hidden = x.data_ptr(), out.data_ptr()
+
+
+def _fill(places: ctypes.Array[Matrix], weight: Weight) -> None:
+    """Write the matrices of a projection side by side. Raises ``KernelError`` if they are more."""
+    found = matrices(weight)
+    if len(found) > len(places):
+        raise KernelError(f"the compiled path takes a projection in {len(places)} pieces")
+    for index, matrix in enumerate(found):
+        places[index] = matrix
 
 
 def _slots(slots: Sequence[tuple[Tensor, ...] | None], part: int) -> ctypes.Array[ctypes.c_void_p]:

@@ -1,7 +1,7 @@
 // Products of few input rows: each weight is read from memory once, in the order in which it lies
 // there, for up to ROWS input rows, and the sums of a row are the same whatever the other rows are.
 #pragma once
-#include "prepare.h"
+#include "codes.h"
 
 // One step of a product: the lanes of a word of the weight with those of the input.
 struct StepF32 {
@@ -14,7 +14,7 @@ struct StepBF16 {
     INLINE F16 step(F16 acc, I16 w, I16 a) { return dot2(acc, w, a); }
 };
 
-constexpr int ROWS = PARTS == 1 ? 8 : 4; // input rows at once
+constexpr int ROWS = PARTS == 1 ? 8 : PARTS == 2 ? 4 : 2; // input rows at once
 // Bytes from what is multiplied to what is asked for, into the second cache: measured, see
 // docs/performance.md. Several rows of a weight are multiplied at once, but asked for one line after
 // the other as they lie in memory, because that is what memory delivers fastest.
@@ -58,51 +58,79 @@ static inline void few_float(const int32_t* a, int64_t words, const int32_t* b, 
         }
 }
 
-// Quantised weights: M input rows, B blocks of 16 outputs. A sum of integers is exact in any order:
-// two at once where there is one row, since each step of a sum waits for the one before.
-template <bool FOUR, int M, int B>
+// e4m3 weights row by row: M input rows of float32, N outputs, lanes along the inputs.
+template <int M, int N>
+static inline void few_e4m3(const float* a, const Matrix& m, int64_t output, float* c, int64_t ldc,
+                            bool add) {
+    int64_t inputs = m.inputs, blocks = ceil_div(inputs, 128);
+    const uint8_t* b = (const uint8_t*)m.data[0] + output * inputs;
+    const float* scale = (const float*)m.scales;
+    F16 acc[M][N];
+    for (int r = 0; r < M; ++r)
+        for (int j = 0; j < N; ++j) acc[r][j] = zero();
+    for (int64_t g = 0; g < blocks; ++g) {
+        F16 part[M][N];
+        for (int r = 0; r < M; ++r)
+            for (int j = 0; j < N; ++j) part[r][j] = zero();
+        for (int64_t k = g * 128, end = least(inputs, k + 128); k < end; k += 16) {
+            F16 w[N];
+            for (int j = 0; j < N; ++j) {
+                w[j] = load_e4m3(b + j * inputs + k);
+                if (k % 64 == 0) ask(b + k * N + 64 * j);
+            }
+            for (int r = 0; r < M; ++r) {
+                F16 x = load(a + r * inputs + k);
+                for (int j = 0; j < N; ++j) part[r][j] = fma(w[j], x, part[r][j]);
+            }
+        }
+        for (int j = 0; j < N; ++j) {
+            F16 by = set1(scale[(output + j) / 128 * blocks + g] * 256.0f);
+            for (int r = 0; r < M; ++r) acc[r][j] = fma(part[r][j], by, acc[r][j]);
+        }
+    }
+    for (int r = 0; r < M; ++r)
+        for (int j = 0; j < N; ++j) {
+            float s = sum(acc[r][j]);
+            c[r * ldc + j] = add ? c[r * ldc + j] + s : s;
+        }
+}
+
+// Quantised weights: M input rows, B blocks of 16 outputs, A inputs rounded together.
+template <int F, int A, int M, int B>
 static inline void few_int(const Rows& x, int64_t r0, const Matrix& m, int64_t block, float* c,
                            int64_t ldc, int64_t n, bool add) {
-    constexpr int U = M * B == 1 ? 2 : 1, BITS = FOUR ? 4 : 8;
-    int64_t groups = x.groups, lines = m.group * BITS / 32, between = m.inputs * BITS * 2;
+    constexpr int BYTES = A * 2 * Code<F>::BITS;
+    int64_t groups = x.groups, between = groups * BYTES;
     const char *a = x.data + r0 * m.inputs, *b = (const char*)m.data[0] + block * between;
     const float* scale = x.scale + r0 * groups;
-    const int32_t* start = x.start + r0 * groups;
-    const uint16_t* s = m.scales + block * groups * 16;
+    const int32_t* sums = x.sums + r0 * groups;
+    const ScaleTable scales(m);
+    const I16 table = table_of<F>(m);
+    const int32_t over = excess<F>(m);
     F16 acc[M][B];
     for (int r = 0; r < M; ++r)
         for (int j = 0; j < B; ++j) acc[r][j] = zero();
     for (int64_t g = 0; g < groups; ++g) {
-        I16 dots[M][B][U];
+        I16 dots[M][B], part[M][B];
         for (int r = 0; r < M; ++r)
             for (int j = 0; j < B; ++j)
-                for (int u = 0; u < U; ++u)
-                    dots[r][j][u] = set1i(u ? 0 : start[r * groups + g]);
-        const char *bg = b + g * lines * 64, *ag = a + g * m.group, *ahead = b + g * lines * 64 * B;
-        for (int64_t k = 0; k < lines; k += U)
-            for (int u = 0; u < U; ++u) {
-                I16 w[B], v[B];
-                for (int j = 0; j < B; ++j) {
-                    w[j] = loadi(bg + j * between + (k + u) * 64);
-                    ask(ahead + ((k + u) * B + j) * 64);
-                    if (FOUR) v[j] = mask(shift(w[j], 4), 0x0f0f0f0f), w[j] = mask(w[j], 0x0f0f0f0f);
-                }
-                for (int r = 0; r < M; ++r) {
-                    const char* at = ag + r * m.inputs + (k + u) * (32 / BITS);
-                    I16 first = set1i(word(at));
-                    for (int j = 0; j < B; ++j) dots[r][j][u] = dot4(dots[r][j][u], w[j], first);
-                    if (!FOUR) continue;
-                    I16 second = set1i(word(at + 4));
-                    for (int j = 0; j < B; ++j) dots[r][j][u] = dot4(dots[r][j][u], v[j], second);
-                }
-            }
-        for (int j = 0; j < B; ++j) {
-            F16 ws = load_bf16(s + (j * groups + g) * 16);
+                dots[r][j] = set1i(-over * sums[r * groups + g]), part[r][j] = set1i(0);
+        const char *bg = b + g * BYTES, *ag = a + g * A, *ahead = b + g * BYTES * B;
+        for (int k = 0; k < BYTES * B; k += 64) ask(ahead + k);
+#pragma GCC unroll 8
+        for (int k = 0; k < A / 4; ++k) {
+            I16 w[B];
+            for (int j = 0; j < B; ++j) w[j] = code_word<F>(bg + j * between, k, table);
             for (int r = 0; r < M; ++r) {
-                I16 dot = dots[r][j][0];
-                for (int u = 1; u < U; ++u) dot = dot + dots[r][j][u];
-                acc[r][j] = fma(to_float(dot) * set1(scale[r * groups + g]), ws, acc[r][j]);
+                I16 v = set1i(word(ag + r * m.inputs + 4 * k));
+                for (int j = 0; j < B; ++j) step<F>(dots[r][j], part[r][j], w[j], v, k, A / 4);
             }
+        }
+        for (int j = 0; j < B; ++j) {
+            Scales s = scales.at(block + j, g);
+            for (int r = 0; r < M; ++r)
+                acc[r][j] = scaled(acc[r][j], dots[r][j], scale[r * groups + g],
+                                   sums[r * groups + g], s, m.terms != 0);
         }
     }
     for (int r = 0; r < M; ++r)
@@ -124,14 +152,24 @@ struct Task {
         switch (left) {                               \
         case 1: ONE(1); break;                        \
         case 2: ONE(2); break;                        \
-        case 3: ONE(3); break;                        \
-        case 4: ONE(4); break;                        \
+        case 3: ONE((ROWS < 3 ? 1 : 3)); break;       \
+        case 4: ONE((ROWS < 4 ? 1 : 4)); break;       \
         case 5: ONE((ROWS < 5 ? 1 : 5)); break;       \
         case 6: ONE((ROWS < 5 ? 1 : 6)); break;       \
         case 7: ONE((ROWS < 5 ? 1 : 7)); break;       \
-        default: ONE((ROWS < 5 ? 1 : 8));             \
+        default: ONE((ROWS < 8 ? 1 : 8));             \
         }                                             \
         r += left;                                    \
+    }
+
+// The same with fewer variants, for the many formats of integers.
+#define FEW_INT_ROWS(ONE)                                                     \
+    for (int64_t r = 0; r < count;) {                                         \
+        int64_t left = count - r;                                             \
+        if (ROWS >= 8 && left >= 8) { ONE((ROWS < 8 ? 1 : 8)); r += 8; }      \
+        else if (ROWS >= 4 && left >= 4) { ONE((ROWS < 4 ? 1 : 4)); r += 4; } \
+        else if (left >= 2) { ONE(2); r += 2; }                               \
+        else { ONE(1); r += 1; }                                              \
     }
 
 constexpr int64_t FEW = 32; // outputs a unit of work
@@ -160,8 +198,16 @@ static inline void few_plain(const Task& t, int part, int64_t first, int64_t j, 
     few_outputs<S, 1>(x, b, c, ldc, j, end, add);
 }
 
+static inline void few_e4m3_outputs(const Task& t, int64_t j, int64_t ldc, bool add) {
+    int64_t count = t.x.count, end = least(t.m->rows[0], j + FEW);
+    const float* a = (const float*)t.x.data;
+#define ONE(M) few_e4m3<M, 1>(a + r * t.m->inputs, *t.m, j, t.out + r * ldc + j, ldc, add)
+    for (; j < end; ++j) FEW_INT_ROWS(ONE)
+#undef ONE
+}
+
 // Outputs `i` FEW to (i + 1) FEW of a quantised matrix.
-template <bool FOUR>
+template <int F, int A>
 static inline void few_integers(const Task& t, int64_t i, int64_t ldc, bool add) {
     const Matrix& m = *t.m;
     int64_t count = t.x.count, block = i * FEW / 16, n = m.rows[0] - i * FEW;
@@ -169,12 +215,22 @@ static inline void few_integers(const Task& t, int64_t i, int64_t ldc, bool add)
     constexpr int B = PARTS == 1 ? 2 : 1;
 #define ONE(M)                                                                               \
     if (B == 2 && n > 16 && M > 1) {                                                         \
-        few_int<FOUR, M, B>(t.x, r, m, block, c + r * ldc, ldc, n, add);                     \
+        few_int<F, A, M, B>(t.x, r, m, block, c + r * ldc, ldc, n, add);                     \
     } else {                                                                                 \
-        few_int<FOUR, M, 1>(t.x, r, m, block, c + r * ldc, ldc, n, add);                     \
+        few_int<F, A, M, 1>(t.x, r, m, block, c + r * ldc, ldc, n, add);                     \
         if (n > 16)                                                                          \
-            few_int<FOUR, M, 1>(t.x, r, m, block + 1, c + r * ldc + 16, ldc, n - 16, add);   \
+            few_int<F, A, M, 1>(t.x, r, m, block + 1, c + r * ldc + 16, ldc, n - 16, add);   \
     }
-    FEW_ROWS(ONE)
+    FEW_INT_ROWS(ONE)
 #undef ONE
 }
+
+// CALL(F, A) for the format of a quantised matrix.
+#define BY_FORMAT(m, CALL)                                                                   \
+    switch ((m).format) {                                                                    \
+    case I8: if (piece_of(m) == 16) { CALL(I8, 16); } else { CALL(I8, 32); } break;          \
+    case I6: if (piece_of(m) == 16) { CALL(I6, 16); } else { CALL(I6, 32); } break;          \
+    case I5: CALL(I5, 32); break;                                                            \
+    case T4: if (piece_of(m) == 16) { CALL(T4, 16); } else { CALL(T4, 32); } break;          \
+    default: if (piece_of(m) == 16) { CALL(I4, 16); } else { CALL(I4, 32); }                 \
+    }

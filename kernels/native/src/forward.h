@@ -2,10 +2,12 @@
 #pragma once
 #include "attention.h"
 
+constexpr int JOINED = 4; // matrices of different forms side by side
+
 struct Layer {
     int64_t kind; // 0 DeltaNet, 1 attention
     const float *input_norm, *post_norm; // scales, with the 1 of zero-centred weights added
-    Matrix in_proj[2], out_proj, gate_up, down; // in_proj: the second may have no parts
+    Matrix in_proj[4], out_proj, gate_up[2], down; // the later ones may have no parts
     const float *conv, *decay_rate, *dt_bias, *norm; // DeltaNet; conv [width][channels]
     const float *q_norm, *k_norm;                    // attention, scales as above
 };
@@ -66,7 +68,7 @@ static int64_t lay_out(const Model& m, int64_t rows, int64_t blocks, int threads
     int64_t widest = wider(wider(m.hidden, m.intermediate), inner);
     Cache c = {};
     c.dim = m.head_dim, c.kv_heads = m.kv_heads, c.bf16 = m.bf16;
-    w->prepared = a.take<char>(2 * prepared_bytes(widest, rows));
+    w->prepared = a.take<char>(JOINED * prepared_bytes(widest, rows));
     w->panels = a.take<char>(panel_bytes(widest) * threads);
     w->packed = a.take<char>(packed_bytes(c));
     w->normed = a.take<float>(rows * m.hidden);
@@ -116,25 +118,35 @@ static void normalise(Run& run, const float* scale) {
         norm_row(run.b.x + r * m.hidden, scale, m.hidden, m.eps, run.w.normed + r * m.hidden);
     });
 }
-// The normalised rows times the matrices, side by side in `out`.
-static void multiply_normed(Run& run, const Matrix* matrices, int count, float* out, int64_t ldc) {
+// The normalised rows times those of `most` matrices that there are, side by side in `out`. Rows are
+// prepared once for matrices that take them in the same form.
+static void multiply_normed(Run& run, const Matrix* matrices, int most, float* out, int64_t ldc) {
     const Model& m = run.m;
-    Task tasks[2];
+    Task tasks[JOINED];
+    Prepared made[JOINED];
     char* at = run.w.prepared;
-    for (int i = 0; i < count; ++i) {
-        Prepared p = room(matrices[i], run.rows, at);
-        parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
-            prepare_row(p, r, run.w.normed + r * m.hidden);
-        });
-        tasks[i] = {matrices + i, rows_of(p, run.rows), out};
-        out += outputs(matrices[i]);
-        at += prepared_bytes(m.hidden, run.rows);
+    int count = 0;
+    for (; count < most && matrices[count].parts; ++count) {
+        Prepared p = room(matrices[count], run.rows, at);
+        int same = 0;
+        while (same < count && !same_form(made[same], p)) ++same;
+        if (same < count) {
+            p = made[same];
+        } else {
+            parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
+                prepare_row(p, r, run.w.normed + r * m.hidden);
+            });
+            at += prepared_bytes(m.hidden, run.rows);
+        }
+        made[count] = p;
+        tasks[count] = {matrices + count, rows_of(p, run.rows), out};
+        out += outputs(matrices[count]);
     }
     products(tasks, count, ldc, false, run.b.exact_rows, run.w.panels, run.threads);
 }
 static void input_projection(Run& run, const Layer& layer, float* out, int64_t ldc) {
     normalise(run, layer.input_norm);
-    multiply_normed(run, layer.in_proj, layer.in_proj[1].parts ? 2 : 1, out, ldc);
+    multiply_normed(run, layer.in_proj, JOINED, out, ldc);
 }
 
 // The convolution and the delta rule over projected rows, and the states after them.
@@ -288,7 +300,7 @@ static void feed_forward(Run& run, const Layer& layer) {
     int64_t n = m.intermediate;
     float* ff = run.w.ff;
     normalise(run, layer.post_norm);
-    multiply_normed(run, &layer.gate_up, 1, ff, 2 * n);
+    multiply_normed(run, layer.gate_up, 2, ff, 2 * n);
     Prepared p = room(layer.down, run.rows, run.w.prepared);
     parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {
         float* x = ff + r * 2 * n;

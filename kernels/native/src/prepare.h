@@ -1,35 +1,48 @@
 // Weight matrices, and input rows in the form that they are multiplied with. Formats of a weight
 // [outputs, inputs]:
-//   F32, BF16  row by row, as a checkpoint stores it; up to four matrices stacked
-//   I8, I4     blocks of 16 outputs: [outputs/16][inputs/4][16][4] bytes, value + 128; for I4 two
-//              such words of four share a byte, value + 8, the earlier one in the low half.
-//              Scales are bfloat16 [outputs/16][inputs/group][16].
-// For I8 and I4 the input row is cut into the same groups and rounded to signed bytes, so that
-// products are sums of integers (exact, in any order), scaled once a group.
+//   F32, BF16       row by row, as a checkpoint stores it; up to four matrices stacked
+//   F8              row by row, the bits of e4m3 numbers; a float32 scale for 128 by 128 of them
+//   I8 I6 I5 I4 T4  blocks of 16 outputs, "words" of four inputs of each of them: [inputs/4][16][4].
+//     I8            one byte a code
+//     I4, T4        two words share 64 bytes, the earlier in the low halves
+//     I6            four words: two times 64 bytes as I4, then the upper two bits of each word in turn
+//     I5            eight words: four times 64 bytes as I4, then the upper bit of each word in turn
+// A code stands for the integer code - zero, in T4 for an entry of a table. Each `group` inputs of an
+// output share a scale, and if `terms` an additive term: [outputs/16][inputs/group][16 or 32], scales
+// before terms. They are bfloat16, float16 or float32, or signed bytes that are multiplied with the
+// float16 tops [outputs/16][inputs/span][16 or 32].
+// For these, an input row is cut into groups of 32 (16 for groups of 16) and rounded to signed bytes,
+// so that products are sums of integers (exact, in any order), scaled once a group.
 #pragma once
 #include "simd.h"
 
-enum { F32 = 0, BF16 = 1, I8 = 2, I4 = 3 };
+enum { F32 = 0, BF16 = 1, I8 = 2, I4 = 3, I5 = 4, I6 = 5, T4 = 6, F8 = 7 };
+enum { SCALE_BF16 = 0, SCALE_F16 = 1, SCALE_F32 = 2, SCALE_STEP = 3 };
 
 struct Matrix {
     int64_t format, inputs, group, parts;
     int64_t rows[4];
     const void* data[4];
-    const uint16_t* scales;
+    const void* scales;
+    const uint16_t* tops;
+    const int8_t* table;
+    int64_t scale_kind, terms, zero, span;
 };
 INLINE int64_t outputs(const Matrix& m) {
     int64_t n = 0;
     for (int i = 0; i < m.parts; ++i) n += m.rows[i];
     return n;
 }
-INLINE bool integer(int64_t format) { return format >= I8; }
+INLINE bool integer(int64_t format) { return format >= I8 && format <= T4; }
+// Inputs that are rounded together.
+INLINE int64_t piece_of(const Matrix& m) { return m.group == 16 ? 16 : 32; }
 
 // Input rows in the form that a format multiplies. `words` are 32-bit words a row.
 struct Rows {
     const char* data;
     int64_t count, words;
-    const float* scale;   // [count][groups], integer formats
-    const int32_t* start; // [count][groups], what takes back the offset of the weight's bytes
+    const float* scale;  // [count][groups], integer formats
+    const int32_t* sums; // [count][groups], of the rounded inputs
     int64_t groups;
 };
 
@@ -43,8 +56,7 @@ INLINE void store_bytes(int8_t* to, I16 x) {
     EACH for (int j = 0; j < WIDTH; ++j) to[h * WIDTH + j] = (int8_t)x.v[h][j];
 #endif
 }
-INLINE void quantize_group(const float* x, int64_t n, int32_t offset, int8_t* q, float* scale,
-                           int32_t* start) {
+INLINE void round_piece(const float* x, int64_t n, int8_t* q, float* scale, int32_t* total) {
     F16 top = zero(), bad = zero();
     for (int64_t i = 0; i < n; i += 16) {
         F16 v = load(x + i);
@@ -64,22 +76,30 @@ INLINE void quantize_group(const float* x, int64_t n, int32_t offset, int8_t* q,
     }
     int32_t t = 0;
     EACH for (int j = 0; j < WIDTH; ++j) t += sums.v[h][j];
-    *start = -offset * t;
+    *total = t;
 }
 
 struct Prepared {
     char* data;
     float* scale;
-    int32_t* start;
-    int64_t format, inputs, group;
+    int32_t* sums;
+    int64_t format, inputs, piece;
 };
+// Of formats that multiply rows in the same form, the first.
+INLINE int64_t row_format(int64_t format) {
+    return integer(format) ? I8 : format == F8 ? F32 : format;
+}
 static Prepared room(const Matrix& m, int64_t count, char* scratch) {
-    int64_t groups = integer(m.format) ? m.inputs / m.group : 0;
-    Prepared p = {scratch, nullptr, nullptr, m.format, m.inputs, m.group};
-    int64_t body = (count * m.inputs * (integer(m.format) ? 1 : m.format == BF16 ? 2 : 4) + 63) & ~63;
+    int64_t format = row_format(m.format), piece = format == I8 ? piece_of(m) : 0;
+    int64_t groups = piece ? m.inputs / piece : 0;
+    Prepared p = {scratch, nullptr, nullptr, format, m.inputs, piece};
+    int64_t body = (count * m.inputs * (piece ? 1 : format == BF16 ? 2 : 4) + 63) & ~63;
     p.scale = (float*)(scratch + body);
-    p.start = (int32_t*)(p.scale + count * groups);
+    p.sums = (int32_t*)(p.scale + count * groups);
     return p;
+}
+INLINE bool same_form(const Prepared& p, const Prepared& q) {
+    return p.format == q.format && p.inputs == q.inputs && p.piece == q.piece;
 }
 INLINE void prepare_row(const Prepared& p, int64_t r, const float* x) {
     if (p.format == F32) {
@@ -88,17 +108,15 @@ INLINE void prepare_row(const Prepared& p, int64_t r, const float* x) {
         uint16_t* to = (uint16_t*)p.data + r * p.inputs;
         for (int64_t i = 0; i < p.inputs; i += 16) store_bf16(to + i, load(x + i));
     } else {
-        int64_t groups = p.inputs / p.group;
+        int64_t groups = p.inputs / p.piece;
         for (int64_t g = 0; g < groups; ++g)
-            quantize_group(x + g * p.group, p.group, p.format == I4 ? 8 : 128,
-                           (int8_t*)p.data + r * p.inputs + g * p.group,
-                           p.scale + r * groups + g, p.start + r * groups + g);
+            round_piece(x + g * p.piece, p.piece, (int8_t*)p.data + r * p.inputs + g * p.piece,
+                        p.scale + r * groups + g, p.sums + r * groups + g);
     }
 }
 static Rows rows_of(const Prepared& p, int64_t count) {
-    int64_t per = integer(p.format) ? 4 : p.format == BF16 ? 2 : 1;
-    return {p.data, count, p.inputs / per, p.scale, p.start,
-            integer(p.format) ? p.inputs / p.group : 0};
+    int64_t per = p.piece ? 4 : p.format == BF16 ? 2 : 1;
+    return {p.data, count, p.inputs / per, p.scale, p.sums, p.piece ? p.inputs / p.piece : 0};
 }
 
 // The addresses of up to 12 rows, `stride` bytes apart, of which each step moves on by some bytes. Three

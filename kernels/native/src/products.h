@@ -36,7 +36,15 @@ static inline void tile(const int32_t* a, int64_t rs, int64_t cs, int64_t words,
         else { CALL(1); r += 1; }                                       \
     }
 
-// The same for any number of rows and columns.
+// The same with fewer variants, for the many formats of integers.
+#define BY_INT_ROWS(CALL)                                               \
+    for (int64_t r = 0, left; (left = rows - r) > 0;) {                 \
+        if (PARTS < 4 && left >= TILE) { CALL((PARTS < 4 ? TILE : 1)); r += TILE; } \
+        else if (left >= 2) { CALL(2); r += 2; }                        \
+        else { CALL(1); r += 1; }                                       \
+    }
+
+// The same as tile for any number of rows and columns.
 template <class S>
 static inline void multiply(const int32_t* a, int64_t rs, int64_t cs, int64_t rows, int64_t words,
                             const char* b, int64_t between, int64_t along, float* c, int64_t ldc,
@@ -55,34 +63,41 @@ static inline void multiply(const int32_t* a, int64_t rs, int64_t cs, int64_t ro
 #undef ONE
 }
 
-// Integer tile over whole rows of A: M input rows, B blocks of 16 outputs.
-template <int M, int B>
-static inline void tile_int(const char* a, int64_t inputs, int64_t group, const float* scale,
-                            const int32_t* start, int64_t groups, const char* b,
-                            int64_t between, const uint16_t* s, int64_t s_between, float* c,
-                            int64_t ldc, int64_t n, bool add) {
+// Integer tile over whole rows of A: M input rows, B blocks of 16 outputs, whose codes lie at `b` as
+// words of 64 bytes.
+template <int F, int P, int M, int B>
+static inline void tile_int(const Rows& x, int64_t r0, const Matrix& m, const ScaleTable& scales,
+                            int64_t block, const char* b, int64_t between, float* c, int64_t ldc,
+                            int64_t n, bool add) {
+    int64_t groups = x.groups;
+    const float* scale = x.scale + r0 * groups;
+    const int32_t* sums = x.sums + r0 * groups;
+    const int32_t over = excess<F>(m);
     F16 acc[M][B];
     for (int r = 0; r < M; ++r)
         for (int j = 0; j < B; ++j) acc[r][j] = zero();
-    Lines x_at(a, inputs);
-    for (int64_t g = 0; g < groups; ++g) {
-        I16 dots[M][B];
+    Lines x_at(x.data + r0 * m.inputs, m.inputs);
+    for (int64_t g = 0; g < groups; ++g, x_at.move(P)) {
+        I16 dots[M][B], part[M][B];
         for (int r = 0; r < M; ++r)
-            for (int j = 0; j < B; ++j) dots[r][j] = set1i(start[r * groups + g]);
-        const char* bg = b + g * group * 16;
-        for (int64_t k = 0; k < group / 4; ++k, x_at.move(4)) {
-            x_at.fix();
+            for (int j = 0; j < B; ++j)
+                dots[r][j] = set1i(-over * sums[r * groups + g]), part[r][j] = set1i(0);
+        const char* bg = b + g * P * 16;
+        x_at.fix();
+#pragma GCC unroll 8
+        for (int k = 0; k < P / 4; ++k) {
             I16 w[B];
             for (int j = 0; j < B; ++j) w[j] = loadi(bg + j * between + k * 64);
             for (int r = 0; r < M; ++r) {
-                I16 x = set1i(word(x_at.row(r)));
-                for (int j = 0; j < B; ++j) dots[r][j] = dot4(dots[r][j], w[j], x);
+                I16 v = set1i(word(x_at.row(r) + 4 * k));
+                for (int j = 0; j < B; ++j) step<F>(dots[r][j], part[r][j], w[j], v, k, P / 4);
             }
         }
         for (int j = 0; j < B; ++j) {
-            F16 ws = load_bf16(s + j * s_between + g * 16);
+            Scales s = scales.at(block + j, g);
             for (int r = 0; r < M; ++r)
-                acc[r][j] = fma(to_float(dots[r][j]) * set1(scale[r * groups + g]), ws, acc[r][j]);
+                acc[r][j] = scaled(acc[r][j], dots[r][j], scale[r * groups + g],
+                                   sums[r * groups + g], s, m.terms != 0);
         }
     }
     for (int r = 0; r < M; ++r)
@@ -152,39 +167,61 @@ static inline void many_plain(const Task& t, int part, int64_t first, int64_t j,
     }
 }
 
+// As many_plain for e4m3 weights, which become float32 in the panel.
+static inline void many_e4m3(const Task& t, int64_t j, int64_t ldc, bool add, int32_t* panel) {
+    const Matrix& m = *t.m;
+    const Rows& x = t.x;
+    int64_t width = least(PANEL, m.rows[0] - j), blocks = ceil_div(m.inputs, 128);
+    for (int64_t k = 0; k < x.words; k += DEPTH) {
+        int64_t depth = least(DEPTH, x.words - k);
+        float rows[16][128];
+        for (int64_t q = 0; q < width; q += 16)
+            for (int64_t i = k; i < k + depth; i += 128) {
+                int64_t count = least(128, k + depth - i), high = least(16, width - q);
+                for (int64_t o = 0; o < high; ++o) {
+                    int64_t output = j + q + o;
+                    const uint8_t* w = (const uint8_t*)m.data[0] + output * m.inputs + i;
+                    F16 by = set1(((const float*)m.scales)[output / 128 * blocks + i / 128] * 256.0f);
+                    for (int64_t n = 0; n < count; n += 16)
+                        store(rows[o] + n, load_e4m3(w + n) * by);
+                }
+                turn((const int32_t*)rows, 128, high, count, panel + q * depth + (i - k) * 16);
+            }
+        multiply<StepF32>((const int32_t*)x.data + k, x.words, 1, x.count, depth,
+                          (const char*)panel, depth * 64, 64, t.out + j, ldc, width, add || k > 0);
+    }
+}
+
+template <int F, int P>
 static inline void many_integers(const Task& t, int64_t j0, int64_t ldc, bool add, char* panel) {
     const Matrix& m = *t.m;
     const Rows& x = t.x;
-    int64_t inputs = m.inputs, groups = x.groups, rows = x.count;
-    bool four = m.format == I4;
-    int64_t stored = inputs * (four ? 8 : 16), between = inputs * 16;
+    constexpr int BYTES = P * 2 * Code<F>::BITS;
+    int64_t rows = x.count, between = m.inputs * 16;
     int64_t width = least(PANEL, m.rows[0] - j0), blocks = ceil_div(width, 16);
-    const char* b = (const char*)m.data[0] + j0 / 16 * stored;
-    const uint16_t* s = m.scales + j0 / 16 * groups * 16;
-    if (four) {
-        for (int64_t k = 0; k < blocks * stored; k += 64) {
-            I16 w = loadi(b + k), low = mask(w, 0x0f0f0f0f);
-            I16 high = mask(shift(w, 4), 0x0f0f0f0f);
-            memcpy(panel + 2 * k, &low, 64);
-            memcpy(panel + 2 * k + 64, &high, 64);
-        }
+    const char* b = (const char*)m.data[0] + j0 / 16 * x.groups * BYTES;
+    const ScaleTable scales(m);
+    if (F != I8 || Code<F>::SIGNED) {
+        const I16 table = table_of<F>(m);
+        for (int64_t g = 0; g < blocks * x.groups; ++g)
+#pragma GCC unroll 8
+            for (int k = 0; k < P / 4; ++k) {
+                I16 w = code_word<F>(b + g * BYTES, k, table);
+                memcpy(panel + g * P * 16 + k * 64, &w, 64);
+            }
         b = panel;
     }
 #define ONE(M)                                                                                      \
     for (int64_t j = 0; j < width; j += 16 * BLOCKS) {                                              \
         const char* bj = b + j / 16 * between;                                                      \
-        const uint16_t* sj = s + j / 16 * groups * 16;                                              \
+        int64_t block = (j0 + j) / 16;                                                              \
         float* c = t.out + r * ldc + j0 + j;                                                        \
         if (width - j > 16 * (BLOCKS - 1))                                                          \
-            tile_int<M, BLOCKS>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,         \
-                                x.start + r * groups, groups, bj, between, sj, groups * 16,         \
-                                c, ldc, width - j, add);                                            \
+            tile_int<F, P, M, BLOCKS>(x, r, m, scales, block, bj, between, c, ldc, width - j, add); \
         else                                                                                        \
-            tile_int<M, 1>(x.data + r * inputs, inputs, m.group, x.scale + r * groups,              \
-                           x.start + r * groups, groups, bj, between, sj, groups * 16, c,           \
-                           ldc, width - j, add);                                                    \
+            tile_int<F, P, M, 1>(x, r, m, scales, block, bj, between, c, ldc, width - j, add);      \
     }
-    BY_ROWS(ONE)
+    BY_INT_ROWS(ONE)
 #undef ONE
 }
 
@@ -205,16 +242,20 @@ static void products(const Task* tasks, int count, int64_t ldc, bool add, bool e
         }
         const Task& t = tasks[i];
         char* panel = panels + thread * room;
-        if (few && integer(t.m->format))
-            t.m->format == I4 ? few_integers<true>(t, index, ldc, add)
-                              : few_integers<false>(t, index, ldc, add);
-        else if (integer(t.m->format))
-            many_integers(t, index * unit, ldc, add, panel);
+#define FEW_OF(F, A) few_integers<F, A>(t, index, ldc, add)
+#define MANY_OF(F, A) many_integers<F, A>(t, index * unit, ldc, add, panel)
+        if (integer(t.m->format)) {
+            if (few) { BY_FORMAT(*t.m, FEW_OF) } else { BY_FORMAT(*t.m, MANY_OF) }
+        } else if (t.m->format == F8)
+            few ? few_e4m3_outputs(t, index * unit, ldc, add)
+                : many_e4m3(t, index * unit, ldc, add, (int32_t*)panel);
         else if (t.m->format == BF16)
             few ? few_plain<StepBF16>(t, p, first, index * unit, ldc, add)
                 : many_plain<StepBF16>(t, p, first, index * unit, ldc, add, (int32_t*)panel);
         else
             few ? few_plain<StepF32>(t, p, first, index * unit, ldc, add)
                 : many_plain<StepF32>(t, p, first, index * unit, ldc, add, (int32_t*)panel);
+#undef FEW_OF
+#undef MANY_OF
     });
 }

@@ -45,6 +45,9 @@ INLINE F16 fma(F16 a, F16 b, F16 c) { EACH c.v[h] = a.v[h] * b.v[h] + c.v[h]; re
 INLINE F16 to_float(I16 x) { F16 r; EACH r.v[h] = __builtin_convertvector(x.v[h], vf); return r; }
 INLINE I16 mask(I16 x, int32_t m) { EACH x.v[h] &= m; return x; }
 INLINE I16 shift(I16 x, int n) { EACH x.v[h] = (vi)((x.v[h] >> n)); return x; }
+INLINE I16 raise(I16 x, int n) { EACH x.v[h] = (vi)((x.v[h] << n)); return x; }
+INLINE I16 operator|(I16 a, I16 b) { EACH a.v[h] |= b.v[h]; return a; }
+INLINE I16 operator^(I16 a, I16 b) { EACH a.v[h] ^= b.v[h]; return a; }
 INLINE F16 max(F16 a, F16 b) { EACH a.v[h] = b.v[h] > a.v[h] ? b.v[h] : a.v[h]; return a; }
 INLINE F16 absolute(F16 x) { EACH x.v[h] = (vf)((vi)x.v[h] & 0x7fffffff); return x; }
 
@@ -136,6 +139,63 @@ INLINE F16 load_bf16(const uint16_t* p) {
     return load(t);
 #endif
 }
+// Sixteen float16, also subnormal ones.
+INLINE F16 load_half(const uint16_t* p) {
+    F16 r;
+#if defined(__AVX512F__)
+    r.v[0] = (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(__F16C__)
+    EACH r.v[h] = (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8 * h)));
+#else
+    float t[16];
+    for (int i = 0; i < 16; ++i) {
+        uint32_t e = p[i] >> 10 & 31, m = p[i] & 1023, u = (e + 112) << 23 | m << 13;
+        float x;
+        if (e == 31) u = 0x7f800000 | m << 13;
+        memcpy(&x, &u, 4);
+        if (e == 0) x = (float)m * 5.9604644775390625e-8f;
+        t[i] = p[i] >> 15 ? -x : x;
+    }
+    r = load(t);
+#endif
+    return r;
+}
+// Sixteen signed bytes.
+INLINE F16 load_steps(const int8_t* p) {
+    F16 r;
+#if defined(__AVX512F__)
+    r.v[0] = (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+    EACH r.v[h] = (vf)_mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8 * h))));
+#else
+    EACH for (int i = 0; i < WIDTH; ++i) r.v[h][i] = p[h * WIDTH + i];
+#endif
+    return r;
+}
+// Sixteen numbers of e4m3, divided by 256: their bits are those of a float16 whose exponent is off by
+// the difference of the biases. The bits of NaN are not looked for.
+INLINE F16 load_e4m3(const uint8_t* p) {
+    F16 r;
+#if defined(__AVX512F__)
+    __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p));
+    __m256i s = _mm256_slli_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0x80)), 8);
+    __m256i n = _mm256_slli_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0x7f)), 7);
+    r.v[0] = (vf)_mm512_cvtph_ps(_mm256_or_si256(s, n));
+#elif defined(__F16C__)
+    EACH {
+        __m128i w = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i*)(p + 8 * h)));
+        __m128i s = _mm_slli_epi16(_mm_and_si128(w, _mm_set1_epi16(0x80)), 8);
+        __m128i n = _mm_slli_epi16(_mm_and_si128(w, _mm_set1_epi16(0x7f)), 7);
+        r.v[h] = (vf)_mm256_cvtph_ps(_mm_or_si128(s, n));
+    }
+#else
+    uint16_t t[16];
+    for (int i = 0; i < 16; ++i) t[i] = (p[i] & 0x80) << 8 | (p[i] & 0x7f) << 7;
+    r = load_half(t);
+#endif
+    return r;
+}
 INLINE void store_bf16(uint16_t* p, F16 x) {
 #if defined(__AVX512BF16__)
     __m256bh r = _mm512_cvtneps_pbh((__m512)x.v[0]);
@@ -192,6 +252,22 @@ INLINE I16 dot4(I16 acc, I16 w, I16 a) {
     }
 #endif
     return acc;
+}
+
+// The bytes of `table`, 16 of them four times, at the places that the bytes of x name.
+INLINE I16 look_up(I16 table, I16 x) {
+#if defined(__AVX512BW__)
+    x.v[0] = (vi)_mm512_shuffle_epi8((__m512i)table.v[0], (__m512i)x.v[0]);
+#elif defined(__AVX2__)
+    EACH x.v[h] = (vi)_mm256_shuffle_epi8((__m256i)table.v[h], (__m256i)x.v[h]);
+#else
+    uint8_t t[64], u[64];
+    memcpy(t, &table, 64);
+    memcpy(u, &x, 64);
+    for (int i = 0; i < 64; ++i) u[i] = t[u[i]];
+    memcpy(&x, u, 64);
+#endif
+    return x;
 }
 
 INLINE int32_t word(const void* p) { int32_t w; memcpy(&w, p, 4); return w; }

@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType, quants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.linear import dequantize, from_integers
+from kernels.linear import INT4, INT8, dequantize, from_integers
 from model.checkpoint.gguf.blocks import BLOCKS
 
 READABLE = [kind for kind, block in BLOCKS.items() if block.read and block.name != "Q1_0"]
@@ -69,7 +69,9 @@ def test_every_type_is_read_and_its_codes_fit(kind: int) -> None:
     if block.bits:
         low, high = (-8, 7) if block.bits == 4 else (-128, 127)
         assert low <= int(run.codes.min()) and int(run.codes.max()) <= high
-        kept = from_integers(run.codes, run.scales.bfloat16().float(), block.bits)
+        kept = from_integers(
+            run.codes, run.scales.bfloat16().float(), INT4 if block.bits == 4 else INT8
+        )
         assert kept is not None
         by = (
             run.scales.bfloat16()

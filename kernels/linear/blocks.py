@@ -1,0 +1,178 @@
+"""Codes, scales and terms of a matrix into the blocks of ``QuantizedWeight``, and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.backend import KernelError
+from kernels.linear.formats import (
+    BLOCK,
+    INT4,
+    INT8,
+    SIZES,
+    Code,
+    QuantizedWeight,
+    StackedWeight,
+    Weight,
+)
+from kernels.quantized_linear.reference import Kind, PackedWeight, pack_integers, unpack
+
+_WORDS = {8: 1, 4: 2, 6: 4, 5: 8}
+"""Words of four inputs that are stored together, by the bits of a code."""
+
+
+def from_codes(
+    code: Code,
+    codes: Tensor,
+    scales: Tensor,
+    terms: Tensor | None = None,
+    tops: Tensor | None = None,
+    term_tops: Tensor | None = None,
+) -> QuantizedWeight:
+    """Hold ``codes [outputs, inputs]`` with ``scales [outputs, groups]`` as they are.
+
+    ``terms`` are like ``scales``. If both are int8, ``tops`` and ``term_tops [outputs, spans]`` in
+    float16 are what they are multiplied with. Groups larger than the form's are cut. Raises
+    ``KernelError`` where the form has no such groups.
+    """
+    outputs, inputs = codes.shape
+    given = inputs // scales.shape[1]
+    group = next((g for g in reversed(SIZES) if given % g == 0), 0)
+    if not group or inputs % given or (code.bits == 5 and group < 32):
+        raise KernelError(f"{scales.shape[1]} groups of {inputs} inputs cannot be held in blocks")
+
+    def laid(numbers: Tensor, more: Tensor | None, width: int) -> Tensor:
+        both = [numbers] if more is None else [numbers, more]
+        spread = [part.repeat_interleave(width // part.shape[1], dim=1) for part in both]
+        full = [_filled(part).reshape(-1, BLOCK, width).transpose(1, 2) for part in spread]
+        return torch.cat(full, dim=2).contiguous()
+
+    top = None if tops is None else laid(tops, term_tops, tops.shape[1])
+    by = laid(scales, terms, inputs // group)
+    data = lay_out(_filled(codes), code.bits)
+    return QuantizedWeight(code, group, outputs, inputs, data, by, top)
+
+
+def from_integers(
+    integers: Tensor, scales: Tensor, code: Code = INT8, term: Tensor | None = None
+) -> QuantizedWeight | None:
+    """Hold ``integers [outputs, inputs]`` with float32 ``scales`` (and ``term [outputs, groups]``).
+
+    The numbers are kept in bfloat16 or float16 if that loses nothing, else in float32. Return None
+    where the form cannot hold them: groups that are no multiple of 16.
+    """
+    numbers = scales if term is None else torch.cat([scales, term])
+    kept = next((d for d in (torch.bfloat16, torch.float16) if _fits(numbers, d)), torch.float32)
+    by, more = scales.to(kept), None if term is None else term.to(kept)
+    try:
+        return from_codes(code, code.codes(integers), by, more)
+    except KernelError:
+        return None
+
+
+def _fits(numbers: Tensor, dtype: torch.dtype) -> bool:
+    return torch.equal(numbers.to(dtype).float(), numbers.float())
+
+
+def _filled(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` with rows of zeros up to a whole block."""
+    missing = -len(tensor) % BLOCK
+    if not missing:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
+
+
+def lay_out(codes: Tensor, bits: int) -> Tensor:
+    """Return ``codes [blocks * 16, inputs]`` as the bytes of a ``QuantizedWeight``."""
+    blocks, inputs = len(codes) // BLOCK, codes.shape[1]
+    words, count = _WORDS[bits], inputs // 4
+    # [blocks, 16, inputs / 4, 4] -> [blocks, units, words, 64]
+    runs = codes.reshape(blocks, BLOCK, count, 4).transpose(1, 2)
+    runs = runs.reshape(blocks, count // words, words, BLOCK * 4).to(torch.uint8)
+    if bits == 8:
+        return runs.reshape(blocks, -1)
+    low = (runs[:, :, 0::2] & 15) | ((runs[:, :, 1::2] & 15) << 4)
+    if bits == 4:
+        return low.reshape(blocks, -1)
+    width = bits - 4
+    high = sum(((runs[:, :, t] >> 4) << (width * t) for t in range(1, words)), runs[:, :, 0] >> 4)
+    return torch.cat([low, high.unsqueeze(2)], dim=2).reshape(blocks, -1)
+
+
+def codes_of(weight: QuantizedWeight) -> Tensor:
+    """Return the codes ``[outputs, inputs]``, those that fill the last block included; uint8."""
+    blocks, bits, words = weight.data.shape[0], weight.bits, _WORDS[weight.bits]
+    lines = weight.data.reshape(blocks, -1, words * bits // 8, BLOCK * 4)
+    if bits == 8:
+        runs = lines
+    else:
+        low = lines[:, :, : words // 2]
+        runs = torch.stack([low & 15, low >> 4], dim=3).flatten(2, 3)
+        if bits > 4:
+            width = bits - 4
+            upper = [(lines[:, :, -1] >> (width * t)) & ((1 << width) - 1) for t in range(words)]
+            runs = runs | (torch.stack(upper, dim=2) << 4)
+    runs = runs.reshape(blocks, weight.inputs // 4, BLOCK, 4)
+    return runs.transpose(1, 2).reshape(blocks * BLOCK, weight.inputs)
+
+
+def _numbers(laid: Tensor, count: int) -> Tensor:
+    """Return scales or tops ``[outputs, count]`` in float32, then the terms if there are any."""
+    return laid.float().transpose(1, 2).reshape(len(laid), -1, BLOCK, count).transpose(0, 1)
+
+
+def _scales(weight: QuantizedWeight) -> tuple[Tensor, Tensor | None]:
+    """Return the scales and the terms ``[outputs, groups]`` in float32."""
+    groups = weight.inputs // weight.group
+    both = _numbers(weight.scales, groups).reshape(-1, len(weight.data) * BLOCK, groups)
+    if weight.tops is not None:
+        spans = weight.tops.shape[1]
+        tops = _numbers(weight.tops, spans).reshape(len(both), -1, spans)
+        both = both * tops.repeat_interleave(groups // spans, dim=2)
+    return both[0], both[1] if weight.has_terms else None
+
+
+def dequantize(weight: QuantizedWeight) -> Tensor:
+    """Return the matrix ``[outputs, inputs]`` in float32."""
+    scales, terms = _scales(weight)
+    rows = weight.code.integers(codes_of(weight)).float()
+    rows = rows.reshape(len(scales), -1, weight.group) * scales.unsqueeze(-1)
+    if terms is not None:
+        rows = rows + terms.unsqueeze(-1)
+    return rows.reshape(-1, weight.inputs)[: weight.outputs]
+
+
+def packed(weight: QuantizedWeight, device: torch.device, *, at_once: int = 256) -> PackedWeight:
+    """Return the same numbers in the layout of the device kernels, on ``device``.
+
+    ``at_once`` blocks are turned at a time, so that little more than the result is in memory.
+    """
+    kind: Kind = "int4" if weight.code == INT4 else "int8"
+    parts = []
+    for first in range(0, weight.outputs, at_once * BLOCK):
+        own = weight.rows(first, min(weight.outputs, first + at_once * BLOCK))
+        integers = own.code.integers(codes_of(own))[: own.outputs].to(device)
+        by = _scales(own)[0][: own.outputs].to(device, torch.bfloat16)
+        parts.append(pack_integers(integers, by, kind, weight.group))
+    if len(parts) == 1:
+        return parts[0]
+    whole = (torch.cat([part.data for part in parts]), torch.cat([part.scales for part in parts]))
+    return PackedWeight(kind, *whole, weight.group)
+
+
+def packable(weight: QuantizedWeight) -> bool:
+    """Tell whether the device kernels can hold the same numbers."""
+    plain_scales = weight.tops is None and not weight.has_terms
+    return plain_scales and weight.scales.dtype == torch.bfloat16 and weight.group >= 32
+
+
+def plain(weight: Weight, dtype: torch.dtype) -> Tensor:
+    """Any weight as one plain tensor."""
+    if isinstance(weight, StackedWeight):
+        return torch.cat([plain(part, dtype) for part in weight.parts])
+    if isinstance(weight, QuantizedWeight):
+        return dequantize(weight).to(dtype)
+    if isinstance(weight, PackedWeight):
+        return unpack(weight).to(dtype)
+    return weight.to(dtype)
