@@ -24,6 +24,7 @@ from torch import Tensor
 from model import persist
 from model.drafting.drafts import Ahead, Draft, Drafter
 from model.drafting.guesses import guess_draft
+from model.drafting.quotes import Quotes
 from model.drafting.token_history import TokenHistory
 from model.errors import ContextFull, MemoryFull, SessionClosed, StateError
 from model.network import Network, Progress, State
@@ -94,7 +95,10 @@ class Snapshot:
 
 
 class Session:
-    """One sequence of tokens over one network. Made by ``Engine.session`` and ``Engine.resume``."""
+    """One sequence of tokens over one network. Made by ``Engine.session`` and ``Engine.resume``.
+
+    ``quotes`` are texts that drafts may be copied from beside the session's own; forks share them.
+    """
 
     def __init__(self, scheduler: Scheduler, *, seed: int = 0) -> None:
         self._scheduler = scheduler
@@ -102,6 +106,7 @@ class Session:
         self._at = _Point(TokenHistory(), 0, self._network.new_state(), None)
         self._generator = torch.Generator().manual_seed(seed)
         self._drafter = Drafter(scheduler.costs, scheduler.guess_costs)
+        self.quotes = Quotes()
         self._usage = Usage()
         self._family = object()
         self._changes = 0
@@ -264,7 +269,7 @@ class Session:
         at, scheduler, drafter = self._at, self._scheduler, self._drafter
         copied = Draft()
         if scheduler.drafts != "mtp":
-            copied = drafter.copied(at.ids, most, scheduler.company)
+            copied = drafter.copied(at.ids, self.quotes, most, scheduler.company)
         chain = scheduler.chain(at.state)
         if chain is None:
             return copied
@@ -309,6 +314,7 @@ class Session:
         twin._family = self._family
         twin._usage = usage
         twin._drafter = self._drafter.copy()
+        twin.quotes = self.quotes
         twin._at = point.point
         if seed is None:
             twin._generator.set_state(point.generator)

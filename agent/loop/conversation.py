@@ -78,9 +78,14 @@ class Conversation:
     def adopt(self, session: Session) -> None:
         """Go on with ``session``, in which nothing was said yet; the one before is closed."""
         if session is not self.session:
+            session.quotes = self.session.quotes
             self.session.close()
         self.session = session
         self._closed, self._open_thinking, self._unfinished = None, False, ()
+
+    def offer(self, text: str) -> None:
+        """Let drafts be copied from ``text``, which the model will perhaps quote."""
+        self.session.quotes.add(self._chat.encode_text(text))
 
     def prompt(
         self, messages: Sequence[Message], *, by_user: bool = False, before: Usage | None = None

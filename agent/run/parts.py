@@ -17,6 +17,7 @@ from agent.loop.conversation import Conversation
 from agent.loop.first_prompt import Beginning
 from agent.loop.journal import Journal
 from agent.loop.overseer import OverseenTools
+from agent.loop.quoting import OfferedFiles
 from agent.run.build import sampling_of
 from agent.run.mirror import Mirror
 from agent.sessions.history import History, history_of
@@ -127,6 +128,7 @@ class Parts:
             *((self.mirror,) if self.mirror is not None else ()),
             self.client.approvals,
             RepositoryNotes(self.sandbox, self.steps),
+            OfferedFiles(self.registry.context.seen, self.conversation),
         )
         return OverseenTools(self.registry, overseers)
 

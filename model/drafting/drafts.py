@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor
 
 from model.drafting.costs import PassCosts
+from model.drafting.quotes import Quotes
 from model.drafting.token_history import TokenHistory
 from model.network import State, Trail
 
@@ -120,10 +121,15 @@ class Drafter:
         twin._first, twin._unguessed = self._first.copy(), self._unguessed
         return twin
 
-    def copied(self, ids: TokenHistory, most: int, company: int) -> Draft:
-        """Return at most ``most`` ids that followed the end of ``ids`` before, to try in a pass
-        with ``company`` others: none where they would not pay."""
+    def copied(self, ids: TokenHistory, quotes: Quotes, most: int, company: int) -> Draft:
+        """Return at most ``most`` ids that followed the end of ``ids`` before, or that follow it in
+        one of ``quotes``, to try in a pass with ``company`` others: none where they would not pay.
+        """
         found, agree = ids.seen_before(most)
+        quoted, fits = quotes.seen(ids, most)
+        # Of two that fit alike, the text as it is now is the likelier one to be said again.
+        if quoted and fits >= agree:
+            found, agree = quoted, fits
         draft = Draft(found, [bisect_right(_AGREE, agree + i) for i in range(len(found))])
         shares = self._shares["copy"]
         best, best_rate = 0, _LEAST_GAIN * self._rate(company, 1.0, 0)

@@ -8,7 +8,8 @@ LEAST = 2
 """Ids that must agree for a place to count. Two predict little, but that shows (``drafts``)."""
 
 _CANDIDATES = 12
-_LONGEST = 32
+LONGEST = 32
+"""Agreement beyond so many ids is not counted."""
 
 
 class NgramIndex:
@@ -28,10 +29,18 @@ class NgramIndex:
         return ``(0, 0)`` if there is none. ``ids`` must have grown from what was given before.
         """
         self._add(ids, length)
+        return self._best(ids, length, ids, length)
+
+    def find_other(self, ids: array[int], other: array[int]) -> tuple[int, int]:
+        """Find where the end of ``other``, which is not in ``ids``, stands in it, as ``find``."""
+        self._add(ids, len(ids))
+        return self._best(ids, len(ids), other, len(other))
+
+    def _best(self, ids: array[int], length: int, other: array[int], end: int) -> tuple[int, int]:
         best, most = 0, 0
-        if length <= LEAST:
+        if end < LEAST or length <= LEAST:
             return best, most
-        place = self._last.get(ids[length - LEAST : length].tobytes(), -1)
+        place = self._last.get(other[end - LEAST : end].tobytes(), -1)
         for _ in range(_CANDIDATES):
             # Another sequence with the same beginning may have added what lies behind.
             while place >= length:
@@ -39,12 +48,12 @@ class NgramIndex:
             if place < 0:
                 break
             agree = LEAST
-            limit = min(_LONGEST, place)
-            while agree < limit and ids[place - agree - 1] == ids[length - agree - 1]:
+            limit = min(LONGEST, place, end)
+            while agree < limit and ids[place - agree - 1] == other[end - agree - 1]:
                 agree += 1
             if agree > most:
                 best, most = place, agree
-            if most == _LONGEST:
+            if most == LONGEST:
                 break
             place = self._before[place]
         return best, most

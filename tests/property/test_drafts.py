@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from kernels.native import LEVELS
 from model.checkpoint.config import ModelConfig
 from model.drafting.drafts import Draft, Drafter
+from model.drafting.quotes import Quotes
 from model.drafting.token_history import TokenHistory
 from model.hybrid.cpu import NativeModel
 from model.hybrid.model import VERIFY_ROWS, HybridModel, HybridNetwork
@@ -53,7 +54,7 @@ class Oracle(Drafter):
     def copy(self) -> Oracle:
         return Oracle(self.truth, self.plan)
 
-    def copied(self, ids: TokenHistory, most: int, company: int) -> Draft:
+    def copied(self, ids: TokenHistory, quotes: Quotes, most: int, company: int) -> Draft:
         size, right = self.plan[self.turn % len(self.plan)]
         self.turn += 1
         known = self.truth.ids[len(ids) :]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernels.native import LEVELS
 from model.drafting.drafts import Draft, Drafter
+from model.drafting.quotes import Quotes
 from model.drafting.token_history import TokenHistory
 from model.hybrid.cpu import NativeModel
 from model.hybrid.cpu_mtp import NativeMtp
@@ -189,7 +190,7 @@ class Oracle(Drafter):
     def copy(self) -> Oracle:
         return Oracle(self.scheduler)
 
-    def copied(self, ids: TokenHistory, most: int, company: int) -> Draft:
+    def copied(self, ids: TokenHistory, quotes: Quotes, most: int, company: int) -> Draft:
         self.scheduler.next = len(ids)
         return Draft()
 

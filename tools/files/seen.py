@@ -21,6 +21,7 @@ class SeenFiles:
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, bytes | None]] = {}
         self._versions: dict[str, list[bytes | None]] = {}
+        self._news: dict[str, bytes] = {}
 
     def __copy__(self) -> SeenFiles:
         """Return an independent copy, for a call that is only previewed."""
@@ -32,7 +33,15 @@ class SeenFiles:
     def note(self, real: str, data: bytes) -> None:
         """Note that the model knows ``data`` as the content of ``real``."""
         kept = data if len(data) <= _KEPT_BYTES else None
-        self._files[real] = (_hash(data), kept)
+        known, digest = self._files.get(real), _hash(data)
+        self._files[real] = (digest, kept)
+        if kept is not None and (known is None or known[0] != digest):
+            self._news[real] = kept
+
+    def take_news(self) -> list[bytes]:
+        """Return the contents that the model has come to know since this was last asked."""
+        news, self._news = self._news, {}
+        return list(news.values())
 
     def forget(self, real: str) -> None:
         """Forget the content of one file."""

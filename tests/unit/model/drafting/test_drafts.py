@@ -10,6 +10,7 @@ import torch
 from model.checkpoint.hub import resolve
 from model.drafting.costs import PassCosts
 from model.drafting.drafts import Ahead, Draft, Drafter, sure_kind
+from model.drafting.quotes import Quotes
 from model.drafting.token_history import TokenHistory
 from model.engine import Engine
 
@@ -63,33 +64,43 @@ def test_one_slow_pass_does_not_count_much_and_old_ones_fade() -> None:
 
 def test_nothing_is_known_before_the_first_pass() -> None:
     assert PassCosts().seconds(3) == 0
-    assert drafter_of(PassCosts()).copied(TEXT, 7, 0).ids == []
+    assert drafter_of(PassCosts()).copied(TEXT, Quotes(), 7, 0).ids == []
 
 
 def test_drafts_follow_what_is_there_where_rows_are_cheap() -> None:
-    assert drafter_of(costs(0.0)).copied(TEXT, 7, 0).ids == list(range(10, 17))
-    assert drafter_of(costs(0.0)).copied(TEXT, 3, 0).ids == [10, 11, 12]
-    assert drafter_of(costs(0.0)).copied(TokenHistory(range(9)), 7, 0).ids == []
+    assert drafter_of(costs(0.0)).copied(TEXT, Quotes(), 7, 0).ids == list(range(10, 17))
+    assert drafter_of(costs(0.0)).copied(TEXT, Quotes(), 3, 0).ids == [10, 11, 12]
+    assert drafter_of(costs(0.0)).copied(TokenHistory(range(9)), Quotes(), 7, 0).ids == []
+
+
+def test_a_text_as_it_is_now_is_copied_before_one_that_was_read() -> None:
+    quotes = Quotes()
+    quotes.add([7, 8, 9, 50, 51])
+    quotes.add([*range(10), 60, 61])
+    cheap = drafter_of(costs(0.0))
+    assert cheap.copied(TEXT, quotes, 7, 0).ids == [60, 61]
+    longer = TokenHistory([99, *range(40), 99, *range(10)])
+    assert cheap.copied(longer, quotes, 2, 0).ids == [10, 11]
 
 
 def test_there_are_none_where_rows_are_dear() -> None:
-    assert drafter_of(costs(0.05)).copied(TEXT, 7, 0).ids == []
+    assert drafter_of(costs(0.05)).copied(TEXT, Quotes(), 7, 0).ids == []
     # What others wait for is weighed too: a row that pays alone may not pay in company.
     middling = costs(0.01)
-    alone, company = (len(drafter_of(middling).copied(TEXT, 7, n).ids) for n in (0, 16))
+    alone, company = (len(drafter_of(middling).copied(TEXT, Quotes(), 7, n).ids) for n in (0, 16))
     assert alone > company
 
 
 def test_what_was_wrong_too_often_is_left_and_tried_again_when_it_would_have_been_right() -> None:
     drafter = drafter_of(costs(0.002))
-    assert drafter.copied(TEXT, 7, 0).ids
+    assert drafter.copied(TEXT, Quotes(), 7, 0).ids
     for _ in range(60):
         drafter._shares["copy"].learn(3, False)
-    assert drafter.copy().copied(TEXT, 7, 0).ids == []
+    assert drafter.copy().copied(TEXT, Quotes(), 7, 0).ids == []
     for _ in range(60):
-        drafter.copied(TEXT, 7, 0)
+        drafter.copied(TEXT, Quotes(), 7, 0)
         drafter.sampled(None, 10)
-    assert drafter.copied(TEXT, 7, 0).ids
+    assert drafter.copied(TEXT, Quotes(), 7, 0).ids
 
 
 def test_the_layer_guesses_where_that_promises_more_than_a_copy() -> None:
