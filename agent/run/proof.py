@@ -33,10 +33,10 @@ CHECK = (
 )
 """Runs the example's tests without pytest, which a sandbox may lack."""
 STEPS = 30
-STEP_TOKENS = 120
+STEP_TOKENS = 60
 ATTEMPTS = 8
 REPAIR_S = 90.0
-RESEND_S = 30.0
+RESEND_S = 20.0
 """Seconds that sending the transcript again may take; beyond, its time is computed."""
 LIMITS = {"n": 1, "temperature": 0.0, "max_turn_tokens": 512, "max_wall_time": REPAIR_S}
 

@@ -53,8 +53,9 @@ class Native:
 
 
 def places() -> list[Path]:
-    """Return where libraries lie: in this Python's environment, else in the user's cache."""
-    return [Path(sys.prefix) / "lib" / "tenuto-native", cache_dir() / "native"]
+    """Return where libraries lie: in this Python's environment, the user's cache, or a wheel."""
+    own = Path(sys.prefix) / "lib" / "tenuto-native"
+    return [own, cache_dir() / "native", SOURCES.parent / "lib"]
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import site
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from tests.support.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = "import sys, hatchling.build\nprint(hatchling.build.build_wheel(sys.argv[1]))"
@@ -70,3 +73,40 @@ def test_an_evaluation_has_its_examples_there(installed: Path, tmp_path: Path) -
     short = ["--max-steps", "1", "--max-turn-tokens", "8", "--run", str(tmp_path / "run")]
     done = _run([str(installed / "agent"), *what, *short], tmp_path)
     assert "1 of 1 attempts are done" in done.stderr
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_repaired_repository(installed: Path, tmp_path: Path) -> None:
+    agent = str(installed / "agent")
+    setup = _run([agent, "setup", "--yes", "--model", "embedded", "--skip", "proof"], tmp_path)
+    assert "embedded: 9.7 MB of weights" in setup.stdout
+    assert 'model = "embedded"' in (tmp_path / "CONFIG/tenuto/config.toml").read_text()
+    proof = json.loads(_run([agent, "prove", "--output", "json"], tmp_path).stdout)
+    assert [row["name"] for row in proof["proofs"]] == ["repair", "replay", "resume"]
+    assert proof["proven"], proof
+    replay = proof["proofs"][1]["figures"]
+    assert replay["resent_tokens"] == replay["kept_tokens"] * (replay["steps"] + 1) / 2
+
+    repo = tmp_path / "repo"
+    (example,) = (installed.parent / "lib").glob("python*/site-packages/evals/examples/anagrams")
+    shutil.copytree(example, repo)
+    _run(["git", "init", "-q", str(repo)], tmp_path)
+    wrong = (repo / "anagrams.py").read_text()
+    places = {f"XDG_{kind}_HOME": str(tmp_path / kind) for kind in ("STATE", "CONFIG", "CACHE")}
+    chat = Terminal(
+        [agent, "--mode", "auto", "--temperature", "0", "--max-turn-tokens", "512"],
+        cwd=repo,
+        env={**places, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        chat.wait("context 0 of")
+        chat.type((repo / "ISSUE.md").read_text().strip().replace("\n", " ") + "\r")
+        chat.wait(lambda text: (repo / "anagrams.py").read_text() != wrong)
+        chat.wait("submit")
+        chat.type("\x04")
+        assert "agent --resume" in chat.wait("agent --resume")
+        assert chat.end() == 0
+    finally:
+        chat.close()
+    test = "import test_anagrams as t; [f() for n, f in vars(t).items() if n.startswith('test_')]"
+    _run([sys.executable, "-c", test], repo)
