@@ -25,7 +25,7 @@ def completion(
       agent completion zsh >> ~/.zshrc
       agent completion fish > ~/.config/fish/completions/agent.fish
     """
-    from typer.completion import get_completion_script
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     if shell not in SHELLS:
         raise ConfigError(f"there is no completion for {shell!r}; shells: {', '.join(SHELLS)}")
@@ -36,6 +36,6 @@ def completion(
 def answer_shells() -> None:
     """Let typer answer a shell that asks for completions, which it does before any command."""
     if VARIABLE in os.environ:
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
