@@ -22,6 +22,7 @@ from agent.run.build import prepare
 from agent.run.open_session import OpenSession
 from agent.run.report import summary_of
 from agent.run.resume import stored_settings
+from agent.run.tries import Try, try_turn
 from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.load import check_settings, load_settings
 from agent.types import Failed, Interrupted, LimitReached, Task
@@ -54,6 +55,7 @@ class ChatSession:
         self._session: OpenSession | None = None
         self._id = ""
         self._ran: list[str] = []
+        self.tries: list[Try] = []
 
     @property
     def session(self) -> OpenSession:
@@ -131,6 +133,24 @@ class ChatSession:
         self.client.stop.clear()
         session = self.session
         return session.aside(question), session.used
+
+    def attempt(self, text: str, count: int) -> list[Try]:
+        """Answer ``text`` in ``count`` forks at once; nothing changes until one is taken."""
+        self.client.stop.clear()
+        ran = self._ran
+        self.tries = try_turn(self.session, "\n\n".join([*ran, text]), count, self.store)
+        return self.tries
+
+    def take(self, chosen: Try) -> OpenSession:
+        """Put what a try changed into the user's files, and go on with its session.
+
+        Raises ``SandboxError`` if a file was changed so that it does not fit; then nothing changes.
+        """
+        session = self.session
+        if chosen.patch:
+            session.parts.workspace.apply_to(session.saved.info.repo, chosen.patch)
+        self.tries, self._ran = [], []
+        return self.begin(chosen.session)
 
     def cancel(self) -> None:
         """End the turn under way at the next token."""

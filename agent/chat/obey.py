@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.chat.chat_session import ChatSession
 from agent.chat.session_tree import tree_lines
+from agent.chat.try_lines import try_lines
 from agent.chat.typed_lines import Line
 from agent.errors import ConfigError
 from agent.settings.load import check_settings
@@ -91,6 +92,28 @@ class Obey:
         said, shared = self._chat.aside(rest)
         remark = f"asked aside: {shared:,} tokens not computed again, the session is as it was"
         return Said(remark, words=said)
+
+    def _try(self, rest: str) -> Said:
+        number, _, text = rest.partition(" ")
+        if not number.isdigit() or not text.strip():
+            raise ConfigError("/try takes a number and a message: /try 3 make the tests pass")
+        context = self._chat.session.used
+        tries = self._chat.attempt(text.strip(), int(number))
+        prefilled = sum(one.cost.prefilled_tokens for one in tries)
+        shared = f"{context * len(tries):,} tokens not computed again, {prefilled:,} prefilled"
+        return Said(f"{shared}; /apply NUMBER takes one", patch="\n".join(try_lines(tries)))
+
+    def _apply(self, rest: str) -> str | Said:
+        tries = self._chat.tries
+        if not tries:
+            raise ConfigError("there are no tries; your files follow the session by themselves")
+        if not rest:
+            return Said("/apply NUMBER takes one", patch="\n".join(try_lines(tries)))
+        chosen = next((one for one in tries if str(one.number) == rest), None)
+        if chosen is None or chosen.error:
+            raise ConfigError(f"there is no try {rest} to take; there are 1 to {len(tries)}")
+        session = self._chat.take(chosen)
+        return f"took try {chosen.number}: session {session.id}, after step {len(session.steps)}"
 
     def _compact(self, rest: str) -> str:
         session = self._chat.session

@@ -17,6 +17,8 @@ BUILT_IN: Mapping[str, tuple[str, str]] = {
     "tree": ("[ID[:STEP]]", "Show turns and forks, or go to one of them"),
     "fork": ("", "Save a second session that goes on from here"),
     "btw": ("QUESTION", "Ask aside: the session itself never hears of it"),
+    "try": ("N MESSAGE", "Answer N times at once on forks; /apply takes one of them"),
+    "apply": ("[NUMBER]", "Show the tries, or put one into your files and go on with it"),
     "compact": ("", "Give up the context for a summary, with your next message"),
     "context": ("", "Show what the context holds"),
     "thinking": ("preserve|drop|off", "Change how the model reasons"),
