@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.chat.completion import ChatCompleter
-from agent.chat.extensions import Extensions, find_extensions
 from agent.chat.footer import Facts
 from agent.chat.keys import make_keys
 from agent.chat.paste import Pastes
@@ -24,6 +23,7 @@ from agent.chat.session_thread import SessionThread
 from agent.chat.style import Style
 from agent.chat.typed_lines import BUILT_IN, Line, help_lines, read_line
 from agent.chat.wanted import MODES, Opening
+from agent.settings.extensions import Extensions, find_extensions
 
 if TYPE_CHECKING:
     # These come in on the worker's thread: the prompt does not wait for them.

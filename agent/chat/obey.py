@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.chat.chat_session import ChatSession
-from agent.chat.session_tree import tree_lines
-from agent.chat.try_lines import try_lines
 from agent.chat.typed_lines import Line
 from agent.errors import ConfigError
+from agent.run.session_tree import tree_lines
+from agent.run.try_lines import try_lines
 from agent.settings.load import check_settings
 
 INIT = (

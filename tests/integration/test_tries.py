@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from agent.chat.try_lines import try_lines
 from agent.client import Client, OnDisk
 from agent.errors import ConfigError
 from agent.events import CallDone, FromAttempt
 from agent.run.open_session import OpenSession
 from agent.run.tries import try_turn
+from agent.run.try_lines import try_lines
 from agent.settings.load import load_settings
 from agent.types import Task
 

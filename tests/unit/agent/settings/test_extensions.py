@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.chat.extensions import MAX_BYTES, find_extensions, split_front_matter
+from agent.settings.extensions import MAX_BYTES, find_extensions, split_front_matter
 
 
 @pytest.fixture
