@@ -36,6 +36,16 @@ def visible(text: str) -> str:
     return _CONTROL.sub(_picture, text)
 
 
+def fenced(text: str) -> str:
+    """Return ``text`` in a code fence that is longer than any run of backticks in it."""
+    longest = run = 0
+    for character in text:
+        run = run + 1 if character == "`" else 0
+        longest = max(longest, run)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
 def one_line(error: BaseException) -> str:
     """Return the error's message on one line, control characters made visible."""
     text = " ".join(str(error).split()) or type(error).__name__

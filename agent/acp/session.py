@@ -37,9 +37,11 @@ from agent.run.open_session import OpenSession
 from agent.run.report import status_of, summary_of
 from agent.sessions.history import records_of
 from agent.sessions.store import SavedSession
+from agent.settings.extensions import find_extensions
 from agent.settings.load import check_settings
 from agent.settings.table import Settings
 from agent.types import Failed, Interrupted, LimitReached, SolveReport, Task
+from sandboxes.paths import config_dir
 from tools.mcp.spec import McpServer
 
 _log = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class EditorSession:
         self.mode = mode
         self.outbox = outbox
         self._hub = hub
+        self._own = find_extensions(folder, config_dir())
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"session-{session_id}")
@@ -190,7 +193,7 @@ class EditorSession:
 
     def greet(self) -> None:
         """Tell the commands that may be typed."""
-        self.outbox.put(available())
+        self.outbox.put(available(self._own))
 
     def set_mode(self, name: str) -> None:
         """Set what is asked for from now on, also in a running turn. Raises ``ConfigError``."""
@@ -336,7 +339,7 @@ class EditorSession:
         if (command := command_in(prompt.text)) is not None:
             return self._obey(command, live)
         live.touch(prompt.files)
-        report = live.turn(prompt.text)
+        report = live.turn(self._own.spelt_out(prompt.text))
         self._updates.close()
         outcome = report.result.outcome
         if isinstance(outcome, Failed) and not self._client.stop.is_set():

@@ -14,7 +14,11 @@ from acp.schema import (
 
 from agent.errors import ConfigError
 from agent.run.open_session import OpenSession
+from agent.run.session_tree import tree_text
+from agent.run.tries import try_turn
+from agent.run.try_lines import try_text
 from agent.sessions.store import SessionStore
+from agent.settings.extensions import Extensions
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,18 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
         "nothing, or the number of the last step to keep",
     ),
     "fork": ("Make a second session that goes on from here", ""),
+    "btw": ("Ask aside: the session itself never hears of it", "a question"),
+    "tree": ("Show where each turn began, and the session's forks", ""),
+    "try": ("Answer several times at once, on forks that are saved", "a number, and a message"),
     "compact": ("Empty the context with your next message, but for what is needed", ""),
     "thinking": ("How the model reasons from now on", "preserve, drop or off"),
     "check": ("Run the check, and remember it if one is given", "nothing, or a command"),
 }
 
 
-def available() -> AvailableCommandsUpdate:
-    """Return the commands, as the editor offers them."""
+def available(own: Extensions) -> AvailableCommandsUpdate:
+    """Return the commands, as the editor offers them; ``own`` are those that files hold."""
+    known = {**{n: (e.description, "") for n, e in own.found.items()}, **_KNOWN}
     return AvailableCommandsUpdate(
         session_update="available_commands_update",
         available_commands=[
@@ -49,7 +57,7 @@ def available() -> AvailableCommandsUpdate:
                 if hint
                 else None,
             )
-            for name, (text, hint) in _KNOWN.items()
+            for name, (text, hint) in known.items()
         ],
     )
 
@@ -76,6 +84,15 @@ def run_command(
             return _rewind(command.rest, session)
         case "fork":
             return f"Forked: the new session is {session.fork(store).id}."
+        case "btw":
+            if not command.rest:
+                raise ConfigError("/btw takes a question")
+            shared = session.used
+            return f"{session.aside(command.rest)}\n\n({shared:,} tokens not computed again)"
+        case "tree":
+            return tree_text(session, store.sessions())
+        case "try":
+            return _try(command.rest, session, store)
         case "compact":
             if not session.steps:
                 raise ConfigError("there is nothing to compact yet")
@@ -88,6 +105,15 @@ def run_command(
             run = session.check(command.rest or None)
             verdict = "The check passes." if run.passed else f"The check fails ({run.exit_code})."
             return verdict if run.exit_code is not None else "The check did not end."
+
+
+def _try(rest: str, session: OpenSession, store: SessionStore) -> str:
+    number, _, text = rest.partition(" ")
+    if not number.isdigit() or not text.strip():
+        raise ConfigError("/try takes a number and a message: /try 3 make the tests pass")
+    tries = try_turn(session, text.strip(), int(number), store)
+    shared = f"{session.used * len(tries):,} tokens not computed again"
+    return f"{try_text(tries)}\n\n{shared}; load one to go on."
 
 
 def _rewind(rest: str, session: OpenSession) -> str:

@@ -27,6 +27,7 @@ from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.load import check_settings, load_settings
 from agent.types import Failed, Interrupted, LimitReached, Task
 from model.messages import ToolCall
+from sandboxes.workspace.users_repository import branch_of
 
 ASKED: Mapping[str, Mode] = {"ask": "all", "edit": "commands", "auto": "never", "plan": "plan"}
 DEMONSTRATION = (
@@ -172,6 +173,8 @@ class ChatSession:
             used=session.used,
             size=engine.context_length,
             sandbox=self.settings.sandbox,
+            device=engine.placement.device if engine.placement is not None else "",
+            branch=branch_of(self.wanted.repo),
         )
 
     def export(self, path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from agent.text import fenced
 from agent.types import Step
 
 
@@ -21,13 +22,3 @@ def conversation_as_markdown(session: str, steps: Sequence[Step]) -> str:
             arguments = json.dumps(dict(call.arguments), ensure_ascii=False, indent=1)
             parts.append(f"**{call.name}**\n\n{fenced(arguments)}\n\n{fenced(seen.text)}")
     return "\n\n".join(parts) + "\n"
-
-
-def fenced(text: str) -> str:
-    """Return ``text`` in a code fence that is longer than any run of backticks in it."""
-    longest = run = 0
-    for character in text:
-        run = run + 1 if character == "`" else 0
-        longest = max(longest, run)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{text}\n{fence}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.loading import LoadedModel
 from agent.loop.agents_md import first_notes
+from agent.settings.extensions import skill_lines
 from agent.settings.table import Settings
 from sandboxes.base import Sandbox
 from sandboxes.stop import Stop
@@ -22,6 +23,7 @@ ROOMY_CONTEXT = 32_768
 """A model with less room than this, in tokens, gets no map unless it is asked for."""
 
 DEFAULT_TOKENS = 1024
+SKILLS = "Skills of the repository. Before work that one is for, read its file and follow it:"
 INTRODUCTION = "The most referenced code of the repository (repo_map shows more, or one part):"
 
 
@@ -32,14 +34,18 @@ def overview(
     model: LoadedModel,
     stop: Stop | None = None,
 ) -> str:
-    """Return the words of the tool profile, the notes and the map of ``repo``; maybe "".
+    """Return the words of the tool profile, the notes, skills and the map of ``repo``; maybe "".
 
-    The map is not weighted by the task. A repository that cannot be mapped gets none.
+    The map is not weighted by the task. A repository that cannot be mapped gets none. Skills are a
+    line each, and like the map only for a model with room.
     """
     parts = [load_profile(settings.tools).prompt, first_notes(repo)]
     tokens = settings.map_tokens
+    roomy = model.engine.context_length >= ROOMY_CONTEXT
+    if roomy and (skills := skill_lines(repo)):
+        parts.append("\n".join([SKILLS, *skills]))
     if tokens is None:
-        tokens = DEFAULT_TOKENS if model.engine.context_length >= ROOMY_CONTEXT else 0
+        tokens = DEFAULT_TOKENS if roomy else 0
     if tokens:
         context = ToolContext(sandbox, stop=stop or Stop(), count_tokens=model.chat.count_tokens)
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agent.text import fenced
+
 if TYPE_CHECKING:
     from agent.run.open_session import OpenSession
     from agent.sessions.store import SavedSession
@@ -30,6 +32,11 @@ def tree_lines(session: OpenSession, saved: Sequence[SavedSession]) -> list[str]
         if other.info.parent == session.id:
             lines.append(f"  fork {other.id}: {other.status}   /tree {other.id}")
     return lines
+
+
+def tree_text(session: OpenSession, saved: Sequence[SavedSession]) -> str:
+    """Return the same as Markdown."""
+    return fenced("\n".join(tree_lines(session, saved)))
 
 
 def _short(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agent.text import fenced
+
 if TYPE_CHECKING:
     from agent.run.tries import Try
 
@@ -26,6 +28,11 @@ def try_lines(tries: Sequence[Try]) -> list[str]:
             if len(whole) > SHOWN_LINES:
                 lines.append(f"{len(whole) - SHOWN_LINES} more lines: /tree {one.session}, /diff")
     return lines
+
+
+def try_text(tries: Sequence[Try]) -> str:
+    """Return the same as Markdown."""
+    return fenced("\n".join(try_lines(tries)))
 
 
 def _ended(one: Try) -> str:

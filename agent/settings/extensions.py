@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 MAX_BYTES = 65_536
 MAX_FILES = 200
+MOST_TOLD = 30
+"""Skills that the model is told of, a line each."""
 COMMAND_FOLDERS = (".agents/commands", ".claude/commands")
 SKILL_FOLDERS = (".agents/skills", ".claude/skills")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -52,18 +54,35 @@ class Extensions:
     found: dict[str, Extension] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
 
+    def spelt_out(self, text: str) -> str:
+        """Return the message that ``text`` stands for if it calls one of these, else ``text``."""
+        name, _, rest = text.removeprefix("/").partition(" ")
+        known = self.found.get(name.strip()) if text.startswith("/") else None
+        return text if known is None else known.message(rest.strip())
 
-def find_extensions(repo: Path, own: Path) -> Extensions:
-    """Read the commands and skills of ``own`` (the user's folder) and of the repository.
+
+def skill_lines(repo: Path) -> list[str]:
+    """Return a line for each skill of the repository: where it is written, and what it is for."""
+    found = find_extensions(repo, None).found.values()
+    return [
+        f"- {one.source.relative_to(repo)}: {one.description}"
+        for one in found
+        if one.kind == "skill" and one.description.isprintable()
+    ][:MOST_TOLD]
+
+
+def find_extensions(repo: Path, own: Path | None) -> Extensions:
+    """Read the commands and skills of ``own`` (the user's folder, if any) and of the repository.
 
     The user's come before the repository's of the same name; commands before skills.
     """
     all_of = Extensions()
-    for top, folders in ((own, ("commands",)), (repo, COMMAND_FOLDERS)):
+    commands, skills = (repo, COMMAND_FOLDERS), (repo, SKILL_FOLDERS)
+    for top, folders in (commands,) if own is None else ((own, ("commands",)), commands):
         for path in _entries(top, folders, all_of.troubles):
             if path.suffix == ".md":
                 _add(all_of, top, path, path.stem, "command")
-    for top, folders in ((own, ("skills",)), (repo, SKILL_FOLDERS)):
+    for top, folders in (skills,) if own is None else ((own, ("skills",)), skills):
         for path in _entries(top, folders, all_of.troubles):
             if path.is_dir() and not path.is_symlink():
                 _add(all_of, top, path / "SKILL.md", path.name, "skill")

@@ -131,6 +131,20 @@ def find_repository(path: Path) -> Repository:
         )
 
 
+def branch_of(folder: Path) -> str:
+    """Return the branch that is checked out where ``folder`` lies; "" for none or no repository."""
+    try:
+        found = find_git(folder.resolve())
+        if found is None:
+            return ""
+        descriptor = os.open(found[1] / "HEAD", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            head = file.read(1024).decode("utf-8", "replace").strip()
+    except (OSError, WorkspaceError):
+        return ""
+    return head.removeprefix("ref: refs/heads/") if head.startswith("ref: refs/heads/") else ""
+
+
 # The first release of each line that heeds GIT_NO_LAZY_FETCH (CVE-2024-32004 and 32465).
 _NO_LAZY_FETCH = {39: 4, 40: 2, 41: 1, 42: 2, 43: 4, 44: 1}
 
