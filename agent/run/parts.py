@@ -14,6 +14,7 @@ from agent.loading import LoadedModel
 from agent.loop.agents_md import RepositoryNotes
 from agent.loop.compaction import Compactor
 from agent.loop.conversation import Conversation
+from agent.loop.diagnostics import Diagnostics
 from agent.loop.first_prompt import Beginning
 from agent.loop.journal import Journal
 from agent.loop.overseer import OverseenTools
@@ -48,6 +49,7 @@ class Parts:
     registry: Registry
     conversation: Conversation
     mirror: Mirror | None
+    diagnostics: Diagnostics
 
     @classmethod
     def wire(
@@ -86,7 +88,17 @@ class Parts:
         mirror = None if client.files is None else Mirror(workspace, client.files, trajectory)
         client.approvals.kept_in(saved.path)
         parts = cls(
-            saved, settings, model, client, sandbox, stop, journal, registry, conversation, mirror
+            saved,
+            settings,
+            model,
+            client,
+            sandbox,
+            stop,
+            journal,
+            registry,
+            conversation,
+            mirror,
+            Diagnostics(sandbox, settings.diagnostics, stop),
         )
         stack.callback(lambda: parts.conversation.session.close())
         return parts
@@ -128,6 +140,7 @@ class Parts:
             *((self.mirror,) if self.mirror is not None else ()),
             self.client.approvals,
             RepositoryNotes(self.sandbox, self.steps),
+            self.diagnostics,
             OfferedFiles(self.registry.context.seen, self.conversation),
         )
         return OverseenTools(self.registry, overseers)

@@ -23,6 +23,9 @@ Drafts = Literal["auto", "copy", "mtp", "off"]
 Approve = Literal["never", "edits", "commands", "all"]
 
 
+_LINTERS = "(ruff|mypy|tsc|eslint|go|cargo)"
+
+
 class Settings(BaseModel):
     """One run's settings. Times are seconds, sizes tokens or MiB as named."""
 
@@ -246,6 +249,14 @@ class Settings(BaseModel):
         allow_inf_nan=False,
     )
 
+    diagnostics: str = option(
+        "auto",
+        Group.CONTEXT,
+        "Linters whose new findings an edit's result tells: auto, off, or names.",
+        more="See [Tools](tools.md#diagnostics).",
+        repository=True,
+        pattern=rf"^(auto|off|{_LINTERS}(, ?{_LINTERS})*)$",
+    )
     thinking: Thinking = option(
         "preserve",
         Group.CONTEXT,
