@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from model.checkpoint.expert_tensors import is_experts, pieces_of, stacked
 from model.checkpoint.files import read_json, require_plain
 from model.checkpoint.forms import FLOATS, StoredModule, identify
 from model.checkpoint.stored import StoredTensor
@@ -58,6 +59,8 @@ class SafetensorsSource:
     def find(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """Return one tensor. Raises ``CheckpointError`` if it is missing or cannot be read."""
         full = self._full_name(name)
+        if is_experts(name) and not name.endswith(".weight") and full not in self._where:
+            return self._experts(full, name, shape)
         if not name.endswith(".weight"):
             return self._single(full, name, shape)
         module = full.removesuffix(".weight")
@@ -80,6 +83,27 @@ class SafetensorsSource:
         if self._shifted and _CENTRED.fullmatch(name.rpartition("self_attn.")[2]):
             stored = _less_one(stored)
         return replace(stored, name=name)
+
+    def _experts(self, full: str, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """Join experts that are stored one by one."""
+        joined = pieces_of(name)
+        folder, count = name.rpartition(".")[0], shape[0]
+        top = full.rpartition(".")[0]
+        if not any(f"{top}.{e}.{joined[0]}_proj" in self._parts for e in range(count)):
+            raise CheckpointError(f"{self.directory} lacks the tensor {full}; fetch it again")
+        if f"{top}.{count}.{joined[0]}_proj" in self._parts:
+            raise CheckpointError(
+                f"{top} in {self.directory} has more than the {count} experts of config.json"
+            )
+        each = (shape[1] // len(joined), shape[2])
+        return stacked(
+            name,
+            shape,
+            [
+                tuple(self.find(f"{folder}.{e}.{p}_proj.weight", each) for p in joined)
+                for e in range(count)
+            ],
+        )
 
     def _single(self, full: str, name: str, shape: tuple[int, ...]) -> StoredTensor:
         if full not in self._where:

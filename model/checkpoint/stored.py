@@ -42,7 +42,8 @@ class StoredTensor:
     ``form`` names the stored form for people, ``parts`` are the stored tensors themselves, mapped,
     by suffix. ``rows(first, last)`` gives rows in float32. ``coded`` gives them as integers where
     that loses nothing; their magnitude needs ``bits`` 4 or 8. ``plain`` is the tensor itself where
-    it is stored as floating point numbers.
+    it is stored as floating point numbers. ``members`` are the matrices of each expert, one below
+    the other, of a tensor ``[experts, outputs, inputs]`` that is stored in pieces.
     """
 
     name: str
@@ -53,10 +54,13 @@ class StoredTensor:
     rows: Callable[[int, int], Tensor] | None = None
     coded: Callable[[int, int], Coded] | None = None
     bits: int = 0
+    members: tuple[tuple[StoredTensor, ...], ...] = ()
 
     @property
     def nbytes(self) -> int:
         """The number of stored bytes, scales included."""
+        if self.members:
+            return sum(part.nbytes for member in self.members for part in member)
         return sum(part.nbytes for part in self.parts.values())
 
     def read(self, dtype: torch.dtype | None = None) -> Tensor:
@@ -64,6 +68,10 @@ class StoredTensor:
         if self.plain is not None:
             return self.plain
         made = torch.empty(self.shape, dtype=dtype or torch.float32)
+        if self.members:
+            for own, member in zip(made, self.members, strict=True):
+                torch.cat([part.read(made.dtype).to(made.dtype) for part in member], out=own)
+            return made
         for first, last in pieces(self.shape):
             made[first:last] = self.piece(first, last)
         return made

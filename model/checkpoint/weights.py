@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint.config import ModelConfig
+from model.checkpoint.expert_tensors import is_experts
 from model.checkpoint.safetensors_source import SafetensorsSource, quantisation_settings
 from model.checkpoint.stored import StoredTensor, TensorSource
 
@@ -99,11 +100,6 @@ def active_parameter_count(config: ModelConfig, *, mtp: bool = True) -> int:
     shapes = tensor_shapes(config, mtp=mtp)
     routed = sum(math.prod(s) for n, s in shapes.items() if is_experts(n))
     return total - routed // config.experts.count * (config.experts.count - config.experts.chosen)
-
-
-def is_experts(name: str) -> bool:
-    """Tell whether a tensor holds a matrix of each expert, stacked."""
-    return ".mlp.experts." in name
 
 
 def open_tensors(source: TensorSource, config: ModelConfig) -> dict[str, StoredTensor]:

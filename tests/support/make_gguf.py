@@ -22,6 +22,15 @@ NAMES = {
     "mlp.gate_proj.weight": "ffn_gate.weight",
     "mlp.up_proj.weight": "ffn_up.weight",
     "mlp.down_proj.weight": "ffn_down.weight",
+    "mlp.gate.weight": "ffn_gate_inp.weight",
+    "mlp.experts.gate_up_proj": "ffn_gate_up_exps.weight",
+    "mlp.experts.gate_proj": "ffn_gate_exps.weight",
+    "mlp.experts.up_proj": "ffn_up_exps.weight",
+    "mlp.experts.down_proj": "ffn_down_exps.weight",
+    "mlp.shared_expert_gate.weight": "ffn_gate_inp_shexp.weight",
+    "mlp.shared_expert.gate_proj.weight": "ffn_gate_shexp.weight",
+    "mlp.shared_expert.up_proj.weight": "ffn_up_shexp.weight",
+    "mlp.shared_expert.down_proj.weight": "ffn_down_shexp.weight",
     "self_attn.q_proj.weight": "attn_q.weight",
     "self_attn.k_proj.weight": "attn_k.weight",
     "self_attn.v_proj.weight": "attn_v.weight",
@@ -53,9 +62,13 @@ def make_gguf(
     *,
     tokenizer: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
+    fused: bool = False,
 ) -> dict[str, Tensor]:
-    """Write ``tensors``, named as in safetensors without ``model.``; return their new values."""
-    writer = gguf.GGUFWriter(path, "qwen35")
+    """Write ``tensors``, named as in safetensors without ``model.``; return their new values.
+
+    With ``fused``, gate and up of the experts are one stack, else two.
+    """
+    writer = gguf.GGUFWriter(path, "qwen35moe" if "num_experts" in config else "qwen35")
     layers, nextn = int(config["num_hidden_layers"]), int("mtp.fc.weight" in tensors)
     _keys(writer, config, layers + nextn, nextn)
     for key, value in (extra or {}).items():
@@ -67,6 +80,9 @@ def make_gguf(
         _tokenizer(writer, tokenizer)
     values = {}
     for name, tensor in tensors.items():
+        if ".mlp.experts." in name:
+            values[name] = _experts(writer, name, tensor, types, layers, fused)
+            continue
         stored = _stored_name(name, layers)
         turned = _turned(name, tensor.detach().float(), config)
         kind = types.get(stored, types.get("", "F32") if turned.dim() == 2 else "F32")
@@ -83,6 +99,28 @@ def make_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return values
+
+
+def _experts(
+    writer: gguf.GGUFWriter, name: str, tensor: Tensor, types: Types, layers: int, fused: bool
+) -> Tensor:
+    """Write the stacks of one tensor ``[experts, outputs, inputs]``; return the new values."""
+    apart = name.endswith("gate_up_proj") and not fused
+    names = [name.replace("gate_up", p) for p in ("gate", "up")] if apart else [name]
+    values = []
+    for own, part in zip(names, tensor.detach().float().chunk(len(names), 1), strict=True):
+        stored = _stored_name(own, layers)
+        kind = types.get(stored, types.get("", "F32"))
+        flat = part.reshape(-1, part.shape[-1])
+        if kind == "F32":
+            writer.add_tensor(stored, part.contiguous().numpy())
+            values.append(part)
+            continue
+        number = GGMLQuantizationType[kind]
+        blocks = _quantised(flat.numpy(), number)
+        writer.add_tensor(stored, blocks.reshape(*part.shape[:2], -1), raw_dtype=number)
+        values.append(torch.from_numpy(quants.dequantize(blocks, number)).reshape(part.shape))
+    return torch.cat(values, 1)
 
 
 def _quantised(values: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
@@ -133,6 +171,8 @@ def _turned(name: str, tensor: Tensor, config: Mapping[str, Any]) -> Tensor:
         return tile(tensor, 1)
     if name.endswith("A_log"):
         return tile(-tensor.exp(), 1)
+    if name.endswith("shared_expert_gate.weight"):
+        return tensor.reshape(-1)
     if "norm" in name and not name.endswith("linear_attn.norm.weight"):
         return tensor + 1
     return tensor
@@ -167,7 +207,6 @@ def _keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], blocks: int, nextn
         "block_count": blocks,
         "context_length": config["max_position_embeddings"],
         "embedding_length": config["hidden_size"],
-        "feed_forward_length": config["intermediate_size"],
         "attention.head_count": config["num_attention_heads"],
         "attention.head_count_kv": config["num_key_value_heads"],
         "attention.key_length": config["head_dim"],
@@ -180,14 +219,23 @@ def _keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], blocks: int, nextn
         "ssm.inner_size": value_heads * config["linear_value_head_dim"],
         "full_attention_interval": 4,
     }
+    kind = "qwen35"
+    if "num_experts" in config:
+        kind = "qwen35moe"
+        numbers["expert_count"] = config["num_experts"]
+        numbers["expert_used_count"] = config["num_experts_per_tok"]
+        numbers["expert_feed_forward_length"] = config["moe_intermediate_size"]
+        numbers["expert_shared_feed_forward_length"] = config["shared_expert_intermediate_size"]
+    else:
+        numbers["feed_forward_length"] = config["intermediate_size"]
     if nextn:
         numbers["nextn_predict_layers"] = nextn
     writer.add_name("a model")
     for key, value in numbers.items():
-        writer.add_uint32(f"qwen35.{key}", value)
-    writer.add_float32("qwen35.attention.layer_norm_rms_epsilon", config["rms_norm_eps"])
-    writer.add_float32("qwen35.rope.freq_base", float(rope["rope_theta"]))
-    writer.add_array("qwen35.rope.dimension_sections", [*rope["mrope_section"], 0])
+        writer.add_uint32(f"{kind}.{key}", value)
+    writer.add_float32(f"{kind}.attention.layer_norm_rms_epsilon", config["rms_norm_eps"])
+    writer.add_float32(f"{kind}.rope.freq_base", float(rope["rope_theta"]))
+    writer.add_array(f"{kind}.rope.dimension_sections", [*rope["mrope_section"], 0])
 
 
 def _tokenizer(writer: gguf.GGUFWriter, given: Mapping[str, Any]) -> None:

@@ -54,8 +54,8 @@ def _as_config(metadata: Mapping[str, Any], opened: list[GgufFile]) -> dict[str,
     kind = metadata.get("general.architecture")
     if kind not in ARCHITECTURES:
         raise CheckpointError(
-            f"architecture {str(kind)[:80]} is not supported; supported are dense Qwen3.5/3.6/3.8"
-            " models (qwen35)"
+            f"architecture {str(kind)[:80]} is not supported; supported are Qwen3.5/3.6/3.8 models"
+            " (qwen35, qwen35moe)"
         )
 
     def key(name: str) -> Any:
@@ -73,7 +73,7 @@ def _as_config(metadata: Mapping[str, Any], opened: list[GgufFile]) -> dict[str,
         raise CheckpointError(f"rope scaling {scaling!r} is not supported; use the unscaled file")
     plain = {BLOCKS[t.kind].name for n, t in tensors.items() if n.endswith(".weight")}
     made: dict[str, Any] = {
-        "model_type": "qwen3_5_text",
+        "model_type": "qwen3_5_moe_text" if kind == "qwen35moe" else "qwen3_5_text",
         "vocab_size": tensors["token_embd.weight"].shape[0],
         "hidden_size": int(key("embedding_length")),
         "intermediate_size": int(metadata.get(f"{kind}.feed_forward_length", 0) or 1),
@@ -90,7 +90,6 @@ def _as_config(metadata: Mapping[str, Any], opened: list[GgufFile]) -> dict[str,
         "tie_word_embeddings": "output.weight" not in tensors,
         "mtp_num_hidden_layers": nextn,
         "max_position_embeddings": int(key("context_length")),
-        "num_experts": int(metadata.get(f"{kind}.expert_count", 0)),
         "dtype": "float32" if plain == {"F32"} else "bfloat16",
         "rope_parameters": {
             "rope_type": "default",
@@ -99,6 +98,11 @@ def _as_config(metadata: Mapping[str, Any], opened: list[GgufFile]) -> dict[str,
             "mrope_section": [int(n) for n in key("rope.dimension_sections")[:3]],
         },
     }
+    if kind == "qwen35moe":
+        made["num_experts"] = int(key("expert_count"))
+        made["num_experts_per_tok"] = int(key("expert_used_count"))
+        made["moe_intermediate_size"] = int(key("expert_feed_forward_length"))
+        made["shared_expert_intermediate_size"] = int(key("expert_shared_feed_forward_length"))
     recurrent = metadata.get(f"{kind}.attention.recurrent_layers")
     if isinstance(recurrent, list) and 0 < layers <= MOST_LAYERS:
         made["layer_types"] = [

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint.config import ModelConfig
+from model.checkpoint.expert_tensors import is_experts, pieces_of, stacked
 from model.checkpoint.gguf.blocks import BLOCKS
 from model.checkpoint.gguf.header import GgufFile
 from model.checkpoint.stored import Coded, StoredTensor
@@ -22,6 +23,15 @@ _LAYER = {
     "mlp.gate_proj.weight": "ffn_gate.weight",
     "mlp.up_proj.weight": "ffn_up.weight",
     "mlp.down_proj.weight": "ffn_down.weight",
+    "mlp.gate.weight": "ffn_gate_inp.weight",
+    "mlp.experts.gate_up_proj": "ffn_gate_up_exps.weight",
+    "mlp.experts.gate_proj": "ffn_gate_exps.weight",
+    "mlp.experts.up_proj": "ffn_up_exps.weight",
+    "mlp.experts.down_proj": "ffn_down_exps.weight",
+    "mlp.shared_expert_gate.weight": "ffn_gate_inp_shexp.weight",
+    "mlp.shared_expert.gate_proj.weight": "ffn_gate_shexp.weight",
+    "mlp.shared_expert.up_proj.weight": "ffn_up_shexp.weight",
+    "mlp.shared_expert.down_proj.weight": "ffn_down_shexp.weight",
     "self_attn.q_proj.weight": "attn_q.weight",
     "self_attn.k_proj.weight": "attn_k.weight",
     "self_attn.v_proj.weight": "attn_v.weight",
@@ -71,18 +81,11 @@ class GgufSource:
     def find(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """Return one tensor. Raises ``CheckpointError`` if it is missing or cannot be read."""
         stored = self._name(name)
-        file = self._where.get(stored)
-        if file is None:
-            raise CheckpointError(
-                f"{self.files[0]} lacks the tensor {stored}; use a complete file of the model"
-            )
-        found = file.tensors[stored]
+        if is_experts(name):
+            return self._experts(name, shape)
         flat = (shape[0], shape[2]) if len(shape) == 3 else shape
-        if found.shape not in (flat, shape):
-            raise CheckpointError(
-                f"{stored} in {file.path} has shape {list(found.shape)};"
-                f" by the file's own keys it must be {list(flat)}"
-            )
+        file = self._holder(stored, flat, shape, shape[1:] if shape[0] == 1 else shape)
+        found = file.tensors[stored]
         block = BLOCKS[found.kind]
         scale = self._scale(stored)
         if block.read is None and scale is None:
@@ -92,6 +95,47 @@ class GgufSource:
                 f"{stored} in {file.path} is stored as {block.name}; fetch it again"
             )
         return self._matrix(name, flat, file, stored, scale)
+
+    def _holder(self, stored: str, *shapes: tuple[int, ...]) -> GgufFile:
+        """Return the file with a tensor that must have one of ``shapes``."""
+        file = self._where.get(stored)
+        if file is None:
+            raise CheckpointError(
+                f"{self.files[0]} lacks the tensor {stored}; use a complete file of the model"
+            )
+        found = file.tensors[stored].shape
+        if found not in shapes:
+            raise CheckpointError(
+                f"{stored} in {file.path} has shape {list(found)};"
+                f" by the file's own keys it must be {list(shapes[0])}"
+            )
+        return file
+
+    def _experts(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """Join the matrices of all experts: gate and up may be one stack or two."""
+        joined = [name]
+        if self._name(name) not in self._where:
+            joined = [name.replace("gate_up", piece) for piece in pieces_of(name)]
+        each = (shape[0], shape[1] // len(joined), shape[2])
+        stacks = [self._stack(piece, each) for piece in joined]
+        return stacked(name, shape, list(zip(*stacks, strict=True)))
+
+    def _stack(self, name: str, shape: tuple[int, ...]) -> list[StoredTensor]:
+        """Return the matrix of each expert in one stack."""
+        stored = self._name(name)
+        file = self._holder(stored, shape)
+        block, raw, scale = BLOCKS[file.tensors[stored].kind], file.raw(stored), None
+        if self._scale_name(stored) is not None:
+            scale = self._scale(stored, shape[0])
+        made = []
+        for expert, own in enumerate(raw.split(shape[1])):
+            by = None if scale is None else scale[expert]
+            if block.read is not None:
+                made.append(self._matrix(name, shape[1:], file, stored, by, own))
+                continue
+            plain = own.view(block.dtype)
+            made.append(StoredTensor(name, block.name, shape[1:], {"": own}, plain))
+        return made
 
     def _floats(
         self, name: str, shape: tuple[int, ...], file: GgufFile, stored: str
@@ -118,8 +162,9 @@ class GgufSource:
         file: GgufFile,
         stored: str,
         scale: Tensor | None,
+        raw: Tensor | None = None,
     ) -> StoredTensor:
-        block, raw = BLOCKS[file.tensors[stored].kind], file.raw(stored)
+        block, raw = BLOCKS[file.tensors[stored].kind], file.raw(stored) if raw is None else raw
         rows, columns = self._order(name)
 
         def coded(first: int, last: int) -> Coded:
@@ -142,16 +187,23 @@ class GgufSource:
 
         return StoredTensor(name, block.name, shape, parts, rows=floats)
 
-    def _scale(self, stored: str) -> Tensor | None:
-        """Return the scale of a whole matrix, which NVFP4 keeps in a tensor beside it."""
+    def _scale_name(self, stored: str) -> str | None:
+        """Return the name of the tensor with a matrix's own scale, which NVFP4 keeps beside it."""
         beside = stored.removesuffix(".weight") + ".scale"
-        if not stored.endswith(".weight") or beside not in self._where:
+        return beside if stored.endswith(".weight") and beside in self._where else None
+
+    def _scale(self, stored: str, experts: int | None = None) -> Tensor | None:
+        """Return the scale of a whole matrix, or of each expert's, if there is one."""
+        beside = self._scale_name(stored)
+        if beside is None:
             return None
         file = self._where[beside]
         found = file.tensors[beside]
-        if BLOCKS[found.kind].name != "F32" or found.shape not in ((1,), ()):
-            raise CheckpointError(f"{beside} in {file.path} is no single number; fetch it again")
-        return file.raw(beside).view(torch.float32).reshape(())
+        wanted = ((1,), ()) if experts is None else ((experts,),)
+        if BLOCKS[found.kind].name != "F32" or found.shape not in wanted:
+            count = "a single number" if experts is None else f"{experts} numbers"
+            raise CheckpointError(f"{beside} in {file.path} is not {count}; fetch it again")
+        return file.raw(beside).view(torch.float32).reshape(() if experts is None else (experts,))
 
     def _name(self, name: str) -> str:
         if name in _TOP:
