@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kernels.experts import ExpertStack
 from kernels.linear import INT4, INT8, Part, QuantizedWeight, from_integers, packable, packed, plain
 from model.checkpoint.checkpoint import Checkpoint
+from model.checkpoint.expert_tensors import is_experts
 from model.checkpoint.quantize import Quantize, groups, quantized_weights
 from model.checkpoint.stored import ReadTensors, StoredTensor
 from model.hybrid.cpu import why_not as why_not_native
 from model.hybrid.gpu import why_not as why_not_triton
+from model.placing_experts import place_experts, require_finite_routers, split
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class PlacedWeights:
     """
 
     tensors: dict[str, Tensor]
-    quantized: dict[str, Part] = field(default_factory=dict)
+    quantized: dict[str, Part | ExpertStack] = field(default_factory=dict)
     compiled: bool = False
     fingerprint: str = ""
 
@@ -54,6 +57,7 @@ def place(
     identity = checkpoint.fingerprint(dtype)
     compiled = native and why_not_native(config, dtype, device.type) is None
     read = ReadTensors(checkpoint.tensors, dtype)
+    require_finite_routers(checkpoint)
     made: Mapping[str, QuantizedWeight] = {}
     if quantize != "none":
         made = quantized_weights(checkpoint.path, config, read, quantize, identity)
@@ -62,10 +66,21 @@ def place(
         made = exact_weights(checkpoint)
     joined = {names[0]: names for names in groups(config)}
     skipped = {n for first in made for n in joined[first]} - {"embed_tokens.weight"}
+    small: dict[str, Part | ExpertStack] = {}
+    if compiled and quantize == "none":
+        small.update(place_experts(checkpoint, dtype))
+        skipped |= set(small)
     tensors = {name: read[name].to(device) for name in read if name not in skipped}
-    small: dict[str, Part] = {}
     for name, weight in made.items():
-        if compiled:
+        if is_experts(name):
+            assert config.experts is not None
+            stack = split(weight, config.experts.count) if compiled else None
+            if stack is not None:
+                small[name] = stack
+            else:
+                shape = (config.experts.count, -1, weight.inputs)
+                tensors[name] = plain(weight, dtype).reshape(shape).to(device)
+        elif compiled:
             small[name] = weight
         elif why_not_triton(config, dtype, device) is None and packable(weight):
             small[name] = packed(weight, device)

@@ -16,6 +16,7 @@ from kernels.linear.formats import (
 )
 from kernels.linear.reference import linear
 from kernels.linear.rounding import quantize
+from kernels.linear.stored_rows import StoredRows
 
 __all__ = [
     "INT4",
@@ -24,6 +25,7 @@ __all__ = [
     "Part",
     "QuantizedWeight",
     "StackedWeight",
+    "StoredRows",
     "Weight",
     "dequantize",
     "from_codes",

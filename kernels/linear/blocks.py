@@ -16,6 +16,7 @@ from kernels.linear.formats import (
     StackedWeight,
     Weight,
 )
+from kernels.linear.stored_rows import StoredRows
 from kernels.quantized_linear.reference import Kind, PackedWeight, pack_integers, unpack
 
 _WORDS = {8: 1, 4: 2, 6: 4, 5: 8}
@@ -175,4 +176,6 @@ def plain(weight: Weight, dtype: torch.dtype) -> Tensor:
         return dequantize(weight).to(dtype)
     if isinstance(weight, PackedWeight):
         return unpack(weight).to(dtype)
+    if isinstance(weight, StoredRows):
+        return weight.floats().to(dtype)
     return weight.to(dtype)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kernels.backend import KernelError
+from kernels.linear.stored_rows import StoredRows
 from kernels.quantized_linear.reference import PackedWeight
 
 BLOCK = 16
@@ -129,7 +130,7 @@ class QuantizedWeight:
         )
 
 
-Part = Tensor | QuantizedWeight | PackedWeight
+Part = Tensor | QuantizedWeight | PackedWeight | StoredRows
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernels.backend import KernelError
 from kernels.linear.formats import Part, QuantizedWeight, StackedWeight, Weight
+from kernels.linear.stored_rows import KINDS, StoredRows
 from kernels.native import Native
 from kernels.quantized_linear.reference import PackedWeight
 
@@ -55,7 +56,7 @@ def matrices(weight: Weight) -> list[Matrix]:
     if isinstance(weight, StackedWeight):
         groups: list[list[Part]] = []
         for part in weight.parts:
-            joins = groups and isinstance(part, Tensor) and isinstance(groups[-1][0], Tensor)
+            joins = groups and _joins(groups[-1][0], part)
             if joins and len(groups[-1]) < _PARTS:
                 groups[-1].append(part)
             else:
@@ -64,8 +65,17 @@ def matrices(weight: Weight) -> list[Matrix]:
     return [_matrix([weight])]
 
 
+def _joins(first: Part, part: Part) -> bool:
+    """Tell whether two parts that lie apart may share a matrix."""
+    if isinstance(first, StoredRows):
+        return isinstance(part, StoredRows) and part.kind == first.kind
+    return isinstance(first, Tensor) and isinstance(part, Tensor)
+
+
 def _matrix(parts: Sequence[Part]) -> Matrix:
     first = parts[0]
+    if isinstance(first, StoredRows):
+        return _in_file([part for part in parts if isinstance(part, StoredRows)])
     if isinstance(first, QuantizedWeight):
         return _quantized(first)
     if isinstance(first, PackedWeight):
@@ -77,6 +87,14 @@ def _matrix(parts: Sequence[Part]) -> Matrix:
     for index, tensor in enumerate(tensors):
         made.rows[index] = tensor.shape[0]
         made.data[index] = _address(tensor)
+    return made
+
+
+def _in_file(parts: Sequence[StoredRows]) -> Matrix:
+    form, _, _, group = KINDS[parts[0].kind]
+    made = Matrix(form, _inputs(parts[0]), group, len(parts))
+    for index, part in enumerate(parts):
+        made.rows[index], made.data[index] = part.shape[0], _address(part.data)
     return made
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kernels.linear.blocks import dequantize
 from kernels.linear.formats import QuantizedWeight, StackedWeight, Weight
+from kernels.linear.stored_rows import StoredRows
 from kernels.quantized_linear.reference import PackedWeight, quantized_linear
 
 
@@ -21,6 +22,8 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
         return torch.cat([linear(x, part) for part in weight.parts], dim=-1)
     if isinstance(weight, QuantizedWeight):
         return F.linear(x.float(), dequantize(weight)).to(x.dtype)
+    if isinstance(weight, StoredRows):
+        return F.linear(x.float(), weight.floats()).to(x.dtype)
     if isinstance(weight, PackedWeight):
         return quantized_linear(x, weight)
     return F.linear(x, weight)

@@ -125,8 +125,8 @@ Shapes = dict[str, tuple[int, int, int]]
 def _shapes(config: ModelConfig, tensors: Mapping[str, Tensor], bits: int) -> Shapes:
     shapes = {}
     for names in groups(config):
-        inputs = tensors[names[0]].shape[1]
-        outputs = sum(tensors[name].shape[0] for name in names)
+        inputs = tensors[names[0]].shape[-1]
+        outputs = sum(tensors[name].shape[:-1].numel() for name in names)
         shapes[names[0]] = (outputs, inputs, group_for(inputs))
     return shapes
 
@@ -134,7 +134,7 @@ def _shapes(config: ModelConfig, tensors: Mapping[str, Tensor], bits: int) -> Sh
 def _quantized(names: tuple[str, ...], tensors: Mapping[str, Tensor], bits: int) -> QuantizedWeight:
     parts = []
     for name in names:
-        parts.append(tensors[name])
+        parts.append(tensors[name].flatten(0, -2))
         if not _all_finite(parts[-1]):
             raise CheckpointError(
                 f"{name} holds NaN or infinity, which --quantize would turn into an ordinary"

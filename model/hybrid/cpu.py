@@ -20,6 +20,7 @@ from kernels.native import Native, native
 from model.checkpoint.config import ModelConfig
 from model.hybrid.attention import Attention
 from model.hybrid.deltanet import DeltaNet
+from model.hybrid.experts import Experts
 from model.hybrid.layers import DecoderLayer, FeedForward, Norm
 from model.hybrid.model import HybridModel
 from model.state.pages import PAGE
@@ -48,6 +49,7 @@ class _Layer(ctypes.Structure):
         ("norm", _PTR),
         ("q_norm", _PTR),
         ("k_norm", _PTR),
+        ("experts", _PTR),
     )
 
 
@@ -80,8 +82,6 @@ class Batch(ctypes.Structure):
 def why_not(config: ModelConfig, dtype: torch.dtype, device: str = "cpu") -> str | None:
     """Why torch must run such a model, in one line; None if the compiled path can."""
     c = config
-    if c.experts is not None:
-        return "it has no experts yet"
     if not device.startswith("cpu"):
         return f"the model is on {device}"
     if dtype not in (torch.float32, torch.bfloat16):
@@ -92,6 +92,8 @@ def why_not(config: ModelConfig, dtype: torch.dtype, device: str = "cpu") -> str
         return "a DeltaNet head dimension is no multiple of 16"
     if c.hidden_size % 32 or c.intermediate_size % 32 or c.linear_value_dim % 32:
         return "a layer width is no multiple of 32"
+    if c.experts is not None and c.experts.intermediate_size % 32:
+        return "the width of an expert is no multiple of 32"
     if PAGE != _KERNEL_PAGE:
         return f"pages have {PAGE} positions"
     if native() is None:
@@ -255,12 +257,10 @@ class NativeModel:
 
     def _layer(self, block: DecoderLayer) -> _Layer:
         mixer, ff = block.mixer, block.feed_forward
-        assert isinstance(ff, FeedForward)
         made = _Layer(
             kind=isinstance(mixer, Attention),
             input_norm=self.scale(block.input_norm),
             post_norm=self.scale(block.post_norm),
-            down=self.one(ff.down),
         )
         if isinstance(mixer, Attention):
             made.q_norm, made.k_norm = self.scale(mixer.q_norm), self.scale(mixer.k_norm)
@@ -274,7 +274,14 @@ class NativeModel:
             out_proj = mixer.out_proj
         made.out_proj = self.one(out_proj)
         _fill(made.in_proj, mixer.in_proj)
-        _fill(made.gate_up, ff.gate_up)
+        if isinstance(ff, Experts):
+            experts = ff.native()
+            self._kept.append(experts)
+            made.experts = experts.address
+        else:
+            assert isinstance(ff, FeedForward)
+            made.down = self.one(ff.down)
+            _fill(made.gate_up, ff.gate_up)
         return made
 
     def one(self, weight: Weight) -> Matrix:

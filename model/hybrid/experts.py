@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels.experts import ExpertWeight, experts, route
+from kernels.experts.native import NativeExperts
 from kernels.linear import Weight, linear
 from model.checkpoint.config import ModelConfig
 from model.hybrid.layers import FeedForward, Take
@@ -39,6 +40,18 @@ class Experts:
             down=take.experts("mlp.experts.down_proj"),
             shared=FeedForward.build(take.under("mlp.shared_expert.")),
             shared_gate=take.matrix("mlp.shared_expert_gate.weight"),
+        )
+
+    def native(self) -> NativeExperts:
+        """Return the same for the compiled CPU path. Raises ``KernelError`` if it cannot run it."""
+        return NativeExperts.of(
+            self.chosen,
+            self.router,
+            self.gate_up,
+            self.down,
+            self.shared_gate,
+            self.shared.gate_up,
+            self.shared.down,
         )
 
     def __call__(self, x: Tensor) -> Tensor:

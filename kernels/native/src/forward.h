@@ -1,6 +1,7 @@
 // The whole network for the new tokens of one or several sequences, in one call.
 #pragma once
 #include "attention.h"
+#include "experts.h"
 
 constexpr int JOINED = 4; // matrices of different forms side by side
 
@@ -10,6 +11,7 @@ struct Layer {
     Matrix in_proj[4], out_proj, gate_up[2], down; // the later ones may have no parts
     const float *conv, *decay_rate, *dt_bias, *norm; // DeltaNet; conv [width][channels]
     const float *q_norm, *k_norm;                    // attention, scales as above
+    const Experts* experts; // null: gate_up and down are the feed-forward network
 };
 struct Model {
     int64_t layer_count, hidden, intermediate;
@@ -49,7 +51,7 @@ struct Arena {
 };
 
 struct Work {
-    char *prepared, *panels, *packed, *q;
+    char *prepared, *panels, *packed, *q, *experts;
     float *normed, *wide, *mixed, *out, *ff, *gates, *most, *total, *partial, *local;
     float *cos, *sin;
     int64_t *first, *sequence; // of each sequence its first row, of each row its sequence
@@ -71,6 +73,12 @@ static int64_t lay_out(const Model& m, int64_t rows, int64_t blocks, int threads
     w->prepared = a.take<char>(JOINED * prepared_bytes(widest, rows));
     w->panels = a.take<char>(panel_bytes(widest) * threads);
     w->packed = a.take<char>(packed_bytes(c));
+    int64_t experts = 0; // layers differ in the forms of their experts
+    ExpertWork work;
+    for (int64_t i = 0; i < m.layer_count; ++i)
+        if (m.layers[i].experts)
+            experts = wider(experts, expert_scratch(*m.layers[i].experts, rows, threads, nullptr, &work));
+    w->experts = a.take<char>(experts);
     w->normed = a.take<float>(rows * m.hidden);
     w->wide = a.take<float>(rows * wider(delta_width(m), attention_width(m)));
     w->mixed = a.take<float>(rows * channels(m));
@@ -300,6 +308,11 @@ static void feed_forward(Run& run, const Layer& layer) {
     int64_t n = m.intermediate;
     float* ff = run.w.ff;
     normalise(run, layer.post_norm);
+    if (layer.experts) {
+        run_experts(*layer.experts, run.w.normed, run.rows, run.b.x, run.b.exact_rows != 0,
+                    run.w.experts, run.threads);
+        return;
+    }
     multiply_normed(run, layer.gate_up, 2, ff, 2 * n);
     Prepared p = room(layer.down, run.rows, run.w.prepared);
     parallel(run.rows, run.rows > 1 ? run.threads : 1, [&](int64_t r, int) {

@@ -35,6 +35,23 @@ EXPORT void tenuto_product(const Matrix* m, const float* x, int64_t rows, float*
              (int)threads);
 }
 
+// Weights as they lie in a GGUF file, as float32 [rows][inputs].
+EXPORT void tenuto_unpack(const uint8_t* data, int64_t format, int64_t rows, int64_t inputs, float* to) {
+#define UNPACK(Q) unpack_stored<Q>(data, rows, inputs, to)
+    BY_STORED(format, UNPACK)
+#undef UNPACK
+}
+
+// out[rows][hidden] += the experts of x[rows][hidden].
+EXPORT int64_t tenuto_experts_scratch(const Experts* e, int64_t rows, int64_t threads) {
+    ExpertWork work;
+    return expert_scratch(*e, rows, threads, nullptr, &work);
+}
+EXPORT void tenuto_experts(const Experts* e, const float* x, int64_t rows, float* out, int64_t exact,
+                           char* scratch, int64_t threads) {
+    run_experts(*e, x, rows, out, exact != 0, scratch, (int)threads);
+}
+
 EXPORT int64_t tenuto_forward_scratch(const Model* m, const Batch* b) { return forward_scratch(*m, *b); }
 EXPORT void tenuto_forward(const Model* m, const Batch* b) { forward(*m, *b); }
 EXPORT int64_t tenuto_mtp_scratch(const Model* m, const Batch* b) { return mtp_scratch(*m, *b); }

@@ -17,6 +17,7 @@
 #include "simd.h"
 
 enum { F32 = 0, BF16 = 1, I8 = 2, I4 = 3, I5 = 4, I6 = 5, T4 = 6, F8 = 7 };
+enum { Q8_0 = 16, Q4_K = 17, Q5_K = 18, Q6_K = 19 }; // row by row as in a GGUF file (stored.h)
 enum { SCALE_BF16 = 0, SCALE_F16 = 1, SCALE_F32 = 2, SCALE_STEP = 3 };
 
 struct Matrix {
@@ -34,6 +35,7 @@ INLINE int64_t outputs(const Matrix& m) {
     return n;
 }
 INLINE bool integer(int64_t format) { return format >= I8 && format <= T4; }
+INLINE bool in_file(int64_t format) { return format >= Q8_0; }
 // Inputs that are rounded together.
 INLINE int64_t piece_of(const Matrix& m) { return m.group == 16 ? 16 : 32; }
 
@@ -87,7 +89,7 @@ struct Prepared {
 };
 // Of formats that multiply rows in the same form, the first.
 INLINE int64_t row_format(int64_t format) {
-    return integer(format) ? I8 : format == F8 ? F32 : format;
+    return integer(format) || in_file(format) ? I8 : format == F8 ? F32 : format;
 }
 static Prepared room(const Matrix& m, int64_t count, char* scratch) {
     int64_t format = row_format(m.format), piece = format == I8 ? piece_of(m) : 0;

@@ -147,7 +147,7 @@ constexpr int64_t DEPTH = 1024;   // 32-bit words of depth a panel of float weig
 
 // Bytes of panel that each thread needs.
 static int64_t panel_bytes(int64_t inputs) {
-    int64_t whole = PANEL * inputs, floats = PANEL * DEPTH * 4;
+    int64_t whole = 2 * PANEL * inputs, floats = PANEL * DEPTH * 4;
     return ((whole > floats ? whole : floats) + 4095) & ~4095;
 }
 
@@ -225,6 +225,33 @@ static inline void many_integers(const Task& t, int64_t j0, int64_t ldc, bool ad
 #undef ONE
 }
 
+// Implemented in stored.h, for weights as they lie in a GGUF file.
+static void run_stored(const Task& t, int part, int64_t first, int64_t index, bool few, int64_t ldc,
+                       bool add, char* panel);
+
+// Outputs `index` units on from the first of `part`, which begins at output `first` of the matrix. A
+// unit has FEW or PANEL outputs.
+static void run_unit(const Task& t, int part, int64_t first, int64_t index, bool few, int64_t ldc,
+                     bool add, char* panel) {
+    int64_t at = index * (few ? FEW : PANEL);
+#define FEW_OF(F, A) few_integers<F, A>(t, index, ldc, add)
+#define MANY_OF(F, A) many_integers<F, A>(t, at, ldc, add, panel)
+    if (in_file(t.m->format)) {
+        run_stored(t, part, first, index, few, ldc, add, panel);
+    } else if (integer(t.m->format)) {
+        if (few) { BY_FORMAT(*t.m, FEW_OF) } else { BY_FORMAT(*t.m, MANY_OF) }
+    } else if (t.m->format == F8)
+        few ? few_e4m3_outputs(t, at, ldc, add) : many_e4m3(t, at, ldc, add, (int32_t*)panel);
+    else if (t.m->format == BF16)
+        few ? few_plain<StepBF16>(t, part, first, at, ldc, add)
+            : many_plain<StepBF16>(t, part, first, at, ldc, add, (int32_t*)panel);
+    else
+        few ? few_plain<StepF32>(t, part, first, at, ldc, add)
+            : many_plain<StepF32>(t, part, first, at, ldc, add, (int32_t*)panel);
+#undef FEW_OF
+#undef MANY_OF
+}
+
 // out[count][ldc] (+)= x times the matrix, for each task. Few rows give the same bits for a row
 // whatever the others are; `exact_rows` keeps to that for any count.
 static void products(const Task* tasks, int count, int64_t ldc, bool add, bool exact_rows,
@@ -240,22 +267,6 @@ static void products(const Task* tasks, int count, int64_t ldc, bool add, bool e
             first += tasks[i].m->rows[p];
             if (++p == tasks[i].m->parts) ++i, p = 0, first = 0;
         }
-        const Task& t = tasks[i];
-        char* panel = panels + thread * room;
-#define FEW_OF(F, A) few_integers<F, A>(t, index, ldc, add)
-#define MANY_OF(F, A) many_integers<F, A>(t, index * unit, ldc, add, panel)
-        if (integer(t.m->format)) {
-            if (few) { BY_FORMAT(*t.m, FEW_OF) } else { BY_FORMAT(*t.m, MANY_OF) }
-        } else if (t.m->format == F8)
-            few ? few_e4m3_outputs(t, index * unit, ldc, add)
-                : many_e4m3(t, index * unit, ldc, add, (int32_t*)panel);
-        else if (t.m->format == BF16)
-            few ? few_plain<StepBF16>(t, p, first, index * unit, ldc, add)
-                : many_plain<StepBF16>(t, p, first, index * unit, ldc, add, (int32_t*)panel);
-        else
-            few ? few_plain<StepF32>(t, p, first, index * unit, ldc, add)
-                : many_plain<StepF32>(t, p, first, index * unit, ldc, add, (int32_t*)panel);
-#undef FEW_OF
-#undef MANY_OF
+        run_unit(tasks[i], p, first, index, few, ldc, add, panels + thread * room);
     });
 }

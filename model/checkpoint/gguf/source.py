@@ -128,7 +128,7 @@ class GgufSource:
         if self._scale_name(stored) is not None:
             scale = self._scale(stored, shape[0])
         made = []
-        for expert, own in enumerate(raw.split(shape[1])):
+        for expert, own in enumerate(torch.split(raw, shape[1])):
             by = None if scale is None else scale[expert]
             if block.read is not None:
                 made.append(self._matrix(name, shape[1:], file, stored, by, own))
