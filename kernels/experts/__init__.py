@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.experts.formats import ExpertStack, ExpertWeight
 from kernels.experts.reference import experts, route
+from kernels.experts.stacks import ExpertStack, ExpertWeight
 
 __all__ = ["ExpertStack", "ExpertWeight", "experts", "route"]

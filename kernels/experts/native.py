@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels.backend import KernelError
-from kernels.experts.formats import ExpertWeight
+from kernels.experts.stacks import ExpertWeight
 from kernels.linear import Weight
 from kernels.linear.native import Matrix, matrices
 from kernels.native import Native

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.experts.formats import ExpertWeight
+from kernels.experts.stacks import ExpertWeight
 from kernels.linear import Weight, linear
 from kernels.swiglu.reference import swiglu
 
