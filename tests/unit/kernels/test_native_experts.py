@@ -49,7 +49,7 @@ def test_rows_of_a_file_are_unpacked_and_multiplied(
             got = compiled.linear(found, x[:rows], both)
         # As large as a product of unrelated numbers would be.
         size = x[:rows].norm() * torch.cat([values, more]).norm() / 512**0.5
-        assert (got - expected[:rows]).norm() < 1e-2 * size, rows
+        assert (got - expected[:rows]).norm() < 1.5e-2 * size, rows
     with dirty_memory(3):
         together = compiled.linear(found, x, both, exact_rows=True)
     alone = torch.cat([compiled.linear(found, row[None], both) for row in x])
