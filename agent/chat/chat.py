@@ -59,6 +59,7 @@ class Chat:
         self._pastes = Pastes()
         self._facts = Facts(mode=opening.mode)
         self._said: list[str] = []
+        self._asked_in_words: list[str] = []
         self._desk: Desk | None = None
         self._code = 0
         self._began = self._last_escape = self._last_interrupt = time.monotonic()
@@ -198,6 +199,8 @@ class Chat:
 
     def redraw(self) -> None:
         """Draw the lower lines anew, from any thread."""
+        if self._style.plain:
+            self._screen.call(self._ask_in_words)
         self._screen.redraw()
 
     # What runs on the session's thread.
@@ -295,6 +298,15 @@ class Chat:
         if remark:
             self._note(remark)
 
+    def _ask_in_words(self) -> None:
+        """Print the call that waits as lines: a screen reader hears these, and not what changes."""
+        if self._desk is None:
+            return
+        lines = self._desk.session.approver.lines(self._style, self._screen.columns)
+        if lines and lines != self._asked_in_words:
+            self._screen.show(lines)
+        self._asked_in_words = lines
+
     # Small things.
 
     def _cancel(self) -> None:
@@ -308,6 +320,8 @@ class Chat:
             waited = time.monotonic() - self._began
             return [f"opening {waited:.0f} s"] if waited > OPENING_SHOWN_AFTER_S else []
         desk.transcript.resize(columns)
+        if self._style.plain:
+            return []
         lines = desk.session.approver.lines(self._style, columns) or desk.transcript.live()
         for name in self._jobs.waiting[:3]:
             lines += self._style.text(f"waits: {name}", "dim", columns=columns)[:1]

@@ -21,6 +21,7 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Style as PromptStyle
+from prompt_toolkit.utils import is_dumb_terminal
 
 from agent.chat.style import Style
 
@@ -65,6 +66,7 @@ class Screen:
         self._lines: deque[str] = deque()
         self._wake: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._reading: asyncio.Task[str] | None = None
         self._prompt: PromptSession[str] = PromptSession(
             message=self._message,
             bottom_toolbar=self._toolbar,
@@ -131,12 +133,16 @@ class Screen:
         self._wake = asyncio.Event()
         self._wake.set()
         printer = asyncio.ensure_future(self._print_lines())
+        if is_dumb_terminal():
+            # There the prompt is written, not drawn, and nothing tells that it stands.
+            self._loop.call_soon(self._shown.drawn)
         try:
             while True:
-                text = await self._prompt.prompt_async(handle_sigint=False)
-                if not self._shown.submit(text):
+                reading = self._prompt.prompt_async(handle_sigint=False)
+                self._reading = asyncio.ensure_future(reading)
+                if not self._shown.submit(await self._reading):
                     return
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, KeyboardInterrupt, asyncio.CancelledError):
             return
         finally:
             printer.cancel()
@@ -156,6 +162,8 @@ class Screen:
         app = self._prompt.app
         if app.is_running:
             app.exit(exception=EOFError())
+        elif self._reading is not None:
+            self._reading.cancel()
 
     def _drawn(self, app: object) -> None:
         self._prompt.app.after_render -= self._drawn

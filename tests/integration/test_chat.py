@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.chat_screens import SCREEN_ROWS, SCREENS, TURNS, WIDTHS, play
 from tests.support.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,16 +26,22 @@ class Chats:
         self._open: list[Terminal] = []
 
     def start(
-        self, *turns: str, flags: tuple[str, ...] = (), columns: int = 80, **env: str
+        self,
+        *turns: str,
+        flags: tuple[str, ...] = (),
+        columns: int = 80,
+        rows: int = 40,
+        **env: str,
     ) -> Terminal:
         """Start a chat whose model speaks ``turns``, and wait until the session is open."""
         if turns:
             self._turns.write_text(json.dumps(turns))
         command = [sys.executable, "-m", "tests.support.scripted_chat"]
         places = [str(self._checkpoint), str(self.repo), str(self._turns), *flags]
-        terminal = Terminal([*command, *places], cwd=ROOT, env=env, columns=columns)
+        terminal = Terminal([*command, *places], cwd=ROOT, env=env, columns=columns, rows=rows)
         self._open.append(terminal)
-        terminal.wait("context 0 of" if "--resume=" not in str(flags) else "going on with")
+        opened = "demonstration model" if env.get("TERM") == "dumb" else "context 0 of"
+        terminal.wait(opened if "--resume=" not in str(flags) else "going on with")
         return terminal
 
     def close(self) -> None:
@@ -51,25 +58,6 @@ def chats(buggy_repo: Path, tiny_checkpoint: Path, tmp_path: Path) -> Iterator[C
     started.close()
 
 
-def test_a_repair_with_approvals(chats: Chats, script) -> None:
-    chat = chats.start(*script.repair())
-    chat.type("add subtracts\r")
-    chat.wait("may it run?")
-    chat.type("y")
-    chat.wait("edit calc.py: may it run?")
-    assert "+    return a + b" in chat.text
-    chat.type("a")
-    chat.wait("python3 -B test_calc.py: may it run?")
-    chat.type("y")
-    chat.wait(lambda text: "submit" in text and "may it run" not in text.splitlines()[-6])
-    assert (chats.repo / "calc.py").read_text() == "def add(a, b):\n    return a + b\n"
-    chat.type("/diff\r")
-    chat.wait("-    return a - b")
-    chat.type(CTRL_D)
-    assert "go on with: agent --resume " in chat.wait("go on with")
-    assert chat.end() == 0
-
-
 def test_a_refusal_in_words_is_heard_and_undo_takes_all_back(chats: Chats, script) -> None:
     turns = script.repair()
     chat = chats.start(turns[2], script.turn(content="As you like."), script.turn(content="Done."))
@@ -84,44 +72,6 @@ def test_a_refusal_in_words_is_heard_and_undo_takes_all_back(chats: Chats, scrip
     assert (chats.repo / "calc.py").read_text() == "def add(a, b):\n    return a - b\n"
 
 
-def test_messages_wait_and_escape_keeps_the_work(chats: Chats, script) -> None:
-    long = script.call("run_shell_command", command="sleep 60")
-    chat = chats.start(script.turn(long), script.turn(content="First."), script.turn(content="Ok."))
-    chat.type(SHIFT_TAB + SHIFT_TAB)
-    chat.wait("auto mode")
-    chat.type("wait a minute\r")
-    chat.wait("sleep 60")
-    chat.type("and then this\r")
-    chat.wait("waits: and then this")
-    chat.type(ESC)
-    chat.wait("stopped; what was done is kept")
-    chat.wait("› and then this")
-
-
-def test_a_killed_chat_goes_on_where_it_was(chats: Chats, script) -> None:
-    turns = (script.turn(content="It is red."), script.turn(content="Still red."))
-    chat = chats.start(*turns)
-    chat.type("look\r")
-    chat.wait("It is red.")
-    chat.wait(lambda text: "context 0 of" not in text)
-    chat.child.kill(9)
-    chat.close()
-    again = chats.start(flags=("--resume=",))
-    again.type("and now?\r")
-    text = again.wait("Still red.")
-    assert "going on with session" in text
-
-
-@pytest.mark.parametrize("columns", [40, 80, 120])
-def test_no_line_is_wider_than_the_terminal(chats: Chats, script, columns: int) -> None:
-    said = "A long sentence that has to be wrapped between its words. " * 4
-    chat = chats.start(script.turn(content=said), columns=columns)
-    chat.type("speak\r")
-    text = chat.wait("between its words.")
-    words = {"sentence", "wrapped", "between", "words."}
-    assert words <= {word for line in text.split("\n") for word in line.split()}
-
-
 def test_hostile_output_never_reaches_the_terminal_raw(chats: Chats, script) -> None:
     hostile = "printf '\\033]0;owned\\007\\033]52;c;Zm9v\\007\\033[2Jx\\342\\200\\256y\\n'"
     says = script.turn(content="\x1b]0;owned\x07 **hi** \x1b[2J \u202e")
@@ -134,29 +84,109 @@ def test_hostile_output_never_reaches_the_terminal_raw(chats: Chats, script) -> 
         assert sequence not in chat.raw
 
 
-def test_without_colours_nothing_is_coloured(chats: Chats, script) -> None:
-    chat = chats.start(script.turn(content="**bold** words"), NO_COLOR="1")
+def test_a_whole_repair_with_all_that_a_person_may_do_on_the_way(chats: Chats, script) -> None:
+    says = script.turn(content="It subtracted.")
+    long = script.turn(script.call("run_shell_command", command="sleep 60"))
+    chat = chats.start(*script.repair(), says, long, script.turn(content="Eighth."))
+    wrong, right = ((chats.repo / "calc.py").read_text().replace("-", s) for s in "-+")
+    chat.type("add subtracts\r")
+    chat.wait("may it run?")
+    chat.type("y")
+    chat.wait("edit calc.py: may it run?")
+    assert "+    return a + b" in chat.text
+    assert (chats.repo / "calc.py").read_text() == wrong
+    chat.type("a")
+    chat.wait("python3 -B test_calc.py: may it run?")
+    chat.type("y")
+    chat.wait(lambda text: "submit" in text and "may it run" not in text.splitlines()[-6])
+    assert (chats.repo / "calc.py").read_text() == right
+
+    chat.type("/btw why was it red?\r")
+    assert "It subtracted." in chat.wait("asked aside: ")
+    chat.type("/tree\r")
+    chat.wait("now: after step 5")
+    chat.type("/try 2 say it in a word\r")
+    chat.wait("=== try 2: answered, nothing changed")
+    chat.wait("tokens not computed again, ")
+    chat.resize(44, 30)
+    chat.type("/context\r")
+    chat.wait("5 steps")
+    assert all(len(line) <= 44 for line in chat.screen.display)
+    chat.resize(90, 40)
+
+    chat.type(SHIFT_TAB + SHIFT_TAB)
+    chat.wait("auto mode")
+    chat.type("say it\r")
+    chat.wait(lambda text: text.count("It subtracted.") == 2)
+    chat.type("wait a minute\r")
+    chat.wait("● run_shell_command sleep 60")
+    chat.type("and then this\r")
+    chat.wait("waits: and then this")
+    chat.type(ESC)
+    chat.wait("stopped; what was done is kept")
+    chat.wait("Eighth.")
+    chat.type("/rewind 5\r")
+    chat.wait("back at the end of step 5 (no token computed again)")
+    assert (chats.repo / "calc.py").read_text() == right
+
+    chat.child.kill(9)
+    chat.close()
+    again = chats.start(flags=("--resume=",))
+    assert "going on with session" in again.text
+    again.type("/context\r")
+    again.wait("5 steps")
+    again.type("say it again\r")
+    again.wait("It subtracted.")
+    again.type("/export talk.md\r")
+    again.wait("written to talk.md")
+    again.type("/diff\r")
+    again.wait("-    return a - b")
+    again.type(CTRL_D)
+    assert "agent --resume " in again.wait("go on with:")
+    assert again.end() == 0
+    Path("talk.md").unlink()
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_the_screen_is_as_recorded(chats: Chats, columns: int) -> None:
+    chat = chats.start(*TURNS, columns=columns, rows=SCREEN_ROWS)
+    assert play(chat) == (SCREENS / f"{columns}.txt").read_text("utf-8")
+
+
+def test_a_terminal_that_can_do_little_gets_plain_words(chats: Chats, script) -> None:
+    edit = script.call("edit", file_path="calc.py", old_string="a - b", new_string="a + b")
+    bold = script.turn(edit, content="**bold** words")
+    chat = chats.start(bold, script.turn(content="`Done`."), TERM="dumb", LANG="C", LC_ALL="C")
     chat.type("hello\r")
-    chat.wait("bold words")
-    assert b"\x1b[31m" not in chat.raw
-    assert b"\x1b[1m" not in chat.raw
-
-
-def test_control_c_clears_then_leaves(chats: Chats, script) -> None:
-    chat = chats.start(script.turn(content="x"))
-    chat.type("half a mess")
-    chat.wait("half a mess")
-    chat.type(CTRL_C)
-    chat.wait(lambda text: "half a mess" not in text)
-    chat.type(CTRL_C)
+    chat.wait("or say what to do instead, Enter")
+    assert "* edit calc.py: may it run?" in chat.text
+    chat.type("y")
+    chat.wait("`Done`.")
+    assert "**bold** words" in chat.text
+    assert chat.raw.isascii()
+    assert not any(code in chat.raw for code in (b"\x1b[31m", b"\x1b[1m", b"\x1b[2m"))
+    chat.type(CTRL_D)
     assert chat.end() == 0
 
 
-def test_a_long_paste_is_folded_and_sent_whole(chats: Chats, script) -> None:
-    chat = chats.start(script.turn(content="Read."))
+def test_what_is_typed_by_mistake_does_no_harm(chats: Chats, script) -> None:
+    chat = chats.start(script.turn(content="Read."), script.turn(content="Twice."))
     lines = "\n".join(f"line {number}" for number in range(40))
     chat.type(f"\x1b[200~{lines}\x1b[201~")
     chat.wait("[pasted text 1: 40 lines]")
     chat.type("\r")
     chat.wait("Read.")
     assert "line 39" in chat.text
+    chat.type("\x1b[200~rings \x07 and \x1b]0;moves\x07\x1b[201~\r")
+    chat.wait("Twice.")
+    assert b"\x1b]0;" not in chat.raw
+    assert "rings ␇ and ␛]0;moves␇" in chat.text
+    chat.type("half a mess")
+    chat.wait("half a mess")
+    chat.type(CTRL_C)
+    chat.wait(lambda text: "half a mess" not in text)
+    chat.type(ESC + ESC)
+    chat.wait("back at the end of step 1")
+    chat.type(CTRL_C)
+    chat.type(CTRL_C)
+    assert chat.end() == 0
