@@ -21,6 +21,7 @@ TurnEnd = Literal["stop", "length", "interrupted"]
 class Task:
     """Task that is asked for: the issue text, the repository, and how to tell that it is done.
 
+    ``folder`` is where the user stands below ``repo``, "" at its top (``agent.run.standing``).
     The model is told of ``check``. With ``checked`` it is run too, before and after; without, that
     is left to whoever asked.
     """
@@ -29,6 +30,7 @@ class Task:
     repo: Path
     check: str | None = None
     checked: bool = True
+    folder: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,21 +26,34 @@ Ask = Callable[[str, Any], Any]
 
 
 class EditorFiles:
-    """The ``UserFiles`` of one session in an editor."""
+    """The ``UserFiles`` of one session in an editor.
+
+    Files outside ``below``, the folder that the editor has open, are read and written on disk: the
+    protocol bounds what an editor is asked for.
+    """
 
     def __init__(
-        self, exchange: Exchange, session_id: str, ask: Ask, *, reads: bool, writes: bool
+        self,
+        exchange: Exchange,
+        session_id: str,
+        ask: Ask,
+        *,
+        reads: bool,
+        writes: bool,
+        below: str = "",
     ) -> None:
         self._exchange = exchange
         self._session_id = session_id
         self._ask = ask
         self._writes = writes
+        self._inside = f"{below}/" if below else ""
         self.asks = reads
 
     def read(self, path: str) -> File | None:
         """Return the editor's text of the file, else what is on disk. Raises ``OSError``."""
         disk = self._exchange.users(path)
-        if not self.asks or (disk is not None and disk.mode == LINK):
+        asks = self.asks and path.startswith(self._inside)
+        if not asks or (disk is not None and disk.mode == LINK):
             return disk
         known = TextFile("", "utf-8", b"") if disk is None else decode(disk.content)
         if known is None:
@@ -62,7 +75,8 @@ class EditorFiles:
     def write(self, path: str, file: File | None) -> None:
         """Write text through the editor, so that an open buffer has it too; all else to disk."""
         text = None if file is None or file.mode == LINK else decode(file.content)
-        if file is None or text is None or text.encoding != "utf-8" or not self._writes:
+        writes = self._writes and path.startswith(self._inside)
+        if file is None or text is None or text.encoding != "utf-8" or not writes:
             self._exchange.write_users(path, file)
             return
         content = text.bom.decode("utf-8") + text.text

@@ -152,14 +152,14 @@ class Server:
         **_: Any,
     ) -> NewSessionResponse:
         """Make a session on the repository that ``cwd`` is or lies in; it is opened in the back."""
+        from agent.run.standing import stand
         from agent.sessions.store import new_session_id
-        from sandboxes.workspace.users_repository import find_repository
 
-        folder = _folder(cwd, additional_directories)
+        given = _folder(cwd, additional_directories)
         hub = await self._ready()
-        await asyncio.to_thread(find_repository, folder)
-        settings = await asyncio.to_thread(hub.settings, folder)
-        session = self._make(new_session_id(), folder, settings, hub, mcp_servers)
+        settings = await asyncio.to_thread(hub.settings, given)
+        top, below = await asyncio.to_thread(stand, given, settings)
+        session = self._make(new_session_id(), (top, below), settings, hub, mcp_servers)
         session.start()
         return NewSessionResponse(session_id=session.id, **await self._choices(session))
 
@@ -198,14 +198,14 @@ class Server:
         **_: Any,
     ) -> ForkSessionResponse:
         """Make a second session that goes on from where this one is."""
-        folder, session, saved = await self._found(cwd, session_id, additional_directories)
+        place, session, saved = await self._found(cwd, session_id, additional_directories)
         hub = await self._ready()
         if session is not None:
             copy, mode = await session.fork(), session.mode
         else:
             assert saved is not None
             copy, mode = await asyncio.to_thread(_copied, hub, saved), self._mode
-        fork = self._make(copy.id, folder, hub.stored(copy), hub, mcp_servers, mode)
+        fork = self._make(copy.id, place, hub.stored(copy), hub, mcp_servers, mode)
         fork.titled = True
         fork.start()
         return ForkSessionResponse(session_id=fork.id, **await self._choices(fork))
@@ -218,12 +218,12 @@ class Server:
             raise ConfigError("that cursor is none that session/list has given")
         hub = await self._ready()
         every = await asyncio.to_thread(hub.store.sessions)
-        folder = None if cwd is None else str(_folder(cwd).resolve())
+        folder = None if cwd is None else _folder(cwd).resolve()
         kept = [
             saved
             for saved in reversed(every)
             if saved.info.task
-            and (folder is None or str(saved.info.repo) == folder)
+            and (folder is None or folder in (saved.info.place, saved.info.repo))
             and (cursor is None or saved.id < cursor)
         ]
         more = kept[PAGE - 1].id if len(kept) > PAGE else None
@@ -349,7 +349,7 @@ class Server:
         self, cwd: str, session_id: str, more: list[str] | None, servers: Sequence[Any] | None
     ) -> tuple[EditorSession, SavedSession | None]:
         """Return the session of that id, opened if it is not; and its record, if it has one yet."""
-        folder, session, saved = await self._found(cwd, session_id, more)
+        place, session, saved = await self._found(cwd, session_id, more)
         if saved is None:
             assert session is not None
             return session, None
@@ -357,15 +357,15 @@ class Server:
             hub = await self._ready()
             settings = hub.stored(saved)
             await asyncio.to_thread(_not_in_use, saved)
-            session = self._make(saved.id, folder, settings, hub, servers)
+            session = self._make(saved.id, place, settings, hub, servers)
         session.titled = bool(saved.info.task)
         session.start()
         return session, saved
 
     async def _found(
         self, cwd: str, session_id: str, more: list[str] | None
-    ) -> tuple[Path, EditorSession | None, SavedSession | None]:
-        """Return the folder, the session of that id if it is open, and its record if it has one."""
+    ) -> tuple[tuple[Path, str], EditorSession | None, SavedSession | None]:
+        """Return the repository, the folder in it, the open session of that id, and its record."""
         folder = _folder(cwd, more)
         hub = await self._ready()
         session = self._sessions.get(session_id)
@@ -376,12 +376,12 @@ class Server:
         except SessionNotFound:
             if session is None:
                 raise
-            return folder, session, None
-        if folder.resolve() != saved.info.repo:
+            return (session.folder, session.below), session, None
+        if folder.resolve() not in (saved.info.place, saved.info.repo):
             if session is not None or not await asyncio.to_thread(_is_moved_to, saved, folder):
-                raise ConfigError(f"session {saved.id} is one of {saved.info.repo}, not {cwd}")
+                raise ConfigError(f"session {saved.id} is one of {saved.info.place}, not {cwd}")
             saved = await asyncio.to_thread(_move, saved, folder)
-        return folder, session, saved
+        return (saved.info.repo, saved.info.folder), session, saved
 
     @staticmethod
     def _saved(hub: Hub, session_id: str) -> SavedSession:
@@ -393,7 +393,7 @@ class Server:
     def _make(
         self,
         session_id: str,
-        folder: Path,
+        place: tuple[Path, str],
         settings: Settings,
         hub: Hub,
         servers: Sequence[Any] | None,
@@ -407,10 +407,10 @@ class Server:
         send = partial(self._tell, session_id)
         session = EditorSession(
             session_id,
-            folder,
+            *place,
             settings,
             mode or self._mode,
-            load_policy(folder, mcp_from_repo=settings.mcp_from_repo),
+            load_policy(place[0] / place[1], mcp_from_repo=settings.mcp_from_repo),
             servers_given(servers),
             hub,
             self._ask,
@@ -465,8 +465,10 @@ def _is_moved_to(saved: SavedSession, folder: Path) -> bool:
 
 
 def _move(saved: SavedSession, folder: Path) -> SavedSession:
+    from agent.sessions.moved import locate_repository
+
     with saved.claim() as held:
-        return held.update(repo=folder.resolve())
+        return held.update(repo=locate_repository(saved, folder))
 
 
 def _not_in_use(saved: SavedSession) -> None:
@@ -483,7 +485,7 @@ def _info(saved: SavedSession) -> SessionInfo:
     title = saved.info.task.strip().splitlines()[0][:TITLE_CHARACTERS]
     return SessionInfo(
         session_id=saved.id,
-        cwd=str(saved.info.repo),
+        cwd=str(saved.info.place),
         title=title,
         updated_at=saved.info.updated or None,
     )

@@ -66,6 +66,7 @@ class Ended:
 class EditorSession:
     """One session, made on the event loop.
 
+    ``folder`` is the repository, and ``below`` the folder in it that the editor has open.
     ``request`` sends a request to the client and gives its result.
     """
 
@@ -73,6 +74,7 @@ class EditorSession:
         self,
         session_id: str,
         folder: Path,
+        below: str,
         settings: Settings,
         mode: Mode,
         policy: Policy,
@@ -83,6 +85,7 @@ class EditorSession:
     ) -> None:
         self.id = session_id
         self.folder = folder
+        self.below = below
         self.settings = settings
         self.mode = mode
         self.outbox = outbox
@@ -115,6 +118,7 @@ class EditorSession:
                 self._ask_files,
                 reads=hub.abilities.reads,
                 writes=hub.abilities.writes,
+                below=below,
             ),
         )
 
@@ -303,7 +307,7 @@ class EditorSession:
         store = self._hub.store
         saved = store.get(self.id)
         if saved is None:
-            task = Task("", self.folder, settings.check)
+            task = Task("", self.folder, settings.check, folder=self.below)
             live = OpenSession.new(task, settings, model, self._client, store=store, name=self.id)
         else:
             live = OpenSession.reopen(saved, settings, model, self._client)

@@ -22,6 +22,7 @@ from agent.run.build import prepare
 from agent.run.open_session import OpenSession
 from agent.run.report import summary_of
 from agent.run.resume import stored_settings
+from agent.run.standing import stand
 from agent.run.tries import Try, try_turn
 from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.load import check_settings, load_settings
@@ -40,10 +41,11 @@ class ChatSession:
     """One open session at a time. ``cancel`` and ``set_mode`` may be called from any thread."""
 
     def __init__(self, wanted: Wanted, front: Front) -> None:
-        """Read the settings and rules. Raises ``ConfigError``."""
+        """Read the settings and rules. Raises ``ConfigError``, ``WorkspaceError``."""
         self.wanted = wanted
         self.store = SessionStore()
         self.settings = load_settings(wanted.flags, wanted.repo)
+        self.top, self.folder = stand(wanted.repo, self.settings)
         self.policy = load_policy(wanted.repo, mcp_from_repo=self.settings.mcp_from_repo)
         self.client = Client(front.tell, files=OnDisk, talks=True)
         self.approver = ChatApprover(self.client.stop, front)
@@ -70,7 +72,7 @@ class ChatSession:
     def open(self) -> list[str]:
         """Open the session that was asked for; return the lines to tell."""
         self.settings = prepare(
-            self.settings, repo=self.wanted.repo, store=self.store, listen=self.client.listen
+            self.settings, repo=self.top, store=self.store, listen=self.client.listen
         )
         session = self.begin(self.wanted.resume)
         told = list(self.policy.notices)
@@ -190,8 +192,7 @@ class ChatSession:
 
     def saved_here(self) -> list[SavedSession]:
         """Return the saved sessions of this repository, the newest first."""
-        repo = self.wanted.repo.resolve()
-        return [s for s in self.store.sessions() if s.info.repo == repo and s.info.task]
+        return [s for s in self.store.sessions() if s.info.repo == self.top and s.info.task]
 
     def farewell(self) -> list[str]:
         """Return the lines to end with: how to go on."""
@@ -207,16 +208,14 @@ class ChatSession:
             return self.store.find(name)
         if found := self.saved_here():
             return found[0]
-        raise ConfigError(
-            f"there is no saved session of {self.wanted.repo.resolve()}; begin one with agent"
-        )
+        raise ConfigError(f"there is no saved session of {self.top}; begin one with agent")
 
     def _opened(self, saved: SavedSession | None) -> OpenSession:
         if self._model is None:
             self._model = load_for(self.settings)
         model, client = self._model, self.client
         if saved is None:
-            task = Task("", self.wanted.repo, self.settings.check)
+            task = Task("", self.top, self.settings.check, folder=self.folder)
             session = OpenSession.new(task, self.settings, model, client, store=self.store)
         else:
             session = OpenSession.reopen(saved, self.settings, model, client)

@@ -28,6 +28,7 @@ from agent.events import (
     RunEnded,
     StepDone,
     ThinkingDelta,
+    Working,
 )
 from agent.text import visible
 
@@ -139,6 +140,9 @@ class Transcript:
         match event:
             case Notice():
                 return self.note(event.text)
+            case Working(what=what):
+                self.waiting(what)
+                return []
             case CheckDone():
                 verdict = "passes" if event.run.passed else "fails"
                 colour = "green" if event.run.passed else "red"

@@ -176,9 +176,9 @@ def run(
                 listen = listener(output, notices)
                 stack.callback(listen, Working(""))
                 saved = _brought_to(saved, repo, listen)
-                repo = saved.info.repo
+                repo, place = saved.info.repo, saved.info.place
                 client = stack.enter_context(
-                    controlled(settings, repo, interrupts, listen, interactive=interactive)
+                    controlled(settings, place, interrupts, listen, interactive=interactive)
                 )
                 settings = prepare(settings, store=store, listen=listen)
                 model = load_told(settings, listen, model)

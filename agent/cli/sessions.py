@@ -34,7 +34,12 @@ app = Commands(help="Saved sessions.")
 def list_sessions(
     repo: Annotated[
         Path | None,
-        typer.Option("--repo", "-r", metavar="DIR", help="Only those on this repository."),
+        typer.Option(
+            "--repo",
+            "-r",
+            metavar="DIR",
+            help="Only those on the repository around DIR.",
+        ),
     ] = None,
     output: ListOutput = Output.TEXT,
 ) -> None:
@@ -46,7 +51,8 @@ def list_sessions(
     store.reap()
     found = store.sessions()
     if repo is not None:
-        found = [session for session in found if session.info.repo == repo.resolve()]
+        here = repo.resolve()
+        found = [session for session in found if here.is_relative_to(session.info.repo)]
     if output is Output.JSON:
         listed = [
             {"id": session.id, **session.info.stored, "size_bytes": size_of(session)}

@@ -19,11 +19,11 @@ from agent.cli.output import Output
 from agent.cli.printing import finish, listener, load_told, print_error
 from agent.cli.typed_text import read_text
 from agent.errors import ConfigError, StoreError
+from agent.run.standing import stand
 from agent.settings.load import load_settings
 from agent.settings.option import Group
 from agent.settings.variables import old_variable_lines
 from sandboxes.paths import private_dir, state_dir
-from sandboxes.workspace.users_repository import find_repository
 
 if TYPE_CHECKING:
     from agent.loading import LoadedModel
@@ -78,7 +78,7 @@ def run(
                     raise ConfigError(f"--repo {repo} is not a directory")
                 settings = load_settings(flags, repo)
                 names = {"model": settings.model, "sandbox": settings.sandbox}
-                find_repository(repo)
+                top, folder = stand(repo, settings)
                 require_state_folder()
                 from agent.events import Notice, Working
                 from agent.types import Task
@@ -95,17 +95,17 @@ def run(
                 client = stack.enter_context(
                     controlled(settings, repo, interrupts, listen, interactive=interactive)
                 )
-                settings = prepare(settings, repo=repo, listen=listen)
+                settings = prepare(settings, repo=top, listen=listen)
                 model = load_told(settings, listen, model)
             listen(Working("copying the repository"))
             report = run_task(
-                Task(task, repo, settings.check),
+                Task(task, top, settings.check, folder=folder),
                 settings,
                 model,
                 client,
                 apply=apply,
             )
-            return finish(report, repo, output, apply=apply, notices=notices)
+            return finish(report, top, output, apply=apply, notices=notices)
     except (Exception, KeyboardInterrupt) as error:
         failure = tell(error)
         if output is not Output.TEXT:

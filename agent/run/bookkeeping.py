@@ -46,6 +46,7 @@ def register(
         name,
         task=task.text,
         repo=task.repo.resolve(),
+        **({"folder": task.folder} if task.folder else {}),
         check=task.check,
         model=engine.name,
         fingerprint=engine.fingerprint,

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from agent.client import Client
 from agent.errors import ConfigError
-from agent.events import CheckDone, Notice, RunEnded, RunStarted
+from agent.events import CheckDone, Notice, RunEnded, RunStarted, Working
 from agent.loading import LoadedModel
 from agent.run import bookkeeping
 from agent.run import report as reporting
@@ -31,6 +31,7 @@ from agent.run.recall import (
     reopen_workspace,
     tell_what_changed,
 )
+from agent.run.standing import folder_of_check
 from agent.run.user_turn import UserTurn
 from agent.sessions.history import History, history_of, records_of
 from agent.sessions.info import RUNNING
@@ -439,7 +440,12 @@ class OpenSession:
         """Run a check, record what it gave, and tell it. Raises ``SandboxError``."""
         parts = self._parts
         timeout_s, stop = parts.settings.check_timeout, parts.client.stop
-        run = run_check(command, parts.sandbox, timeout_s=timeout_s, stop=stop, anew=anew)
+        info = self.saved.info
+        folder = folder_of_check(info.repo, info.folder, command)
+        parts.client.listen(Working(f"running the check {command}"))
+        run = run_check(
+            command, parts.sandbox, timeout_s=timeout_s, stop=stop, anew=anew, folder=folder
+        )
         parts.journal.trajectory.write(CheckRecord(when, reporting.shorten(run)))
         parts.client.listen(CheckDone(when, run))
         return run

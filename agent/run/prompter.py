@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent.events import Working
 from agent.loop.conversation import Conversation
 from agent.loop.loop import answer_texts
 from agent.loop.overview import overview
@@ -13,6 +14,7 @@ from agent.loop.prompts import SYSTEM, WITH_A_PERSON, first_messages, later_text
 from agent.run import bookkeeping
 from agent.run.parts import Parts
 from agent.run.recall import Recall, recall_turn
+from agent.run.standing import standing_text
 from agent.sessions.history import History
 from agent.sessions.model_states import points
 from agent.types import Prompt, Task
@@ -146,9 +148,12 @@ class Prompter:
 
     def overview(self) -> str:
         """Return what the first prompt tells of the repository: its notes to agents, and a map."""
-        parts = self.parts
-        repo = parts.saved.info.repo
-        return overview(repo, parts.sandbox, parts.settings, parts.model, parts.stop)
+        parts, info = self.parts, self.parts.saved.info
+        parts.client.listen(Working("mapping the repository"))
+        stands = standing_text(info.repo, info.folder, self.check)
+        notes = overview(info.place, parts.sandbox, parts.settings, parts.model, parts.stop)
+        parts.client.listen(Working(""))
+        return "\n\n".join(part for part in (stands, notes) if part)
 
     def _before(self) -> list[Message]:
         """Return what the model is told before the user's words."""

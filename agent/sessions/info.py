@@ -23,6 +23,7 @@ NEEDED = ("task", "repo", "baseline", "head", "settings")
 class SessionInfo:
     """Content of ``session.json``; a member that it lacks has its default.
 
+    ``folder`` is where the user stood below ``repo``, "" at its top.
     ``baseline`` is the tree that the patch is measured against. In a session that stays open
     between user turns it moves with the user's own files, and ``began`` is the first one; ``root``
     is then where the workspace lies in the sandbox. ``allowed_from`` is the number of steps from
@@ -39,6 +40,7 @@ class SessionInfo:
     owner: str = ""
     task: str = ""
     repo: Path = Path()
+    folder: str = ""
     check: str | None = None
     model: str = ""
     fingerprint: str = ""
@@ -72,6 +74,11 @@ class SessionInfo:
     def complete(self) -> bool:
         """True if everything that is needed to go on is there and of the right type."""
         return not self.wrong and all(key in self.stored for key in NEEDED)
+
+    @property
+    def place(self) -> Path:
+        """The folder that the user stood in."""
+        return self.repo / self.folder
 
     @property
     def first_tree(self) -> str:

@@ -23,7 +23,9 @@ def locate_repository(saved: SavedSession, given: Path | None = None) -> Path:
     found, ``WorkspaceError`` if ``given`` is no repository.
     """
     if given is not None:
-        return find_repository(given).folder
+        found = find_repository(given)
+        # Sessions without the setting began before it: the folder given was all of it.
+        return found.folder if saved.info.settings.get("folder_alone", True) else found.top
     was = saved.info.repo
     if was.is_dir():
         return was

@@ -120,7 +120,16 @@ class Settings(BaseModel):
         2.0, Group.SANDBOX, "Processors of the sandbox.", gt=0, allow_inf_nan=False
     )
     ignored_files: bool = option(
-        False, Group.SANDBOX, "Copy files that an ignore rule covers, too."
+        False,
+        Group.SANDBOX,
+        "Copy files that an ignore rule covers, too: .venv, node_modules.",
+        flag="--ignored-files",
+    )
+    folder_alone: bool = option(
+        False,
+        Group.SANDBOX,
+        "Work on the folder given alone, not on the repository that it lies in.",
+        flag="--folder-alone",
     )
 
     image: str | None = option(
