@@ -5,6 +5,7 @@ ModelError
 │   └── ModelNotFound    no such directory, or a hub name that cannot be had (offline)
 ├── ContextFull          the session has reached the model's context length
 ├── MemoryFull           the state does not fit the memory it may have, or the disk behind it
+├── PictureError         a file is no picture to see, or the model has no eyes
 ├── SessionClosed        the session was closed, or its snapshot belongs to another session
 └── StateError           a saved state is corrupt, truncated, or belongs to other weights
 
@@ -32,6 +33,10 @@ class ContextFull(ModelError):
 
 class MemoryFull(ModelError):
     """There is no room for more state, and nothing left to park. The session is unchanged."""
+
+
+class PictureError(ModelError):
+    """A picture cannot be decoded, is too large, or the model has no eyes to see it."""
 
 
 class SessionClosed(ModelError):

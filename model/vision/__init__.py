@@ -1,0 +1,1 @@
+"""The model's eyes: pictures read safely, prepared, encoded once, and named by their tokens."""
