@@ -27,6 +27,8 @@ from model.scheduler import Scheduler
 from model.session import Session
 from model.state.memory import StateMemory, default_limit
 from model.state.pages import PAGE, Layout
+from model.vision.eyes import Eyes
+from model.vision.tower import open_tower
 
 _SMALL = 100_000_000
 
@@ -79,7 +81,8 @@ class Placement:
 class Engine:
     """A network with its configuration; makes and resumes sessions, which threads may share.
 
-    ``name`` is what the user called the model, ``generation`` how its makers sample from it.
+    ``name`` is what the user called the model, ``generation`` how its makers sample from it, and
+    ``eyes`` are what it sees pictures with, if it can.
     """
 
     def __init__(
@@ -90,8 +93,10 @@ class Engine:
         name: str,
         generation: SamplingParams,
         drafts: Drafts = "auto",
+        eyes: Eyes | None = None,
     ) -> None:
         self.network = network
+        self.eyes = eyes
         self.scheduler = Scheduler(network, drafts=drafts)
         self.config = config
         self.name = name
@@ -112,6 +117,7 @@ class Engine:
         quantize: Quantize = "none",
         native: bool = True,
         drafts: Drafts = "auto",
+        mmproj: Path | None = None,
     ) -> Engine:
         """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
@@ -125,6 +131,7 @@ class Engine:
         groups (see ``model.checkpoint.quantize``). On a CPU the compiled path runs the model where
         it can and ``native`` does not forbid it. ``drafts`` says where sessions take tokens from
         that they try in a pass where it pays (see ``docs/speculation.md``); it changes no result.
+        ``mmproj`` is a GGUF file with a vision tower; without, the checkpoint's own is taken.
         """
         checkpoint = Checkpoint.open(directory)
         config = checkpoint.config
@@ -133,6 +140,7 @@ class Engine:
                 f"the tokenizer in {directory} has {vocab_limit} ids, the model"
                 f" {config.vocab_size}; they are of different checkpoints: fetch it again"
             )
+        tower = open_tower(directory, config, mmproj)
         chosen = choose_device(device, checkpoint, quantize)
         dtype = dtype or _computed_in(checkpoint, chosen.device)
         with torch.inference_mode():
@@ -140,16 +148,28 @@ class Engine:
             model = HybridModel.build(config, placed.tensors, dtype, placed.quantized)
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         compiled = NativeModel(model) if placed.compiled else on_device(model)
+        eyes, fingerprint = None, placed.fingerprint
+        if tower is not None:
+            eyes = Eyes(tower, dtype, chosen.device)
+            fingerprint = tower.fingerprint(fingerprint, dtype)
         network = HybridNetwork(
             model,
-            fingerprint=placed.fingerprint,
+            fingerprint=fingerprint,
             vocab_limit=vocab_limit,
             memory=StateMemory(limit, swap=swap),
             compiled=compiled,
             mtp=_guess_layer(model, compiled, drafts),
+            sight=eyes,
         )
         _require_room(name, network.layout, limit)
-        engine = cls(network, config, name=name, generation=checkpoint.generation, drafts=drafts)
+        engine = cls(
+            network,
+            config,
+            name=name,
+            generation=checkpoint.generation,
+            drafts=drafts,
+            eyes=eyes,
+        )
         engine.placement = Placement.of(checkpoint, chosen, placed, network.layout, limit)
         return engine
 

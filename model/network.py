@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from model.vision.image_ids import LEAST_TOKENS, MOST_TOKENS
+
 Progress = Callable[[int, int], None]
 """Told ``(done, total)`` tokens as a prefill advances."""
 
@@ -91,6 +93,14 @@ class Network(Protocol):
         """Return the state before the first token."""
         ...
 
+    def admit(self, ids: Sequence[int]) -> None:
+        """Check ``ids`` that are to run, and encode the pictures among them that are new.
+
+        Raises ``ValueError`` for ids outside the vocabulary and for a part of a picture,
+        ``PictureError`` for a picture that is not at hand.
+        """
+        ...
+
     def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
         """Run one pass: either one piece of any length, or several of one id each.
 
@@ -156,11 +166,24 @@ class Guessing(Network, Protocol):
         ...
 
 
+def require_words(ids: Sequence[int], vocab_size: int) -> None:
+    """Raise ``ValueError`` unless all ``ids`` are of text."""
+    if min(ids, default=0) < 0 or max(ids, default=0) >= vocab_size:
+        raise ValueError(f"token ids must be from 0 to {vocab_size - 1}")
+
+
 def pieces(ids: Sequence[int], start: int, grid: int) -> list[Sequence[int]]:
     """Cut ``ids``, which begin at position ``start``, at the multiples of ``grid``.
 
-    The grid is fixed: equal calls are cut alike, and so equal to the last bit.
+    The grid is fixed: equal calls are cut alike, and so equal to the last bit. A cut among a
+    picture's first tokens, which do not spell its whole hash, moves to before them.
     """
     first = grid - start % grid
-    edges = [0, *range(first, len(ids), grid), len(ids)]
-    return [ids[a:b] for a, b in pairwise(edges)]
+    edges = [0, *(e - _into_image(ids[e]) for e in range(first, len(ids), grid)), len(ids)]
+    return [ids[a:b] for a, b in pairwise(edges) if a < b]
+
+
+def _into_image(token: int) -> int:
+    """Return how many tokens of its picture come before ``token``, if they are too few to cut."""
+    into = (-1 - token) % MOST_TOKENS if token < 0 else 0
+    return into if into < LEAST_TOKENS else 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.engine import Engine
 from model.errors import ModelError
 from model.hybrid.model import PREFILL_CHUNK, HybridNetwork
-from model.state.passes import Pass
+from model.network import State, pieces
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Score:
-    """``logprobs[i]`` is the log-probability, in nats, of ``ids[i + 1]`` after ``ids[: i + 1]``."""
+    """``logprobs[i]`` is the log-probability, in nats, of ``ids[i + 1]`` after ``ids[: i + 1]``.
+
+    Tokens of pictures have none: what follows them is shorter by so many.
+    """
 
     ids: list[int]
     logprobs: list[float]
@@ -54,8 +57,10 @@ def score(engine: Engine, ids: Sequence[int], against: Engine | None = None) -> 
             raise ModelError(
                 f"{len(ids)} ids cannot be scored; give from 2 to {each.context_length:,}"
             )
-        if not all(0 <= i < each.network.vocab_size for i in ids):
-            raise ModelError(f"an id is outside the {each.network.vocab_size:,} ids of {each.name}")
+        try:
+            each.network.admit(ids)
+        except ValueError as error:
+            raise ModelError(f"{each.name} cannot score these ids: {error}") from error
     logprobs: list[float] = []
     divergence, same, largest = 0.0, 0, 0.0
     others = repeat(None) if against is None else _rows(against, ids)
@@ -64,7 +69,10 @@ def score(engine: Engine, ids: Sequence[int], against: Engine | None = None) -> 
     for other, rows in zip(others, _rows(engine, ids), strict=False):
         nexts = torch.tensor(ids[first + 1 : first + 1 + len(rows)])
         first += len(rows)
-        rows = rows[: len(nexts)]
+        # A picture's tokens are given, never said.
+        said = (nexts >= 0).nonzero()[:, 0]
+        nexts, rows = nexts[said], rows[said]
+        other = other if other is None else other[said]
         own = rows.gather(1, nexts[:, None])[:, 0]
         logprobs += own.tolist()
         if other is None or not len(nexts):
@@ -76,7 +84,11 @@ def score(engine: Engine, ids: Sequence[int], against: Engine | None = None) -> 
         theirs = two.gather(1, nexts[:, None])[:, 0]
         largest = max(largest, float((own - theirs).abs().max()))
     count = len(logprobs)
-    found = None if against is None else Comparison(divergence / count, same / count, largest)
+    found = (
+        None
+        if against is None
+        else Comparison(divergence / (count or 1), same / (count or 1), largest)
+    )
     return Score(list(ids), logprobs, found)
 
 
@@ -85,14 +97,7 @@ def _rows(engine: Engine, ids: Sequence[int]) -> Iterator[Tensor]:
     network = engine.network
     if not isinstance(network, HybridNetwork):
         raise ModelError(f"{engine.name} has no weights to score with")
-    runner = network.compiled or network.model
-    state, kinds = network.new_state(), network.model.config.layer_types
-    for first in range(0, len(ids), PREFILL_CHUNK):
-        piece = list(ids[first : first + PREFILL_CHUNK])
-        with torch.inference_mode(), network.layout.memory.passing():
-            running = Pass(network.layout, kinds, [state], len(piece))
-            given = torch.tensor([piece], device=network.layout.device)
-            logits = runner.logits(runner.hidden(given, running)[0])[:, : network.vocab_size]
-            (state,) = running.states()
-            found = logits.float().log_softmax(-1).cpu()
-        yield found
+    state: State = network.new_state()
+    for piece in pieces(ids, 0, PREFILL_CHUNK):
+        logits, state = network.all_logits(piece, state)
+        yield logits.log_softmax(-1).cpu()

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.checkpoint.config import ModelConfig
 from model.engine import Engine
 from model.errors import StateError
-from model.network import State, Work
+from model.network import State, Work, require_words
 from model.sampling import SamplingParams
 
 
@@ -66,6 +66,10 @@ class ScriptedNetwork:
     def new_state(self) -> ScriptedState:
         """Before the first turn."""
         return ScriptedState()
+
+    def admit(self, ids: Sequence[int]) -> None:
+        """Refuse ids outside the vocabulary; this network has no eyes."""
+        require_words(ids, self.vocab_size)
 
     def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
         """Advance each by what was sampled; anything else that follows is new input."""

@@ -140,7 +140,8 @@ class Session:
         """Run ``ids`` after what is there (prefill); then ``generate`` may go on from them.
 
         ``on_progress`` is told ``(done, total)`` tokens after each part. Raises ``ContextFull`` if
-        they do not fit and ``ValueError`` for ids outside the vocabulary. After these, and after
+        they do not fit, ``ValueError`` for ids outside the vocabulary or a part of a picture, and
+        ``PictureError`` for a picture that is not at hand. After these, and after
         any exception or interrupt on the way, the session is as it was.
         """
         new = list(ids)
@@ -148,8 +149,7 @@ class Session:
             self._open()
             if not new:
                 return
-            if min(new) < 0 or max(new) >= self._network.vocab_size:
-                raise ValueError(f"token ids must be from 0 to {self._network.vocab_size - 1}")
+            self._network.admit(new)
             there, limit = self.length, self._network.context_length
             if there + len(new) > limit:
                 raise ContextFull(

@@ -105,6 +105,17 @@ class SafetensorsSource:
             ],
         )
 
+    def has(self, full: str) -> bool:
+        """Tell whether there is a tensor of the whole name ``full``."""
+        return full in self._where
+
+    def whole(self, full: str, shape: tuple[int, ...]) -> StoredTensor:
+        """Return the tensor of the whole name ``full``, stored as floating point numbers.
+
+        Raises ``CheckpointError`` if it is missing, of another shape, or stored otherwise.
+        """
+        return self._single(full, full, shape)
+
     def _single(self, full: str, name: str, shape: tuple[int, ...]) -> StoredTensor:
         if full not in self._where:
             raise CheckpointError(f"{self.directory} lacks the tensor {full}; fetch it again")

@@ -131,10 +131,15 @@ def fingerprint(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch
     digest = hashlib.sha256(repr((config, dtype)).encode())
     if config.experts is not None:
         digest.update(repr(config.experts).encode())
+    add_samples(digest, tensors)
+    return digest.hexdigest()
+
+
+def add_samples(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Add each tensor's name, shape, dtype and first and last 4 KiB to ``digest``."""
     for name, tensor in sorted(tensors.items()):
         digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
         flat = tensor.detach().contiguous().view(-1)
         count = _SAMPLE // flat.element_size()
         for part in (flat[:count], flat[-count:]):
             digest.update(part.cpu().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

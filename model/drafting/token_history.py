@@ -43,7 +43,9 @@ class TokenHistory:
         with self._buffer.lock:
             place, agree = self._buffer.ngrams.find(self._buffer.ids, self._length)
             end = min(place + count, self._length)
-            return self._buffer.ids[place:end].tolist() if agree else [], agree
+            found = self._buffer.ids[place:end].tolist() if agree else []
+            # A picture's tokens are never sampled.
+            return found[: next((n for n, i in enumerate(found) if i < 0), count)], agree
 
     def extended(self, ids: Sequence[int]) -> TokenHistory:
         """These ids and ``ids`` after them."""

@@ -10,7 +10,6 @@ import ctypes
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.backend import KernelError
@@ -62,7 +61,7 @@ class _Model(ctypes.Structure):
         *((name, _I64) for name in ("key_heads", "value_heads", "key_dim", "value_dim", "width")),
         *((name, _I64) for name in ("bf16", "delta_layers", "attention_layers")),
         ("eps", ctypes.c_double),
-        *((name, _PTR) for name in ("norm", "speed", "layers")),
+        *((name, _PTR) for name in ("norm", "speed", "axis", "layers")),
     )
 
 
@@ -76,6 +75,7 @@ class Batch(ctypes.Structure):
         *((name, _PTR) for name in ("x", "hidden", "scratch", "trail")),
         ("trail_rows", _I64),
         ("keys_only", _I64),
+        ("positions", _PTR),
     )
 
 
@@ -144,6 +144,7 @@ class NativeModel:
             c.rms_norm_eps,
             self.scale(norm),
             self._floats(self.model.speed),
+            self.model.axis.data_ptr(),
             ctypes.addressof(layers),
         )
 
@@ -168,12 +169,16 @@ class NativeModel:
         runs alone. ``trail [delta_layers, rows or more, trail_width]``, in float32, is written for
         ``replay``.
         """
-        x = F.embedding(ids, self.model.embedding).float()
+        x = running.embed(ids, self.model.embedding).float()
         out = torch.empty_like(x)
         kept: list[object] = []
         given = self.batch(running.times, running.starts, running.sources, running.targets, kept)
         place_rows(given, running.pages, x, out, kept)
         given.exact_rows = exact
+        if running.positions is not None:
+            positions = running.positions.T.contiguous()
+            kept.append(positions)
+            given.positions = positions.data_ptr()
         if trail is not None:
             given.trail, given.trail_rows = trail.data_ptr(), trail.shape[1]
         call, at = self.library.call, ctypes.addressof(given)

@@ -84,9 +84,9 @@ def product(x: Tensor, weight: Weight) -> Tensor:
 class StepInputs:
     """All that a step reads besides weights and the sequences' memory, on the device.
 
-    ``ids`` and ``positions`` are int64 ``[batch, time]``, ``lengths`` int32 ``[batch]`` (positions
-    once the step is done), ``pages`` int64 ``[batch, max_pages]`` and ``slots`` int64
-    ``[5, batch]`` (see ``kernels.delta_step``).
+    ``ids`` are int64 ``[batch, time]``, ``positions`` int64 ``[3, batch, time]`` in time, height
+    and width, ``lengths`` int32 ``[batch]`` (positions once the step is done), ``pages`` int64
+    ``[batch, max_pages]`` and ``slots`` int64 ``[5, batch]`` (see ``kernels.delta_step``).
     """
 
     ids: Tensor
@@ -101,12 +101,14 @@ class StepInputs:
         from kernels.delta_step.triton import table_of
 
         starts = torch.tensor(running.starts, dtype=torch.int64)
-        positions = starts[:, None] + torch.arange(ids.shape[1])
+        positions = (starts[:, None] + torch.arange(ids.shape[1])).expand(3, -1, -1)
+        if running.positions is not None:
+            positions = running.positions.reshape(3, *ids.shape)
         lengths = (starts + ids.shape[1]).to(torch.int32)
         sources = [None if s is None else (s[0], s[1]) for s in running.sources]
         return cls(
             ids,
-            positions.to(ids.device),
+            positions.contiguous().to(ids.device),
             lengths.to(ids.device),
             addresses(running.pages, max_pages),
             table_of(sources, [(t[0], t[1]) for t in running.targets]),
@@ -135,9 +137,10 @@ class DeviceModel:
     def hidden(self, ids: Tensor, running: Pass) -> Tensor:
         """Run ``HybridModel.hidden`` in a pass: return ``[batch, time, hidden]``."""
         if ids.shape[1] > MOST_STEP:
-            return self._run(_Prefill(ids, running, self._model.config), ids)
-        if self._graphs is None or ids.shape[1] > 1:
-            return self.step(StepInputs.of(ids, running))
+            return self._run(_Prefill(ids, running, self._model.config), self._embed(ids, running))
+        if self._graphs is None or ids.shape[1] > 1 or running.sees:
+            inputs = StepInputs.of(ids, running)
+            return self._run(_Step(inputs, self._model.config), self._embed(ids, running))
         # Few widths, so that few graphs serve all lengths; what is unused costs nothing.
         most = max(len(held) for held in running.pages)
         inputs = StepInputs.of(ids, running, max(16, 1 << (most - 1).bit_length()))
@@ -149,18 +152,22 @@ class DeviceModel:
 
     def step(self, inputs: StepInputs) -> Tensor:
         """Run a step of at most ``MOST_STEP`` tokens; read nothing on the host."""
-        return self._run(_Step(inputs, self._model.config), inputs.ids)
+        x = F.embedding(inputs.ids, self._model.embedding)
+        return self._run(_Step(inputs, self._model.config), x)
+
+    def _embed(self, ids: Tensor, running: Pass) -> Tensor:
+        return running.embed(ids, self._model.embedding)
 
     def _captured(self, parts: tuple[Tensor, ...]) -> Tensor:
         return self.step(StepInputs(*parts))
 
-    def _run(self, mixers: _Step | _Prefill, ids: Tensor) -> Tensor:
-        """Run all layers; a residual sum is made where the norm after it is."""
+    def _run(self, mixers: _Step | _Prefill, x: Tensor) -> Tensor:
+        """Run all layers on ``x``; a residual sum is made where the norm after it is."""
         model = self._model
-        batch, time = ids.shape
-        cos, sin = tables(mixers.positions.reshape(-1).expand(3, -1), model.speed, model.axis)
+        batch, time, _ = x.shape
+        cos, sin = tables(mixers.positions.reshape(3, -1), model.speed, model.axis)
         angles = cos.reshape(batch, time, -1), sin.reshape(batch, time, -1)
-        x, more = F.embedding(ids, model.embedding), None
+        more: Tensor | None = None
         deltas = attentions = 0
         for block in model.blocks:
             normed, x = _norm(block.input_norm, x, more)

@@ -20,12 +20,14 @@ from model.hybrid.deltanet import DeltaNet
 from model.hybrid.experts import Experts
 from model.hybrid.layers import DecoderLayer, FeedForward, Norm, Rotation, Take
 from model.hybrid.mtp import GuessLayer, MtpRunner
-from model.network import State, Trail, Work
+from model.network import State, Trail, Work, require_words
 from model.state.memory import StateMemory
 from model.state.mtp_chain import ChainRows
 from model.state.pages import HybridState, Layout, MtpChain
-from model.state.passes import LayerMemory, Pass
+from model.state.passes import LayerMemory, Pass, Seen
 from model.state.trail import HybridTrail, Rows, settle
+from model.vision.eyes import Sight
+from model.vision.looking import look, require_whole
 
 PREFILL_CHUNK = 512
 VERIFY_ROWS = 8
@@ -125,9 +127,13 @@ class HybridModel:
 
     def rotations(self, positions: Sequence[int]) -> Rotation:
         """Return the rotation of one token in each of several texts, at ``positions``."""
-        places = torch.tensor(positions, device=self.speed.device).expand(3, -1)
-        cos, sin = tables(places, self.speed, self.axis)
-        return Rotation(cos.unsqueeze(1), sin.unsqueeze(1))
+        return self.rotation_at(torch.tensor(positions).expand(3, -1), apart=True)
+
+    def rotation_at(self, positions: Tensor, *, apart: bool) -> Rotation:
+        """Return the rotation at ``positions [3, rows]``: of one sequence, or with ``apart`` of one
+        token in each of several."""
+        cos, sin = tables(positions.to(self.speed.device), self.speed, self.axis)
+        return Rotation(cos.unsqueeze(1), sin.unsqueeze(1)) if apart else Rotation(cos, sin)
 
     def hidden(self, ids: Tensor, running: Pass | None = None) -> Tensor:
         """Return the normalised hidden states ``[batch, time, hidden]`` of ``ids [batch, time]``.
@@ -135,14 +141,17 @@ class HybridModel:
         In a pass, row by row, ``ids`` go on from its states. Without one the sequences start here
         and nothing is kept (training).
         """
-        x = F.embedding(ids, self.embedding)
         memories: Sequence[LayerMemory | None] = [None] * len(self.blocks)
         if running is None:
-            rotation = self.rotation(0, ids.shape[1])
-        elif len(running.starts) == 1:
-            memories, rotation = running.layers, self.rotation(running.starts[0], ids.shape[1])
+            x, rotation = F.embedding(ids, self.embedding), self.rotation(0, ids.shape[1])
         else:
-            memories, rotation = running.layers, self.rotations(running.starts)
+            x, memories = running.embed(ids, self.embedding), running.layers
+            if running.positions is not None:
+                rotation = self.rotation_at(running.positions, apart=len(ids) > 1)
+            elif len(running.starts) == 1:
+                rotation = self.rotation(running.starts[0], ids.shape[1])
+            else:
+                rotation = self.rotations(running.starts)
         for block, memory in zip(self.blocks, memories, strict=True):
             x = block(x, rotation, memory)
         return self.norm(x)
@@ -203,7 +212,7 @@ class HybridNetwork:
     The head runs for the last position only; ``vocab_limit`` leaves out the padding rows at the end
     of the vocabulary. States take their room from ``memory`` (None: without limit). With
     ``compiled`` that runs instead of torch, and with ``mtp`` that layer follows every sequence, so
-    that ``guess`` can go on from it.
+    that ``guess`` can go on from it. With ``sight`` sequences may hold pictures.
     """
 
     prefill_chunk = PREFILL_CHUNK
@@ -217,6 +226,7 @@ class HybridNetwork:
         memory: StateMemory | None = None,
         compiled: Compiled | None = None,
         mtp: GuessLayer | None = None,
+        sight: Sight | None = None,
     ) -> None:
         self.model = model
         self.compiled = compiled
@@ -225,17 +235,26 @@ class HybridNetwork:
         self.context_length = model.config.context_length
         self.layout = Layout.of(model.config, model.embedding, memory)
         self._mtp = None if mtp is None else MtpRunner(mtp, self.layout)
+        self._sight = sight
 
     def new_state(self) -> HybridState:
         """Return the state before the first token."""
         return HybridState(self.layout)
 
+    def admit(self, ids: Sequence[int]) -> None:
+        """Check ids and encode new pictures (see ``network.Network.admit``)."""
+        if self._sight is None:
+            require_words(ids, self.vocab_size)
+        else:
+            require_whole(ids, self.vocab_size, self._sight)
+
     def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
         """Run the passes that ``work`` asks for (see ``network.Network.run``)."""
         states = [settle(piece.state) for piece in work]
         kinds, time = self.model.config.layer_types, len(work[0].ids)
+        seen = self._look(work, states)
         with torch.inference_mode(), self.layout.memory.passing():
-            running = Pass(self.layout, kinds, states, time)
+            running = Pass(self.layout, kinds, states, time, seen)
             ids = torch.tensor([list(piece.ids) for piece in work], device=self.layout.device)
             runner = self.compiled or self.model
             hidden = runner.hidden(ids, running)
@@ -249,6 +268,27 @@ class HybridNetwork:
                 return [(None, state) for state in after]
             logits = runner.logits(hidden[:, -1])[:, : self.vocab_size].float()
             return list(zip(logits, after, strict=True))
+
+    def all_logits(self, ids: Sequence[int], state: State) -> tuple[Tensor, State]:
+        """Run ``ids`` after ``state``; return the logits ``[ids, vocab]`` after each, in float32,
+        and the state. Raises ``MemoryFull``."""
+        before = settle(state)
+        seen = self._look([Work(ids, before)], [before])
+        with torch.inference_mode(), self.layout.memory.passing():
+            running = Pass(self.layout, self.model.config.layer_types, [before], len(ids), seen)
+            given = torch.tensor([list(ids)], device=self.layout.device)
+            runner = self.compiled or self.model
+            logits = runner.logits(runner.hidden(given, running)[0])[:, : self.vocab_size]
+            return logits.float(), running.states()[0]
+
+    def _look(self, work: Sequence[Work], states: Sequence[HybridState]) -> list[Seen | None]:
+        """Return what each piece of ``work`` needs beside its ids."""
+        if self._sight is None:
+            return [None] * len(work)
+        return [
+            look(piece.ids, state.length, state.shift, state.image, self._sight)
+            for piece, state in zip(work, states, strict=True)
+        ]
 
     def _follow(
         self, work: Sequence[Work], states: Sequence[HybridState], hidden: Iterable[Tensor]
@@ -274,9 +314,10 @@ class HybridNetwork:
         assert isinstance(runner, Stepping)
         states = [settle(piece.state) for piece in work]
         times = [len(piece.ids) for piece in work]
+        seen = self._look(work, states)
         with torch.inference_mode(), self.layout.memory.passing():
             kept = Rows.of(self.layout, runner.replay, sum(times), runner.trail_width)
-            running = Pass(self.layout, self.model.config.layer_types, states, times)
+            running = Pass(self.layout, self.model.config.layer_types, states, times, seen)
             ids = torch.tensor([i for piece in work for i in piece.ids])
             hidden = runner.rows(ids, running, trail=kept.trail)
             logits = runner.logits(hidden)[:, : self.vocab_size].float()

@@ -65,8 +65,13 @@ class MtpRunner:
         self, chain: MtpChain | None, ids: Sequence[int], hidden: Tensor
     ) -> ChainRows | None:
         """Let ``chain`` (None: one that begins here) follow a pass over ``ids``, whose hidden
-        states are ``[ids, hidden]``. Return None where memory does not suffice.
+        states are ``[ids, hidden]``. Behind a picture, which the layer does not read, another
+        begins. Return None where memory does not suffice, or no text follows the picture.
         """
+        last = max((n for n, i in enumerate(ids) if i < 0), default=-1)
+        if last >= 0:
+            text = ids[last + 1 :]
+            return ChainRows(None, text, hidden[last + 1 :]) if text else None
         if chain is not None and len(chain.owed) >= MOST_OWED:
             chain = self.settle(chain)
             if chain is None:

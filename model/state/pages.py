@@ -136,6 +136,8 @@ class HybridState:
     """The memory of all layers after ``length`` tokens. Without a slot, all of it is zero.
 
     ``chain`` is what an MTP layer needs to guess from here; it changes nothing that is said.
+    ``shift`` is what text positions are ahead of the number of tokens: a picture takes fewer
+    positions than tokens. ``image`` is the hash of a picture of which more tokens are to come.
     """
 
     layout: Layout
@@ -143,6 +145,8 @@ class HybridState:
     slot: Block | None = None
     pages: tuple[Page, ...] = ()
     chain: MtpChain | None = None
+    shift: int = 0
+    image: str = ""
 
     @property
     def all_pages(self) -> tuple[Page, ...]:
@@ -150,13 +154,14 @@ class HybridState:
         return self.pages if self.chain is None else (*self.pages, *self.chain.pages)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return ``conv`` and ``recurrent``, shaped as in ``Layout``."""
+        """Return ``conv`` and ``recurrent``, shaped as in ``Layout``, and ``shift [1]`` if any."""
         if self.slot is None:
             lay = self.layout
             conv = torch.zeros(lay.conv, dtype=lay.dtype, device=lay.device)
             return {"conv": conv, "recurrent": torch.zeros(lay.recurrent, device=lay.device)}
         conv, recurrent = self.slot.tensors
-        return {"conv": conv, "recurrent": recurrent}
+        shift = {"shift": torch.tensor([self.shift])} if self.shift else {}
+        return {"conv": conv, "recurrent": recurrent, **shift}
 
     def span(self, start: int, end: int) -> dict[str, Tensor]:
         """Return ``kv [positions, attention_layers, 2, kv_heads, head_dim]`` of the positions."""
@@ -191,10 +196,12 @@ class HybridState:
         suffice.
         """
         conv, recurrent = tensors.get("conv"), tensors.get("recurrent")
+        shift = tensors.get("shift", torch.tensor([0]))
         if (
             conv is None
             or recurrent is None
-            or len(tensors) != 2
+            or tensors.keys() - {"conv", "recurrent", "shift"}
+            or (shift.shape, shift.dtype) != ((1,), torch.int64)
             or (conv.shape, conv.dtype) != (layout.conv, layout.dtype)
             or (recurrent.shape, recurrent.dtype) != (layout.recurrent, torch.float32)
         ):
@@ -211,7 +218,7 @@ class HybridState:
             slot = layout.new_slot()
             for own, given in zip(slot.tensors, (conv, recurrent), strict=True):
                 own.copy_(given)
-        return cls(layout, length, slot, tuple(pages))
+        return cls(layout, length, slot, tuple(pages), shift=int(shift))
 
 
 def _fill(layout: Layout, pages: list[Page], at: int, span: Mapping[str, Tensor]) -> int:

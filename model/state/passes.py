@@ -8,9 +8,11 @@ complete when the last layer has run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.state.pages import PAGE, HybridState, Layout, Page
@@ -83,13 +85,29 @@ class AttentionMemory:
 LayerMemory = DeltaMemory | AttentionMemory
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What one sequence's tokens of a pass need beside their ids, where pictures are involved.
+
+    ``positions [3, time]`` are in time, height and width; ``rows`` are embeddings ``[n, hidden]``
+    that take the place of those of the ids from an index on. ``shift`` and ``image`` are those of
+    the state after the pass.
+    """
+
+    positions: Tensor
+    rows: tuple[tuple[int, Tensor], ...]
+    shift: int
+    image: str
+
+
 class Pass:
     """One pass over each of ``states``, of ``time`` tokens: one number, or each its own.
 
     ``times`` is how many tokens each runs, ``layers`` is the memory of each layer in turn,
     ``starts`` where each sequence goes on, ``sources`` and ``targets`` the tensors of each
-    sequence's slot to read (None: zeros) and to write, ``pages`` those of its pages. Run it inside
-    ``layout.memory.passing()``. Raises ``MemoryFull`` if room for the new states is lacking.
+    sequence's slot to read (None: zeros) and to write, ``pages`` those of its pages. With pictures
+    in a sequence (``seen``), ``positions [3, rows]`` are those of all rows; None is plain text. Run
+    it inside ``layout.memory.passing()``. Raises ``MemoryFull`` if there is no room.
     """
 
     def __init__(
@@ -98,6 +116,7 @@ class Pass:
         kinds: Sequence[str],
         states: Sequence[HybridState],
         time: int | Sequence[int],
+        seen: Sequence[Seen | None] = (),
     ) -> None:
         self.starts = [state.length for state in states]
         self.times = [time] * len(states) if isinstance(time, int) else list(time)
@@ -117,9 +136,20 @@ class Pass:
             for page, filled in reversed(claims):
                 page.filled = filled
             raise
+        known = seen or [None] * len(states)
+        self.positions, self._images = _joined(self.starts, self.times, known)
         self._after = tuple(
-            HybridState(layout, state.length + time, slot, table)
-            for state, time, slot, table in zip(states, self.times, slots, tables, strict=True)
+            HybridState(
+                layout,
+                state.length + time,
+                slot,
+                table,
+                shift=one.shift if one else 0,
+                image=one.image if one else "",
+            )
+            for state, time, slot, table, one in zip(
+                states, self.times, slots, tables, known, strict=True
+            )
         )
         # Held here until the pass is over: what is read must not be parked or freed meanwhile.
         self._before = tuple(states)
@@ -147,9 +177,39 @@ class Pass:
                 deltas += 1
         return layers
 
+    @property
+    def sees(self) -> bool:
+        """True if a picture is among the rows."""
+        return bool(self._images)
+
+    def embed(self, ids: Tensor, embedding: Tensor) -> Tensor:
+        """Return the embeddings ``[..., hidden]`` of ``ids``, those of pictures included."""
+        if not self._images:
+            return F.embedding(ids, embedding)
+        x = F.embedding(ids.clamp(min=0), embedding)
+        flat = x.view(-1, x.shape[-1])
+        for row, rows in self._images:
+            flat[row : row + len(rows)] = rows.to(flat)
+        return x
+
     def states(self) -> tuple[HybridState, ...]:
         """Return the states after the pass; complete once every layer has run."""
         return self._after
+
+
+def _joined(
+    starts: Sequence[int], times: Sequence[int], seen: Sequence[Seen | None]
+) -> tuple[Tensor | None, list[tuple[int, Tensor]]]:
+    """Return the positions ``[3, rows]`` of all sequences, and the rows that pictures take."""
+    if not any(seen):
+        return None, []
+    positions, images, row = [], [], 0
+    for start, time, one in zip(starts, times, seen, strict=True):
+        plain = torch.arange(start, start + time).expand(3, -1)
+        positions.append(plain if one is None else one.positions)
+        images += [] if one is None else [(row + at, rows) for at, rows in one.rows]
+        row += time
+    return torch.cat(positions, dim=1), images
 
 
 def _layers(slot: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:

@@ -111,7 +111,7 @@ class HybridTrail:
             self._kept.replay(self._kept.trail, self._first, count, source, slot.tensors)
             self._free = None
             pages = self._after.pages[: -(-length // PAGE)]
-            return HybridState(layout, length, slot, pages, self._chain(count))
+            return HybridState(layout, length, slot, pages, self._chain(count), self.before.shift)
 
     def _close(self) -> None:
         """Give the positions that nobody has reached free. The lock is held.

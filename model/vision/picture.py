@@ -45,8 +45,7 @@ class Picture:
 
     ``width`` and ``height`` are those of the upright picture. ``digest`` is the SHA-256 of its size
     and its RGB values, in hexadecimal: equal pixels have equal digests, whatever file they come
-    from. ``note`` says what was left out, such as the later frames of an animation. ``at`` is where
-    in a message's text the picture stands: before that character.
+    from. ``note`` says what was left out, such as the later frames of an animation.
     """
 
     data: bytes = field(repr=False)
@@ -56,7 +55,6 @@ class Picture:
     digest: str
     name: str = "picture"
     note: str = ""
-    at: int = 0
 
     @property
     def ending(self) -> str:
@@ -200,9 +198,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
             image = Image.alpha_composite(white, clear)
         return image.convert("RGB")
     except Exception as error:  # whatever a damaged file makes the library raise
-        raise PictureError(
-            f"{name} is truncated or damaged; it cannot be decoded"
-        ) from error
+        raise PictureError(f"{name} is truncated or damaged; it cannot be decoded") from error
 
 
 def _shown(name: str) -> str:

@@ -64,6 +64,9 @@ class PlacedNetwork:
         """No ids."""
         return PlacedState()
 
+    def admit(self, ids: Sequence[int]) -> None:
+        """Take anything."""
+
     def run(self, work: Sequence[Work]) -> list[tuple[Tensor | None, State]]:
         """Certain of the next id of the script."""
         return [self._advance(piece) for piece in work]

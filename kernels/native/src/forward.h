@@ -20,6 +20,7 @@ struct Model {
     int64_t bf16, delta_layers, attention_layers;
     double eps;
     const float *norm, *speed;
+    const int64_t* axis; // of each frequency: 0 turns with time, 1 with height, 2 with width
     const Layer* layers;
 };
 // Row r of x belongs to the sequence whose `time` covers it. Slots are contiguous over layers:
@@ -38,6 +39,8 @@ struct Batch {
     int64_t trail_rows;
     // Of the last layer, which must be attention, only the keys and values are computed.
     int64_t keys_only;
+    // Null for plain text, or the positions in time, height and width [rows][3].
+    const int64_t* positions;
 };
 
 struct Arena {
@@ -351,7 +354,8 @@ static void forward(const Model& m, const Batch& b) {
         for (int64_t t = 0; t < b.time[s]; ++t, ++r) {
             run.w.sequence[r] = s;
             for (int64_t i = 0; i < half; ++i) {
-                float angle = (float)(b.start[s] + t) * m.speed[i];
+                int64_t at = b.positions ? b.positions[3 * r + m.axis[i]] : b.start[s] + t;
+                float angle = (float)at * m.speed[i];
                 run.w.cos[r * half + i] = cosf(angle);
                 run.w.sin[r * half + i] = sinf(angle);
             }

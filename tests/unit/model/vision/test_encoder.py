@@ -100,7 +100,13 @@ def test_a_small_mistake_would_show(towers: tuple[Any, Encoder], spoilt: str) ->
 
 @pytest.mark.parametrize(
     ("size", "tokens"),
-    [((1, 1), 64), ((800, 1280), 1000), ((4, 200), 72), ((2000, 4000), 7875), ((9000, 4500), 16290)],
+    [
+        ((1, 1), 64),
+        ((800, 1280), 1000),
+        ((4, 200), 72),
+        ((2000, 4000), 7875),
+        ((9000, 4000), 16320),
+    ],
 )
 def test_tokens_of_the_family(size: tuple[int, int], tokens: int) -> None:
     assert Preparing().grid(*size).tokens == tokens
