@@ -84,11 +84,9 @@ def score(engine: Engine, ids: Sequence[int], against: Engine | None = None) -> 
         theirs = two.gather(1, nexts[:, None])[:, 0]
         largest = max(largest, float((own - theirs).abs().max()))
     count = len(logprobs)
-    found = (
-        None
-        if against is None
-        else Comparison(divergence / (count or 1), same / (count or 1), largest)
-    )
+    if against is None:
+        return Score(list(ids), logprobs)
+    found = Comparison(divergence / max(1, count), same / max(1, count), largest)
     return Score(list(ids), logprobs, found)
 
 

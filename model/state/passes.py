@@ -87,7 +87,7 @@ LayerMemory = DeltaMemory | AttentionMemory
 
 @dataclass(frozen=True)
 class Seen:
-    """What one sequence's tokens of a pass need beside their ids, where pictures are involved.
+    """Positions and embeddings of one sequence's tokens in a pass, where pictures are involved.
 
     ``positions [3, time]`` are in time, height and width; ``rows`` are embeddings ``[n, hidden]``
     that take the place of those of the ids from an index on. ``shift`` and ``image`` are those of

@@ -29,7 +29,7 @@ KEPT_BYTES = 256 << 20
 
 
 class Sight(Protocol):
-    """What a network asks about the pictures whose tokens it runs."""
+    """A source of the pictures whose tokens a network runs."""
 
     def grid(self, digest: str) -> Grid:
         """Return the grid of a picture. Raises ``PictureError`` if it was never taken in."""

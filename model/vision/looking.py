@@ -1,4 +1,4 @@
-"""What a pass must know of the pictures in it: positions, embeddings, and where text goes on.
+"""Find what a pass needs of its pictures: positions, embeddings, and where text goes on.
 
 A token has three positions (interleaved M-RoPE of Qwen3-VL, ``get_rope_index`` of transformers).
 Those of text are equal and go up by one. A picture stands at one moment: its rows and columns count

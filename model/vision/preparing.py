@@ -45,7 +45,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Preparing:
-    """How pictures are prepared. ``least`` and ``most`` are areas in pixels."""
+    """Settings by which pictures are prepared. ``least`` and ``most`` are areas in pixels."""
 
     least: int = 65536
     most: int = 16777216
