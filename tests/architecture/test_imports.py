@@ -32,6 +32,7 @@ NEVER = {"transformers", "fla", "trl", "tests", "benchmarks", "scripts"}
 # Imports under another name than their distribution's. pydantic pins its core exactly.
 DISTRIBUTIONS = {
     "acp": "agent_client_protocol",
+    "PIL": "pillow",
     "git": "gitpython",
     "pydantic_core": "pydantic",
     "yaml": "pyyaml",
