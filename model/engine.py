@@ -148,13 +148,11 @@ class Engine:
             model = HybridModel.build(config, placed.tensors, dtype, placed.quantized)
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         compiled = NativeModel(model) if placed.compiled else on_device(model)
-        eyes, fingerprint = None, placed.fingerprint
-        if tower is not None:
-            eyes = Eyes(tower, dtype, chosen.device)
-            fingerprint = tower.fingerprint(fingerprint, dtype)
+        base = placed.fingerprint
+        eyes = None if tower is None else Eyes(tower, dtype, chosen.device)
         network = HybridNetwork(
             model,
-            fingerprint=fingerprint,
+            fingerprint=base if tower is None else tower.fingerprint(base, dtype),
             vocab_limit=vocab_limit,
             memory=StateMemory(limit, swap=swap),
             compiled=compiled,
@@ -162,14 +160,8 @@ class Engine:
             sight=eyes,
         )
         _require_room(name, network.layout, limit)
-        engine = cls(
-            network,
-            config,
-            name=name,
-            generation=checkpoint.generation,
-            drafts=drafts,
-            eyes=eyes,
-        )
+        sampling = checkpoint.generation
+        engine = cls(network, config, name=name, generation=sampling, drafts=drafts, eyes=eyes)
         engine.placement = Placement.of(checkpoint, chosen, placed, network.layout, limit)
         return engine
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.vision.config import VisionConfig
 from model.vision.preparing import Grid
+from model.vision.tower_config import VisionConfig
 
 _EPS = 1e-6
 _THETA = 10000.0
@@ -23,7 +23,7 @@ _THETA = 10000.0
 
 @dataclass(frozen=True)
 class Encoder:
-    """The tower's weights under the names of ``vision.config.vision_shapes``, ready to run."""
+    """The tower under the names of ``tower_config.vision_shapes``, ready to run."""
 
     config: VisionConfig
     tensors: Mapping[str, Tensor]

@@ -16,11 +16,11 @@ from torch import Tensor
 from model.checkpoint.stored import StoredTensor, stored_parts
 from model.checkpoint.weights import add_samples
 from model.errors import PictureError
-from model.vision.config import VisionConfig
 from model.vision.encoder import Encoder
 from model.vision.image_ids import image_ids
 from model.vision.picture import Picture
 from model.vision.preparing import Grid, Preparing
+from model.vision.tower_config import VisionConfig
 
 Item = TypeVar("Item")
 

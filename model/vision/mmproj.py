@@ -15,9 +15,9 @@ from model.checkpoint.gguf.blocks import BLOCKS
 from model.checkpoint.gguf.header import GgufFile
 from model.checkpoint.stored import StoredTensor
 from model.errors import CheckpointError
-from model.vision.config import VisionConfig, vision_shapes
 from model.vision.eyes import Tower
 from model.vision.preparing import Preparing
+from model.vision.tower_config import VisionConfig, vision_shapes
 
 _PROJECTOR = "qwen3vl_merger"
 _BLOCK = {

@@ -10,10 +10,10 @@ from model.checkpoint.files import read_json
 from model.checkpoint.gguf.metadata import is_gguf
 from model.checkpoint.safetensors_source import SafetensorsSource
 from model.errors import CheckpointError
-from model.vision.config import VisionConfig, vision_shapes
 from model.vision.eyes import Tower
 from model.vision.mmproj import open_mmproj
 from model.vision.preparing import Preparing
+from model.vision.tower_config import VisionConfig, vision_shapes
 
 _PREFIXES = ("model.visual.", "visual.")
 

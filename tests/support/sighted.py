@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from model.vision.config import VisionConfig, vision_shapes
+from model.vision.tower_config import VisionConfig, vision_shapes
 
 PREPROCESSOR = {
     "size": {"longest_edge": 96 * 1024, "shortest_edge": 16 * 1024},

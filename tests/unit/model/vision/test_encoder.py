@@ -14,10 +14,10 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5VisionConfi
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionModel
 
 from model.errors import PictureError
-from model.vision.config import VisionConfig, vision_shapes
 from model.vision.encoder import Encoder
 from model.vision.picture import read_picture
 from model.vision.preparing import Preparing
+from model.vision.tower_config import VisionConfig, vision_shapes
 
 SHAPE = {
     "depth": 3,
