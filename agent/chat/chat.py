@@ -38,6 +38,8 @@ OPENING_SHOWN_AFTER_S = 1.0
 CLOSE_WITHIN_S = 10.0
 """How long leaving waits for the session to be closed before the process ends all the same."""
 TITLE_CHARACTERS = 60
+HUNG_UP = 129
+"""The exit code after SIGHUP or SIGTERM, as shells count it."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,11 @@ class Chat:
         """Leave: stop what runs, save, and end."""
         self._cancel()
         self._screen.leave()
+
+    def hang_up(self) -> None:
+        """Leave at once, with what was done saved: the window was closed."""
+        self._code = HUNG_UP
+        self.leave()
 
     def next_mode(self) -> None:
         """Go on to the next mode."""

@@ -7,6 +7,9 @@ rest. Everything printed goes through ``Screen.show``, from whichever thread.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -43,6 +46,10 @@ class Shown(Protocol):
 
     def footer(self, columns: int) -> str:
         """Return the line under the input."""
+        ...
+
+    def hang_up(self) -> None:
+        """Hear that the terminal is gone, or that the process is asked to end."""
         ...
 
     def submit(self, typed: str) -> bool:
@@ -132,6 +139,8 @@ class Screen:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._wake.set()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._hung_up)
         printer = asyncio.ensure_future(self._print_lines())
         if is_dumb_terminal():
             # There the prompt is written, not drawn, and nothing tells that it stands.
@@ -144,6 +153,11 @@ class Screen:
                     return
         except (EOFError, KeyboardInterrupt, asyncio.CancelledError):
             return
+        except OSError as error:
+            # A terminal that is gone may be noticed before the signal comes.
+            if error.errno != errno.EIO:
+                raise
+            self._hung_up()
         finally:
             printer.cancel()
             self.flush()
@@ -156,6 +170,14 @@ class Screen:
         if lines:
             sys.stdout.write("\n".join(lines) + "\n")
             sys.stdout.flush()
+
+    def _hung_up(self) -> None:
+        # Whatever is still written must not meet a terminal that is gone.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        self._shown.hang_up()
 
     def leave(self) -> None:
         """End ``run`` as if the input had ended."""
