@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ OPENING_SHOWN_AFTER_S = 1.0
 CLOSE_WITHIN_S = 10.0
 """How long leaving waits for the session to be closed before the process ends all the same."""
 TITLE_CHARACTERS = 60
+SWITCH_S = 0.001
+"""How long one thread may keep the interpreter while another waits (Python's own is 0.005)."""
 HUNG_UP = 129
 """The exit code after SIGHUP or SIGTERM, as shells count it."""
 
@@ -362,6 +365,8 @@ def _title(text: str) -> str:
 
 def chat(opening: Opening, *, plain: bool, history: Path, own: Path) -> int:
     """Run a chat at this process's terminal; return the exit code."""
+    # The session's thread computes in Python too: keys and drawing shall not wait for their turn.
+    sys.setswitchinterval(SWITCH_S)
     dumb = os.environ.get("TERM", "") in ("", "dumb")
     language = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG", "")
     style = Style(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -98,4 +99,7 @@ class Terminal:
 
     def close(self) -> None:
         """Kill the program."""
+        if not self.child.closed and self.child.isalive():
+            self.child.kill(signal.SIGKILL)
+            self.child.wait()
         self.child.close(force=True)
