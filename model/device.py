@@ -77,8 +77,8 @@ def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype, quantize: Quantize 
         matrix = len(stored.shape) == 2 and stored.name != "embed_tokens.weight"
         if matrix and quantize != "none":
             return count * (BITS[quantize] + 0.125) / 8
-        if matrix and stored.bits and dtype == torch.bfloat16:
-            return count * stored.bits / 8 * 1.1
+        if matrix and stored.native and dtype == torch.bfloat16:
+            return stored.nbytes * 1.1
         return count * dtype.itemsize
 
     return round(sum(of(stored) for stored in checkpoint.tensors.values()))

@@ -145,7 +145,9 @@ class Engine:
         dtype = dtype or _computed_in(checkpoint, chosen.device)
         with torch.inference_mode():
             placed = place(checkpoint, dtype, chosen.device, quantize=quantize, native=native)
-            model = HybridModel.build(config, placed.tensors, dtype, placed.quantized)
+            model = HybridModel.build(
+                config, placed.tensors, dtype, placed.quantized, placed.embedding
+            )
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         compiled = NativeModel(model) if placed.compiled else on_device(model)
         base = placed.fingerprint

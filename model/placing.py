@@ -10,33 +10,59 @@ import torch
 from torch import Tensor
 
 from kernels.experts import ExpertStack
-from kernels.linear import INT4, INT8, Part, QuantizedWeight, from_integers, packable, packed, plain
+from kernels.linear import (
+    Part,
+    QuantizedTable,
+    QuantizedWeight,
+    StackedWeight,
+    Table,
+    Weight,
+    join,
+    packable,
+    packed,
+    plain,
+)
+from kernels.quantized_linear import PackedWeight, pack
 from model.checkpoint.checkpoint import Checkpoint
+from model.checkpoint.config import ModelConfig, head_name
 from model.checkpoint.expert_tensors import is_experts
-from model.checkpoint.quantize import Quantize, groups, quantized_weights
+from model.checkpoint.quantize import (
+    Quantize,
+    groups,
+    mtp_groups,
+    quantized_weights,
+    require_finite,
+)
 from model.checkpoint.stored import ReadTensors, StoredTensor
 from model.hybrid.cpu import why_not as why_not_native
 from model.hybrid.gpu import why_not as why_not_triton
 from model.placing_experts import place_experts, require_finite_routers, split
+
+EMBEDDING = "embed_tokens.weight"
 
 
 @dataclass(frozen=True)
 class PlacedWeights:
     """Weights ready for ``HybridModel.build``.
 
-    ``quantized`` holds matrices in integers under their first names, ``tensors`` all others.
-    ``compiled`` tells whether the compiled CPU path runs them, ``fingerprint`` whose they are.
+    ``quantized`` holds joined matrices of fewer bits under their first names, ``tensors`` all other
+    weights; ``embedding`` is set where it stays quantised too. ``compiled`` tells whether the
+    compiled CPU path runs them, ``fingerprint`` whose they are.
     """
 
     tensors: dict[str, Tensor]
-    quantized: dict[str, Part | ExpertStack] = field(default_factory=dict)
+    quantized: dict[str, Weight | ExpertStack] = field(default_factory=dict)
+    embedding: Table | None = None
     compiled: bool = False
     fingerprint: str = ""
 
     @property
     def nbytes(self) -> int:
-        """The number of bytes held."""
-        parts = (*self.tensors.values(), *self.quantized.values())
+        """The number of bytes held; an embedding that is the head too counts once."""
+        parts = [*self.tensors.values(), *self.quantized.values()]
+        table = self.embedding
+        if isinstance(table, QuantizedTable) and all(p is not table.weight for p in parts):
+            parts.append(table.weight)
         return sum(part.nbytes for part in parts)
 
 
@@ -50,65 +76,115 @@ def place(
 ) -> PlacedWeights:
     """Place the weights of ``checkpoint`` on ``device``, to compute in ``dtype``.
 
-    Matrices that are stored as integers stay integers where that loses nothing and the model
-    computes in fewer than 32 bits; ``quantize`` rounds all matrices. Raises ``CheckpointError``.
+    Matrices that are stored in fewer bits stay so where that loses nothing and the model computes
+    in fewer than 32 bits; ``quantize`` rounds all matrices. Raises ``CheckpointError``.
     """
     config = checkpoint.config
     identity = checkpoint.fingerprint(dtype)
     compiled = native and why_not_native(config, dtype, device.type) is None
     read = ReadTensors(checkpoint.tensors, dtype)
     require_finite_routers(checkpoint)
-    made: Mapping[str, QuantizedWeight] = {}
-    if quantize != "none":
+    made: Mapping[str, Weight] = {}
+    table = None
+    triton = why_not_triton(config, dtype, device) is None
+    if quantize == "int4" and triton:
+        made = _packed_int4(config, read, device)
+        identity = hashlib.sha256(f"{identity} int4 on a GPU".encode()).hexdigest()
+    elif quantize != "none":
         made = quantized_weights(checkpoint.path, config, read, quantize, identity)
         identity = hashlib.sha256(f"{identity} {quantize}".encode()).hexdigest()
     elif dtype == torch.bfloat16 and (compiled or device.type == "cuda"):
         made = exact_weights(checkpoint)
-    joined = {names[0]: names for names in groups(config)}
-    skipped = {n for first in made for n in joined[first]} - {"embed_tokens.weight"}
-    small: dict[str, Part | ExpertStack] = {}
+        table = _table(checkpoint, made, dtype) if compiled else None
+    joined = {names[0]: names for names in (*groups(config), *mtp_groups(config))}
+    skipped = {name for first in made for name in joined[first]} - {EMBEDDING}
+    if table is not None:
+        skipped.add(EMBEDDING)
+    small: dict[str, Weight | ExpertStack] = {}
     if compiled and quantize == "none":
         small.update(place_experts(checkpoint, dtype))
         skipped |= set(small)
     tensors = {name: read[name].to(device) for name in read if name not in skipped}
     for name, weight in made.items():
         if is_experts(name):
-            assert config.experts is not None
+            assert config.experts is not None and isinstance(weight, QuantizedWeight)
             stack = split(weight, config.experts.count) if compiled else None
             if stack is not None:
                 small[name] = stack
             else:
                 shape = (config.experts.count, -1, weight.inputs)
                 tensors[name] = plain(weight, dtype).reshape(shape).to(device)
-        elif compiled:
-            small[name] = weight
-        elif why_not_triton(config, dtype, device) is None and packable(weight):
-            small[name] = packed(weight, device)
         else:
-            # torch has no products in this form: the same values, without the saving.
-            small[name] = plain(weight, dtype).to(device)
-    return PlacedWeights(tensors, small, compiled, identity)
+            small[name] = weight if compiled else _moved(weight, dtype, device, triton)
+    return PlacedWeights(tensors, small, table, compiled, identity)
 
 
-def exact_weights(checkpoint: Checkpoint) -> dict[str, QuantizedWeight]:
-    """Return the matrices that are stored as integers and can stay so without loss."""
-    made = {}
-    for names in groups(checkpoint.config):
-        weight = _exact([checkpoint.tensors[name] for name in names])
-        if weight is not None:
-            made[names[0]] = weight
+def _moved(weight: Weight, dtype: torch.dtype, device: torch.device, triton: bool) -> Weight:
+    """Return a weight as torch or the device kernels take it: where they have no products in its
+    form, as plain numbers.
+    """
+    if isinstance(weight, StackedWeight):
+        parts = [_moved(part, dtype, device, triton) for part in weight.parts]
+        return StackedWeight(tuple(p for p in parts if not isinstance(p, StackedWeight)))
+    if triton and isinstance(weight, QuantizedWeight) and packable(weight):
+        return packed(weight, device)
+    if triton and isinstance(weight, PackedWeight) and (weight.kind != "fp8" or not weight.by_rows):
+        held = weight.data.to(device), weight.scales.to(device)
+        return PackedWeight(weight.kind, *held, weight.group)
+    return plain(weight, dtype).to(device)
+
+
+def _packed_int4(
+    config: ModelConfig, read: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Weight]:
+    """Round to the device kernels' int4 (groups of 128, nearest), since they have no table.
+
+    Matrices that the groups do not divide are left out, and experts, which run as floats.
+    """
+    made: dict[str, Weight] = {}
+    for names in groups(config):
+        if is_experts(names[0]) or read[names[0]].shape[1] % 128:
+            continue
+        parts = [read[name].to(device) for name in names]
+        require_finite(dict(zip(names, parts, strict=True)))
+        made[names[0]] = pack(torch.cat(parts), "int4")
     return made
 
 
-def _exact(stored: list[StoredTensor]) -> QuantizedWeight | None:
-    """Join matrices that are stored as integers in groups of one size; None where that loses."""
-    if any(tensor.coded is None or not tensor.bits for tensor in stored):
+def exact_weights(checkpoint: Checkpoint) -> dict[str, Weight]:
+    """Return the matrices that are stored in fewer bits and can stay so without loss, joined."""
+    made = {}
+    config, tensors = checkpoint.config, checkpoint.tensors
+    for names in (*groups(config), *mtp_groups(config)):
+        if all(name in tensors and len(tensors[name].shape) == 2 for name in names):
+            weight = _exact([tensors[name] for name in names])
+            if weight is not None:
+                made[names[0]] = weight
+    return made
+
+
+def _exact(stored: list[StoredTensor]) -> Weight | None:
+    """Join matrices in the forms that each is stored in; None if none is stored in fewer bits."""
+    found = [tensor.weight() if tensor.native else None for tensor in stored]
+    if all(part is None for part in found):
         return None
-    runs = [tensor.coded(0, tensor.shape[0]) for tensor in stored if tensor.coded is not None]
-    if len({run.scales.shape[1] for run in runs}) != 1:
-        return None
-    return from_integers(
-        torch.cat([run.codes for run in runs]),
-        torch.cat([run.scales for run in runs]),
-        INT4 if all(tensor.bits == 4 for tensor in stored) else INT8,
-    )
+    parts: list[Part] = []
+    run: list[QuantizedWeight] = []
+    for tensor, part in zip(stored, found, strict=True):
+        if isinstance(part, QuantizedWeight):
+            run.append(part)
+            continue
+        parts += [*join(run), tensor.read(torch.bfloat16).bfloat16() if part is None else part]
+        run = []
+    parts += join(run)
+    return parts[0] if len(parts) == 1 else StackedWeight(tuple(parts))
+
+
+def _table(
+    checkpoint: Checkpoint, made: Mapping[str, Weight], dtype: torch.dtype
+) -> QuantizedTable | None:
+    """Return the embedding as it is stored, the head itself where they are one; None if floats."""
+    stored = checkpoint.tensors[EMBEDDING]
+    tied = head_name(checkpoint.config) == EMBEDDING
+    weight = made.get(EMBEDDING) if tied else stored.weight() if stored.native else None
+    return QuantizedTable(weight, dtype) if isinstance(weight, QuantizedWeight) else None

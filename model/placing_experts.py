@@ -7,14 +7,11 @@ from torch import Tensor
 
 from kernels.experts import ExpertStack
 from kernels.linear import (
-    INT4,
-    INT8,
     Part,
     QuantizedWeight,
     StackedWeight,
     StoredRows,
     Weight,
-    from_integers,
 )
 from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.stored import StoredTensor
@@ -71,11 +68,9 @@ def _part(stored: StoredTensor, dtype: torch.dtype) -> Part:
         rows = StoredRows.of(stored.form, stored.shape[1], raw)
         if rows is not None:
             return rows
-    if stored.coded is not None and stored.bits:
-        run = stored.coded(0, stored.shape[0])
-        held = from_integers(run.codes, run.scales, INT4 if stored.bits == 4 else INT8, run.term)
-        if held is not None:
-            return held
+    held = stored.weight() if stored.native else None
+    if held is not None:
+        return held
     return stored.read(dtype).to(dtype)
 
 

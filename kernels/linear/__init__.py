@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kernels.linear.blocks import dequantize, from_codes, from_integers, packable, packed, plain
+from kernels.linear.embedding import QuantizedTable, Table, embed
 from kernels.linear.formats import (
     INT4,
     INT8,
@@ -12,6 +13,7 @@ from kernels.linear.formats import (
     StackedWeight,
     Weight,
     join,
+    join_exactly,
     stack,
 )
 from kernels.linear.reference import linear
@@ -23,14 +25,18 @@ __all__ = [
     "INT8",
     "Code",
     "Part",
+    "QuantizedTable",
     "QuantizedWeight",
     "StackedWeight",
     "StoredRows",
+    "Table",
     "Weight",
     "dequantize",
+    "embed",
     "from_codes",
     "from_integers",
     "join",
+    "join_exactly",
     "linear",
     "packable",
     "packed",

@@ -17,6 +17,7 @@ from kernels.linear.formats import (
     Weight,
 )
 from kernels.linear.stored_rows import StoredRows
+from kernels.native import native
 from kernels.quantized_linear.reference import Kind, PackedWeight, pack_integers, unpack
 
 _WORDS = {8: 1, 4: 2, 6: 4, 5: 8}
@@ -85,63 +86,102 @@ def _filled(tensor: Tensor) -> Tensor:
 
 
 def lay_out(codes: Tensor, bits: int) -> Tensor:
-    """Return ``codes [blocks * 16, inputs]`` as the bytes of a ``QuantizedWeight``."""
+    """Return ``codes [blocks * 16, inputs]``, uint8, as the bytes of a ``QuantizedWeight``."""
+    library = native()
+    if library is None:
+        return lay_out_reference(codes, bits)
+    codes, (rows, inputs) = codes.contiguous(), codes.shape
+    data = torch.empty(rows // BLOCK, inputs * 2 * bits, dtype=torch.uint8)
+    threads = torch.get_num_threads()
+    given = (codes.data_ptr(), rows // BLOCK, inputs, bits, data.data_ptr(), threads)
+    library.call.tenuto_lay_out(*given)
+    return data
+
+
+def lay_out_reference(codes: Tensor, bits: int) -> Tensor:
+    """Return ``lay_out`` of the same codes, in torch."""
     blocks, inputs = len(codes) // BLOCK, codes.shape[1]
     words, count = _WORDS[bits], inputs // 4
     # [blocks, 16, inputs / 4, 4] -> [blocks, units, words, 64]
     runs = codes.reshape(blocks, BLOCK, count, 4).transpose(1, 2)
-    runs = runs.reshape(blocks, count // words, words, BLOCK * 4).to(torch.uint8)
+    runs = runs.reshape(blocks, count // words, words, BLOCK * 4)
     if bits == 8:
         return runs.reshape(blocks, -1)
     low = (runs[:, :, 0::2] & 15) | ((runs[:, :, 1::2] & 15) << 4)
     if bits == 4:
         return low.reshape(blocks, -1)
     width = bits - 4
-    high = sum(((runs[:, :, t] >> 4) << (width * t) for t in range(1, words)), runs[:, :, 0] >> 4)
+    high = runs[:, :, 0] >> 4
+    for t in range(1, words):
+        high = high | ((runs[:, :, t] >> 4) << (width * t))
     return torch.cat([low, high.unsqueeze(2)], dim=2).reshape(blocks, -1)
 
 
 def codes_of(weight: QuantizedWeight) -> Tensor:
     """Return the codes ``[outputs, inputs]``, those that fill the last block included; uint8."""
-    blocks, bits, words = weight.data.shape[0], weight.bits, _WORDS[weight.bits]
-    lines = weight.data.reshape(blocks, -1, words * bits // 8, BLOCK * 4)
+    runs = _runs(weight.data, weight.bits, BLOCK)
+    runs = runs.reshape(len(weight.data), weight.inputs // 4, BLOCK, 4)
+    return runs.transpose(1, 2).reshape(-1, weight.inputs)
+
+
+def _runs(data: Tensor, bits: int, outputs: int) -> Tensor:
+    """Return the codes of ``data [blocks, bytes]`` word by word, ``[blocks, units, words, bytes]``,
+    where a word has four codes of each of ``outputs``.
+    """
+    words = _WORDS[bits]
+    lines = data.reshape(len(data), -1, words * bits // 8, outputs * 4)
     if bits == 8:
-        runs = lines
-    else:
-        low = lines[:, :, : words // 2]
-        runs = torch.stack([low & 15, low >> 4], dim=3).flatten(2, 3)
-        if bits > 4:
-            width = bits - 4
-            upper = [(lines[:, :, -1] >> (width * t)) & ((1 << width) - 1) for t in range(words)]
-            runs = runs | (torch.stack(upper, dim=2) << 4)
-    runs = runs.reshape(blocks, weight.inputs // 4, BLOCK, 4)
-    return runs.transpose(1, 2).reshape(blocks * BLOCK, weight.inputs)
-
-
-def _numbers(laid: Tensor, count: int) -> Tensor:
-    """Return scales or tops ``[outputs, count]`` in float32, then the terms if there are any."""
-    return laid.float().transpose(1, 2).reshape(len(laid), -1, BLOCK, count).transpose(0, 1)
+        return lines
+    low = lines[:, :, : words // 2]
+    runs = torch.stack([low & 15, low >> 4], dim=3).flatten(2, 3)
+    if bits == 4:
+        return runs
+    width = bits - 4
+    upper = [(lines[:, :, -1] >> (width * t)) & ((1 << width) - 1) for t in range(words)]
+    return runs | (torch.stack(upper, dim=2) << 4)
 
 
 def _scales(weight: QuantizedWeight) -> tuple[Tensor, Tensor | None]:
     """Return the scales and the terms ``[outputs, groups]`` in float32."""
-    groups = weight.inputs // weight.group
-    both = _numbers(weight.scales, groups).reshape(-1, len(weight.data) * BLOCK, groups)
-    if weight.tops is not None:
-        spans = weight.tops.shape[1]
-        tops = _numbers(weight.tops, spans).reshape(len(both), -1, spans)
-        both = both * tops.repeat_interleave(groups // spans, dim=2)
-    return both[0], both[1] if weight.has_terms else None
+    numbers = _exact(weight.scales, weight.tops)
+    both = numbers.transpose(1, 2).reshape(len(numbers), -1, BLOCK, numbers.shape[1])
+    scales, *terms = both.transpose(0, 1).flatten(1, 2)
+    return scales, terms[0] if terms else None
+
+
+def _exact(scales: Tensor, tops: Tensor | None) -> Tensor:
+    """Return scales ``[n, groups, ...]`` times their tops ``[n, spans, ...]``, in float32."""
+    if tops is None:
+        return scales.float()
+    return scales.float() * tops.float().repeat_interleave(scales.shape[1] // tops.shape[1], dim=1)
 
 
 def dequantize(weight: QuantizedWeight) -> Tensor:
     """Return the matrix ``[outputs, inputs]`` in float32."""
-    scales, terms = _scales(weight)
-    rows = weight.code.integers(codes_of(weight)).float()
+    return _weights(weight, codes_of(weight), *_scales(weight))[: weight.outputs]
+
+
+def rows_at(weight: QuantizedWeight, ids: Tensor) -> Tensor:
+    """Return the rows ``ids [n]`` of the matrix in float32, ``[n, inputs]``."""
+    block, lane = ids // BLOCK, ids % BLOCK
+    lines = weight.data.reshape(len(weight.data), -1, BLOCK, 4)
+    every = torch.arange(lines.shape[1])
+    own = lines[block[:, None], every[None, :], lane[:, None]].reshape(len(ids), -1)
+    codes = _runs(own, weight.bits, 1).reshape(len(ids), weight.inputs)
+    numbers = _exact(weight.scales[block], None if weight.tops is None else weight.tops[block])
+    kinds = numbers.reshape(len(ids), numbers.shape[1], -1, BLOCK)
+    scales, *terms = kinds[torch.arange(len(ids)), :, :, lane].unbind(2)
+    return _weights(weight, codes, scales, terms[0] if terms else None)
+
+
+def _weights(
+    weight: QuantizedWeight, codes: Tensor, scales: Tensor, terms: Tensor | None
+) -> Tensor:
+    rows = weight.code.integers(codes).float()
     rows = rows.reshape(len(scales), -1, weight.group) * scales.unsqueeze(-1)
     if terms is not None:
         rows = rows + terms.unsqueeze(-1)
-    return rows.reshape(-1, weight.inputs)[: weight.outputs]
+    return rows.reshape(-1, weight.inputs)
 
 
 def packed(weight: QuantizedWeight, device: torch.device, *, at_once: int = 256) -> PackedWeight:

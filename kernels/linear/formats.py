@@ -8,7 +8,7 @@ in blocks of 16 outputs, the way the compiled path multiplies it (``kernels/nati
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,9 +66,9 @@ class QuantizedWeight:
     each of 16 outputs; in 4 bits two such words share their bytes, the earlier one in the low
     halves; in 6 (5) bits four (eight) words lie as in 4, then their upper bits, first word lowest.
     ``scales`` is ``[blocks, groups, 16]``, or ``[blocks, groups, 32]`` with the terms behind them,
-    in bfloat16, float16 or float32; or int8, and then the numbers are those times the float16
-    ``tops`` of the same form, ``[blocks, spans, 16 or 32]``. Outputs that fill the last block have
-    codes, scales and terms of zero.
+    in bfloat16, float16 or float32; or int8, and then the numbers are those times the float16 or
+    bfloat16 ``tops`` of the same form, ``[blocks, spans, 16 or 32]``. Outputs that fill the last
+    block have scales and terms of zero.
     """
 
     code: Code
@@ -180,6 +180,13 @@ def join(parts: Sequence[QuantizedWeight]) -> list[QuantizedWeight]:
         else:
             runs.append([part])
     return [_joined(run) for run in runs]
+
+
+def join_exactly(parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
+    """Copy parts of one matrix into one, with float32 scales where theirs are of several dtypes."""
+    if len({part.scales.dtype for part in parts}) > 1:
+        parts = [replace(part, scales=part.scales.float()) for part in parts]
+    return _joined(list(parts))
 
 
 def _joined(run: list[QuantizedWeight]) -> QuantizedWeight:

@@ -22,8 +22,9 @@ from kernels.quantized_linear.reference import PackedWeight
 
 _FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 _CODES = {8: 2, 4: 3, 5: 4, 6: 5}
-_TABLE, _E4M3 = 6, 7
-_SCALES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3}
+_TABLE, _NARROW, _E4M3 = 6, 7, 8
+_SCALES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+_TOPS = {torch.float16: 3, torch.bfloat16: 4}
 _PARTS = 4
 
 
@@ -99,16 +100,23 @@ def _in_file(parts: Sequence[StoredRows]) -> Matrix:
 
 
 def _quantized(weight: QuantizedWeight) -> Matrix:
-    form = _CODES[weight.bits] if weight.code.table is None else _TABLE
-    made = Matrix(form, _inputs(weight), weight.group, 1)
+    table = weight.code.table
+    made = Matrix(_CODES[weight.bits], _inputs(weight), weight.group, 1)
     made.rows[0], made.data[0] = weight.outputs, _address(weight.data)
-    made.scales, made.scale_kind = _address(weight.scales), _SCALES[weight.scales.dtype]
+    made.scales = _address(weight.scales)
     made.terms, made.zero = weight.has_terms, weight.code.zero
-    if weight.tops is not None:
-        made.tops = _address(weight.tops)
+    if weight.tops is None:
+        made.scale_kind = _SCALES[weight.scales.dtype]
+    else:
+        made.scale_kind, made.tops = _TOPS[weight.tops.dtype], _address(weight.tops)
         made.span = weight.inputs // weight.tops.shape[1]
-    if weight.code.table is not None:
-        made.table = ctypes.addressof(_table(weight.code.table))
+    if table is not None:
+        # Entries that are unsigned numbers of 6 bits once shifted are multiplied faster.
+        least = min(table)
+        narrow = max(table) - least < 64
+        made.format, made.zero = (_NARROW, -least) if narrow else (_TABLE, 0)
+        shifted = tuple(value - least for value in table) if narrow else table
+        made.table = ctypes.addressof(_table(shifted))
     return made
 
 
@@ -124,6 +132,7 @@ def _e4m3(weight: PackedWeight) -> Matrix:
     made = Matrix(_E4M3, _inputs(weight), weight.group, 1)
     made.rows[0], made.data[0] = weight.outputs, _address(weight.data)
     made.scales = _address(weight.scales)
+    made.span = 1 if weight.by_rows else weight.group
     return made
 
 

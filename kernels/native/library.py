@@ -42,7 +42,11 @@ _SIGNATURES: Mapping[str, tuple[type | None, Sequence[type]]] = {
     "tenuto_delta_scratch": (_I64, [_I64] * 3),
     "tenuto_delta": (None, [_PTR] * 8 + [_I64] * 7 + [_PTR, _I64]),
     "tenuto_read": (_I64, [_PTR, _I64, _I64]),
-    "tenuto_quantize": (None, [_PTR, _I64, _I64, _I64, _I64, _I64, _PTR, _PTR, _PTR, _I64]),
+    "tenuto_quantize_table": (None, [_PTR, *[_I64] * 4, *[_PTR] * 5, _I64]),
+    "tenuto_repack_scratch": (_I64, [_PTR, _I64]),
+    "tenuto_repack": (None, [_PTR, _PTR, _I64]),
+    "tenuto_lay_out": (None, [_PTR, _I64, _I64, _I64, _PTR, _I64]),
+    "tenuto_quantize": (None, [_PTR, _I64, _I64, _I64, _I64, _PTR, _PTR, _PTR, _I64]),
 }
 
 

@@ -31,7 +31,7 @@ class PackedWeight:
     uint8 ``[outputs, inputs / 2]``: byte ``j`` of a group's 64 holds input ``j`` in its low half
     and input ``64 + j`` in its high half, each plus 8 (of smaller groups, the same by halves).
     ``scales`` are ``[outputs, inputs / group]``, for fp8 ``[outputs / 128, inputs / 128]`` rounded
-    up, where ``group`` is always 128.
+    up, where ``group`` is always 128, or ``[outputs, inputs / 128]`` (on the CPU only).
     """
 
     kind: Kind
@@ -53,6 +53,11 @@ class PackedWeight:
     def inputs(self) -> int:
         """Columns of the matrix."""
         return self.data.shape[1] * (2 if self.kind == "int4" else 1)
+
+    @property
+    def by_rows(self) -> bool:
+        """Tell whether each output has scales of its own."""
+        return self.kind != "fp8" or len(self.scales) != -(-self.outputs // GROUP)
 
     @property
     def nbytes(self) -> int:
@@ -113,7 +118,7 @@ def unpack(weight: PackedWeight) -> Tensor:
     scales = weight.scales.float()
     if weight.kind == "fp8":
         numbers = weight.data.view(torch.float8_e4m3fn).float()
-        scales = scales.repeat_interleave(GROUP, dim=0)[:outputs]
+        scales = scales.repeat_interleave(1 if weight.by_rows else GROUP, dim=0)[:outputs]
     elif weight.kind == "int8":
         numbers = weight.data.float()
     else:

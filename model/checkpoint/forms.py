@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.linear import INT4, INT8, Code, Part
+from kernels.linear.ggml import E2M1
+from kernels.quantized_linear.reference import PackedWeight
 from model.checkpoint.stored import Coded, StoredTensor
 from model.errors import CheckpointError
 
@@ -20,8 +23,6 @@ FLOATS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 _FP8 = ("F8_E4M3",)
 _KINDS = {"I8": "int8", "U8": "uint8", "I32": "int32", "U32": "uint32", "I64": "int64"}
 _KINDS |= {"F8_E4M3": "float8 e4m3", "F8_E5M2": "float8 e5m2", "F8_E8M0": "float8 e8m0"} | FLOATS
-_DOUBLED_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
-"""The sixteen numbers of E2M1 times two (OCP Microscaling Formats 1.0)."""
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """The place in a word of each of eight neighbouring outputs."""
 ACTIVATIONS = frozenset(
@@ -136,7 +137,12 @@ def _scaled(module: StoredModule) -> StoredTensor | None:
         return Coded(got, scales[first:last].clone())
 
     form = "int8" + ("" if scales.shape[1] == 1 else f" g{inputs // scales.shape[1]}")
-    return module.stored(form, tuple(module.kinds), coded=coded, bits=8 if zero is None else 0)
+    ways: dict[str, object] = {"coded": coded, "code": INT8}
+    if zero is not None:
+        ways = _with_zero(
+            lambda f, last: codes[f:last].to(torch.int16) + 128, zero + 128, scales, 8
+        )
+    return module.stored(form, tuple(module.kinds), **ways)
 
 
 def _fp8(module: StoredModule, suffix: str) -> StoredTensor:
@@ -167,7 +173,15 @@ def _fp8(module: StoredModule, suffix: str) -> StoredTensor:
             raise CheckpointError(f"{module.name} holds NaN; fetch the checkpoint again")
         return got * by.repeat_interleave(width, dim=1)[:, :inputs]
 
-    return module.stored(form, ("weight", suffix), rows=rows)
+    def held() -> Part | None:
+        if bool(((numbers.view(torch.uint8) & 127) == 127).any()):
+            raise CheckpointError(f"{module.name} holds NaN; fetch the checkpoint again")
+        if inputs % 128:
+            return None
+        by = blocks.expand(high if blocks.numel() == 1 else -1, wide)
+        return PackedWeight("fp8", numbers.view(torch.uint8), by.contiguous())
+
+    return module.stored(form, ("weight", suffix), rows=rows, held=held)
 
 
 def _packed(module: StoredModule) -> StoredTensor | None:
@@ -196,11 +210,11 @@ def _packed(module: StoredModule) -> StoredTensor | None:
         zero = _fields(packed.T.contiguous(), bits)[:, :outputs].T - half
     order = _group_index(module, "weight_g_idx", inputs, groups)
 
+    def codes(first: int, last: int) -> Tensor:
+        return _fields(held[first:last], bits)[:, :inputs]
+
     def coded(first: int, last: int) -> Coded:
-        got = _fields(held[first:last], bits)[:, :inputs] - half
-        if zero is not None:
-            got = got - _spread(zero[first:last], inputs)
-        return Coded(got.to(torch.int16), scales[first:last].clone())
+        return Coded((codes(first, last) - half).to(torch.int16), scales[first:last].clone())
 
     def rows(first: int, last: int) -> Tensor:
         assert order is not None
@@ -213,8 +227,9 @@ def _packed(module: StoredModule) -> StoredTensor | None:
     parts = tuple(set(module.kinds) - ACTIVATIONS)
     if order is not None:
         return module.stored(form + " reordered", parts, rows=rows)
-    needed = bits if zero is None else 8 if bits == 4 else 0
-    return module.stored(form, parts, coded=coded, bits=needed)
+    if zero is not None:
+        return module.stored(form, parts, **_with_zero(codes, zero + half, scales, bits))
+    return module.stored(form, parts, coded=coded, code=Code(bits, half))
 
 
 def _float4(module: StoredModule) -> StoredTensor | None:
@@ -241,7 +256,7 @@ def _float4(module: StoredModule) -> StoredTensor | None:
                 raise CheckpointError(f"weight_global_scale of {module.name} is 0; fetch it again")
             scales = scales / whole
     form = "mxfp4" if micro else "nvfp4"
-    return module.stored(form, tuple(module.kinds), coded=_doubled(held, scales), bits=8)
+    return module.stored(form, tuple(module.kinds), coded=_doubled(held, scales), code=E2M1)
 
 
 def _gptq(module: StoredModule) -> StoredTensor | None:
@@ -275,7 +290,7 @@ def _gptq(module: StoredModule) -> StoredTensor | None:
         return _fields(held[:, first:last].T.contiguous(), bits)
 
     def coded(first: int, last: int) -> Coded:
-        got = integers(first, last) - _spread(zero[:, first:last].T, inputs)
+        got = integers(first, last) - half
         return Coded(got.to(torch.int16), scales[:, first:last].T.contiguous())
 
     def rows(first: int, last: int) -> Tensor:
@@ -288,8 +303,9 @@ def _gptq(module: StoredModule) -> StoredTensor | None:
     parts = tuple(set(module.kinds) - ACTIVATIONS - {"bias"})
     if order is not None:
         return module.stored(form + " reordered", parts, rows=rows)
-    needed = max(4, bits) if symmetric else 8 if bits < 8 else 0
-    return module.stored(form, parts, coded=coded, bits=needed)
+    if not symmetric:
+        return module.stored(form, parts, **_with_zero(integers, zero.T, scales.T, bits))
+    return module.stored(form, parts, coded=coded, code=INT8 if bits == 8 else INT4)
 
 
 def _awq(module: StoredModule) -> StoredTensor:
@@ -307,14 +323,13 @@ def _awq(module: StoredModule) -> StoredTensor:
 
     zero = outs(module.need("qzeros", (groups, outputs // 8))).T
 
-    def coded(first: int, last: int) -> Coded:
+    def integers(first: int, last: int) -> Tensor:
         # A word holds eight neighbouring outputs; pieces begin at multiples of 16.
-        got = outs(held[:, first // 8 : -(-last // 8)]).T[: last - first]
-        got = got - _spread(zero[first:last], inputs)
-        return Coded(got.to(torch.int16), scales[:, first:last].T.contiguous())
+        return outs(held[:, first // 8 : -(-last // 8)]).T[: last - first]
 
     parts = ("qweight", "qzeros", "scales")
-    return module.stored(f"int4 g{inputs // groups} AWQ", parts, coded=coded, bits=8)
+    ways = _with_zero(integers, zero, scales.T, 4)
+    return module.stored(f"int4 g{inputs // groups} AWQ", parts, **ways)
 
 
 def _mlx(module: StoredModule) -> StoredTensor | None:
@@ -340,7 +355,7 @@ def _mlx(module: StoredModule) -> StoredTensor | None:
         if not bool(torch.isfinite(scales).all()):
             raise CheckpointError(f"scales of {module.name} hold NaN; fetch it again")
         ways = _doubled(held.view(torch.uint8), scales)
-        return module.stored("mxfp4 MLX" if micro else "nvfp4 MLX", parts, coded=ways, bits=8)
+        return module.stored("mxfp4 MLX" if micro else "nvfp4 MLX", parts, coded=ways, code=E2M1)
     scales = module.scales("scales", (outputs, groups))
     biases = module.scales("biases", (outputs, groups))
 
@@ -349,7 +364,7 @@ def _mlx(module: StoredModule) -> StoredTensor | None:
         return Coded(got, scales[first:last].clone(), biases[first:last].clone())
 
     form = f"int{bits} g{inputs // groups} MLX"
-    return module.stored(form, parts, coded=coded)
+    return module.stored(form, parts, coded=coded, code=Code(max(4, bits)))
 
 
 _Reader = Callable[[StoredModule], StoredTensor | None]
@@ -389,6 +404,28 @@ def _spread(by_group: Tensor, inputs: int) -> Tensor:
     return by_group.repeat_interleave(inputs // by_group.shape[1], dim=1)
 
 
+def _with_zero(
+    integers: Callable[[int, int], Tensor], zero: Tensor, scales: Tensor, bits: int
+) -> dict[str, object]:
+    """Return the ways to read ``(integer - zero) * scale``, by ``integers(first, last)`` and by
+    ``zero`` and ``scales [outputs, groups]``.
+
+    Where scales are numbers of 16 bits, the zero point is exactly a term; else it goes into the
+    integers, which are those of a code of one bit more.
+    """
+    short = any(torch.equal(scales.to(d).float(), scales) for d in (torch.bfloat16, torch.float16))
+
+    def coded(first: int, last: int) -> Coded:
+        got, by = integers(first, last), scales[first:last].contiguous()
+        if short:
+            return Coded(got.to(torch.int16), by, -zero[first:last].float() * by)
+        return Coded((got - _spread(zero[first:last], got.shape[1])).to(torch.int16), by)
+
+    if short:
+        return {"coded": coded, "code": Code(max(4, bits))}
+    return {"coded": coded, "code": Code(5, 16) if bits <= 4 else None}
+
+
 def _powers(exponents: Tensor, name: str) -> Tensor:
     """Return the powers of two that E8M0 bytes stand for."""
     raw = exponents.view(torch.uint8).to(torch.int32)
@@ -399,12 +436,11 @@ def _powers(exponents: Tensor, name: str) -> Tensor:
 
 def _doubled(octets: Tensor, scales: Tensor) -> Callable[[int, int], Coded]:
     """Return the reader of E2M1 pairs, the even element in the low half, as doubled integers."""
-    table = torch.tensor(_DOUBLED_E2M1, dtype=torch.int16)
 
     def coded(first: int, last: int) -> Coded:
         got = octets[first:last]
         both = torch.stack([got & 15, got >> 4], dim=-1).reshape(last - first, -1)
-        return Coded(table[both.int()], scales[first:last] / 2)
+        return Coded(E2M1.integers(both), scales[first:last] / 2)
 
     return coded
 

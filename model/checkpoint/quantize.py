@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -23,15 +23,18 @@ from torch import Tensor
 
 from kernels import storage
 from kernels.backend import KernelError
-from kernels.linear import INT4, INT8, QuantizedWeight, quantize
-from kernels.linear.rounding import group_for
+from kernels.linear import INT8, QuantizedWeight, quantize
+from kernels.linear.rounding import LEVELS, group_for, span_for
 from model.checkpoint.config import ModelConfig, head_name
 from model.errors import CheckpointError
 
 Quantize = Literal["none", "int8", "int4"]
 BITS: Mapping[Quantize, int] = {"int8": 8, "int4": 4}
+_PARTS = {8: ("", ".scales"), 4: ("", ".scales", ".tops")}
+"""Suffixes of the tensors of a matrix in the file."""
+_DTYPES = {torch.uint8: "U8", torch.int8: "I8", torch.bfloat16: "BF16"}
 _DRAFT = "draft-"
-_FORMAT = "2"
+_FORMAT = "3"
 _ALIGN = 64
 _LEFT_AFTER_S = 3600.0
 """Age after which a file that was begun and not finished belongs to a process that was killed."""
@@ -61,6 +64,17 @@ def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
         yield tuple(f"{mlp}{part}_proj.weight" for part in ("gate", "up"))
         yield (f"{mlp}down_proj.weight",)
     yield (head_name(config),)
+
+
+def mtp_groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
+    """Yield the matrices of the MTP layer as they are joined; ``--quantize`` leaves them alone."""
+    if config.mtp_num_hidden_layers:
+        layer = "mtp.layers.0."
+        yield ("mtp.fc.weight",)
+        yield tuple(f"{layer}self_attn.{part}_proj.weight" for part in ("q", "k", "v"))
+        yield (f"{layer}self_attn.o_proj.weight",)
+        yield tuple(f"{layer}mlp.{part}_proj.weight" for part in ("gate", "up"))
+        yield (f"{layer}mlp.down_proj.weight",)
 
 
 def cache_dir() -> Path:
@@ -127,20 +141,32 @@ def _shapes(config: ModelConfig, tensors: Mapping[str, Tensor], bits: int) -> Sh
     for names in groups(config):
         inputs = tensors[names[0]].shape[-1]
         outputs = sum(tensors[name].shape[:-1].numel() for name in names)
-        shapes[names[0]] = (outputs, inputs, group_for(inputs))
+        shapes[names[0]] = (outputs, inputs, _group(inputs, bits))
     return shapes
 
 
+def _group(inputs: int, bits: int) -> int:
+    """Return the size of the groups. Raises ``KernelError``."""
+    if bits == 8:
+        return group_for(inputs)
+    span_for(inputs)
+    return 16
+
+
 def _quantized(names: tuple[str, ...], tensors: Mapping[str, Tensor], bits: int) -> QuantizedWeight:
-    parts = []
-    for name in names:
-        parts.append(tensors[name].flatten(0, -2))
-        if not _all_finite(parts[-1]):
+    parts = [tensors[name].flatten(0, -2) for name in names]
+    require_finite(dict(zip(names, parts, strict=True)))
+    return quantize(parts[0] if len(parts) == 1 else torch.cat(parts), bits)
+
+
+def require_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ``CheckpointError`` with the name of a tensor that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not _all_finite(tensor):
             raise CheckpointError(
                 f"{name} holds NaN or infinity, which --quantize would turn into an ordinary"
                 " number; fetch the checkpoint again, or use another one"
             )
-    return quantize(parts[0] if len(parts) == 1 else torch.cat(parts), bits)
 
 
 def _read(file: Path, stamp: str, shapes: Shapes, bits: int) -> dict[str, QuantizedWeight] | None:
@@ -152,11 +178,11 @@ def _read(file: Path, stamp: str, shapes: Shapes, bits: int) -> dict[str, Quanti
             if facts.get("stamp") != stamp:
                 return None
             for name, (outputs, inputs, group) in shapes.items():
-                data, scales = opened.get_tensor(name), opened.get_tensor(f"{name}.scales")
-                if facts.get(name) != _checksum(data, scales):
+                held = [opened.get_tensor(name + part) for part in _PARTS[bits]]
+                if facts.get(name) != _checksum(held):
                     return None
-                code = INT4 if bits == 4 else INT8
-                found[name] = QuantizedWeight(code, group, outputs, inputs, data, scales)
+                code = LEVELS if bits == 4 else INT8
+                found[name] = QuantizedWeight(code, group, outputs, inputs, *held)
         os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
     except (OSError, SafetensorError):
         return None
@@ -169,10 +195,12 @@ def _all_finite(tensor: Tensor) -> bool:
     return all(bool(torch.isfinite(part).all()) for part in torch.split(flat, 1 << 22))
 
 
-def _checksum(data: Tensor, scales: Tensor) -> str:
+def _checksum(parts: Iterable[Tensor]) -> str:
     """Return the CRC-32 of a matrix's bytes, scales included."""
-    first = zlib.crc32(data.view(torch.uint8).numpy().data)
-    return f"{zlib.crc32(scales.view(torch.uint8).numpy().data, first):08x}"
+    digest = 0
+    for part in parts:
+        digest = zlib.crc32(part.view(torch.uint8).numpy().data, digest)
+    return f"{digest:08x}"
 
 
 def _tidy(file: Path) -> None:
@@ -206,17 +234,16 @@ def _write(
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=_DRAFT, delete=False) as draft:
         try:
             # The header's length depends on offsets that are known only at the end: room first.
-            room = _ALIGN * (4 + 9 * len(shapes))
+            room = _ALIGN * (4 + 12 * len(shapes))
             draft.seek(room)
             for name, weight in made:
-                facts[name] = _checksum(weight.data, weight.scales)
-                for key, tensor in ((name, weight.data), (f"{name}.scales", weight.scales)):
+                facts[name] = _checksum(weight.parts)
+                for part, tensor in zip(_PARTS[weight.bits], weight.parts, strict=True):
                     raw = tensor.view(torch.uint8).numpy()
                     draft.write(raw.data)
-                    dtype = "U8" if tensor.dtype == torch.uint8 else "BF16"
                     offsets = [at, at + raw.nbytes]
-                    header[key] = {
-                        "dtype": dtype,
+                    header[name + part] = {
+                        "dtype": _DTYPES[tensor.dtype],
                         "shape": list(tensor.shape),
                         "data_offsets": offsets,
                     }

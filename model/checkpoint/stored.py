@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kernels.linear import Code, Part, from_integers, join_exactly
+
 PIECE = 1 << 22
 """Weights that are turned into floats at a time, so that little beside the result is in memory."""
 
@@ -40,10 +42,11 @@ class StoredTensor:
     """One tensor as a file holds it, and the ways to read it.
 
     ``form`` names the stored form for people, ``parts`` are the stored tensors themselves, mapped,
-    by suffix. ``rows(first, last)`` gives rows in float32. ``coded`` gives them as integers where
-    that loses nothing; their magnitude needs ``bits`` 4 or 8. ``plain`` is the tensor itself where
-    it is stored as floating point numbers. ``members`` are the matrices of each expert, one below
-    the other, of a tensor ``[experts, outputs, inputs]`` that is stored in pieces.
+    by suffix. ``rows(first, last)`` gives rows in float32, ``coded`` gives them as integers where
+    that loses nothing; ``code`` is how a quantised weight holds these, if it can. ``held`` makes
+    the weight without going by integers. ``plain`` is the tensor itself where it is stored as
+    floating point numbers. ``members`` are the matrices of each expert, one below the other, of a
+    tensor ``[experts, outputs, inputs]`` that is stored in pieces.
     """
 
     name: str
@@ -53,7 +56,8 @@ class StoredTensor:
     plain: Tensor | None = None
     rows: Callable[[int, int], Tensor] | None = None
     coded: Callable[[int, int], Coded] | None = None
-    bits: int = 0
+    code: Code | None = None
+    held: Callable[[], Part | None] | None = None
     members: tuple[tuple[StoredTensor, ...], ...] = ()
 
     @property
@@ -82,6 +86,28 @@ class StoredTensor:
             return self.rows(first, last)
         assert self.coded is not None
         return self.coded(first, last).floats()
+
+    @property
+    def native(self) -> bool:
+        """Tell whether the compiled path can multiply the matrix in a form of its own."""
+        return self.held is not None or self.code is not None
+
+    def weight(self) -> Part | None:
+        """Return the matrix in a form of fewer bits with exactly its values; None if there is none.
+
+        Raises ``CheckpointError`` if the file's numbers are not usable.
+        """
+        made = self.held() if self.held is not None else None
+        if made is not None or self.code is None or self.coded is None:
+            return made
+        parts = []
+        for first, last in pieces(self.shape):
+            run = self.coded(first, last)
+            part = from_integers(run.codes, run.scales, self.code, run.term)
+            if part is None:
+                return None
+            parts.append(part)
+        return join_exactly(parts)
 
 
 class TensorSource(Protocol):

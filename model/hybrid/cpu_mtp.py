@@ -6,9 +6,9 @@ import ctypes
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.linear import embed
 from kernels.linear.native import Matrix
 from model.hybrid.cpu import NativeModel, place_rows
 from model.state.pages import Page
@@ -46,7 +46,7 @@ class NativeMtp:
         keys_only: bool = False,
     ) -> Tensor:
         """Run ``mtp.GuessLayer.run``."""
-        x = F.embedding(torch.tensor(ids), self._main.model.embedding).float()
+        x = embed(torch.tensor(ids), self._main.model.embedding).float()
         out = hidden.contiguous().clone()
         kept: list[object] = []
         nothing = [None] * len(times)

@@ -18,7 +18,7 @@ from torch import Tensor
 from kernels.backend import KernelError, addresses, interpreting
 from kernels.causal_conv1d import causal_conv1d
 from kernels.gated_delta_rule import gated_delta_rule
-from kernels.linear import StackedWeight, Weight
+from kernels.linear import StackedWeight, Weight, embed
 from kernels.qk_norm_rope import qk_norm_rope
 from kernels.quantized_linear import PackedWeight
 from kernels.rms_norm import add_rms_norm, gated_rms_norm, rms_norm
@@ -152,7 +152,7 @@ class DeviceModel:
 
     def step(self, inputs: StepInputs) -> Tensor:
         """Run a step of at most ``MOST_STEP`` tokens; read nothing on the host."""
-        x = F.embedding(inputs.ids, self._model.embedding)
+        x = embed(inputs.ids, self._model.embedding)
         return self._run(_Step(inputs, self._model.config), x)
 
     def _embed(self, ids: Tensor, running: Pass) -> Tensor:

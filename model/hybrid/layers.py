@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.experts import ExpertStack, ExpertWeight
-from kernels.linear import Part, Weight, linear, stack
+from kernels.linear import Part, StackedWeight, Weight, linear, stack
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
 from model.state.passes import LayerMemory
@@ -26,7 +26,7 @@ class Take:
 
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
-    quantized: Mapping[str, Part | ExpertStack] = field(default_factory=dict)
+    quantized: Mapping[str, Weight | ExpertStack] = field(default_factory=dict)
     prefix: str = ""
 
     def under(self, prefix: str) -> Take:
@@ -47,7 +47,7 @@ class Take:
         parts: list[Part] = []
         if joined is not None:
             assert not isinstance(joined, ExpertStack)
-            parts.append(joined)
+            parts += joined.parts if isinstance(joined, StackedWeight) else (joined,)
             names = ()
         parts += [self(name).to(self.dtype) for name in (*names, *plain)]
         return stack(parts)

@@ -8,11 +8,10 @@ from itertools import accumulate, pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.experts import ExpertStack
-from kernels.linear import Part, Weight, linear
+from kernels.linear import Table, Weight, embed, linear
 from kernels.rope import frequencies, tables
 from model.checkpoint.config import ModelConfig, head_name
 from model.hybrid.attention import Attention
@@ -60,7 +59,7 @@ class HybridModel:
     """
 
     config: ModelConfig
-    embedding: Tensor
+    embedding: Table
     blocks: tuple[DecoderLayer, ...]
     norm: Norm
     head: Weight
@@ -74,7 +73,8 @@ class HybridModel:
         config: ModelConfig,
         tensors: Mapping[str, Tensor],
         dtype: torch.dtype,
-        quantized: Mapping[str, Part | ExpertStack] | None = None,
+        quantized: Mapping[str, Weight | ExpertStack] | None = None,
+        table: Table | None = None,
     ) -> HybridModel:
         """From tensors under the names of ``weights.tensor_shapes``; MTP tensors may be absent.
 
@@ -98,7 +98,7 @@ class HybridModel:
                 else Experts.build(config, take),
             )
 
-        embedding = tensors["embed_tokens.weight"].to(dtype)
+        embedding = tensors["embed_tokens.weight"].to(dtype) if table is None else table
         mtp = None
         if "mtp.fc.weight" in tensors:
             mtp = MtpHead(
@@ -143,7 +143,7 @@ class HybridModel:
         """
         memories: Sequence[LayerMemory | None] = [None] * len(self.blocks)
         if running is None:
-            x, rotation = F.embedding(ids, self.embedding), self.rotation(0, ids.shape[1])
+            x, rotation = embed(ids, self.embedding), self.rotation(0, ids.shape[1])
         else:
             x, memories = running.embed(ids, self.embedding), running.layers
             if running.positions is not None:
@@ -168,7 +168,7 @@ class HybridModel:
         """
         assert self.mtp is not None, "this checkpoint has no MTP head"
         rotation = self.rotation(0, following.shape[1])
-        return self.mtp(hidden, F.embedding(following, self.embedding), rotation)
+        return self.mtp(hidden, embed(following, self.embedding), rotation)
 
 
 class Compiled(Protocol):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.linear import Table
 from model.checkpoint.config import ModelConfig
 from model.errors import StateError
 from model.state.memory import Block, StateMemory
@@ -40,7 +41,7 @@ class Layout:
     memory: StateMemory
 
     @classmethod
-    def of(cls, config: ModelConfig, like: Tensor, memory: StateMemory | None = None) -> Layout:
+    def of(cls, config: ModelConfig, like: Table, memory: StateMemory | None = None) -> Layout:
         """For ``config``, in the dtype and on the device of ``like``."""
         deltas = config.layer_types.count("linear_attention")
         return cls(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.linear import Table, embed
 from model.state.pages import PAGE, HybridState, Layout, Page
 
 
@@ -182,11 +182,11 @@ class Pass:
         """True if a picture is among the rows."""
         return bool(self._images)
 
-    def embed(self, ids: Tensor, embedding: Tensor) -> Tensor:
+    def embed(self, ids: Tensor, embedding: Table) -> Tensor:
         """Return the embeddings ``[..., hidden]`` of ``ids``, those of pictures included."""
         if not self._images:
-            return F.embedding(ids, embedding)
-        x = F.embedding(ids.clamp(min=0), embedding)
+            return embed(ids, embedding)
+        x = embed(ids.clamp(min=0), embedding)
         flat = x.view(-1, x.shape[-1])
         for row, rows in self._images:
             flat[row : row + len(rows)] = rows.to(flat)

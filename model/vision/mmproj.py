@@ -140,5 +140,5 @@ def _read(file: GgufFile, name: str, stored: str, shape: tuple[int, ...]) -> Sto
         shape,
         {"": raw},
         coded=lambda first, last: block.coded(raw[first:last]),
-        bits=block.bits,
+        code=block.code,
     )

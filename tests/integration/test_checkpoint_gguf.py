@@ -13,9 +13,13 @@ from torch import Tensor
 
 from benchmarks import parity
 from model.checkpoint.checkpoint import Checkpoint
+from model.checkpoint.gguf.header import GgufFile
 from model.engine import Engine
+from model.errors import CheckpointError
 from model.hybrid.model import HybridNetwork
+from model.scoring import score
 from tests.support.make_gguf import make_gguf
+from tests.support.native import library
 
 IDS = torch.randint(512, (96,), generator=torch.Generator().manual_seed(2)).tolist()
 MIXED = {
@@ -154,3 +158,33 @@ def test_a_gguf_can_be_rounded_further(
         engine = Engine.load(tmp_path / "m.gguf", name="x", quantize=quantize)  # type: ignore[arg-type]
         got = log_probabilities(engine)
         assert (plain.exp() * (plain - got)).sum(-1).mean() < (0.3 if quantize == "int4" else 0.01)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_mixed_types_run_in_their_own_forms(tied: bool, tmp_path: Path) -> None:
+    library("plain")
+    config = text_config(tie_word_embeddings=tied)
+    tensors = with_mtp(config) | reference(config)[1]
+    make_gguf(tmp_path / "m.gguf", config, tensors, MIXED)
+    engine = Engine.load(tmp_path / "m.gguf", name="x", dtype=torch.bfloat16)
+    assert engine.placement is not None
+    assert engine.placement.native_bytes > 0.9 * engine.placement.weight_bytes
+    assert engine.placement.weight_bytes < 1.08 * (tmp_path / "m.gguf").stat().st_size
+    exact = Engine.load(tmp_path / "m.gguf", name="x", dtype=torch.float32)
+    compared = score(exact, IDS, engine).against
+    assert compared is not None
+    assert 0 < compared.kl < 2e-3
+
+
+def test_a_scale_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    library("plain")
+    path = tmp_path / "m.gguf"
+    config = text_config()
+    make_gguf(path, config, reference(config)[1], {"": "Q4_K"})
+    found = next(f.tensors["blk.0.ffn_up.weight"] for f in [GgufFile.open(path)])
+    with path.open("r+b") as file:
+        file.seek(found.start + 144)
+        file.write(b"\x00\x7e")
+    for dtype in (torch.bfloat16, torch.float32):
+        with pytest.raises(CheckpointError, match=r"blk\.0\.ffn_up\.weight .* NaN or infinite"):
+            Engine.load(path, name="x", dtype=dtype)

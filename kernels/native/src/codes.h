@@ -11,7 +11,7 @@ constexpr bool PAIRS = false;
 #endif
 template <int F> struct Code {
     static constexpr int BITS = F == I8 ? 8 : F == I6 ? 6 : F == I5 ? 5 : 4;
-    static constexpr int FIT = F == I4 ? 8 : F == I5 ? 4 : F == I6 ? 2 : 0;
+    static constexpr int FIT = F == I4 ? 8 : F == I5 ? 4 : F == I6 || F == N4 ? 2 : 0;
     static constexpr bool SIGNED = PAIRS && FIT == 0; // bytes are the integers themselves
 };
 // What the bytes of `code_word` exceed the integers by.
@@ -21,9 +21,9 @@ template <int F> INLINE int32_t excess(const Matrix& m) {
 }
 template <int F> INLINE I16 table_of(const Matrix& m) {
     I16 t = set1i(0);
-    if (F != T4) return t;
+    if (F != T4 && F != N4) return t;
     for (int i = 0; i < 4; ++i) memcpy((char*)&t + 16 * i, m.table, 16);
-    return Code<F>::SIGNED ? t : t ^ set1i((int32_t)0x80808080);
+    return F == N4 || Code<F>::SIGNED ? t : t ^ set1i((int32_t)0x80808080);
 }
 
 // Word `k` of the codes at `p`, where a piece of inputs begins.
@@ -37,7 +37,7 @@ template <int F> INLINE I16 code_word(const char* p, int k, I16 table) {
     const char* unit = p + k / words * (words * 8 * Code<F>::BITS);
     I16 w = loadi(unit + t / 2 * 64);
     w = mask(t % 2 ? shift(w, 4) : w, HALF);
-    if (F == T4) return look_up(table, w);
+    if (F == T4 || F == N4) return look_up(table, w);
     if (F == I4) return w;
     I16 high = loadi(unit + words * 32);
     int up = F == I5 ? 4 - t : 4 - 2 * t;
@@ -87,14 +87,17 @@ struct ScaleTable {
         if (m.scale_kind == SCALE_F16) return load_half((const uint16_t*)m.scales + at);
         return load((const float*)m.scales + at);
     }
+    INLINE_MEMBER F16 top(const uint16_t* p) const {
+        return m.scale_kind == SCALE_STEP_F16 ? load_half(p) : load_bf16(p);
+    }
     INLINE_MEMBER Scales at(int64_t block, int64_t piece) const {
         int64_t at = (block * groups + (piece >> group_shift)) * per;
         Scales s;
-        if (m.scale_kind == SCALE_STEP) {
+        if (m.scale_kind >= SCALE_STEP_F16) {
             const int8_t* steps = (const int8_t*)m.scales + at;
             const uint16_t* tops = m.tops + (block * spans + (piece >> span_shift)) * per;
-            s.by = load_steps(steps) * load_half(tops);
-            s.term = m.terms ? load_steps(steps + 16) * load_half(tops + 16) : zero();
+            s.by = load_steps(steps) * top(tops);
+            s.term = m.terms ? load_steps(steps + 16) * top(tops + 16) : zero();
         } else {
             s.by = numbers(at);
             s.term = m.terms ? numbers(at + 16) : zero();

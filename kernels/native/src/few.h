@@ -84,7 +84,7 @@ static inline void few_e4m3(const float* a, const Matrix& m, int64_t output, flo
             }
         }
         for (int j = 0; j < N; ++j) {
-            F16 by = set1(scale[(output + j) / 128 * blocks + g] * 256.0f);
+            F16 by = set1(scale[(output + j) / m.span * blocks + g] * 256.0f);
             for (int r = 0; r < M; ++r) acc[r][j] = fma(part[r][j], by, acc[r][j]);
         }
     }
@@ -231,6 +231,7 @@ static inline void few_integers(const Task& t, int64_t i, int64_t ldc, bool add)
     case I8: if (piece_of(m) == 16) { CALL(I8, 16); } else { CALL(I8, 32); } break;          \
     case I6: if (piece_of(m) == 16) { CALL(I6, 16); } else { CALL(I6, 32); } break;          \
     case I5: CALL(I5, 32); break;                                                            \
+    case N4: if (piece_of(m) == 16) { CALL(N4, 16); } else { CALL(N4, 32); } break;          \
     case T4: if (piece_of(m) == 16) { CALL(T4, 16); } else { CALL(T4, 32); } break;          \
     default: if (piece_of(m) == 16) { CALL(I4, 16); } else { CALL(I4, 32); }                 \
     }

@@ -2,7 +2,7 @@
 // every function is free of state and may run in several threads at once.
 #include "replay.h"
 #include "mtp.h"
-#include "quantize.h"
+#include "repack.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -86,8 +86,8 @@ EXPORT void tenuto_delta(const float* q, const float* k, const float* v, const f
 // A weight [rows][inputs], bfloat16 or float32, into blocks and scales. `rows` of a last block may
 // be fewer than 16. `scratch` holds a row of floats for each thread.
 EXPORT void tenuto_quantize(const void* weight, int64_t bf16, int64_t rows, int64_t inputs,
-                            int64_t group, int64_t bits, uint8_t* data, uint16_t* scales,
-                            float* scratch, int64_t threads) {
+                            int64_t group, uint8_t* data, uint16_t* scales, float* scratch,
+                            int64_t threads) {
     parallel(ceil_div(rows, 16), (int)threads, [&](int64_t b, int thread) {
         float* buffer = scratch + thread * inputs;
         auto row = [&](int64_t i) {
@@ -95,8 +95,53 @@ EXPORT void tenuto_quantize(const void* weight, int64_t bf16, int64_t rows, int6
                 store(buffer + k, load_as(weight, (b * 16 + i) * inputs + k, bf16 != 0));
             return (const float*)buffer;
         };
-        quantize_block(row, least(16, rows - b * 16), inputs, group, (int)bits,
-                       data + b * inputs * 2 * bits, scales + b * inputs / group * 16);
+        quantize_block(row, least(16, rows - b * 16), inputs, group,
+                       data + b * inputs * 16, scales + b * inputs / group * 16);
+    });
+}
+
+// The same in 4 bits through a table. `scratch` has inputs * 22 bytes for each thread.
+EXPORT void tenuto_quantize_table(const void* weight, int64_t bf16, int64_t rows, int64_t inputs,
+                                  int64_t span, const int8_t* table, uint8_t* data, int8_t* steps,
+                                  uint16_t* tops, char* scratch, int64_t threads) {
+    const Levels levels(table);
+    parallel(ceil_div(rows, 16), (int)threads, [&](int64_t b, int thread) {
+        float* w = (float*)(scratch + thread * inputs * 22);
+        uint8_t* codes = (uint8_t*)(w + inputs);
+        float* scales = (float*)(codes + 16 * inputs);
+        int8_t* own_steps = (int8_t*)(scales + inputs / 16);
+        uint16_t* own_tops = (uint16_t*)(own_steps + inputs / 16);
+        int64_t groups = inputs / 16, spans = inputs / span;
+        memset(codes, 0, (size_t)(16 * inputs));
+        for (int64_t o = 0; o < 16; ++o) {
+            bool there = b * 16 + o < rows;
+            for (int64_t k = 0; there && k < inputs; k += 16)
+                store(w + k, load_as(weight, (b * 16 + o) * inputs + k, bf16 != 0));
+            if (there)
+                quantize_row(levels, table, w, inputs, span, codes + o * inputs, own_steps,
+                             own_tops, scales);
+            for (int64_t g = 0; g < groups; ++g)
+                steps[(b * groups + g) * 16 + o] = there ? own_steps[g] : 0;
+            for (int64_t s = 0; s < spans; ++s)
+                tops[(b * spans + s) * 16 + o] = there ? own_tops[s] : 0;
+        }
+        lay_out_codes(codes, inputs, 4, data + b * inputs * 8);
+    });
+}
+
+// A matrix of a GGUF file as blocks, and codes [rows][inputs] as blocks.
+EXPORT int64_t tenuto_repack_scratch(const Repack* r, int64_t threads) {
+    return repack_scratch(*r) * threads;
+}
+EXPORT void tenuto_repack(const Repack* r, char* scratch, int64_t threads) {
+    parallel(ceil_div(r->rows, 16), (int)threads, [&](int64_t block, int thread) {
+        repack_block(*r, block, scratch + thread * repack_scratch(*r));
+    });
+}
+EXPORT void tenuto_lay_out(const uint8_t* codes, int64_t blocks, int64_t inputs, int64_t bits,
+                           uint8_t* data, int64_t threads) {
+    parallel(blocks, (int)threads, [&](int64_t b, int) {
+        lay_out_codes(codes + b * 16 * inputs, inputs, (int)bits, data + b * inputs * 2 * bits);
     });
 }
 

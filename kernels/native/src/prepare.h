@@ -1,24 +1,26 @@
 // Weight matrices, and input rows in the form that they are multiplied with. Formats of a weight
 // [outputs, inputs]:
 //   F32, BF16       row by row, as a checkpoint stores it; up to four matrices stacked
-//   F8              row by row, the bits of e4m3 numbers; a float32 scale for 128 by 128 of them
-//   I8 I6 I5 I4 T4  blocks of 16 outputs, "words" of four inputs of each of them: [inputs/4][16][4].
+//   F8              row by row, the bits of e4m3 numbers; a float32 scale for `span` (128 or 1) outputs
+//                   by 128 inputs
+//   I8 I6 I5 I4     blocks of 16 outputs, "words" of four inputs of each of them: [inputs/4][16][4].
 //     I8            one byte a code
-//     I4, T4        two words share 64 bytes, the earlier in the low halves
+//   T4 N4           the same; N4 has a table that fits unsigned 6 bits (given plus `zero`)
+//     I4, T4, N4    two words share 64 bytes, the earlier in the low halves
 //     I6            four words: two times 64 bytes as I4, then the upper two bits of each word in turn
 //     I5            eight words: four times 64 bytes as I4, then the upper bit of each word in turn
-// A code stands for the integer code - zero, in T4 for an entry of a table. Each `group` inputs of an
+// A code stands for the integer code - zero, in T4 and N4 for an entry of a table. Each `group` inputs of an
 // output share a scale, and if `terms` an additive term: [outputs/16][inputs/group][16 or 32], scales
 // before terms. They are bfloat16, float16 or float32, or signed bytes that are multiplied with the
-// float16 tops [outputs/16][inputs/span][16 or 32].
+// float16 or bfloat16 tops [outputs/16][inputs/span][16 or 32].
 // For these, an input row is cut into groups of 32 (16 for groups of 16) and rounded to signed bytes,
 // so that products are sums of integers (exact, in any order), scaled once a group.
 #pragma once
 #include "simd.h"
 
-enum { F32 = 0, BF16 = 1, I8 = 2, I4 = 3, I5 = 4, I6 = 5, T4 = 6, F8 = 7 };
+enum { F32 = 0, BF16 = 1, I8 = 2, I4 = 3, I5 = 4, I6 = 5, T4 = 6, N4 = 7, F8 = 8 };
 enum { Q8_0 = 16, Q4_K = 17, Q5_K = 18, Q6_K = 19 }; // row by row as in a GGUF file (stored.h)
-enum { SCALE_BF16 = 0, SCALE_F16 = 1, SCALE_F32 = 2, SCALE_STEP = 3 };
+enum { SCALE_BF16 = 0, SCALE_F16 = 1, SCALE_F32 = 2, SCALE_STEP_F16 = 3, SCALE_STEP_BF16 = 4 };
 
 struct Matrix {
     int64_t format, inputs, group, parts;
@@ -34,7 +36,7 @@ INLINE int64_t outputs(const Matrix& m) {
     for (int i = 0; i < m.parts; ++i) n += m.rows[i];
     return n;
 }
-INLINE bool integer(int64_t format) { return format >= I8 && format <= T4; }
+INLINE bool integer(int64_t format) { return format >= I8 && format <= N4; }
 INLINE bool in_file(int64_t format) { return format >= Q8_0; }
 // Inputs that are rounded together.
 INLINE int64_t piece_of(const Matrix& m) { return m.group == 16 ? 16 : 32; }

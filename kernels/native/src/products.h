@@ -181,7 +181,7 @@ static inline void many_e4m3(const Task& t, int64_t j, int64_t ldc, bool add, in
                 for (int64_t o = 0; o < high; ++o) {
                     int64_t output = j + q + o;
                     const uint8_t* w = (const uint8_t*)m.data[0] + output * m.inputs + i;
-                    F16 by = set1(((const float*)m.scales)[output / 128 * blocks + i / 128] * 256.0f);
+                    F16 by = set1(((const float*)m.scales)[output / m.span * blocks + i / 128] * 256.0f);
                     for (int64_t n = 0; n < count; n += 16)
                         store(rows[o] + n, load_e4m3(w + n) * by);
                 }

@@ -15,28 +15,26 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from kernels.linear import INT4, INT8, Code
+from kernels.linear.ggml import E2M1, IQ4
 from model.checkpoint.stored import Coded
 
 Read = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
 """From blocks ``[n, bytes]`` to codes ``[n, size]``, scales ``[n, groups]``, and terms or None."""
-
-_IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-_DOUBLED_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 
 
 @dataclass(frozen=True)
 class BlockType:
     """A type of block: ``size`` elements in ``nbytes`` bytes.
 
-    ``bits`` is the width, 4 or 8, of the integers that hold its codes; 0 where it has terms, or is
-    no integer. At most ``group`` elements share a scale. ``read`` is None for plain numbers of
-    ``dtype``.
+    ``code`` is how a quantised weight holds its integers. At most ``group`` elements share a scale.
+    ``read`` is None for plain numbers of ``dtype``.
     """
 
     name: str
     size: int
     nbytes: int
-    bits: int = 0
+    code: Code | None = None
     read: Read | None = None
     group: int = 32
     dtype: torch.dtype = torch.float32
@@ -165,20 +163,20 @@ def _q6_k(b: Tensor) -> tuple[Tensor, Tensor, None]:
 
 
 def _iq4_nl(b: Tensor) -> tuple[Tensor, Tensor, None]:
-    return torch.tensor(_IQ4)[_halves(b[:, 2:])], _half(b, 0), None
+    return IQ4.integers(_halves(b[:, 2:])), _half(b, 0), None
 
 
 def _iq4_xs(b: Tensor) -> tuple[Tensor, Tensor, None]:
     low = torch.stack([b[:, 4:8].int() & 15, b[:, 4:8].int() >> 4], 2).flatten(1)
     high = (_shorts(b, 2, 4) >> torch.arange(0, 16, 2)) & 3
     scales = (low | high << 4) - 32
-    codes = torch.tensor(_IQ4)[_halves(b[:, 8:].reshape(-1, 8, 16))].flatten(1)
+    codes = IQ4.integers(_halves(b[:, 8:].reshape(-1, 8, 16))).flatten(1)
     return codes, _half(b, 0) * scales.float(), None
 
 
 def _mxfp4(b: Tensor) -> tuple[Tensor, Tensor, None]:
     scales = torch.ldexp(torch.ones(len(b), 1), b[:, :1].int() - 128)
-    return torch.tensor(_DOUBLED_E2M1)[_halves(b[:, 1:])], scales, None
+    return E2M1.integers(_halves(b[:, 1:])), scales, None
 
 
 def _nvfp4(b: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -186,7 +184,7 @@ def _nvfp4(b: Tensor) -> tuple[Tensor, Tensor, None]:
     e, m = (raw >> 3 & 15).int(), (raw & 7).float()
     scales = torch.where(e == 0, m * 2.0**-9, torch.ldexp(1 + m / 8, e - 7)) * 0.5
     scales = torch.where((raw == 0) | (raw == 127), torch.zeros(()), scales)
-    codes = torch.tensor(_DOUBLED_E2M1)[_halves(b[:, 4:].reshape(-1, 4, 8))]
+    codes = E2M1.integers(_halves(b[:, 4:].reshape(-1, 4, 8)))
     return codes.flatten(1), scales, None
 
 
@@ -300,29 +298,29 @@ BLOCKS: dict[int, BlockType] = {
     0: BlockType("F32", 1, 4),
     1: BlockType("F16", 1, 2, dtype=torch.float16),
     30: BlockType("BF16", 1, 2, dtype=torch.bfloat16),
-    2: BlockType("Q4_0", 32, 18, 4, _q4_0),
-    3: BlockType("Q4_1", 32, 20, 0, _q4_1),
-    6: BlockType("Q5_0", 32, 22, 8, _q5_0),
-    7: BlockType("Q5_1", 32, 24, 0, _q5_1),
-    8: BlockType("Q8_0", 32, 34, 8, _q8_0),
-    10: BlockType("Q2_K", 256, 84, 0, _q2_k),
-    11: BlockType("Q3_K", 256, 110, 4, _q3_k),
-    12: BlockType("Q4_K", 256, 144, 0, _q4_k),
-    13: BlockType("Q5_K", 256, 176, 0, _q5_k),
-    14: BlockType("Q6_K", 256, 210, 8, _q6_k),
-    16: BlockType("IQ2_XXS", 256, 66, 8, _iq2_xxs),
-    17: BlockType("IQ2_XS", 256, 74, 8, _iq2_xs),
-    18: BlockType("IQ3_XXS", 256, 98, 8, _iq3_xxs),
-    19: BlockType("IQ1_S", 256, 50, 8, _iq1_s),
-    20: BlockType("IQ4_NL", 32, 18, 8, _iq4_nl),
-    21: BlockType("IQ3_S", 256, 110, 8, _iq3_s),
-    22: BlockType("IQ2_S", 256, 82, 8, _iq2_s),
-    23: BlockType("IQ4_XS", 256, 136, 8, _iq4_xs),
-    29: BlockType("IQ1_M", 256, 56, 8, _iq1_m),
-    34: BlockType("TQ1_0", 256, 54, 4, _tq1_0, 256),
-    35: BlockType("TQ2_0", 256, 66, 4, _tq2_0, 256),
-    39: BlockType("MXFP4", 32, 17, 8, _mxfp4),
-    40: BlockType("NVFP4", 64, 36, 8, _nvfp4),
-    41: BlockType("Q1_0", 128, 18, 4, _q1_0, 128),
+    2: BlockType("Q4_0", 32, 18, INT4, _q4_0),
+    3: BlockType("Q4_1", 32, 20, Code(4), _q4_1),
+    6: BlockType("Q5_0", 32, 22, Code(5, 16), _q5_0),
+    7: BlockType("Q5_1", 32, 24, Code(5), _q5_1),
+    8: BlockType("Q8_0", 32, 34, INT8, _q8_0),
+    10: BlockType("Q2_K", 256, 84, Code(4), _q2_k),
+    11: BlockType("Q3_K", 256, 110, INT4, _q3_k),
+    12: BlockType("Q4_K", 256, 144, Code(4), _q4_k),
+    13: BlockType("Q5_K", 256, 176, Code(5), _q5_k),
+    14: BlockType("Q6_K", 256, 210, Code(6, 32), _q6_k),
+    16: BlockType("IQ2_XXS", 256, 66, INT8, _iq2_xxs),
+    17: BlockType("IQ2_XS", 256, 74, INT8, _iq2_xs),
+    18: BlockType("IQ3_XXS", 256, 98, INT8, _iq3_xxs),
+    19: BlockType("IQ1_S", 256, 50, INT8, _iq1_s),
+    20: BlockType("IQ4_NL", 32, 18, IQ4, _iq4_nl),
+    21: BlockType("IQ3_S", 256, 110, INT8, _iq3_s),
+    22: BlockType("IQ2_S", 256, 82, INT8, _iq2_s),
+    23: BlockType("IQ4_XS", 256, 136, IQ4, _iq4_xs),
+    29: BlockType("IQ1_M", 256, 56, INT8, _iq1_m),
+    34: BlockType("TQ1_0", 256, 54, INT4, _tq1_0, 256),
+    35: BlockType("TQ2_0", 256, 66, INT4, _tq2_0, 256),
+    39: BlockType("MXFP4", 32, 17, E2M1, _mxfp4),
+    40: BlockType("NVFP4", 64, 36, E2M1, _nvfp4),
+    41: BlockType("Q1_0", 128, 18, INT4, _q1_0, 128),
 }
 """The block types by their numbers in the file."""

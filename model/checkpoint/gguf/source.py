@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.linear import Part
+from kernels.linear.ggml import from_ggml
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.expert_tensors import is_experts, pieces_of, stacked
 from model.checkpoint.gguf.blocks import BLOCKS
@@ -164,22 +166,37 @@ class GgufSource:
         scale: Tensor | None,
         raw: Tensor | None = None,
     ) -> StoredTensor:
-        block, raw = BLOCKS[file.tensors[stored].kind], file.raw(stored) if raw is None else raw
+        kind, whole = file.tensors[stored].kind, raw is None
+        block, raw = BLOCKS[kind], file.raw(stored) if raw is None else raw
         rows, columns = self._order(name)
+        width = self._config.linear_value_head_dim
+        runs = None if columns is None else columns[::width] // width
 
         def coded(first: int, last: int) -> Coded:
             run = block.coded(raw[first:last] if rows is None else raw[rows[first:last]])
-            if bool((~torch.isfinite(run.scales)).any()):
-                raise CheckpointError(
-                    f"{stored} in {file.path} holds a scale that is NaN or infinite; fetch it again"
-                )
+            _require_finite(run.scales, stored, file)
+            if run.term is not None:
+                _require_finite(run.term, stored, file)
             if scale is not None:
                 run = Coded(run.codes, run.scales * scale, run.term)
             return run if columns is None else _reordered(run, columns)
 
         parts = {"": raw} if scale is None else {"": raw, "scale": scale}
         if columns is None or self._config.linear_value_head_dim % block.group == 0:
-            return StoredTensor(name, block.name, shape, parts, coded=coded, bits=block.bits)
+
+            def held() -> Part | None:
+                # Mapped anew, so that what was read is let go of once it lies in blocks.
+                given, made = file.raw(stored) if whole else raw, None
+                if scale is None:
+                    made = from_ggml(kind, given, shape[1], rows=rows, runs=runs)
+                numbers = () if made is None else (made.scales, made.tops)
+                for part in numbers:
+                    if part is not None and part.is_floating_point():
+                        _require_finite(part, stored, file)
+                return made
+
+            ways = {"coded": coded, "code": block.code, "held": held}
+            return StoredTensor(name, block.name, shape, parts, **ways)  # type: ignore[arg-type]
 
         def floats(first: int, last: int) -> Tensor:
             assert columns is not None
@@ -241,6 +258,13 @@ class GgufSource:
         each = self._config.linear_num_value_heads // keys
         return (
             torch.arange(each * keys * width).reshape(each, keys, width).transpose(0, 1).flatten()
+        )
+
+
+def _require_finite(numbers: Tensor, stored: str, file: GgufFile) -> None:
+    if not bool(torch.isfinite(numbers).all()):
+        raise CheckpointError(
+            f"{stored} in {file.path} holds a scale that is NaN or infinite; fetch it again"
         )
 
 

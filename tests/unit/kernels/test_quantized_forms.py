@@ -20,7 +20,7 @@ from kernels.linear import (
     plain,
 )
 from kernels.linear import native as compiled
-from kernels.linear.blocks import codes_of, lay_out
+from kernels.linear.blocks import codes_of, lay_out, lay_out_reference, rows_at
 from kernels.native import LEVELS
 from kernels.quantized_linear.reference import pack
 from tests.support.native import dirty_memory, library
@@ -34,8 +34,16 @@ def test_codes_come_back_from_their_blocks(bits: int, blocks: int, seed: int) ->
     scales = torch.ones(16 * blocks, 3, dtype=torch.bfloat16)
     weight = from_codes(Code(bits), codes, scales)
     assert torch.equal(weight.data, lay_out(codes, bits))
+    assert torch.equal(weight.data, lay_out_reference(codes, bits))
     assert torch.equal(codes_of(weight), codes)
     assert weight.data.nbytes == codes.numel() * bits // 8
+
+
+@settings(max_examples=40, deadline=None)
+@given(weight=weights(), data=st.data())
+def test_rows_are_looked_up_one_by_one(weight: QuantizedWeight, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(0, weight.outputs - 1), min_size=1, max_size=9))
+    assert torch.equal(rows_at(weight, torch.tensor(ids)), dequantize(weight)[ids])
 
 
 @settings(max_examples=60, deadline=None)

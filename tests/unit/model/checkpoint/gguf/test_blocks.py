@@ -11,8 +11,10 @@ from gguf import GGMLQuantizationType, quants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.linear import INT4, INT8, dequantize, from_integers
+from kernels.linear import dequantize, from_integers
+from kernels.linear.ggml import from_ggml
 from model.checkpoint.gguf.blocks import BLOCKS
+from tests.support.native import library
 
 READABLE = [kind for kind, block in BLOCKS.items() if block.read and block.name != "Q1_0"]
 HALVES = {
@@ -65,20 +67,40 @@ def test_every_type_is_read_and_its_codes_fit(kind: int) -> None:
     run = block.coded(torch.from_numpy(raw))
     expected = quants.dequantize(raw, GGMLQuantizationType(kind))
     assert np.array_equal(run.floats().numpy(), expected)
-    assert (run.term is None) == bool(block.bits)
-    if block.bits:
-        low, high = (-8, 7) if block.bits == 4 else (-128, 127)
-        assert low <= int(run.codes.min()) and int(run.codes.max()) <= high
-        kept = from_integers(
-            run.codes, run.scales.bfloat16().float(), INT4 if block.bits == 4 else INT8
-        )
-        assert kept is not None
-        by = (
-            run.scales.bfloat16()
-            .float()
-            .repeat_interleave(run.codes.shape[1] // run.scales.shape[1], 1)
-        )
-        assert torch.equal(dequantize(kept), run.codes * by)
+    assert block.code is not None
+    kept = from_integers(run.codes, run.scales, block.code, run.term)
+    assert kept is not None
+    assert np.array_equal(dequantize(kept).numpy(), expected)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from([2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 39]),
+    st.integers(1, 40),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_blocks_are_taken_over_exactly(
+    kind: int, rows: int, blocks: int, shuffled: bool, turned: bool, seed: int
+) -> None:
+    library("plain")
+    blocks *= 256 // BLOCKS[kind].size
+    raw = torch.from_numpy(random_rows(kind, rows, blocks, seed))
+    inputs = blocks * BLOCKS[kind].size
+    g = torch.Generator().manual_seed(seed)
+    order = torch.randperm(rows, generator=g) if shuffled else None
+    runs = torch.randperm(inputs // 128, generator=g) if turned else None
+    expected = BLOCKS[kind].coded(raw).floats()
+    expected = expected if order is None else expected[order]
+    if runs is not None:
+        expected = expected.reshape(rows, -1, 128)[:, runs].reshape(rows, inputs)
+    kept = from_ggml(kind, raw, inputs, rows=order, runs=runs)
+    assert kept is not None
+    assert torch.equal(dequantize(kept), expected)
+    most = {4: 1.0, 5: 0.1, 6: 0.03, 8: 0.01}[kept.bits]
+    assert kept.nbytes <= -(-rows // 16) * 16 * raw.shape[1] * (1 + most)
 
 
 @pytest.mark.parametrize("kind", [k for k in BLOCKS if BLOCKS[k].name not in ("Q1_0",)])
