@@ -110,6 +110,11 @@ def describe_model(name: str, quantize: Quantize = "none", device: str = "auto")
         "computed_in": placed.computed_in,
         "weight_bytes": placed.weight_bytes,
         "integer_weight_bytes": placed.native_bytes,
+        "converted": ", ".join(
+            f"{form} into {size / 1e6:,.1f} MB of {placed.computed_in}"
+            for form, size in placed.converted.items()
+        )
+        or "nothing",
         "state_bytes_per_session": placed.state_bytes,
         "kv_bytes_per_1000_tokens": placed.kv_bytes_per_1000,
         "longest_context": placed.longest_context,

@@ -1,13 +1,20 @@
 """Tenuto, transformers and llama.cpp on this CPU: the same random weights, prompt and threads.
 
     python -m benchmarks.cpu_engine --work DIR [--engines NAME,...] [--prompt 512] [--rounds 5]
-        [--decode 32] [--threads 2] [--llama-python PYTHON] [--start] [--record]
+        [--decode 32] [--threads 2] [--llama-python PYTHON] [--ik-bench LLAMA_BENCH]
+        [--start] [--record]
 
-Engines are ``none``, ``int8``, ``int4`` (Tenuto), ``transformers``, ``BF16``, ``Q8_0``, ``Q4_0``,
-``Q4_K_M`` (llama.cpp). Each runs in a process of its own; in each round all take their turn. First
-each engine's logits are compared with those of the float32 reference. ``--record`` adds the samples
-to ``benchmarks/results/cpu_engine.json``; medians are over all samples with the same settings, so a
-long measurement may be made in several short runs.
+Engines are ``none``, ``int8``, ``int4`` (Tenuto on the bf16 checkpoint, rounded), ``transformers``,
+``BF16``, ``Q8_0``, ``Q4_0``, ``Q4_K_M`` (llama.cpp on a GGUF file), ``gguf-FORMAT`` (Tenuto on the
+same file) and ``ik-FORMAT`` (ik_llama.cpp's ``llama-bench`` on it, with run-time repacking). Each
+runs in a process of its own; in each round all take their turn. First each engine's logits are
+compared with those of the float32 reference; ``llama-bench`` gives none. ``--record`` adds the
+samples to ``benchmarks/results/cpu_engine.json``; medians are over all samples with the same
+settings, so a long measurement may be made in several short runs. The same file against both peers,
+in less than eight minutes on two cores:
+
+    python -m benchmarks.cpu_engine --work DIR --engines gguf-Q4_K_M,Q4_K_M,ik-Q4_K_M,gguf-Q8_0,Q8_0
+        --rounds 3 --llama-python PYTHON --ik-bench LLAMA_BENCH --record
 
 DIR gets a checkpoint in the published 0.8B shape with random weights. The llama.cpp files are made
 once, outside: ``pip install llama-cpp-python==0.3.36`` into an environment of its own (its python
@@ -74,12 +81,51 @@ def make_checkpoint(directory: Path) -> Path:
     return directory
 
 
+def ours(name: str) -> bool:
+    """Tell whether an engine is Tenuto."""
+    return name in OURS or name.startswith("gguf-")
+
+
+class IkBench:
+    """ik_llama.cpp by its own ``llama-bench``: a process for each measurement."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        if options.ik_bench is None:
+            raise SystemExit(f"{name} needs --ik-bench, the path of ik_llama.cpp's llama-bench")
+        model = options.work / f"{name.removeprefix('ik-')}.gguf"
+        self._command = [str(options.ik_bench), "-m", str(model), "-t", str(options.threads)]
+        self._command += ["-r", "1", "-rtr", "1", "-o", "json"]
+        self.loaded_s = 0.0
+
+    def ask(self, **order: Any) -> Any:
+        """Run the prompt or the steps of ``order``; return how long they took."""
+        prompt, steps = len(order.get("prefill", ())), order.get("decode", 0)
+        done = subprocess.run(
+            [*self._command, "-p", str(prompt), "-n", str(steps)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        (found,) = json.loads(done.stdout)
+        return {"seconds": (prompt or steps) / found["avg_ts"]}
+
+    def peak_mb(self) -> dict[str, int]:
+        """Return nothing: each measurement has a process of its own."""
+        return {}
+
+    def close(self) -> None:
+        """End nothing."""
+
+
 class WorkerProcess:
     """One engine's process."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         python, model = sys.executable, options.work / "model"
         kind = name if name == "transformers" else f"tenuto-{name}"
+        if name.startswith("gguf-"):
+            kind, model = "tenuto-none", options.work / f"{name.removeprefix('gguf-')}.gguf"
         if name in LLAMA:
             python, kind, model = options.llama_python, "llama", options.work / f"{name}.gguf"
         worker = Path(__file__).with_name("support") / "cpu_worker.py"
@@ -154,7 +200,10 @@ def limits(threads: int) -> dict[str, float]:
     }
 
 
-def compare(workers: dict[str, WorkerProcess], options: argparse.Namespace) -> dict[str, Any]:
+Worker = WorkerProcess | IkBench
+
+
+def compare(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
     """Each engine's logits against the float32 reference: prompt, then tokens one by one."""
     g = torch.Generator().manual_seed(7)
     ids = torch.randint(200_000, (104,), generator=g).tolist()
@@ -167,6 +216,9 @@ def compare(workers: dict[str, WorkerProcess], options: argparse.Namespace) -> d
         judge.close()
         expected = np.load(file)
         for name, worker in workers.items():
+            if isinstance(worker, IkBench):
+                print(f"  {name:12} gives no logits")
+                continue
             worker.ask(logits=order, file=file)
             got = np.load(file)[:, : expected.shape[1]]
             error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
@@ -177,7 +229,7 @@ def compare(workers: dict[str, WorkerProcess], options: argparse.Namespace) -> d
 
 
 def measure(
-    workers: dict[str, WorkerProcess], options: argparse.Namespace
+    workers: dict[str, Worker], options: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Prefill and decode in turn: tokens a second of each round, and the machine's limits.
 
@@ -264,6 +316,7 @@ def main() -> None:
     parser.add_argument("--decode", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama-python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--ik-bench", type=Path)
     parser.add_argument("--no-compare", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--start", action="store_true", help="measure only the start")
@@ -277,10 +330,11 @@ def main() -> None:
     shapes = tensor_shapes(config, mtp=False)
     # Two operations a weight; the head runs for one position only.
     flop = 2 * sum(s[0] * s[1] for n, s in shapes.items() if len(s) == 2 and "embed" not in n)
-    workers = {name: WorkerProcess(name, options) for name in options.engines.split(",")}
-    facts = {
-        name: worker.ask() | {"flop": flop} for name, worker in workers.items() if name in OURS
+    workers: dict[str, Worker] = {
+        name: (IkBench if name.startswith("ik-") else WorkerProcess)(name, options)
+        for name in options.engines.split(",")
     }
+    facts = {name: worker.ask() | {"flop": flop} for name, worker in workers.items() if ours(name)}
     errors = {} if options.no_compare else compare(workers, options)
     samples, limit = measure(workers, options)
     more = {

@@ -38,7 +38,8 @@ class Placement:
     """A description of how a checkpoint was loaded; sizes are in bytes.
 
     ``forms`` are the stored bytes by form. ``weight_bytes`` are held as the model runs,
-    ``native_bytes`` of them as integers; the rest is floats in ``computed_in``. ``state_bytes`` is
+    ``native_bytes`` of them in fewer bits; the rest is floats in ``computed_in``. ``converted`` are
+    the bytes held of what was turned into floats at load, by stored form. ``state_bytes`` is
     what a session takes without keys and values, and ``longest_context`` the tokens that one
     session may hold in the memory for state.
     """
@@ -50,6 +51,7 @@ class Placement:
     files: tuple[Path, ...]
     weight_bytes: int
     native_bytes: int
+    converted: Mapping[str, int]
     state_bytes: int
     kv_bytes_per_1000: int
     longest_context: int
@@ -72,6 +74,7 @@ class Placement:
             files=checkpoint.files,
             weight_bytes=placed.nbytes,
             native_bytes=sum(part.nbytes for part in placed.quantized.values()),
+            converted=placed.converted,
             state_bytes=layout.slot_bytes,
             kv_bytes_per_1000=round(layout.page_bytes * 1000 / PAGE),
             longest_context=longest_context(layout, limit, checkpoint.config.context_length),

@@ -47,7 +47,8 @@ class PlacedWeights:
 
     ``quantized`` holds joined matrices of fewer bits under their first names, ``tensors`` all other
     weights; ``embedding`` is set where it stays quantised too. ``compiled`` tells whether the
-    compiled CPU path runs them, ``fingerprint`` whose they are.
+    compiled CPU path runs them, ``fingerprint`` whose they are. ``converted`` are the bytes held
+    of matrices that were turned into floats at load, by their stored form.
     """
 
     tensors: dict[str, Tensor]
@@ -55,6 +56,7 @@ class PlacedWeights:
     embedding: Table | None = None
     compiled: bool = False
     fingerprint: str = ""
+    converted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +118,11 @@ def place(
                 tensors[name] = plain(weight, dtype).reshape(shape).to(device)
         else:
             small[name] = weight if compiled else _moved(weight, dtype, device, triton)
-    return PlacedWeights(tensors, small, table, compiled, identity)
+    turned: dict[str, int] = {}
+    for name, stored in checkpoint.tensors.items():
+        if name in tensors and stored.plain is None:
+            turned[stored.form] = turned.get(stored.form, 0) + tensors[name].nbytes
+    return PlacedWeights(tensors, small, table, compiled, identity, turned)
 
 
 def _moved(weight: Weight, dtype: torch.dtype, device: torch.device, triton: bool) -> Weight:
