@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kernels.linear import Part, quantize
 from model.checkpoint.config import ModelConfig
+from model.checkpoint.quantize import groups
 from model.checkpoint.weights import tensor_shapes
 from model.engine import Engine
 from model.hybrid.cpu import NativeModel, why_not
+from model.hybrid.cpu_mtp import NativeMtp
 from model.hybrid.model import HybridModel, HybridNetwork
 from model.sampling import SamplingParams
 from model.state.memory import StateMemory
@@ -44,12 +47,15 @@ def shape(name: str, context_length: int = 1 << 18) -> ModelConfig:
     )
 
 
-def random_tensors(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
-    """Weights under the checkpoint's names: rows of unit scale, moderate decays, no MTP layer."""
+def random_tensors(
+    config: ModelConfig, dtype: torch.dtype, seed: int = 0, *, mtp: bool = False
+) -> dict[str, Tensor]:
+    """Return weights under the checkpoint's names: rows of unit scale, moderate decays, and the MTP
+    layer where ``mtp`` asks for it."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, size in tensor_shapes(config).items():
-        if name.startswith("mtp."):
+        if name.startswith("mtp.") and not mtp:
             continue
         if name.endswith("A_log"):
             tensors[name] = torch.empty(size).uniform_(0.003, 0.3, generator=generator).log()
@@ -67,13 +73,30 @@ def random_engine(
     context_length: int = 1 << 18,
     memory: StateMemory | None = None,
     native: bool = True,
+    mtp: bool = False,
+    bits: int | None = None,
 ) -> Engine:
-    """Return an engine over random weights of ``shape(name)``, compiled if it can be."""
+    """Return an engine over random weights of ``shape(name)``, compiled if it can be, with the MTP
+    layer if ``mtp`` asks for it, and rounded to ``bits`` 4 or 8 if given."""
     config = shape(name, context_length)
     with torch.inference_mode():
-        model = HybridModel.build(config, random_tensors(config, dtype), dtype)
+        tensors = random_tensors(config, dtype, mtp=mtp)
+        rounded = {} if bits is None else _rounded(config, tensors, bits)
+        model = HybridModel.build(config, tensors, dtype, rounded)
     compiled = NativeModel(model) if native and why_not(config, dtype) is None else None
     network = HybridNetwork(
-        model, fingerprint=f"random-{name}-{dtype}", memory=memory, compiled=compiled
+        model,
+        fingerprint=f"random-{name}-{dtype}",
+        memory=memory,
+        compiled=compiled,
+        mtp=NativeMtp(compiled) if mtp and compiled is not None else None,
     )
     return Engine(network, config, name=name, generation=SamplingParams())
+
+
+def _rounded(config: ModelConfig, tensors: dict[str, Tensor], bits: int) -> dict[str, Part]:
+    """Round the matrices of ``tensors`` as ``--quantize`` does."""
+    return {
+        names[0]: quantize(torch.cat([tensors[name] for name in names]), bits)
+        for names in groups(config)
+    }

@@ -29,8 +29,8 @@ from model.vision.eyes import Sight
 from model.vision.looking import look, require_whole
 
 PREFILL_CHUNK = 512
-VERIFY_ROWS = 8
-"""The most tokens of one sequence that ``verify`` runs; the compiled steps take up to 16."""
+VERIFY_ROWS = 16
+"""The most tokens of one sequence that ``verify`` runs: what the compiled steps take."""
 
 
 @dataclass(frozen=True)
