@@ -49,12 +49,14 @@ def load_model(
     quantize: Quantize = "none",
     drafts: Drafts = "auto",
     device: str = "auto",
+    context: int | None = None,
 ) -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``.
 
     ``kv_memory`` is how many MiB the state of all sessions may take (None: half of what is free),
     ``quantize`` how the weights are rounded, ``drafts`` where tokens come from that are tried
-    before they are sampled, ``device`` where it runs (auto, cpu, cuda, cuda:N).
+    before they are sampled, ``device`` where it runs (auto, cpu, cuda, cuda:N),
+    ``context`` the most tokens of a session.
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     path = hub.resolve(name)
@@ -72,7 +74,10 @@ def load_model(
         quantize=quantize,
         drafts=drafts,
         device=device,
+        context=context,
     )
+    for note in _notes(engine):
+        sys.stderr.write(f"note: {note}\n")
     placement = engine.placement
     if placement is not None and (torch.cuda.is_available() or device != "auto"):
         sys.stderr.write(f"the model runs on {placement.device}: {placement.reason}\n")
@@ -80,6 +85,18 @@ def load_model(
         # Waking a second thread for matrices of this size costs more than it brings.
         engine.scheduler.threads = 1
     return LoadedModel(engine, chat)
+
+
+def _notes(engine: Engine) -> list[str]:
+    """Return what the user should know of a model that was loaded."""
+    config = engine.config
+    notes = [config.note] if config.note else []
+    if config.yarn is not None:
+        notes.append(
+            f"the model's positions are stretched {config.yarn.factor:g} times (YaRN); that changes"
+            f" short texts too, so use it only beyond {config.yarn.original:,} tokens"
+        )
+    return notes
 
 
 def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
@@ -90,13 +107,16 @@ def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
         settings.quantize,
         settings.drafts,
         settings.device,
+        settings.context,
     )
 
 
-def describe_model(name: str, quantize: Quantize = "none", device: str = "auto") -> dict[str, Any]:
+def describe_model(
+    name: str, quantize: Quantize = "none", device: str = "auto", context: int | None = None
+) -> dict[str, Any]:
     """Load the checkpoint called ``name`` and describe it. Raises ``CheckpointError``."""
     path = hub.resolve(name)
-    loaded = load_model(name, quantize=quantize, device=device)
+    loaded = load_model(name, quantize=quantize, device=device, context=context)
     config, engine = loaded.engine.config, loaded.engine
     linear = config.layer_types.count("linear_attention")
     placed = engine.placement

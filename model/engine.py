@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.quantize import Quantize
+from model.checkpoint.rope_settings import stretched
 from model.checkpoint.weights import parameter_count
 from model.device import ChosenDevice, choose_device, longest_context
 from model.drafting.drafts import Drafts
@@ -64,6 +66,7 @@ class Placement:
         placed: PlacedWeights,
         layout: Layout,
         limit: int,
+        context_length: int,
     ) -> Placement:
         """Sum up how ``checkpoint`` was loaded, with ``limit`` bytes for state."""
         return cls(
@@ -77,7 +80,7 @@ class Placement:
             converted=placed.converted,
             state_bytes=layout.slot_bytes,
             kv_bytes_per_1000=round(layout.page_bytes * 1000 / PAGE),
-            longest_context=longest_context(layout, limit, checkpoint.config.context_length),
+            longest_context=longest_context(layout, limit, context_length),
         )
 
 
@@ -115,6 +118,7 @@ class Engine:
         dtype: torch.dtype | None = None,
         device: str = "auto",
         vocab_limit: int | None = None,
+        context: int | None = None,
         kv_memory: int | None = None,
         swap: Path | None = None,
         quantize: Quantize = "none",
@@ -127,7 +131,9 @@ class Engine:
         ``dtype`` is what to compute in: by default that of the checkpoint, except on a CPU for
         models under 100 million parameters, which run faster in float32, and for float16, which
         its kernels lack. ``device`` is auto, cpu, cuda or cuda:N. ``vocab_limit`` is how
-        many ids the tokenizer knows; the padding beyond them is then never sampled. ``kv_memory``
+        many ids the tokenizer knows; the padding beyond them is then never sampled. ``context`` is
+        the most tokens of a session, by default what the checkpoint allows; more than that
+        stretches its positions by YaRN. ``kv_memory``
         is how many bytes the state of all sessions may take together, by default half of what is
         free once the weights are loaded; what exceeds it is parked in the folder ``swap`` (by
         default that for temporary files). ``quantize`` rounds the matrices to int8 or int4 by
@@ -137,7 +143,7 @@ class Engine:
         ``mmproj`` is a GGUF file with a vision tower; without, the checkpoint's own is taken.
         """
         checkpoint = Checkpoint.open(directory)
-        config = checkpoint.config
+        config = _with_context(checkpoint.config, context)
         if vocab_limit is not None and vocab_limit > config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer in {directory} has {vocab_limit} ids, the model"
@@ -153,7 +159,7 @@ class Engine:
             )
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
         compiled = NativeModel(model) if placed.compiled else on_device(model)
-        base = placed.fingerprint
+        base = _fingerprint(placed.fingerprint, config, checkpoint.config)
         eyes = None if tower is None else Eyes(tower, dtype, chosen.device)
         network = HybridNetwork(
             model,
@@ -164,10 +170,12 @@ class Engine:
             mtp=_guess_layer(model, compiled, drafts),
             sight=eyes,
         )
-        _require_room(name, network.layout, limit)
+        _require_room(name, network.layout, limit, context)
         sampling = checkpoint.generation
         engine = cls(network, config, name=name, generation=sampling, drafts=drafts, eyes=eyes)
-        engine.placement = Placement.of(checkpoint, chosen, placed, network.layout, limit)
+        engine.placement = Placement.of(
+            checkpoint, chosen, placed, network.layout, limit, config.context_length
+        )
         return engine
 
     @property
@@ -201,14 +209,37 @@ def _guess_layer(
     return NativeMtp(compiled)
 
 
-def _require_room(name: str, layout: Layout, limit: int) -> None:
-    """Raise ``MemoryFull`` unless one session fits ``limit`` bytes."""
+def _with_context(config: ModelConfig, wanted: int | None) -> ModelConfig:
+    """Return ``config`` for sessions of ``wanted`` tokens. Raises ``CheckpointError``."""
+    if wanted is None:
+        return config
+    yarn, length = stretched(config.yarn, config.context_length, wanted)
+    return replace(config, yarn=yarn, context_length=length)
+
+
+def _fingerprint(stored: str, config: ModelConfig, given: ModelConfig) -> str:
+    """Return the fingerprint of a network: that of its weights, and of positions that differ from
+    the checkpoint's."""
+    if config.yarn == given.yarn:
+        return stored
+    return hashlib.sha256(f"{stored} {config.yarn}".encode()).hexdigest()
+
+
+def _require_room(name: str, layout: Layout, limit: int, context: int | None) -> None:
+    """Raise ``MemoryFull`` unless one session, of ``context`` tokens if given, fits ``limit``
+    bytes."""
     # A pass reads one slot and writes another.
     least = 2 * layout.slot_bytes + layout.page_bytes
     if limit < least:
         raise MemoryFull(
             f"one session of {name} needs at least {least / 2**20:,.1f} MiB of state; "
             f"kv_memory (--kv-memory) allows {limit / 2**20:,.1f} MiB"
+        )
+    fits = longest_context(layout, limit, context or 0)
+    if context is not None and fits < context:
+        raise MemoryFull(
+            f"a context of {context:,} tokens does not fit the {limit / 2**30:,.1f} GiB that state"
+            f" may take (--kv-memory); at most {fits:,} tokens of {name} do (--context)"
         )
 
 

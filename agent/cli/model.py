@@ -63,13 +63,13 @@ def pull(name: Name, output: ListOutput = Output.TEXT) -> None:
 
 
 @app.command()
-@takes("quantize", "device")
+@takes("quantize", "device", "context")
 def info(given: Given, name: Name = "embedded", output: ListOutput = Output.TEXT) -> None:
     """Load a checkpoint and say what it is, where it runs, and what fits."""
     from agent.loading import describe_model
 
     settings = load_settings(given)
-    facts = describe_model(name, settings.quantize, settings.device)
+    facts = describe_model(name, settings.quantize, settings.device, settings.context)
     if output is Output.JSON:
         write_json(facts)
         return
@@ -79,7 +79,7 @@ def info(given: Given, name: Name = "embedded", output: ListOutput = Output.TEXT
 
 
 @app.command()
-@takes("quantize", "device")
+@takes("quantize", "device", "context")
 def score(
     given: Given,
     name: Name,
@@ -99,14 +99,16 @@ def score(
 
     Give one of --text, --ids and --messages.
     """
-    from agent.loading import load_model
+    from agent.loading import load_for
     from model.scoring import score as score_ids
 
     flag, file, content = _source({"--text": text, "--ids": ids, "--messages": messages})
     settings = load_settings(given)
-    loaded = load_model(name, quantize=settings.quantize, device=settings.device)
+    loaded = load_for(settings, name)
     numbers = _ids(flag, file, content, loaded)
-    other = None if against is None else load_model(against, device=settings.device).engine
+    # As stored, so that a rounded checkpoint can be compared with itself.
+    plain = settings.model_copy(update={"quantize": "none"})
+    other = None if against is None else load_for(plain, against).engine
     found = score_ids(loaded.engine, numbers, other)
     placed = loaded.engine.placement
     assert placed is not None
@@ -132,7 +134,7 @@ def score(
 
 
 @app.command()
-@takes("quantize", "device")
+@takes("quantize", "device", "context")
 def bench(
     given: Given,
     name: Name = "embedded",
@@ -141,11 +143,11 @@ def bench(
     output: ListOutput = Output.TEXT,
 ) -> None:
     """Measure the rates of prefill and decode, the memory, and the share of read bandwidth."""
-    from agent.loading import load_model
+    from agent.loading import load_for
     from model.measuring import measure
 
     settings = load_settings(given)
-    loaded = load_model(name, quantize=settings.quantize, device=settings.device)
+    loaded = load_for(settings, name)
     facts = {"model": name, **measure(loaded.engine, prompt, decode)}
     if output is Output.JSON:
         write_json(facts)

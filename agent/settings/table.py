@@ -61,6 +61,17 @@ class Settings(BaseModel):
         more="`auto` takes a GPU that can run it and holds it.",
         pattern=r"^(auto|cpu|cuda|cuda:\d{1,3})$",
     )
+    context: int | None = option(
+        None,
+        Group.MODEL,
+        "The most tokens of a session.",
+        flag="--context",
+        metavar="TOKENS",
+        shown="what the checkpoint allows",
+        more="More than that stretches the model's positions (YaRN), which may cost some quality on"
+        " short texts.",
+        ge=1024,
+    )
     kv_memory: int | None = option(
         None,
         Group.MODEL,

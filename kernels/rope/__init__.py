@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kernels.rope.reference import frequencies, rope, tables
+from kernels.rope.reference import Yarn, frequencies, rope, tables
 
-__all__ = ["frequencies", "rope", "tables"]
+__all__ = ["Yarn", "frequencies", "rope", "tables"]

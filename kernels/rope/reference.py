@@ -5,13 +5,54 @@ frequency ``j`` turns with one of them. Text has three equal positions, which ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def frequencies(rotary_dim: int, theta: float, section: Sequence[int]) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Yarn:
+    """A context stretched to ``factor`` times the ``original`` length (Peng et al., "YaRN", 2023).
+
+    Dimensions that turn more than ``beta_fast`` times in the original context stay as they are,
+    those that turn less than ``beta_slow`` times are slowed by ``factor``, with a ramp between,
+    whose ends ``truncate`` rounds outwards. Cosines and sines are multiplied by ``magnitude``.
+    """
+
+    factor: float
+    original: int
+    magnitude: float
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+    def slowed(self, speed: Tensor, theta: float) -> Tensor:
+        """Return ``speed [rotary_dim / 2]`` of plain rotation with base ``theta`` as YaRN has it,
+        in the steps of transformers' ``_compute_yarn_parameters``."""
+        dim = 2 * len(speed)
+
+        def turning(times: float) -> float:
+            """Return the dimension that turns so often in the original context."""
+            return dim * math.log(self.original / (times * 2 * math.pi)) / (2 * math.log(theta))
+
+        low, high = turning(self.beta_fast), turning(self.beta_slow)
+        if self.truncate:
+            low, high = float(math.floor(low)), float(math.ceil(high))
+        low, high = max(low, 0.0), min(high, dim - 1.0)
+        if low == high:
+            high += 0.001
+        ramp = ((torch.arange(dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+        kept = 1 - ramp
+        period = theta ** (torch.arange(0, dim, 2).float() / dim)
+        return 1.0 / (self.factor * period) * (1 - kept) + 1.0 / period * kept
+
+
+def frequencies(
+    rotary_dim: int, theta: float, section: Sequence[int], yarn: Yarn | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the angular speed of each pair of dimensions, and which position it turns with.
 
     Of the frequencies in turn, every third one counts height and every third one width, the first
@@ -22,13 +63,16 @@ def frequencies(rotary_dim: int, theta: float, section: Sequence[int]) -> tuple[
     axis = torch.zeros(rotary_dim // 2, dtype=torch.int64)
     for position in (1, 2):
         axis[position : 3 * section[position] : 3] = position
-    return speed, axis
+    return speed if yarn is None else yarn.slowed(speed, theta), axis
 
 
-def tables(positions: Tensor, speed: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[time, rotary_dim / 2]`` in float32 for ``positions [3, time]``."""
+def tables(
+    positions: Tensor, speed: Tensor, axis: Tensor, magnitude: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines ``[time, rotary_dim / 2]`` in float32 for ``positions [3, time]``, times
+    ``magnitude``."""
     angles = positions[axis].T.float() * speed
-    return angles.cos(), angles.sin()
+    return angles.cos() * magnitude, angles.sin() * magnitude
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import torch
 
+from kernels.rope import Yarn
 from model.checkpoint.files import read_json
+from model.checkpoint.rope_settings import ignored_block, read_rope
 from model.errors import CheckpointError
 from model.sampling import SamplingParams
 
@@ -50,7 +52,8 @@ class ModelConfig:
 
     ``rotary_dim`` is the number of dimensions of a head that turn with the position,
     ``context_length`` the most tokens of a sequence, ``dtype`` that of the stored weights. With
-    ``experts``, ``intermediate_size`` is the width of the shared expert.
+    ``experts``, ``intermediate_size`` is the width of the shared expert. ``note`` is a line
+    that the user should read.
     """
 
     vocab_size: int
@@ -67,7 +70,7 @@ class ModelConfig:
     linear_conv_kernel_dim: int
     rope_theta: float
     rotary_dim: int
-    mrope_section: tuple[int, int, int]
+    mrope_section: tuple[int, ...]
     rms_norm_eps: float
     tie_word_embeddings: bool
     mtp_num_hidden_layers: int
@@ -75,11 +78,18 @@ class ModelConfig:
     dtype: torch.dtype
     # Left out of the text that fingerprints cover, so that those of dense models stay as they were.
     experts: ExpertsConfig | None = field(default=None, repr=False)
+    yarn: Yarn | None = field(default=None, repr=False)
+    note: str = field(default="", repr=False, compare=False)
 
     @property
     def num_hidden_layers(self) -> int:
         """The number of layers, without the MTP layers."""
         return len(self.layer_types)
+
+    @property
+    def rope_magnitude(self) -> float:
+        """The factor of cosines and sines."""
+        return 1.0 if self.yarn is None else self.yarn.magnitude
 
     @property
     def linear_key_dim(self) -> int:
@@ -120,6 +130,7 @@ class ModelConfig:
         text = given.get("text_config", given)
         try:
             experts = _experts(text) if given["model_type"] in _EXPERTS else None
+            rope = read_rope(text)
             width = "intermediate_size" if experts is None else "shared_expert_intermediate_size"
             config = cls(
                 vocab_size=int(text["vocab_size"]),
@@ -134,15 +145,19 @@ class ModelConfig:
                 linear_key_head_dim=int(text["linear_key_head_dim"]),
                 linear_value_head_dim=int(text["linear_value_head_dim"]),
                 linear_conv_kernel_dim=int(text["linear_conv_kernel_dim"]),
-                **_rope(text),
+                rope_theta=rope.theta,
+                rotary_dim=rope.rotary_dim,
+                mrope_section=rope.section,
                 rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
                 tie_word_embeddings=bool(
                     text.get("tie_word_embeddings", given.get("tie_word_embeddings", False))
                 ),
                 mtp_num_hidden_layers=int(text.get("mtp_num_hidden_layers") or 0),
-                context_length=int(text["max_position_embeddings"]),
+                context_length=rope.context_length,
                 dtype=_dtype(text, given),
                 experts=experts,
+                yarn=rope.yarn,
+                note=ignored_block(given) or "",
             )
         except KeyError as error:
             raise CheckpointError(f"the configuration lacks {error}; {_SUPPORTED}") from error
@@ -219,24 +234,6 @@ def _layer_types(text: Mapping[str, Any]) -> tuple[LayerType, ...]:
     if unknown:
         raise CheckpointError(f"layer type {sorted(unknown)[0]!r} is not supported; {_SUPPORTED}")
     return tuple(kinds)
-
-
-def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the rotary settings from ``rope_parameters`` or from the older flat fields."""
-    # transformers' order: rope_scaling stands above rope_parameters, and theta is 10,000 unsaid.
-    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    # Older configs call the plain rotation with three positions "mrope".
-    if kind not in ("default", "mrope"):
-        raise CheckpointError(f"rope_type {kind!r} is not supported; use the unscaled config")
-    part = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 0.25))
-    rotary = int(int(text["head_dim"]) * float(part))
-    section = tuple(int(n) for n in rope.get("mrope_section", (11, 11, 10)))
-    return {
-        "rope_theta": float(rope.get("rope_theta", text.get("rope_theta", 10_000))),
-        "rotary_dim": rotary,
-        "mrope_section": section,
-    }
 
 
 def _dtype(text: Mapping[str, Any], given: Mapping[str, Any]) -> torch.dtype:

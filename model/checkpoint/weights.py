@@ -131,6 +131,8 @@ def fingerprint(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch
     digest = hashlib.sha256(repr((config, dtype)).encode())
     if config.experts is not None:
         digest.update(repr(config.experts).encode())
+    if config.yarn is not None:
+        digest.update(repr(config.yarn).encode())
     add_samples(digest, tensors)
     return digest.hexdigest()
 

@@ -61,6 +61,7 @@ class _Model(ctypes.Structure):
         *((name, _I64) for name in ("key_heads", "value_heads", "key_dim", "value_dim", "width")),
         *((name, _I64) for name in ("bf16", "delta_layers", "attention_layers")),
         ("eps", ctypes.c_double),
+        ("magnitude", ctypes.c_double),
         *((name, _PTR) for name in ("norm", "speed", "axis", "layers")),
     )
 
@@ -142,6 +143,7 @@ class NativeModel:
             kinds.count(False),
             kinds.count(True),
             c.rms_norm_eps,
+            c.rope_magnitude,
             self.scale(norm),
             self._floats(self.model.speed),
             self.model.axis.data_ptr(),

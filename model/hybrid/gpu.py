@@ -165,7 +165,8 @@ class DeviceModel:
         """Run all layers on ``x``; a residual sum is made where the norm after it is."""
         model = self._model
         batch, time, _ = x.shape
-        cos, sin = tables(mixers.positions.reshape(3, -1), model.speed, model.axis)
+        places = mixers.positions.reshape(3, -1)
+        cos, sin = tables(places, model.speed, model.axis, model.config.rope_magnitude)
         angles = cos.reshape(batch, time, -1), sin.reshape(batch, time, -1)
         more: Tensor | None = None
         deltas = attentions = 0

@@ -108,7 +108,9 @@ class HybridModel:
                 block("mtp.layers.0.", "full_attention"),
                 norm("mtp.norm.weight"),
             )
-        speed, axis = frequencies(config.rotary_dim, config.rope_theta, config.mrope_section)
+        speed, axis = frequencies(
+            config.rotary_dim, config.rope_theta, config.mrope_section, config.yarn
+        )
         return cls(
             config,
             embedding,
@@ -123,7 +125,7 @@ class HybridModel:
     def rotation(self, start: int, time: int) -> Rotation:
         """Return the rotation of text at positions ``start`` to ``start + time``."""
         positions = torch.arange(start, start + time, device=self.speed.device).expand(3, -1)
-        return Rotation(*tables(positions, self.speed, self.axis))
+        return Rotation(*tables(positions, self.speed, self.axis, self.config.rope_magnitude))
 
     def rotations(self, positions: Sequence[int]) -> Rotation:
         """Return the rotation of one token in each of several texts, at ``positions``."""
@@ -132,7 +134,8 @@ class HybridModel:
     def rotation_at(self, positions: Tensor, *, apart: bool) -> Rotation:
         """Return the rotation at ``positions [3, rows]``: of one sequence, or with ``apart`` of one
         token in each of several."""
-        cos, sin = tables(positions.to(self.speed.device), self.speed, self.axis)
+        places = positions.to(self.speed.device)
+        cos, sin = tables(places, self.speed, self.axis, self.config.rope_magnitude)
         return Rotation(cos.unsqueeze(1), sin.unsqueeze(1)) if apart else Rotation(cos, sin)
 
     def hidden(self, ids: Tensor, running: Pass | None = None) -> Tensor:

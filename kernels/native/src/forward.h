@@ -18,7 +18,7 @@ struct Model {
     int64_t heads, kv_heads, head_dim, rotary;
     int64_t key_heads, value_heads, key_dim, value_dim, width;
     int64_t bf16, delta_layers, attention_layers;
-    double eps;
+    double eps, magnitude; // magnitude: the factor of cosines and sines
     const float *norm, *speed;
     const int64_t* axis; // of each frequency: 0 turns with time, 1 with height, 2 with width
     const Layer* layers;
@@ -356,8 +356,8 @@ static void forward(const Model& m, const Batch& b) {
             for (int64_t i = 0; i < half; ++i) {
                 int64_t at = b.positions ? b.positions[3 * r + m.axis[i]] : b.start[s] + t;
                 float angle = (float)at * m.speed[i];
-                run.w.cos[r * half + i] = cosf(angle);
-                run.w.sin[r * half + i] = sinf(angle);
+                run.w.cos[r * half + i] = cosf(angle) * (float)m.magnitude;
+                run.w.sin[r * half + i] = sinf(angle) * (float)m.magnitude;
             }
         }
     }

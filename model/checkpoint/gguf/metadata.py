@@ -68,9 +68,6 @@ def _as_config(metadata: Mapping[str, Any], opened: list[GgufFile]) -> dict[str,
     tensors = {name: found for file in opened for name, found in file.tensors.items()}
     if "token_embd.weight" not in tensors:
         raise CheckpointError("it lacks the tensor token_embd.weight; use the model's main file")
-    if metadata.get(f"{kind}.rope.scaling.type", "none") not in ("none", ""):
-        scaling = metadata[f"{kind}.rope.scaling.type"]
-        raise CheckpointError(f"rope scaling {scaling!r} is not supported; use the unscaled file")
     plain = {BLOCKS[t.kind].name for n, t in tensors.items() if n.endswith(".weight")}
     made: dict[str, Any] = {
         "model_type": "qwen3_5_moe_text" if kind == "qwen35moe" else "qwen3_5_text",
@@ -92,10 +89,10 @@ def _as_config(metadata: Mapping[str, Any], opened: list[GgufFile]) -> dict[str,
         "max_position_embeddings": int(key("context_length")),
         "dtype": "float32" if plain == {"F32"} else "bfloat16",
         "rope_parameters": {
-            "rope_type": "default",
             "rope_theta": float(key("rope.freq_base")),
             "partial_rotary_factor": int(key("rope.dimension_count")) / head_dim,
             "mrope_section": [int(n) for n in key("rope.dimension_sections")[:3]],
+            **_scaling(metadata, f"{kind}.rope.scaling."),
         },
     }
     if kind == "qwen35moe":
@@ -116,3 +113,20 @@ def _as_config(metadata: Mapping[str, Any], opened: list[GgufFile]) -> dict[str,
 def is_gguf(path: Path) -> bool:
     """Tell whether a path names a GGUF file."""
     return path.suffix == ".gguf"
+
+
+def _scaling(metadata: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the keys of a YaRN block under a configuration's names; plain rotation without one."""
+    kind = metadata.get(f"{prefix}type") or "none"
+    if kind == "none":
+        return {"rope_type": "default"}
+    made = {"rope_type": kind, "factor": metadata.get(f"{prefix}factor")}
+    names = {
+        "original_context_length": "original_max_position_embeddings",
+        "attn_factor": "attention_factor",
+        "yarn_beta_fast": "beta_fast",
+        "yarn_beta_slow": "beta_slow",
+    }
+    return made | {
+        name: metadata[prefix + key] for key, name in names.items() if prefix + key in metadata
+    }

@@ -102,7 +102,7 @@ def test_tying_is_read_from_either_level() -> None:
         ({"num_experts": 8}, "needs a model_type of qwen3_5_moe"),
         ({"num_key_value_heads": 3}, "multiple of num_key_value_heads"),
         ({"linear_num_value_heads": 24}, "multiple of linear_num_key_heads"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4}}, "yarn"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 4}}, "longrope"),
         ({"dtype": "float8_e4m3fn"}, "float8_e4m3fn"),
     ],
 )
