@@ -147,7 +147,7 @@ def test_random_bytes_in_the_header_never_do_more_than_be_refused(whole: Path) -
     ("extra", "says"),
     [
         ({"general.architecture": "llama"}, "architecture llama is not supported"),
-        ({"qwen35.rope.scaling.type": "yarn"}, "rope scaling 'yarn' is not supported"),
+        ({"qwen35.rope.scaling.type": "longrope"}, "rope_type 'longrope' is not supported"),
     ],
 )
 def test_what_the_keys_say_is_judged(extra: dict[str, str], says: str, tmp_path: Path) -> None:
