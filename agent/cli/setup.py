@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +34,13 @@ def setup(
     native: Annotated[
         bool, typer.Option("--native", help="Only build the compiled CPU path (needs g++).")
     ] = False,
+    repo: Annotated[
+        Path | None,
+        typer.Option("--repo", "-r", metavar="DIR", help="Only propose its .agent.toml."),
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="With --repo: write what is proposed.")
+    ] = False,
     output: ListOutput = Output.TEXT,
 ) -> None:
     """Set up this machine: choose and fetch a model, build the sandbox, prove that it works.
@@ -43,8 +51,16 @@ def setup(
       agent setup
       agent setup --yes --model embedded
       agent setup --native
+      agent setup --repo ~/project --write
     """
     tell = Teller(output)
+    if write and repo is None:
+        raise ConfigError("--write writes what --repo DIR proposes: give both")
+    if repo is not None:
+        from agent.cli import repository_setup
+
+        repository_setup.run(repo, tell, write=write)
+        return tell.end()
     if native:
         return _build_native(tell)
     if unknown := set(skip or ()) - set(STEPS):

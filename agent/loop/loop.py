@@ -168,7 +168,8 @@ class Loop:
             if seen.submitted:
                 return Submitted("", str(call.arguments.get("summary", "")).strip())
         words = turn.message.content.strip()
-        if self.client.talks and turn.ended == "stop" and words and not calls:
+        answers = words and not calls and not prompts.shows_only_calls(words)
+        if self.client.talks and turn.ended == "stop" and answers:
             return Answered("", words)
         return self.limits.after_turn()
 
@@ -180,7 +181,8 @@ class Loop:
         if turn.ended == "length" and not (calls and calls[-1].error):
             notes.append(prompts.CUT.format(tokens=len(turn.token_ids)))
         elif not calls:
-            notes.append(prompts.NO_CALL)
+            shown = prompts.shows_a_call(turn.message.content)
+            notes.append(prompts.SHOWN if shown else prompts.NO_CALL)
         if self.limits.stalls.malformed_corrects:
             notes.append(prompts.MALFORMED)
         if self.limits.stalls.unchanged_corrects:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from agent.loop.stalls import (
     IDENTICAL_IN_A_ROW,
     MALFORMED_IN_A_ROW,
@@ -11,6 +13,8 @@ from agent.loop.stalls import (
 from agent.types import Task
 from model.messages import Message
 from sandboxes.base import Sandbox
+
+_FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[^\n]*$", re.MULTILINE)
 
 SYSTEM = """\
 You are Tenuto, a software engineer who works alone in one repository. Nobody answers questions: \
@@ -52,6 +56,13 @@ turn."""
 
 NO_CALL = "No tool was called. Call a tool to go on, or call submit if the task is done."
 
+SHOWN = (
+    "No tool was called: a call inside a code fence, an indented block or backticks is only shown, "
+    "not made. Write the call itself, with nothing around it:\n"
+    "<tool_call>\n<function=NAME>\n<parameter=PARAMETER>\nVALUE\n</parameter>\n</function>\n"
+    "</tool_call>"
+)
+
 CUT = "Your turn was cut off after {tokens} tokens. Think and write less, then call one tool."
 
 NOT_RUN = "Not run: the session stopped before this call. Make it again if it is still needed."
@@ -89,6 +100,18 @@ def first_messages(
         Message("system", f"{system.format(root=root, network=reach)}\n\n{notes}".rstrip()),
         Message("user", user_text(task)),
     ]
+
+
+def shows_a_call(content: str) -> bool:
+    """Tell whether visible text has a call in it that was only shown."""
+    return "<function=" in content or "<tool_call>" in content
+
+
+def shows_only_calls(content: str) -> bool:
+    """Tell whether visible text is nothing but code fences with calls in them."""
+    parts = _FENCE.split(content)
+    outside, inside = parts[::2], parts[1::2]
+    return any(map(shows_a_call, inside)) and not "".join(outside).strip()
 
 
 def fixed_part(text: str) -> str:

@@ -50,6 +50,11 @@ def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
     )
 
 
+def unset_variables(settings: Settings) -> list[str]:
+    """Return the names of variables that commands were to get and that nobody gives a value."""
+    return [name for name in settings.pass_env if "=" not in name and name not in os.environ]
+
+
 def sampling_of(settings: Settings, default: SamplingParams) -> SamplingParams:
     """Return the sampling of the settings, given that of the checkpoint's makers."""
     if settings.temperature is None:
@@ -104,6 +109,9 @@ def with_image(settings: Settings, listen: Listener = nobody, repo: Path | None 
     Our own is built if need be. That of the repository (a Dockerfile, a set-up) is taken as it was
     built, or built now if the user asked for that. Without ``repo`` it is left for later.
     """
+    if unset := unset_variables(settings):
+        lines = f"{', '.join(unset)} of --env has no value here, and none is kept with a session"
+        listen(Notice(f"{lines}; set it, or give --env NAME=VALUE again"))
     wanted = settings.dockerfile or settings.devcontainer or settings.setup
     if settings.sandbox != "docker":
         if wanted:

@@ -21,6 +21,7 @@ from agent.loading import LoadedModel
 from agent.run import bookkeeping
 from agent.run import report as reporting
 from agent.run.build import open_box
+from agent.run.cannot_run import advice, why_it_cannot_run
 from agent.run.check import run_check
 from agent.run.mirror import Mirror
 from agent.run.parts import Parts
@@ -366,7 +367,7 @@ class OpenSession:
         self.load()
         parts = self._parts
         parts.settings = parts.settings.model_copy(update={"thinking": thinking})
-        parts.update(thinking=thinking, settings=parts.settings.model_dump())
+        parts.update(thinking=thinking, settings=parts.settings.kept())
         parts.conversation = parts.speaker(parts.conversation.session)
         if self.steps:
             recall_turn(parts.conversation, parts.history)
@@ -448,6 +449,10 @@ class OpenSession:
         )
         parts.journal.trajectory.write(CheckRecord(when, reporting.shorten(run)))
         parts.client.listen(CheckDone(when, run))
+        tree = parts.workspace.path / folder
+        if when != "after" and (why := why_it_cannot_run(run, tree)) is not None:
+            line = advice(why, parts.settings.sandbox, info.place, tree)
+            parts.client.listen(Notice(line))
         return run
 
     def _apply(self, report: SolveReport) -> SolveReport:

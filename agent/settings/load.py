@@ -90,5 +90,14 @@ def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
     """Describe the first thing that is wrong, with the source that said it."""
     first = error.errors(include_url=False)[0]
     key = str(first["loc"][0]) if first["loc"] else "?"
+    value = first.get("input")
+    if key == "pass_env":
+        value = _names_alone(value)
     source = next((name for name, values in layers if key in values), "the defaults")
-    return f"{key} = {first.get('input')!r} in {source}: {reason_of(first)}"
+    return f"{key} = {value!r} in {source}: {reason_of(first)}"
+
+
+def _names_alone(value: Any) -> Any:
+    """Return what ``pass_env`` was given without the values: they may be secrets."""
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    return [str(entry).partition("=")[0] for entry in entries]

@@ -362,6 +362,11 @@ class Settings(BaseModel):
         """True if commands reach the network."""
         return self.network != "none"
 
+    def kept(self) -> dict[str, Any]:
+        """Return the values as records keep them: of variables the names alone."""
+        names = tuple(entry.partition("=")[0] for entry in self.pass_env)
+        return self.model_dump() | {"pass_env": names}
+
     @field_validator("network", mode="before")
     @classmethod
     def _accept_booleans(cls, value: Any) -> Any:

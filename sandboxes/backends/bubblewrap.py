@@ -144,15 +144,15 @@ class BubblewrapSandbox(CommonSandbox):
             # The change of user makes the kernel forget that we die with our parent.
             inner = ["setpriv", *user, "--pdeathsig=KILL", "--", *inner]
         join_new_keyring()  # of this thread, which starts nothing else
-        with _readable(self._filter) as filter_fd:
+        with _readable(self._filter) as filter_fd, _readable(self._variables()) as own_fd:
             return subprocess.Popen(
-                self._cgroup.entering([*self._bwrap(filter_fd), "--", *inner]),
+                self._cgroup.entering([*self._bwrap(filter_fd, own_fd), "--", *inner]),
                 env={"PATH": os.environ.get("PATH", PATH)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 bufsize=0,
-                pass_fds=[*inner_ends, *filter_fd],
+                pass_fds=[*inner_ends, *filter_fd, *own_fd],
                 start_new_session=True,
             )
 
@@ -173,7 +173,13 @@ class BubblewrapSandbox(CommonSandbox):
             command += ["--seccomp", str(fd)]
         return command
 
-    def _bwrap(self, filter_fd: list[int]) -> list[str]:
+    def _variables(self) -> bytes:
+        """Return the arguments that set variables: ``ps`` shows a command's own to everybody."""
+        variables = {"PATH": _inner_path(), **sandbox_environment(HOME), **self._environment}
+        words = [word for key, value in variables.items() for word in ("--setenv", key, value)]
+        return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+    def _bwrap(self, filter_fd: list[int], own_fd: list[int]) -> list[str]:
         etc = self.workspace.path.with_name("etc")
         etc.mkdir(exist_ok=True)
         etc.chmod(0o755)
@@ -208,9 +214,8 @@ class BubblewrapSandbox(CommonSandbox):
             how = "--bind" if mount.writable else "--ro-bind"
             command += [how, str(mount.source), mount.target]
         command += ["--remount-ro", "/"]
-        variables = {"PATH": _inner_path(), **sandbox_environment(HOME), **self._environment}
-        for key, value in variables.items():
-            command += ["--setenv", key, value]
+        for fd in own_fd:
+            command += ["--args", str(fd)]
         return command
 
     def _check_start(self) -> None:
@@ -251,7 +256,7 @@ def _readable(content: bytes | None) -> Iterator[list[int]]:
     if content is None:
         yield []
         return
-    fd = os.memfd_create("filter")
+    fd = os.memfd_create("given")
     try:
         os.write(fd, content)
         os.lseek(fd, 0, os.SEEK_SET)

@@ -16,7 +16,7 @@ import re
 import stat
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -39,7 +39,7 @@ from sandboxes.images.base_image import (
 )
 from sandboxes.images.dockerfile import refuse_fetching
 from sandboxes.images.engine import OWNER_LABEL, connect, engine_trouble
-from sandboxes.paths import Owner
+from sandboxes.paths import Owner, private_dir, state_dir
 from sandboxes.workspace.host_git import names_git
 from sandboxes.workspace.safe_folders import Folders
 
@@ -51,6 +51,7 @@ MAX_FILES_BYTES = 64 * 1024**2
 # What installing packages takes; nothing that reaches out of the container.
 _CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID"]
 _LOOK_EVERY_S = 1.0
+MAX_LOG_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,12 @@ def _parent(
         container_limits={"memory": memory, "memswap": memory},
         labels={LAYER_LABEL: tag.partition(":")[2]},
     )
+    said: list[bytes] = []
     for event in events:
+        said.append(str(event.get("stream", "")).encode("utf-8", "replace"))
         if "error" in event:
-            raise ImageMissing(f"building {dockerfile} failed: {_one_line(event['error'])}")
+            with _log_kept(tag, lambda: said):
+                raise ImageMissing(f"building {dockerfile} failed: {_one_line(event['error'])}")
         if (line := str(event.get("stream", "")).strip()).startswith("Step "):
             tell(_one_line(line))
     return tag
@@ -228,10 +232,11 @@ def _set_up(
     try:
         api.put_archive(container, "/", _tar(named, below=SETUP_FOLDER.strip("/")))
         api.start(container)
-        code = _follow(api, container, limits.disk_mb << 20, tell)
-        if code != 0:
-            last = api.logs(container, tail=5).decode("utf-8", "replace")
-            raise ImageMissing(f"the set-up failed with exit code {code}: {_one_line(last)}")
+        with _log_kept(tag, lambda: api.logs(container, stream=True)):
+            code = _follow(api, container, limits.disk_mb << 20, tell)
+            if code != 0:
+                last = api.logs(container, tail=5).decode("utf-8", "replace")
+                raise ImageMissing(f"the set-up failed with exit code {code}: {_one_line(last)}")
         # The container's label would have the image's own containers pruned with this process.
         changes = [f'LABEL {OWNER_LABEL}=""', f"LABEL {LAYER_LABEL}={tag.partition(':')[2]}"]
         repository, _, name = tag.partition(":")
@@ -248,6 +253,22 @@ def _set_up(
     finally:
         api.remove_container(container, force=True, v=True)
     return tag
+
+
+@contextmanager
+def _log_kept(tag: str, log: Callable[[], Iterable[bytes]]) -> Iterator[None]:
+    """Keep the end of ``log`` in a file if the block raises ``ImageMissing``, and name the file."""
+    try:
+        yield
+    except ImageMissing as error:
+        kept = bytearray()
+        for piece in log():
+            kept += piece
+            if len(kept) > 2 * MAX_LOG_BYTES:
+                del kept[:-MAX_LOG_BYTES]
+        path = private_dir(state_dir() / "logs") / f"image-{tag.partition(':')[2]}.log"
+        path.write_bytes(kept)
+        raise ImageMissing(f"{error} (the whole log: {path})") from error
 
 
 def _follow(api: Any, container: str, disk_bytes: int, tell: Progress) -> int:

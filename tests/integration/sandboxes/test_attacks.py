@@ -169,7 +169,7 @@ def test_no_user_namespace_is_had_in_a_sandbox(sandbox: Sandbox) -> None:
         assert output(sandbox, f"( {attempt} ) >/dev/null 2>&1 && echo HAD") == "", attempt
 
 
-def test_what_runs_inside_owns_nothing_of_the_host(kind: str, sandbox: Sandbox) -> None:
+def test_what_runs_inside_owns_nothing_of_the_host(sandbox: Sandbox) -> None:
     sandbox.shell().run("sleep 1000.75 & touch mine; chmod u+s mine", timeout_s=20)
     made = sandbox.workspace.path / "mine"
     if os.geteuid() == 0:
@@ -180,11 +180,35 @@ def test_what_runs_inside_owns_nothing_of_the_host(kind: str, sandbox: Sandbox) 
             if entry.name.isdecimal() and b"1000.75" in _command_line(entry)
         ]
         assert found and 0 not in found
-    if kind == "bubblewrap":
-        # The caller's session keyring is another one, and the calls are refused.
-        asked = "import ctypes; print(ctypes.CDLL(None).syscall({}, 3, -3, 0, 0))"
-        number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
-        assert output(sandbox, f"python3 -c '{asked.format(number)}'") == "-1\n"
+
+
+def test_the_kernels_keyrings_are_not_had(sandbox: Sandbox) -> None:
+    # keyctl (search, read the session's), add_key and request_key; the arguments name real keys.
+    numbers = {"x86_64": (250, 248, 249), "aarch64": (219, 217, 218)}[os.uname().machine]
+    keyctl, add_key, request_key = numbers
+    libc = "import ctypes; call = ctypes.CDLL(None).syscall; print(call({}))"
+    for arguments in (
+        f"{keyctl}, 0, -3, 1",
+        f"{keyctl}, 3, -3, 0, 0",
+        f"{keyctl}, 11, -3, 0, 0",
+        f'{add_key}, b"user", b"x", b"y", 1, -3',
+        f'{request_key}, b"user", b"x", 0, -3',
+    ):
+        asked = libc.format(arguments)
+        assert output(sandbox, f"python3 -c '{asked}'") == "-1\n", arguments
+
+
+def test_control_groups_are_not_had(sandbox: Sandbox) -> None:
+    """Neither the host's nor the sandbox's own limits can be written, as whatever user."""
+    tried = (
+        "for f in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs "
+        "/sys/fs/cgroup/*/memory.limit_in_bytes /sys/fs/cgroup/memory.max "
+        "/sys/fs/cgroup/freezer/freezer.state /sys/fs/cgroup/cpuset/cpuset.cpus; do "
+        "(echo 1 >>$f) 2>/dev/null && echo HAD $f; done; "
+        "for k in cgroup cgroup2; do mkdir -p /tmp/cg; mount -t $k none /tmp/cg 2>/dev/null "
+        "&& echo HAD $k; done"
+    )
+    assert output(sandbox, tried) == ""
 
 
 def _command_line(entry: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -106,6 +107,8 @@ def test_a_set_up_that_fails_leaves_nothing(
     with pytest.raises(ImageMissing, match=said) as caught:
         image_of(ImageRecipe(repo, setup=setup), build=True, limits=limits)
     assert "\n" not in str(caught.value)
+    log = Path(re.search(r"the whole log: (\S+)\)", str(caught.value))[1])  # type: ignore[index]
+    assert setup[0] in log.read_text() and log.parent.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("how", ["dockerfile", "devcontainer"])

@@ -52,6 +52,15 @@ def test_links_are_followed_inside_the_repository_only(git_repo, tmp_path) -> No
     assert first_notes(repo) == ""
 
 
+@pytest.mark.parametrize("target", [".git/config", ".git/../.git/config", "sub/.git/config"])
+def test_notes_that_lead_into_gits_own_folder_are_none(target: str, git_repo) -> None:
+    repo = git_repo({"sub/x": ""})
+    (repo / "sub" / ".git").mkdir()
+    (repo / "sub" / ".git" / "config").write_text("token = s3cret\n")
+    (repo / "AGENTS.md").symlink_to(target)
+    assert first_notes(repo) == ""
+
+
 def test_large_and_odd_files_are_cut_and_replaced(git_repo) -> None:
     notes = first_notes(git_repo({"AGENTS.md": b"\xef\xbb\xbf\xff" + b"x" * 1_000_000}))
     assert "\n\ufffdx" in notes
