@@ -15,6 +15,7 @@ RUNNING = "running"
 KILLED = "killed"
 COMPACTED = "compacted"
 UNREADABLE = "unreadable"
+CHECKSUM = "its checksum"
 NEEDED = ("task", "repo", "baseline", "head", "settings")
 """What a session needs to go on."""
 
@@ -89,7 +90,9 @@ class SessionInfo:
         """Return the same with ``fields`` changed; texts, numbers, ``Path`` and ``Usage``."""
         if unknown := fields.keys() - _READERS.keys():
             raise TypeError(f"SessionInfo has no {', '.join(sorted(unknown))}")
-        return info_from_json({**self.stored, **{k: _plain(v) for k, v in fields.items()}})
+        info = info_from_json({**self.stored, **{k: _plain(v) for k, v in fields.items()}})
+        kept = tuple(name for name in self.wrong if name == CHECKSUM)
+        return dataclasses.replace(info, wrong=(*info.wrong, *kept)) if kept else info
 
 
 def new_info(**fields: Any) -> SessionInfo:

@@ -15,12 +15,14 @@ of the user's code.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +30,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import SessionNotFound, StoreError
-from agent.sessions.info import COMPACTED, KILLED, RUNNING, SessionInfo, info_from_json, new_info
+from agent.sessions.info import (
+    CHECKSUM,
+    COMPACTED,
+    KILLED,
+    RUNNING,
+    SessionInfo,
+    info_from_json,
+    new_info,
+)
 from agent.sessions.records import Record
 from agent.sessions.trajectory import TrajectoryWriter
 from sandboxes.paths import Owner, private_dir, state_dir, sync, write_whole
@@ -114,7 +124,7 @@ class SavedSession:
     def update(self, **fields: Any) -> SavedSession:
         """Replace ``session.json`` by one with ``fields`` changed. Raises ``OSError``."""
         info = self.info.changed(**fields, updated=now())
-        write_atomically(self.path / "session.json", info.stored)
+        _write(self.path, info)
         return SavedSession(self.path, info)
 
 
@@ -146,7 +156,7 @@ class SessionStore:
         try:
             private_dir(self.root)
             unborn.mkdir(mode=0o700)
-            write_atomically(unborn / "session.json", info.stored)
+            _write(unborn, info)
             unborn.rename(path)
             sync(self.root)
         except OSError as error:
@@ -181,7 +191,7 @@ class SessionStore:
                     shutil.copy2(entry, unborn / entry.name)
             fields = {"id": name, "created": now(), "updated": now(), **fields}
             info = session.info.changed(**fields)
-            write_atomically(unborn / "session.json", info.stored)
+            _write(unborn, info)
             unborn.rename(path)
             sync(self.root)
         except (OSError, shutil.Error) as error:
@@ -277,11 +287,29 @@ class SessionStore:
 
 
 def _read(path: Path) -> SavedSession:
+    """Read ``session.json``; one whose checksum is wrong has ``CHECKSUM`` among what is wrong."""
     try:
         data = json.loads((path / "session.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         data = None
-    return SavedSession(path, info_from_json(data))
+    # Files of 0.1.0 have no checksum.
+    told = data.pop("crc", None) if isinstance(data, dict) else None
+    info = info_from_json(data)
+    if told is not None and told != _checksum(info.stored):
+        info = dataclasses.replace(info, wrong=(*info.wrong, CHECKSUM))
+    return SavedSession(path, info)
+
+
+def _write(folder: Path, info: SessionInfo) -> None:
+    """Write ``session.json`` with a checksum; one that was found damaged stays so."""
+    crc = "damaged" if CHECKSUM in info.wrong else _checksum(info.stored)
+    write_atomically(folder / "session.json", {**info.stored, "crc": crc})
+
+
+def _checksum(stored: Mapping[str, Any]) -> str:
+    """Return the CRC-32 of the members as JSON."""
+    text = json.dumps(stored, sort_keys=True, ensure_ascii=True, default=str)
+    return f"{zlib.crc32(text.encode('ascii')):08x}"
 
 
 def _in_use(name: str, process: str) -> StoreError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SessionNotFound, StoreError
+from agent.sessions.history import records_of
 from agent.sessions.store import SessionStore
 from sandboxes.paths import Owner
 
@@ -97,6 +99,32 @@ def test_a_damaged_session_is_listed_and_can_be_removed(store: SessionStore, tex
     assert [item.status for item in store.sessions()] == ["unreadable"]
     store.remove(session.id)
     assert store.sessions() == []
+
+
+def test_a_flipped_bit_in_session_json_is_found(store: SessionStore) -> None:
+    """``TENUTO_FUZZ`` says how many flips are tried."""
+    settings = {"temperature": 0.5, "pass_env": ("A",)}
+    session = store.create(task="repair \udcff it", repo=Path("/r"), settings=settings, steps=3)
+    file = session.path / "session.json"
+    good, first = file.read_bytes(), store.find(session.id).info
+    assert first.wrong == () and first.settings["pass_env"] == ["A"]
+    chance = random.Random(5)
+    for _ in range(int(os.environ.get("TENUTO_FUZZ", "400"))):
+        bad = bytearray(good)
+        bad[chance.randrange(len(bad))] ^= 1 << chance.randrange(8)
+        file.write_bytes(bad)
+        info = store.sessions()[0].info
+        same = all(info.stored.get(name) == value for name, value in first.stored.items())
+        assert same or info.wrong or info.status == "unreadable", bytes(bad)
+
+
+def test_a_damaged_session_json_does_not_become_sound_by_an_update(store: SessionStore) -> None:
+    session = store.create(task="repair", repo=Path("/r"), baseline="", head="", settings={})
+    file = session.path / "session.json"
+    file.write_text(file.read_text().replace('"repair"', '"rm -rf"'))
+    assert store.find(session.id).update(status="killed").reread().info.wrong == ("its checksum",)
+    with pytest.raises(StoreError, match="its checksum in session"):
+        records_of(store.find(session.id))
 
 
 def test_no_folder_yet_is_no_sessions(store: SessionStore) -> None:
