@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.cli.own_configuration import with_values
 from agent.errors import ConfigError
@@ -13,40 +13,36 @@ from agent.settings.toml_files import REPOSITORY_FILE, read_toml
 from sandboxes.images.proposal import as_toml, propose
 from sandboxes.workspace.users_repository import find_repository
 
-if TYPE_CHECKING:
-    from agent.cli.setup import Teller
 
+def run(repo: Path, *, write: bool) -> tuple[list[str], dict[str, Any]]:
+    """Propose keys for the repository around ``repo``; with ``write`` put them into its file.
 
-def run(repo: Path, tell: Teller, *, write: bool) -> None:
-    """Tell what is proposed for the repository around ``repo``; with ``write`` put it there.
-
-    What its ``.agent.toml`` says already stays. Raises ``ConfigError``, ``WorkspaceError``.
+    Returns lines for a person, and facts. What its ``.agent.toml`` says already stays. Raises
+    ``ConfigError``, ``WorkspaceError``.
     """
     top = find_repository(repo).top
     path = top / REPOSITORY_FILE
     old = read_toml(path, trusted=False)
     proposal = propose(top)
-    for reason in proposal.reasons:
-        tell.line(f"# {reason}")
     kept = {key for key in proposal.keys if key in old}
     if IMAGE_KEYS & old.keys():
         kept |= IMAGE_KEYS & proposal.keys.keys()
     new = {key: value for key, value in proposal.keys.items() if key not in kept}
-    for line in as_toml(new).splitlines():
-        tell.line(line)
-    for key in sorted(kept):
-        tell.line(f"# {key} stays as {path} has it")
-    tell.facts |= {"proposal": new, "reasons": list(proposal.reasons), "written": None}
+    lines = [f"# {reason}" for reason in proposal.reasons]
+    lines += as_toml(new).splitlines()
+    lines += [f"# {key} stays as {path} has it" for key in sorted(kept)]
+    facts = {"proposal": new, "reasons": list(proposal.reasons), "written": None}
     if not proposal.keys:
-        tell.line(f"{top} has none of the files that say what a project needs; nothing to propose")
+        lines.append(f"# {top} has no file that says what a project needs: nothing to propose")
     elif not new:
-        tell.line(f"{path} says it all already")
+        lines.append(f"# {path} says it all already")
     elif write:
         _write(path, old, new)
-        tell.facts["written"] = str(path)
-        tell.line(f"written to {path}; now: agent sandbox build --repo {top} --network bridge")
+        facts["written"] = str(path)
+        lines.append(f"# written to {path}; now: agent sandbox build --repo {top} --network bridge")
     else:
-        tell.line(f"# agent setup --repo {top} --write puts this into {path}")
+        lines.append(f"# agent setup --repo {top} --write puts this into {path}")
+    return lines, facts
 
 
 def _write(path: Path, old: dict[str, Any], values: dict[str, Any]) -> None:

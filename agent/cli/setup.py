@@ -59,7 +59,10 @@ def setup(
     if repo is not None:
         from agent.cli import repository_setup
 
-        repository_setup.run(repo, tell, write=write)
+        lines, facts = repository_setup.run(repo, write=write)
+        for line in lines:
+            tell.line(line)
+        tell.facts |= facts
         return tell.end()
     if native:
         return _build_native(tell)

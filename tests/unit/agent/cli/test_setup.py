@@ -104,3 +104,23 @@ def test_steps_can_be_left_out_and_nobody_is_asked(
     assert "there is no step 'sleep'; steps: model" in capfd.readouterr().err
     assert call(["setup", *skipped]) == 2
     assert "add --yes, or --model NAME" in capfd.readouterr().err
+
+
+def test_what_is_proposed_for_a_repository_is_shown_and_written_once(git_repo, capsys) -> None:
+    repo = git_repo({"go.mod": "module x\n\ngo 1.22\n", "sub/x": ""})
+    file = repo / ".agent.toml"
+    file.write_text("# mine\nmax_steps = 5\n\n[rules]\ndeny = []\n")
+    assert call(["setup", "--repo", str(repo / "sub")]) == 0
+    said = capsys.readouterr().out
+    assert 'image = "golang:1.22"' in said and "--write" in said
+    assert "image" not in file.read_text()
+    assert call(["setup", "--repo", str(repo), "--write", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["written"] == str(file)
+    written = tomllib.loads(file.read_text())
+    assert (written["check"], written["max_steps"]) == ("go test ./...", 5)
+    assert file.read_text().startswith("# mine\n")
+    before = file.read_text()
+    assert call(["setup", "--repo", str(repo), "--write"]) == 0
+    assert file.read_text() == before
+    assert load_settings({}, repo).image == "golang:1.22"
+    assert call(["setup", "--write"]) == 2
