@@ -31,7 +31,7 @@ def run(repo: Path, *, write: bool) -> tuple[list[str], dict[str, Any]]:
     lines = [f"# {reason}" for reason in proposal.reasons]
     lines += as_toml(new).splitlines()
     lines += [f"# {key} stays as {path} has it" for key in sorted(kept)]
-    facts = {"proposal": new, "reasons": list(proposal.reasons), "written": None}
+    facts: dict[str, Any] = {"proposal": new, "reasons": list(proposal.reasons), "written": None}
     if not proposal.keys:
         lines.append(f"# {top} has no file that says what a project needs: nothing to propose")
     elif not new:
