@@ -81,7 +81,10 @@ def drawn(screen: pyte.Screen, y: int) -> list[tuple[int, str, str]]:
 
 def attributes(cell: pyte.screens.Char) -> str:
     """Return the SVG attributes of a cell."""
-    colour = COLOURS.get(cell.fg, TEXT if cell.fg == "default" else f"#{cell.fg}")
+    # pyte calls the bright colours brightred and so on, and one of them bfightmagenta.
+    name = cell.fg.removeprefix("bright").removeprefix("bfight")
+    named = {**COLOURS, "default": TEXT, "yellow": COLOURS["brown"]}
+    colour = named.get(name, f"#{name}")
     words = [f'fill="{colour}"']
     if cell.bold:
         words.append('font-weight="bold"')

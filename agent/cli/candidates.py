@@ -17,32 +17,34 @@ _STATE = 1.5e9
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint of the hub: parameters, bytes to fetch, and how it is rounded at load.
+    """A checkpoint of the hub, how it is rounded at load, and bytes: to fetch, and in memory.
 
-    Sizes follow from the number of parameters in its name, so they are rough.
+    Each token reads all of its ``weights``. Sizes are by arithmetic, those of the two smallest from
+    the number of parameters in their name alone.
     """
 
     name: str
-    parameters: float
     quantize: Quantize
     download: float
-
-    @property
-    def weights(self) -> float:
-        """Bytes of its weights in memory, all of which each token reads."""
-        return self.parameters * {"none": 2.0, "int8": 1.05, "int4": 0.6}[self.quantize]
+    weights: float
 
 
-def _official(name: str, billions: float, *roundings: Quantize) -> list[Candidate]:
-    return [Candidate(name, billions * 1e9, how, billions * 2e9) for how in roundings]
+def _sizes(name: str, download: float, **weights: float) -> list[Candidate]:
+    """Return a candidate for each rounding; sizes in GB."""
+    return [
+        Candidate(name, how, download * 1e9, weights[word] * 1e9)
+        for word, how in _ROUNDINGS.items()
+        if word in weights
+    ]
 
 
+_ROUNDINGS: dict[str, Quantize] = {"bf16": "none", "int8": "int8", "int4": "int4"}
 CANDIDATES = (
-    *_official("Qwen/Qwen3.6-27B", 27.8, "none", "int8"),
-    *_official("Qwen/Qwen3.5-9B", 9.4, "none", "int8"),
-    *_official("Qwen/Qwen3.5-4B", 4.5, "none", "int8"),
-    *_official("Qwen/Qwen3.5-2B", 2.2, "none", "int8"),
-    *_official("Qwen/Qwen3.5-0.8B", 0.85, "none"),
+    *_sizes("Qwen/Qwen3.6-27B", 55.6, bf16=54.6, int8=29.4, int4=16.6),
+    *_sizes("Qwen/Qwen3.5-9B", 19.0, bf16=18.4, int8=10.6, int4=6.6),
+    *_sizes("Qwen/Qwen3.5-4B", 9.0, bf16=8.7, int8=5.8, int4=3.7),
+    *_sizes("Qwen/Qwen3.5-2B", 4.5, bf16=4.2),
+    *_sizes("Qwen/Qwen3.5-0.8B", 1.8, bf16=1.7),
 )
 """Official dense checkpoints, the best first."""
 

@@ -324,7 +324,11 @@ def free_memory(device: torch.device) -> int:
 
 
 def _meminfo(name: str) -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # macOS has none
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in lines:
         key, _, rest = line.partition(":")
         if key == name:
             return int(rest.split()[0]) * 1024

@@ -27,7 +27,7 @@ def host(memory: float, bandwidth: float, disk: float = 1e12) -> Host:
     ("memory", "bandwidth", "recommended"),
     [
         (78, 2000, "Qwen/Qwen3.6-27B"),
-        (24, 400, "Qwen/Qwen3.5-9B"),
+        (24, 400, "Qwen/Qwen3.6-27B"),
         (30, 50, "Qwen/Qwen3.5-4B"),
         (16, 5, "Qwen/Qwen3.5-0.8B"),
     ],
