@@ -71,6 +71,7 @@ def engine_of(name: str, checkpoint: Path | None) -> tuple[Engine, str]:
     """Return the engine and what runs it; weights from ``checkpoint``, else random ones."""
     if checkpoint is not None:
         engine = Engine.load(checkpoint, name=name)
+        assert isinstance(engine.network, HybridNetwork)
         return engine, "compiled" if engine.network.compiled is not None else "torch"
     config = shape(name, 1 << 16)
     dtype = torch.float32 if name == "small" else torch.bfloat16

@@ -30,9 +30,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from acp import spawn_agent_process, text_block
+from acp import Client, spawn_agent_process, text_block
 from acp.schema import (
     AllowedOutcome,
     ClientCapabilities,
@@ -240,7 +240,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     def start(editor: Any = None) -> Any:
         return spawn_agent_process(
-            editor or Editor(),
+            cast(Client, editor or Editor()),
             *command,
             *flags,
             env=environment,

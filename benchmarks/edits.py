@@ -154,7 +154,8 @@ class Fuzz:
     def diff(self) -> None:
         """Try a patch by git, on files that changed elsewhere meanwhile."""
         before, after = self.folder / "a", self.folder / "b"
-        drifted, wanted = self.folder / "drifted", {}
+        drifted = self.folder / "drifted"
+        wanted: dict[str, bytes | None] = {}
         for place in (before, after, drifted):
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()

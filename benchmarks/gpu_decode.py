@@ -59,7 +59,7 @@ def main() -> None:
     from model.checkpoint.weights import tensor_shapes
     from model.hybrid.gpu import DeviceModel
     from model.hybrid.model import HybridModel, HybridNetwork
-    from model.network import Work
+    from model.network import State, Work
 
     config = config_of(options.model)
     torch.manual_seed(0)
@@ -87,14 +87,14 @@ def main() -> None:
         for batch in options.batch:
             first = None
             for name, network in networks.items():
-                state = network.new_state()
+                state: State = network.new_state()
                 for start in range(0, context, 512):
                     piece = prompt[start : start + 512]
                     [(logits, state)] = network.run([Work(piece, state, logits=True)])
                 first = logits if first is None else first
                 assert logits is not None and first is not None
                 off = float((logits - first).abs().max() / first.abs().max())
-                states = [state] * batch
+                states: list[State] = [state] * batch
                 for step in range(5 + options.tokens):
                     if step == 5:
                         torch.cuda.synchronize()

@@ -21,6 +21,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def measure(sandbox: Sandbox) -> dict[str, Any]:
     times = []
     for number in range(REPEATS):
         sandbox.write_bytes("torch/optim/added.py", f"def added_{number}(): pass\n".encode())
-        seconds, answer = timed(lambda n=number: tools("find_symbol", name=f"added_{n}"))
+        seconds, answer = timed(partial(tools, "find_symbol", name=f"added_{number}"))
         assert f"def added_{number}()" in answer.text, answer.text
         times.append(seconds)
     figures["one_changed_file_find_symbol_s"] = spread(times)
@@ -141,7 +142,7 @@ def measure(sandbox: Sandbox) -> dict[str, Any]:
     for number in range(3):
         sandbox.write_bytes("torch/optim/added.py", f"def later_{number}(): pass\n".encode())
         fresh = Tools(sandbox)
-        seconds, answer = timed(lambda n=number, f=fresh: f("find_symbol", name=f"later_{n}"))
+        seconds, answer = timed(partial(fresh, "find_symbol", name=f"later_{number}"))
         assert f"def later_{number}()" in answer.text, answer.text
         times.append(seconds)
     figures["new_session_one_changed_file_s"] = spread(times)

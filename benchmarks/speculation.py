@@ -111,7 +111,7 @@ def decode(engine: Engine, case: Case, drafts: Drafts) -> dict[str, float]:
     forced = Forced()
     known = Known(engine, Case(case.pairs, drafts, case.right), forced)
     session = Session(known)
-    sessions.choose = forced  # type: ignore[assignment]
+    sessions.choose = forced  # type: ignore[assignment, attr-defined]
     for prompt, said in case.pairs:
         session.extend(prompt)
         forced.ids = list(said)
@@ -151,7 +151,7 @@ def measure(engine: Engine, case: Case, runs: int) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {"off": [], case.drafts: []}
     for _ in range(runs):
         for drafts in ("off", case.drafts):
-            found[drafts].append(decode(engine, case, drafts))  # type: ignore[arg-type]
+            found[drafts].append(decode(engine, case, drafts))
     rates = {name: sorted(run["tokens_per_s"] for run in seen) for name, seen in found.items()}
     ratios = [
         ours["tokens_per_s"] / plain["tokens_per_s"]

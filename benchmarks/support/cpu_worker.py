@@ -70,6 +70,7 @@ class Tenuto:
 
     def facts(self) -> dict[str, int]:
         """Bytes that a step moves, by their kind."""
+        from model.hybrid.layers import FeedForward
         from model.hybrid.model import HybridNetwork
 
         network = self.network
@@ -78,7 +79,9 @@ class Tenuto:
         for block in network.model.blocks:
             mixer: Any = block.mixer
             out = mixer.o_proj if hasattr(mixer, "o_proj") else mixer.out_proj
-            parts = (mixer.in_proj, out, block.feed_forward.gate_up, block.feed_forward.down)
+            feed_forward = block.feed_forward
+            assert isinstance(feed_forward, FeedForward)
+            parts = (mixer.in_proj, out, feed_forward.gate_up, feed_forward.down)
             weights += sum(part.nbytes for part in parts)
         layout = network.layout
         return {
@@ -99,9 +102,11 @@ class Transformers:
         torch.set_num_threads(threads)
         config = AutoConfig.from_pretrained(model)
         self.torch = torch
-        self.model = Qwen3_5ForCausalLM.from_pretrained(
+        self.cache: Any = None
+        found: Any = Qwen3_5ForCausalLM.from_pretrained(
             model, config=config.text_config, dtype=torch.bfloat16
-        ).eval()
+        )
+        self.model = found.eval()
 
     def _run(self, ids: list[int]) -> np.ndarray:
         with self.torch.inference_mode():
@@ -112,7 +117,8 @@ class Transformers:
                 logits_to_keep=1,
             )
         self.cache = out.past_key_values
-        return out.logits[0, -1].float().numpy()
+        logits: np.ndarray = out.logits[0, -1].float().numpy()
+        return logits
 
     def start(self, ids: list[int]) -> np.ndarray:
         self.cache = None

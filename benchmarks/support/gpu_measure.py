@@ -34,11 +34,14 @@ def seconds(run: Callable[[], object], *, repeats: int = 20, flush: bool = True)
     for _ in range(3):
         run()
     scratch = torch.empty(256 << 20, dtype=torch.int8, device="cuda") if flush else None
-    times = []
+    times: list[float] = []
     for _ in range(repeats):
         if scratch is not None:
             scratch.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (
+            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        )
         start.record()
         run()
         end.record()

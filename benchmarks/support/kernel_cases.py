@@ -117,6 +117,7 @@ def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[Kerne
 def _elementwise(s: Shape, make: Maker, rows: int) -> Iterator[KernelCase]:
     f32 = torch.float32
     x, y, weight = make(1, rows, s.hidden), make(1, rows, s.hidden), make(s.hidden, dtype=f32)
+    run: Callable[[], object]
     run = partial(add_rms_norm, x, y, weight, 1e-6, zero_centred=True, backend="triton")
     size = rows * s.hidden
     yield KernelCase(f"add_rms_norm {rows}", run, 8 * size, 8 * size, 5 * size, 5 * size)
@@ -150,7 +151,8 @@ def _delta_prefill(s: Shape, make: Maker, time: int, *, kept: bool = True) -> Ke
     """With a start state and the state at the end kept; or from nothing, as a prompt begins."""
     f32, dim, chunk = torch.float32, s.delta_dim, 64
     mixed = make(1, time, s.conv_dim)
-    q, k, v = mixed.split([s.key_heads * dim, s.key_heads * dim, s.value_heads * dim], dim=-1)
+    sizes = [s.key_heads * dim, s.key_heads * dim, s.value_heads * dim]
+    q, k, v = mixed.split_with_sizes(sizes, dim=-1)
     gates = [make(1, time, s.value_heads, dtype=f32) for _ in range(2)]
     decay, beta = -gates[0].abs(), gates[1].sigmoid()
     run = partial(
@@ -196,11 +198,11 @@ def _delta_step(s: Shape, make: Maker, time: int) -> KernelCase:
     kept = [make(2, s.width - 1, s.conv_dim) for _ in range(2)]
     states = [make(2, s.value_heads, dim, dim, dtype=f32) for _ in range(2)]
     table = addresses([[kept[0]], [states[0]], [kept[1]], [states[1]], [states[1]]])
-    heads = [-make(s.value_heads, dtype=f32).abs(), make(s.value_heads, dtype=f32)]
+    rate, bias = -make(s.value_heads, dtype=f32).abs(), make(s.value_heads, dtype=f32)
     norm = make(dim, dtype=f32)
 
     def run(keep: object = (kept, states)) -> Tensor:
-        return delta_step_at(projected, conv, *heads, norm, 1e-6, table, 1, dim)
+        return delta_step_at(projected, conv, rate, bias, norm, 1e-6, table, 1, dim)
 
     state = 2 * s.value_heads * dim * dim * 4
     inputs = 2 * (projected.numel() + (2 * (s.width - 1) + s.width) * s.conv_dim + time * values)

@@ -30,9 +30,10 @@ def transformers(checkpoint: str, threads: int) -> Step:
     config = json.loads(Path(checkpoint, "config.json").read_text())
     config = config.get("text_config", config)
     config.pop("model_type", None)
-    model = Qwen3_5ForCausalLM.from_pretrained(
+    model: Any = Qwen3_5ForCausalLM.from_pretrained(
         checkpoint, config=Qwen3_5TextConfig(**config), dtype=torch.bfloat16
-    ).eval()
+    )
+    model.eval()
     cache: Any = None
 
     @torch.inference_mode()
