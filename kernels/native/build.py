@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,26 +24,26 @@ from kernels.storage import cache_dir, make_private, write_whole
 
 _COMMON = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-w")
 _FLAGS = {
-    "plain": (),
+    "plain": ("-O1",),
     "avx2": ("-march=x86-64-v3",),
     "avx512": ("-march=x86-64-v4", "-mavx512vnni"),
     "avx512-bf16": ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"),
 }
-_TIMEOUT_S = 300
+_TIMEOUT_S = 1800
 
 
 class BuildError(Exception):
     """The compiled path cannot be built; the message is one line that says why."""
 
 
-def build(folder: Path | None = None) -> list[Path]:
-    """Build what is missing and return the libraries. Raises ``BuildError``.
+def build(folder: Path | None = None, levels: Sequence[str] = LEVELS) -> list[Path]:
+    """Build what is missing of ``levels`` and return the libraries. Raises ``BuildError``.
 
     ``folder`` is where they go: by default the first of ``library.places`` that can be written.
     """
     target = folder or _writable()
-    levels = LEVELS if platform.machine() in ("x86_64", "AMD64") else LEVELS[:1]
-    wanted = [(level, target / file_name(level)) for level in levels]
+    possible = LEVELS if platform.machine() in ("x86_64", "AMD64") else LEVELS[:1]
+    wanted = [(level, target / file_name(level)) for level in levels if level in possible]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(lambda item: _compile(*item), [w for w in wanted if not w[1].is_file()]))
     return [path for _, path in wanted]

@@ -117,7 +117,7 @@ static inline void few_int(const Rows& x, int64_t r0, const Matrix& m, int64_t b
                 dots[r][j] = set1i(-over * sums[r * groups + g]), part[r][j] = set1i(0);
         const char *bg = b + g * BYTES, *ag = a + g * A, *ahead = b + g * BYTES * B;
         for (int k = 0; k < BYTES * B; k += 64) ask(ahead + k);
-#pragma GCC unroll 8
+UNROLLED
         for (int k = 0; k < A / 4; ++k) {
             I16 w[B];
             for (int j = 0; j < B; ++j) w[j] = code_word<F>(bg + j * between, k, table);

@@ -84,7 +84,7 @@ static inline void tile_int(const Rows& x, int64_t r0, const Matrix& m, const Sc
                 dots[r][j] = set1i(-over * sums[r * groups + g]), part[r][j] = set1i(0);
         const char* bg = b + g * P * 16;
         x_at.fix();
-#pragma GCC unroll 8
+UNROLLED
         for (int k = 0; k < P / 4; ++k) {
             I16 w[B];
             for (int j = 0; j < B; ++j) w[j] = loadi(bg + j * between + k * 64);
@@ -204,7 +204,7 @@ static inline void many_integers(const Task& t, int64_t j0, int64_t ldc, bool ad
     if (F != I8 || Code<F>::SIGNED) {
         const I16 table = table_of<F>(m);
         for (int64_t g = 0; g < blocks * x.groups; ++g)
-#pragma GCC unroll 8
+UNROLLED
             for (int k = 0; k < P / 4; ++k) {
                 I16 w = code_word<F>(b + g * BYTES, k, table);
                 memcpy(panel + g * P * 16 + k * 64, &w, 64);
