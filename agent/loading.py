@@ -84,7 +84,7 @@ def load_model(
     if parameter_count(engine.config) < SMALL_MODEL:
         # Waking a second thread for matrices of this size costs more than it brings.
         engine.scheduler.threads = 1
-    return LoadedModel(engine, chat)
+    return LoadedModel(engine, chat.seeing(engine.eyes))
 
 
 def _notes(engine: Engine) -> list[str]:

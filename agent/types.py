@@ -9,6 +9,7 @@ from typing import Literal
 
 from model.messages import Message
 from model.usage import Usage
+from model.vision.picture import Picture
 from tools.types import Observation
 
 LimitName = Literal[
@@ -23,13 +24,14 @@ class Task:
 
     ``folder`` is where the user stands below ``repo``, "" at its top (``agent.run.standing``).
     The model is told of ``check``. With ``checked`` it is run too, before and after; without, that
-    is left to whoever asked.
+    is left to whoever asked. ``pictures`` are shown with the text.
     """
 
     text: str
     repo: Path
     check: str | None = None
     checked: bool = True
+    pictures: tuple[Picture, ...] = ()
     folder: str = ""
 
 

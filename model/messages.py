@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from model.vision.picture import Picture
+
 Role = Literal["system", "user", "assistant", "tool"]
 Author = Literal["user", "agent"]
 ToolSchema = Mapping[str, Any]
@@ -34,6 +36,7 @@ class Message:
     ``tool_calls`` the calls after it (assistant only). A tool message answers one call, in order.
     ``author`` says who wrote a user message: the user, or the agent in the user's name. ``notes``
     are the paragraphs at the end of ``content`` that the agent added to the user's words.
+    ``pictures`` stand before the text, in user and tool messages.
     """
 
     role: Role
@@ -42,6 +45,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     author: Author = "user"
     notes: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def said(self) -> str:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from sandboxes.base import Sandbox
 from tools.errors import ToolFailure
 from tools.files.places import Place, locate_file, read
 from tools.index.render import format_outline
 from tools.schema import Parameters
-from tools.text.text_file import count_lines, decode, describe_binary, format_size, is_binary
+from tools.text.text_file import (
+    count_lines,
+    decode,
+    describe_binary,
+    format_size,
+    is_binary,
+    is_picture,
+)
 from tools.text.truncate import cut_line
-from tools.types import Observation, ToolContext, ToolSpec
+from tools.types import FoundPicture, Observation, ToolContext, ToolSpec
 
 MAX_LINES = 2000
 WHOLE_LINES = 1000
@@ -36,7 +44,7 @@ def run(context: ToolContext, parameters: ReadFileParameters) -> Observation:
     place, status = locate_file(sandbox, parameters.file_path)
     head = read(sandbox, place, max_bytes=_SNIFFED_BYTES)
     if is_binary(head):
-        return _describe(status.st_size, head)
+        return _describe(status.st_size, head, _pictures(sandbox, place, status.st_size, head))
     if status.st_size > MAX_BYTES:
         raise ToolFailure(
             f"{place.shown} is too large to read ({format_size(status.st_size)}): "
@@ -80,8 +88,16 @@ def _make_outline(context: ToolContext, place: Place, text: str) -> Observation 
     return Observation("\n".join([header, *fitting]), truncated=True)
 
 
-def _describe(size: int, head: bytes) -> Observation:
-    return Observation(f"[binary file: {format_size(size)}, {describe_binary(head)}]")
+def _describe(size: int, head: bytes, pictures: tuple[FoundPicture, ...] = ()) -> Observation:
+    text = f"[binary file: {format_size(size)}, {describe_binary(head)}]"
+    return Observation(text, pictures=pictures)
+
+
+def _pictures(sandbox: Sandbox, place: Place, size: int, head: bytes) -> tuple[FoundPicture, ...]:
+    """Return the file as a picture, if it is one that a model can see."""
+    if size > MAX_BYTES or not is_picture(head):
+        return ()
+    return (FoundPicture(place.shown, read(sandbox, place, max_bytes=MAX_BYTES)),)
 
 
 def _show_range(shown: str, text: str, first: int, limit: int | None) -> Observation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -28,19 +28,39 @@ MAX_CHARACTERS = 50_000
 """The longest observation of a tool that does not set its own bound."""
 
 
+class PictureFile(Protocol):
+    """The file of a picture: PNG, JPEG, GIF or WebP, as far as its first bytes say."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def data(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class FoundPicture:
+    """A picture that a tool found; nobody has decoded it yet."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+
 @dataclass(frozen=True)
 class Observation:
     """The text that the model reads after a call.
 
     A tool's failure is an observation the model can act on, never an exception: ``ok`` is then
     False and ``text`` says what is wrong and what would work. ``truncated`` says that ``text`` is
-    only a part. ``submitted`` is set by the ``submit`` tool alone.
+    only a part. ``submitted`` is set by the ``submit`` tool alone. ``pictures`` are shown to a
+    model with eyes; others have what ``text`` says of them.
     """
 
     text: str
     ok: bool = True
     truncated: bool = False
     submitted: bool = False
+    pictures: tuple[PictureFile, ...] = ()
 
     def with_note(self, note: str) -> Observation:
         """Return the observation with ``note`` after an empty line."""

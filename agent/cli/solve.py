@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +36,10 @@ def solve(
         str, typer.Argument(help="What to do; - reads it from stdin.", metavar="[TASK | -]")
     ] = "-",
     repo: Repo = Path(),
+    picture: Annotated[
+        list[Path] | None,
+        typer.Option("--picture", help="Show the model a PNG, JPEG, GIF or WebP; repeatable."),
+    ] = None,
     apply: Apply = False,
     output: ResultOutput = Output.TEXT,
     interactive: Interactive = None,
@@ -50,7 +54,17 @@ def solve(
       agent solve "clamp in bounds.py is wrong" --check "python3 -m pytest -xq"
       agent solve - --repo ~/project --model Qwen/Qwen3.5-4B -o json < issue.md
     """
-    raise typer.Exit(run(task, repo, given, output=output, apply=apply, interactive=interactive))
+    raise typer.Exit(
+        run(
+            task,
+            repo,
+            given,
+            output=output,
+            apply=apply,
+            interactive=interactive,
+            pictures=picture or (),
+        )
+    )
 
 
 def run(
@@ -62,6 +76,7 @@ def run(
     apply: bool = False,
     interactive: bool | None = None,
     model: LoadedModel | None = None,
+    pictures: Sequence[Path] = (),
 ) -> int:
     """Run the command with its flags read; return the exit code. Without ``model`` it loads one.
 
@@ -82,7 +97,9 @@ def run(
                 require_state_folder()
                 from agent.events import Notice, Working
                 from agent.types import Task
+                from model.vision.picture import read_picture_file
 
+                shown = tuple(read_picture_file(path) for path in pictures)
                 listen = listener(output, notices)
                 stack.callback(listen, Working(""))
                 listen(Working("starting"))
@@ -99,7 +116,7 @@ def run(
                 model = load_told(settings, listen, model)
             listen(Working("copying the repository"))
             report = run_task(
-                Task(task, top, settings.check, folder=folder),
+                Task(task, top, settings.check, folder=folder, pictures=shown),
                 settings,
                 model,
                 client,

@@ -20,6 +20,7 @@ from agent.events import (
     ThinkingDelta,
     nobody,
 )
+from agent.loop.looking import look_at
 from agent.loop.repetition import Repetition
 from agent.types import Prompt, TurnEnd
 from model.chat.chat_format import ChatFormat
@@ -29,6 +30,7 @@ from model.sampling import SamplingParams
 from model.session import Progress, Session
 from model.usage import Usage
 from sandboxes.stop import Stop
+from tools.types import Observation
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,14 @@ class Conversation:
     def tokens(self) -> int:
         """The number of tokens that the session holds."""
         return self.session.length
+
+    def look(self, seen: Observation) -> Observation:
+        """Return an observation with its pictures read, for a model with eyes; else without."""
+        return look_at(seen, self._listen, sees=self._chat.sees)
+
+    def take_in(self, messages: Sequence[Message]) -> None:
+        """Make the pictures of ``messages``, whose ids are known already, known to the model."""
+        self._chat.take_in(messages)
 
     def adopt(self, session: Session) -> None:
         """Go on with ``session``, in which nothing was said yet; the one before is closed."""

@@ -16,6 +16,7 @@ from agent.loop import prompts
 from agent.loop.conversation import Conversation, Turn
 from agent.loop.journal import Journal
 from agent.loop.limits import Limits
+from agent.loop.looking import is_read
 from agent.loop.overseer import OverseenTools
 from agent.loop.stalls import ALTERNATING
 from agent.types import (
@@ -148,7 +149,7 @@ class Loop:
         self.client.listen(CallRunning(call))
         start = time.perf_counter()
         try:
-            seen = self.tools.run(call)
+            seen = self.conversation.look(self.tools.run(call))
         finally:
             self.conversation.session.count(tool_s=time.perf_counter() - start)
         return self.tools.review(call, seen)
@@ -188,12 +189,13 @@ class Loop:
         if self.limits.stalls.unchanged_corrects:
             notes.append(prompts.UNCHANGED)
         note = "\n\n".join(notes)
-        texts = answer_texts(turn.message, observations)
-        if not texts:
+        answers = answers_to(turn.message, observations)
+        if not answers:
             return self.conversation.prompt([Message("user", note, author="agent")])
         if note:
-            texts[-1] += f"\n\n{note}"
-        return self.conversation.prompt([Message("tool", text) for text in texts])
+            last = answers[-1]
+            answers[-1] = dataclasses.replace(last, content=f"{last.content}\n\n{note}")
+        return self.conversation.prompt(answers)
 
     def _result(self, end: Outcome, unheard: Prompt | None) -> RunResult:
         """Return the run's result, with the workspace's diff in the outcome."""
@@ -208,10 +210,14 @@ class Loop:
         return RunResult(end, steps, self.usage, unheard)
 
 
-def answer_texts(message: Message, observations: Sequence[Observation]) -> list[str]:
+def answers_to(message: Message, observations: Sequence[Observation]) -> list[Message]:
     """Return what each call of ``message`` gave, also those that the run's end left out."""
     missing = len(message.tool_calls) - len(observations)
-    return [seen.text for seen in observations] + [prompts.NOT_RUN] * missing
+    given = [
+        Message("tool", seen.text, pictures=tuple(p for p in seen.pictures if is_read(p)))
+        for seen in observations
+    ]
+    return [*given, *[Message("tool", prompts.NOT_RUN)] * missing]
 
 
 def _failed(error: Exception) -> Failed:

@@ -98,7 +98,7 @@ def first_messages(
     reach = "Commands can reach the network." if network else "Commands have no network access."
     return [
         Message("system", f"{system.format(root=root, network=reach)}\n\n{notes}".rstrip()),
-        Message("user", user_text(task)),
+        Message("user", user_text(task), pictures=task.pictures),
     ]
 
 

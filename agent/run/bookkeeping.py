@@ -15,6 +15,7 @@ from agent.run import report as reporting
 from agent.run.build import run_limits, sampling_of
 from agent.sessions.history import live_records
 from agent.sessions.info import RUNNING
+from agent.sessions.pictures import pictures_by_hash
 from agent.sessions.records import EndRecord, PulledRecord, Record, ResumeRecord
 from agent.sessions.store import SavedSession, SessionStore, now
 from agent.settings.table import Settings
@@ -64,6 +65,7 @@ def register(
         **({} if task.text else {"began": workspace.baseline}),
         head=workspace.head,
         allowed_from=0,
+        **({"pictures": pictures} if (pictures := pictures_by_hash(task.pictures)) else {}),
         **several,
     )
 

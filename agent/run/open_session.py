@@ -37,6 +37,7 @@ from agent.run.user_turn import UserTurn
 from agent.sessions.history import History, history_of, records_of
 from agent.sessions.info import RUNNING
 from agent.sessions.model_states import catch_up, nearest
+from agent.sessions.pictures import keep_pictures
 from agent.sessions.records import ASKED_FOR, CheckRecord, RewindRecord, SessionRecord
 from agent.sessions.store import SavedSession, SessionStore, new_session_id, now
 from agent.settings.table import Settings
@@ -52,6 +53,7 @@ from agent.types import (
 )
 from model.messages import Message
 from model.session import Session, Snapshot
+from model.vision.picture import Picture
 from sandboxes.errors import SandboxError
 from sandboxes.stop import Stop
 from sandboxes.workspace.workspace import Workspace, name_some
@@ -112,6 +114,7 @@ class OpenSession:
             saved = stack.enter_context(saved.claim())
             stack.enter_context(bookkeeping.marks_its_end(saved))
             workspace.keep_record(saved.files)
+            keep_pictures(saved.path, task.pictures)
             if not task.text:
                 saved = saved.update(status=bookkeeping.IDLE, root=sandbox.root)
             parts = Parts.wire(saved, settings, model, client, sandbox, stack)
@@ -268,16 +271,18 @@ class OpenSession:
         if self._parts.mirror is not None:
             self._parts.mirror.touch(paths)
 
-    def turn(self, text: str | None = None, *, apply: bool = False) -> SolveReport:
+    def turn(
+        self, text: str | None = None, pictures: Sequence[Picture] = (), *, apply: bool = False
+    ) -> SolveReport:
         """Run one turn of the user's, until the model has nothing more to do.
 
         Without ``text`` the session goes on: with its task if the model was not told yet, else as
         if it had not been stopped. An error on the way is an outcome. With ``apply`` a patch that
         ends with exit code 0 is put into the user's repository. Raises ``ConfigError``.
         """
-        return self.finish(self.work(text), apply=apply)
+        return self.finish(self.work(text, pictures), apply=apply)
 
-    def work(self, text: str | None = None) -> SolveReport:
+    def work(self, text: str | None = None, pictures: Sequence[Picture] = ()) -> SolveReport:
         """Run a turn and its check, but leave its end to ``finish``."""
         if text is not None and not text.strip():
             raise ConfigError("the message is empty: say what to do")
@@ -287,7 +292,7 @@ class OpenSession:
         try:
             self.check_first()
             try:
-                result = UserTurn(parts, prompter).run(text, compacts=self.compacts)
+                result = UserTurn(parts, prompter).run(text, pictures, compacts=self.compacts)
                 self.compacts = False
             except SandboxError as error:
                 failed = Failed(str(error), cause=type(error).__name__)
@@ -483,6 +488,7 @@ class OpenSession:
         if point is not None and point.length == len(target.ids):
             session.restore(point)
         else:
+            parts.conversation.take_in(target.messages)
             found = nearest(parts.model.engine, self.saved, target.ids, seed=self.saved.info.seed)
             cost = catch_up(found, target.ids, target.usage)
             session.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from agent.events import Working
+from agent.events import Notice, Working
 from agent.loop.conversation import Conversation
-from agent.loop.loop import answer_texts
+from agent.loop.loop import answers_to
 from agent.loop.overview import overview
 from agent.loop.prompts import SYSTEM, WITH_A_PERSON, first_messages, later_text, place_of
 from agent.run import bookkeeping
@@ -17,10 +17,12 @@ from agent.run.recall import Recall, recall_turn
 from agent.run.standing import standing_text
 from agent.sessions.history import History
 from agent.sessions.model_states import points
+from agent.sessions.pictures import task_pictures
 from agent.types import Prompt, Task
 from model.messages import Message
 from model.session import Session
 from model.usage import Usage
+from model.vision.picture import Picture
 
 CHANGED = "(Changed by the user meanwhile: {paths})"
 NAMED = 20
@@ -70,24 +72,32 @@ class Prompter:
             self._recall(None)
         self.loaded = True
 
-    def compose(self, text: str | None, changed: Sequence[str] = ()) -> list[Message] | None:
+    def compose(
+        self,
+        text: str | None,
+        changed: Sequence[str] = (),
+        pictures: Sequence[Picture] = (),
+    ) -> list[Message] | None:
         """Return what the model is told in a turn; None goes on as if it had not been stopped.
 
         ``text`` is the user's; without it the session goes on. ``changed`` are the files that the
-        user changed since the last turn.
+        user changed since the last turn, ``pictures`` what they show with the text.
         """
         if text is None:
             if self.unheard is not None or self.pending:
                 return self._before()
             return None if self.parts.steps else self.first_messages(self.parts.saved.info.task)
-        said = self._said(text, changed)
+        self._tell_of_eyes(pictures)
+        said = replace(self._said(text, changed), pictures=tuple(pictures))
         self.told_check = self.check
         if self.unheard is not None or self.pending or self.parts.steps:
             return [*self._before(), said]
         task = self.parts.saved.info.task
         if self.parts.client.talks or not task:
-            return self.first_messages(text)
-        return [*self.first_messages(task), Message("user", later_text(text, None))]
+            first, asked = self.first_messages(text)
+            return [first, replace(asked, pictures=(*asked.pictures, *pictures))]
+        later = Message("user", later_text(text, None), pictures=tuple(pictures))
+        return [*self.first_messages(task), later]
 
     def begin(self, news: Sequence[Message] | None, *, asked: bool) -> Prompt | None:
         """Bring the state to where ``news`` go, write them down, and return them as a prompt.
@@ -132,19 +142,30 @@ class Prompter:
     def answers(self) -> list[Message]:
         """Return the messages that answer the calls of the last step."""
         last = self.parts.steps[-1]
-        return [Message("tool", text) for text in answer_texts(last.message, last.observations)]
+        return answers_to(last.message, last.observations)
 
     def first_messages(self, text: str) -> list[Message]:
         """Return the system message and the task that begin a session."""
         parts = self.parts
         repo, settings = parts.saved.info.repo, parts.settings
+        pictures = task_pictures(parts.saved.info.pictures, parts.saved.path)
+        self._tell_of_eyes(pictures)
         return first_messages(
-            Task(text, repo, self.check),
+            Task(text, repo, self.check, pictures=pictures),
             root=place_of(parts.sandbox),
             network=settings.online,
             system=WITH_A_PERSON if parts.client.talks else SYSTEM,
             notes=self.overview() if self.notes is None else self.notes,
         )
+
+    def _tell_of_eyes(self, pictures: Sequence[Picture]) -> None:
+        """Tell the user if the model cannot see what they show it."""
+        if pictures and not self.parts.model.chat.sees:
+            names = ", ".join(picture.name for picture in pictures)
+            name = self.parts.model.engine.name
+            self.parts.client.listen(
+                Notice(f"{name} has no eyes: it is told of {names} in words; use a model that sees")
+            )
 
     def overview(self) -> str:
         """Return what the first prompt tells of the repository: its notes to agents, and a map."""

@@ -137,6 +137,7 @@ class Recall:
         """
         saved, engine = self.saved, self.model.engine
         why = foreign(saved, history, *self.model.prints)
+        self.speaker.take_in(history.messages)
         target = self._target(history, news, "tokenizer" in why)
         found = nearest(
             engine, saved, target, seed=saved.info.seed, foreign=bool(why), newest=newest

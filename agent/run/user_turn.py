@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.loop.budget import Budget
@@ -15,6 +16,7 @@ from agent.run.parts import Parts
 from agent.run.prompter import Prompter
 from agent.run.recall import UNFINISHED
 from agent.types import Interrupted, LimitReached, Prompt, RunResult
+from model.vision.picture import Picture
 
 
 @dataclass
@@ -28,14 +30,17 @@ class UserTurn:
     def __post_init__(self) -> None:
         self.compactor = self.parts.compactor()
 
-    def run(self, text: str | None, *, compacts: bool = False) -> RunResult:
+    def run(
+        self, text: str | None, pictures: Sequence[Picture] = (), *, compacts: bool = False
+    ) -> RunResult:
         """Tell the model ``text``, or let it go on, and run until nothing is left to do.
 
-        With ``compacts`` the context is given up for a summary first.
+        ``pictures`` are shown with the text. With ``compacts`` the context is given up for a
+        summary first.
         """
         parts, prompter = self.parts, self.prompter
         changed = parts.mirror.look() if parts.mirror is not None else ()
-        news = prompter.compose(text, changed)
+        news = prompter.compose(text, changed, pictures)
         first, limits = len(parts.steps), self._limits(text, goes_on=news is None)
         try:
             prompt = prompter.begin(news, asked=text is not None)

@@ -30,6 +30,7 @@ class SessionInfo:
     is then where the workspace lies in the sandbox. ``allowed_from`` is the number of steps from
     which on limits count. ``attempt`` of ``attempts`` is set where there were several, ``parent``
     is the session that this one was copied from. ``settings`` are those of ``agent.config``.
+    ``pictures`` are those of the task, by hash.
     ``stored`` is the JSON as it is written, with members that this version does not know; ``wrong``
     names the members whose type is not what it should be.
     """
@@ -51,6 +52,7 @@ class SessionInfo:
     image: str | None = None
     network: str = ""
     thinking: str = ""
+    pictures: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     sampling: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)

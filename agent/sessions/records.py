@@ -21,10 +21,12 @@ from typing import Any, Literal, cast
 
 from agent.errors import TrajectoryError
 from agent.sessions.info import SessionInfo, info_from_json, usage_from_json
+from agent.sessions.pictures import picture_from_json, picture_to_json
 from agent.sessions.typed_json import Fields
 from agent.types import CheckRun, Compaction, Step
 from model.messages import Message, ToolCall
 from model.usage import Usage
+from model.vision.picture import Picture
 from tools.types import Observation
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -209,6 +211,8 @@ def message_to_json(message: Message) -> dict[str, Any]:
         data["author"] = message.author
     if message.notes:
         data["notes"] = list(message.notes)
+    if message.pictures:
+        data["pictures"] = [picture_to_json(picture) for picture in message.pictures]
     return data
 
 
@@ -228,6 +232,7 @@ def message_from_json(data: Any) -> Message:
         calls,
         cast(Any, author),
         tuple(map(str, fields.list("notes", []))),
+        tuple(map(picture_from_json, fields.list("pictures", []))),
     )
 
 
@@ -236,7 +241,7 @@ def step_to_json(step: Step) -> dict[str, Any]:
     return {
         "index": step.index,
         "message": message_to_json(step.message),
-        "observations": [dataclasses.asdict(seen) for seen in step.observations],
+        "observations": [_observation_to_json(seen) for seen in step.observations],
         "usage": step.usage.as_dict(),
         "token_ids": list(step.token_ids),
         "logprobs": [value if math.isfinite(value) else None for value in step.logprobs],
@@ -270,7 +275,15 @@ def _observation(data: Any) -> Observation:
         ok=fields.flag("ok", True),
         truncated=fields.flag("truncated", False),
         submitted=fields.flag("submitted", False),
+        pictures=tuple(map(picture_from_json, fields.list("pictures", []))),
     )
+
+
+def _observation_to_json(seen: Observation) -> dict[str, Any]:
+    data = {"text": seen.text, "ok": seen.ok, "truncated": seen.truncated}
+    data["submitted"] = seen.submitted
+    pictures = [picture_to_json(p) for p in seen.pictures if isinstance(p, Picture)]
+    return data | ({"pictures": pictures} if pictures else {})
 
 
 def _one_of(value: str, known: tuple[str, ...]) -> str:

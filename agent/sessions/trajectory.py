@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.errors import TrajectoryError
+from agent.sessions.pictures import keep_pictures, place_pictures
 from agent.sessions.records import (
     PromptRecord,
     Record,
@@ -34,6 +35,7 @@ from agent.sessions.records import (
 )
 from agent.types import Compaction, Step
 from model.messages import Message
+from model.vision.picture import Picture
 
 _CRC = re.compile(rb', "crc": "([0-9a-f]{8})"\}\n\Z')
 
@@ -50,9 +52,11 @@ class TrajectoryWriter:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         _cut_torn_line(self._descriptor)
         self._crc = _crc_of(self._descriptor)
+        self._folder = path.parent
 
     def write(self, record: Record) -> None:
-        """Append one record and wait until it is on disk."""
+        """Append one record and wait until it is on disk, its pictures before it."""
+        keep_pictures(self._folder, pictures_of(record))
         body = _dump(record_to_json(record)).encode("ascii")
         line = body[:-1] + b', "crc": "%08x"}\n' % zlib.crc32(body, self._crc)
         view = memoryview(line)
@@ -114,7 +118,7 @@ def read_records(path: Path) -> Iterator[Record]:
     """
     for number, data in enumerate(read_lines(path), start=1):
         try:
-            yield record_from_json(data)
+            yield record_from_json(place_pictures(data, path.parent))
         except TrajectoryError as error:
             raise TrajectoryError(f"{path}, line {number}: {error}") from error
 
@@ -144,6 +148,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(record, dict) or "type" not in record:
                 raise TrajectoryError(f"{path} is damaged at line {number}; it cannot be read")
             yield record
+
+
+def pictures_of(record: Record) -> Iterator[Picture]:
+    """Yield the pictures of a record's messages and observations."""
+    messages = getattr(record, "messages", None) or ()
+    for message in messages:
+        yield from message.pictures
+    if isinstance(record, Step):
+        for seen in record.observations:
+            yield from (item for item in seen.pictures if isinstance(item, Picture))
 
 
 def read_steps(path: Path) -> list[Step]:

@@ -17,6 +17,7 @@ whether its prompt leaves a think block open tells the parser where to start.
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
 from collections.abc import Sequence
@@ -26,12 +27,15 @@ from typing import Any
 from model.chat.parser import TurnParser
 from model.chat.template import ChatTemplate, Mask, read_json
 from model.chat.tokenizer import Tokenizer
-from model.errors import CheckpointError
+from model.errors import CheckpointError, PictureError
 from model.messages import Message, ToolSchema
+from model.vision.eyes import Eyes
+from model.vision.picture import Picture, read_data_url, read_picture_file
 
 TURN_END = "<|im_end|>"
 _TURN_START = "<|im_start|>"
 _THINK_END = "\n</think>\n\n"
+_IMAGE = "<|image_pad|>"
 
 
 class ChatFormat:
@@ -43,6 +47,7 @@ class ChatFormat:
         """Check the template on a probe. Raises ``CheckpointError`` if it is of another family."""
         self._template = template
         self._tokenizer = tokenizer
+        self._eyes: Eyes | None = None
         self.stop_ids = stop_ids
         probe = (Message("tool", "result"), Message("user", "go on"))
         try:
@@ -78,6 +83,24 @@ class ChatFormat:
             )
         return cls(ChatTemplate.load(directory, tokenizer), tokenizer, frozenset(stop_ids))
 
+    def seeing(self, eyes: Eyes | None) -> ChatFormat:
+        """Return the same format for a model that sees with ``eyes``."""
+        twin = copy.copy(self)
+        twin._eyes = eyes if self._tokenizer.special(_IMAGE) is not None else None
+        return twin
+
+    @property
+    def sees(self) -> bool:
+        """True if the model can see the pictures of messages; else it reads of them in words."""
+        return self._eyes is not None
+
+    def take_in(self, messages: Sequence[Message]) -> None:
+        """Make the pictures of ``messages`` known, for ids that name them already."""
+        for message in messages:
+            for picture in message.pictures:
+                if self._eyes is not None:
+                    self._eyes.take(picture)
+
     def begin(
         self,
         messages: Sequence[Message],
@@ -94,13 +117,13 @@ class ChatFormat:
         """
         mask = Mask(self._tokenizer)
         rendered = self._template.render(
-            [_entry(message, mask) for message in messages],
+            [_entry(message, mask, self.sees) for message in messages],
             tools=mask(list(tools)) or None,
             add_generation_prompt=True,
             enable_thinking=thinking,
             preserve_thinking=preserve_thinking,
         )
-        return self._template.encode(rendered, mask)
+        return self._encode(rendered, mask, _pictures(messages))
 
     def append(
         self,
@@ -122,7 +145,7 @@ class ChatFormat:
             text = text.removeprefix(TURN_END)
         elif open_thinking:
             text = _THINK_END + text
-        return self._template.encode(text, mask)
+        return self._encode(text, mask, _pictures(messages))
 
     def parser(self, tools: Sequence[ToolSchema], thinking: bool) -> TurnParser:
         """Make a parser for one generated turn; it starts where the generation prompt ends."""
@@ -149,13 +172,17 @@ class ChatFormat:
     def encode_conversation(self, messages: Any) -> list[int]:
         """Return the ids of chat messages in the OpenAI form, without a generation prompt.
 
-        Raises ``ValueError`` if they are no such messages, or the template refuses them.
+        Pictures are data URLs or paths of files. Raises ``ValueError`` if they are no such
+        messages, or the template refuses them, ``PictureError`` for one that cannot be seen.
         """
         if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
             raise ValueError("messages must be a list of objects")
         mask = Mask(self._tokenizer)
-        entries = [mask(_with_mappings(message)) for message in messages]
-        return self._template.encode(self._template.render(entries, tools=None), mask)
+        pictures: list[Picture] = []
+        entries = [mask(_with_mappings(_without_pictures(m, pictures))) for m in messages]
+        if pictures and not self.sees:
+            raise PictureError("the model has no eyes: it cannot take messages with pictures")
+        return self._encode(self._template.render(entries, tools=None), mask, pictures)
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens ``text`` from outside has."""
@@ -166,6 +193,22 @@ class ChatFormat:
         """Equal for two checkpoints whose token ids mean the same."""
         return self._tokenizer.fingerprint
 
+    def _encode(self, rendered: str, mask: Mask, pictures: Sequence[Picture]) -> list[int]:
+        """Return the ids of rendered text, with the tokens of ``pictures`` at their places.
+
+        Raises ``ValueError`` if the template does not show all of them, ``PictureError`` for one
+        that the model cannot see.
+        """
+        ids = self._template.encode(rendered, mask)
+        if self._eyes is None or not pictures:
+            return ids
+        place, shown, found = self._tokenizer.special(_IMAGE), iter(pictures), list[int]()
+        if ids.count(place or 0) != len(pictures):
+            raise ValueError(f"the chat template does not show {len(pictures)} pictures")
+        for token in ids:
+            found += self._eyes.take(next(shown)) if token == place else [token]
+        return found
+
     def _after_turn(self, messages: Sequence[Message], mask: Mask, thinking: bool) -> str:
         """Render what follows an assistant's content, ``<|im_end|>`` first; masked."""
         marker = secrets.token_hex(16)
@@ -173,7 +216,7 @@ class ChatFormat:
             [
                 {"role": "user", "content": "probe"},
                 {"role": "assistant", "content": marker, "reasoning_content": "probe"},
-                *(_entry(message, mask) for message in messages),
+                *(_entry(message, mask, self.sees) for message in messages),
             ],
             tools=None,
             add_generation_prompt=True,
@@ -197,9 +240,43 @@ def _with_mappings(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "tool_calls": calls} if calls else message
 
 
-def _entry(message: Message, mask: Mask) -> dict[str, Any]:
-    """Return the message as chat templates expect it, outside text masked."""
+def _pictures(messages: Sequence[Message]) -> list[Picture]:
+    return [picture for message in messages for picture in message.pictures]
+
+
+def _without_pictures(message: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:
+    """Return a message of the OpenAI form with bare places for its pictures; add those to
+    ``pictures``. Raises ``PictureError``."""
+    if not isinstance(message.get("content"), list):
+        return message
+    content = []
+    for item in message["content"]:
+        given = item if isinstance(item, dict) else {}
+        source = given.get("image") or given.get("image_url")
+        source = source.get("url") if isinstance(source, dict) else source
+        if source is None:
+            content.append(item)
+            continue
+        text = str(source)
+        bare = text.removeprefix("file://")
+        read = read_data_url(text) if text[:5] == "data:" else read_picture_file(Path(bare))
+        pictures.append(read)
+        content.append({"type": "image"})
+    return {**message, "content": content}
+
+
+def _entry(message: Message, mask: Mask, sees: bool) -> dict[str, Any]:
+    """Return the message as chat templates expect it, outside text masked.
+
+    A model that does not see reads of the pictures in words.
+    """
     entry: dict[str, Any] = {"role": message.role, "content": mask(message.content)}
+    if message.pictures and sees:
+        text = {"type": "text", "text": entry["content"]}
+        entry["content"] = [*({"type": "image"} for _ in message.pictures), text]
+    elif message.pictures:
+        words = [f"[{picture.words}]" for picture in message.pictures]
+        entry["content"] = mask("\n".join([*words, message.content]))
     if message.role == "assistant":
         # Always text: without it templates look for think tags in the content.
         entry["reasoning_content"] = mask(message.thinking)

@@ -87,7 +87,8 @@ class Eyes:
         grid = self.preparing.grid(picture.height, picture.width)
         with self._lock:
             self._grids[picture.digest] = grid
-            self._pictures.put(picture.digest, picture, len(picture.data))
+            size = len(picture.source) if isinstance(picture.source, bytes) else 1
+            self._pictures.put(picture.digest, picture, size)
         return image_ids(picture.digest, grid.tokens)
 
     def grid(self, digest: str) -> Grid:

@@ -41,20 +41,31 @@ _SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: the file's bytes, and what they were found to hold when it was read.
+    """One picture: its file, as bytes or where it lies, and what it held when it was read.
 
     ``width`` and ``height`` are those of the upright picture. ``digest`` is the SHA-256 of its size
     and its RGB values, in hexadecimal: equal pixels have equal digests, whatever file they come
     from. ``note`` says what was left out, such as the later frames of an animation.
     """
 
-    data: bytes = field(repr=False)
+    source: bytes | Path = field(repr=False)
     format: str
     width: int
     height: int
     digest: str
     name: str = "picture"
     note: str = ""
+
+    @property
+    def data(self) -> bytes:
+        """The file's bytes. Raises ``PictureError`` if they cannot be read any more."""
+        if isinstance(self.source, bytes):
+            return self.source
+        try:
+            with self.source.open("rb") as file:
+                return file.read(MOST_BYTES)
+        except OSError as error:
+            raise PictureError(f"{self.source} cannot be read: {error.strerror}") from error
 
     @property
     def ending(self) -> str:
@@ -78,12 +89,18 @@ class Picture:
         return f"{kind} picture {self.name}, {self.width:,} × {self.height:,} pixels"
 
     def pixels(self) -> torch.Tensor:
-        """Decode the pixels: uint8 ``[3, height, width]``. Raises ``PictureError``."""
+        """Decode the pixels: uint8 ``[3, height, width]``.
+
+        Raises ``PictureError``, also if the file is not any more what it was.
+        """
         import numpy as np
         import torch
 
         with _open(self.data, self.name) as image:
-            array = np.asarray(_upright(image, self.name))
+            upright = _upright(image, self.name)
+        if _digest(upright) != self.digest:
+            raise PictureError(f"{self.name} was changed since it was read; show it again")
+        array = np.asarray(upright)
         return torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous()
 
 
@@ -103,7 +120,7 @@ def read_picture(data: bytes, name: str = "picture") -> Picture:
         frames = int(getattr(image, "n_frames", 1))
         upright = _upright(image, name)
         width, height = upright.size
-        digest = hashlib.sha256(f"{width} {height} ".encode() + upright.tobytes()).hexdigest()
+        digest = _digest(upright)
     note = f"the first of {frames:,} frames" if frames > 1 else ""
     return Picture(data, found, width, height, digest, name, note)
 
@@ -176,6 +193,11 @@ def _open(data: bytes, name: str) -> Image.Image:
         image.close()
         raise PictureError(f"{_too_large(name)}: it has {width:,} × {height:,}")
     return image
+
+
+def _digest(upright: Image.Image) -> str:
+    width, height = upright.size
+    return hashlib.sha256(f"{width} {height} ".encode() + upright.tobytes()).hexdigest()
 
 
 def _too_large(name: str) -> str:

@@ -11,8 +11,18 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Encoder
 
+from model.chat.chat_format import ChatFormat
+from model.chat.tokenizer import Tokenizer
+from model.checkpoint.config import ModelConfig
+from model.vision.eyes import Eyes
+from model.vision.tower import open_tower
 from model.vision.tower_config import VisionConfig, vision_shapes
+from tests.support.make_tiny_checkpoint import make
+
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 
 PREPROCESSOR = {
     "size": {"longest_edge": 96 * 1024, "shortest_edge": 16 * 1024},
@@ -82,3 +92,18 @@ def png(height: int, width: int, seed: int = 0) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+def sighted_format(folder: Path) -> tuple[ChatFormat, Tokenizer, Eyes, Path]:
+    """The official Qwen3.6 template over a small tokenizer that knows the tokens of pictures."""
+    make(folder)
+    path = folder / "tokenizer.json"
+    encoder = Encoder.from_file(str(path))
+    encoder.add_tokens([AddedToken(text, special=True) for text in VISION_TOKENS])
+    encoder.save(str(path))
+    tokenizer = Tokenizer.load(folder)
+    give_eyes(folder)
+    tower = open_tower(folder, ModelConfig.load(folder))
+    assert tower is not None
+    eyes = Eyes(tower, torch.float32, torch.device("cpu"))
+    return ChatFormat.load(folder, tokenizer).seeing(eyes), tokenizer, eyes, folder

@@ -15,6 +15,7 @@ _BOMS = (
 )
 MARK = "\ufeff"
 _C1_CONTROLS = bytes(range(0x80, 0xA0))
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG image"),
     (b"\xff\xd8\xff", "JPEG image"),
@@ -117,6 +118,11 @@ def describe_binary(head: bytes) -> str:
     if head[257:262] == b"ustar":
         return "tar archive"
     return "unknown type"
+
+
+def is_picture(head: bytes) -> bool:
+    """Return whether a file begins like a PNG, JPEG, GIF or WebP."""
+    return head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def count_lines(text: str) -> int:
