@@ -10,6 +10,7 @@ from agent.chat.approver import ChatApprover
 from agent.chat.footer import Facts
 from agent.chat.front import Front
 from agent.chat.markdown_export import conversation_as_markdown
+from agent.chat.shown import pictures_in
 from agent.chat.wanted import Wanted
 from agent.client import Client, OnDisk
 from agent.control.approvals import Approvals, Mode
@@ -27,6 +28,7 @@ from agent.run.tries import Try, try_turn
 from agent.sessions.store import SavedSession, SessionStore
 from agent.settings.load import check_settings, load_settings
 from agent.types import Failed, Interrupted, LimitReached, Task
+from model.errors import PictureError
 from model.messages import ToolCall
 from sandboxes.workspace.users_repository import branch_of
 
@@ -109,8 +111,12 @@ class ChatSession:
     def turn(self, text: str) -> str:
         """Run one user turn; return a remark on how it ended, or an empty text."""
         self.client.stop.clear()
+        try:
+            pictures = pictures_in(text, self.session.saved.info.repo)
+        except PictureError as error:
+            return str(error)
         ran, self._ran = self._ran, []
-        report = self.session.turn("\n\n".join([*ran, text]))
+        report = self.session.turn("\n\n".join([*ran, text]), pictures)
         match report.result.outcome:
             case Failed(reason=reason):
                 return f"the turn could not go on: {reason}"

@@ -228,6 +228,8 @@ def _said(messages: Sequence[Message]) -> None:
 
 
 def _step(step: Step) -> None:
+    from agent.sessions.pictures import picture_words
+
     message = step.message
     write_out(f"\nstep {step.index + 1}\n")
     for text in (message.thinking, message.content):
@@ -239,6 +241,8 @@ def _step(step: Step) -> None:
         write_out(_cut(f"  > {visible(call.name)} {visible(arguments)}") + "\n")
         if seen := next(observations, None):
             write_out(_block(seen.text, indent="    "))
+            for words in picture_words(seen.pictures):
+                write_out(_block(f"[{words}]", indent="    "))
 
 
 def _block(text: str, *, indent: str = "  ") -> str:

@@ -46,6 +46,11 @@ def picture_from_json(data: Any) -> Picture:
     return Picture(file, kind, width, height, digest, name, note)
 
 
+def picture_words(pictures: Iterable[object]) -> list[str]:
+    """Return what the pictures of an observation or message are, in words for people."""
+    return [picture.words for picture in pictures if isinstance(picture, Picture)]
+
+
 def keep_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
     """Store pictures in the session's ``folder``, where they are not yet. Raises ``OSError``."""
     for picture in pictures:

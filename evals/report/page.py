@@ -19,10 +19,17 @@ from evals.report.page_style import STYLE
 from evals.report.stats import Comparison
 from evals.report.summary import AttemptRow, Summary, comparison_lines, rate_line
 from evals.report.trace import Trace, TraceCheck, TraceEnd, TracePrompt
+from model.errors import PictureError
 from model.messages import Message, ToolCall
+from model.vision.picture import Picture
 from tools.types import Observation
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
+)
+MOST_PICTURE = 2 << 20
+"""Characters of a picture's data URL that go into a page."""
 SHOWN = 20_000
 """Characters of one text that are shown; of a longer one its beginning and its end."""
 LONG = 24
@@ -214,7 +221,7 @@ def _ended(entry: TraceEnd) -> str:
 def _message(message: Message) -> str:
     if message.role == "system":
         return folded("system", message.content)
-    return block(message.role, message.content, "message")
+    return block(message.role, message.content, "message") + _pictures(message.pictures)
 
 
 def _step(step: Step, widest: int) -> str:
@@ -267,7 +274,26 @@ def _call(call: ToolCall, observation: Observation | None) -> str:
     if observation is None:
         return head + "".join(arguments) + error + "<p class=cost>not run</p>"
     kind = "observation" if observation.ok else "observation bad"
-    return head + "".join(arguments) + error + _result(observation.text, kind)
+    shown = _result(observation.text, kind) + _pictures(observation.pictures)
+    return head + "".join(arguments) + error + shown
+
+
+def _pictures(pictures: Iterable[object]) -> str:
+    """Render pictures; one whose file is gone or large only in words."""
+    parts = []
+    for picture in pictures:
+        if not isinstance(picture, Picture):
+            continue
+        words = escape(picture.words)
+        try:
+            url = picture.data_url
+        except PictureError:
+            url = ""
+        if not url or len(url) > MOST_PICTURE:
+            parts.append(f"<p class=cost>{words}</p>")
+        else:
+            parts.append(f'<p><img src="{url}" alt="{words}" style="max-width:100%"></p>')
+    return "".join(parts)
 
 
 _EDITED = ("old_string", "new_string", "patch")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.output import is_terminal, write_err, write_json, write_out
+from agent.sessions.pictures import picture_words
 from agent.sessions.store import SessionStore
 from agent.text import visible
 from agent.types import Step
@@ -136,7 +137,9 @@ def _step_lines(step: Step) -> list[str]:
         if call.error:
             lines.append(call.error)
         if number < len(step.observations):
-            lines += ["# result", step.observations[number].text]
+            seen = step.observations[number]
+            pictures = [f"[{words}]" for words in picture_words(seen.pictures)]
+            lines += ["# result", seen.text, *pictures]
     return [*lines, ""]
 
 
