@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from agent import version
-from agent.errors import AgentError
+from agent.errors import AgentError, StoreError
 from agent.loading import LoadedModel
 from agent.run import report as reporting
 from agent.run.build import run_limits, sampling_of
 from agent.sessions.history import live_records
 from agent.sessions.info import RUNNING
-from agent.sessions.pictures import pictures_by_hash
+from agent.sessions.pictures import keep_pictures, pictures_by_hash
 from agent.sessions.records import EndRecord, PulledRecord, Record, ResumeRecord
 from agent.sessions.store import SavedSession, SessionStore, now
 from agent.settings.table import Settings
@@ -43,7 +43,7 @@ def register(
     """
     engine = model.engine
     several = {"attempt": 1, "attempts": settings.n} if task.text and settings.n > 1 else {}
-    return store.create(
+    saved = store.create(
         name,
         task=task.text,
         repo=task.repo.resolve(),
@@ -68,6 +68,11 @@ def register(
         **({"pictures": pictures} if (pictures := pictures_by_hash(task.pictures)) else {}),
         **several,
     )
+    try:
+        keep_pictures(saved.path, task.pictures)
+    except OSError as error:
+        raise StoreError(f"cannot save pictures in {saved.path}: {error.strerror}") from error
+    return saved
 
 
 def forget_if_unused(store: SessionStore, path: Path) -> None:

@@ -1,9 +1,8 @@
 """The open session: a saved session that this process holds, with its sandbox and model state.
 
-This is the only place that opens workspace, sandbox and record, and that wires tools, conversation,
-loop, hooks and compaction (``Parts``). ``solve``, ``resume``, ``attempts`` and the editor are short
-callers. Each step is on disk before the next one begins, so that a kill at any moment leaves a
-session that ``OpenSession.reopen`` goes on with.
+This is the only place that opens workspace, sandbox and record, and wires the rest (``Parts``).
+``solve``, ``resume``, ``attempts`` and the editor are short callers. Each step is on disk before the
+next one begins: after a kill at any moment ``OpenSession.reopen`` goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from agent.run.user_turn import UserTurn
 from agent.sessions.history import History, history_of, records_of
 from agent.sessions.info import RUNNING
 from agent.sessions.model_states import catch_up, nearest
-from agent.sessions.pictures import keep_pictures
 from agent.sessions.records import ASKED_FOR, CheckRecord, RewindRecord, SessionRecord
 from agent.sessions.store import SavedSession, SessionStore, new_session_id, now
 from agent.settings.table import Settings
@@ -60,16 +58,15 @@ from sandboxes.workspace.workspace import Workspace, name_some
 from tools.registry import Registry
 
 ENDED = ("submitted", "answered", "no_patch", "check_failed")
-SNAPSHOTS = 8
-ASIDE_TOKENS = 2048
+SNAPSHOTS, ASIDE_TOKENS = 8, 2048
 
 
 class OpenSession:
     """One session, claimed by this process. One thread at a time uses it.
 
-    A turn that could not go on (``Failed``) leaves it ``broken``: close it and open it again from
-    what is saved. With ``compacts`` the next turn begins by giving up the context for a summary.
-    ``check_before`` is what the check gave before the model began, where that is known.
+    A turn that could not go on (``Failed``) leaves it ``broken``: close and reopen it. With
+    ``compacts`` the next turn begins by giving up the context for a summary. ``check_before`` is
+    what the check gave before the model began.
     """
 
     def __init__(self, parts: Parts, prompter: Prompter, stack: ExitStack, *, checks: bool) -> None:
@@ -114,7 +111,6 @@ class OpenSession:
             saved = stack.enter_context(saved.claim())
             stack.enter_context(bookkeeping.marks_its_end(saved))
             workspace.keep_record(saved.files)
-            keep_pictures(saved.path, task.pictures)
             if not task.text:
                 saved = saved.update(status=bookkeeping.IDLE, root=sandbox.root)
             parts = Parts.wire(saved, settings, model, client, sandbox, stack)
@@ -137,10 +133,9 @@ class OpenSession:
     ) -> Self:
         """Open a saved session: its files as its last complete step left them.
 
-        With ``goes_on`` it is to go on without a message of the user's. ``seed`` replaces its
-        random numbers. The model's state is brought back by the first turn, or by ``load``. Raises
-        ``ConfigError`` if there is nothing to go on with, ``StoreError`` (in use, damaged),
-        ``SandboxError``; the session is as it was then.
+        With ``goes_on`` it is to go on without a message. ``seed`` replaces its random numbers. The
+        model's state is brought back by the first turn, or by ``load``. Raises ``ConfigError`` if
+        there is nothing to go on with, ``StoreError``, ``SandboxError``; nothing has changed then.
         """
         with ExitStack() as stack:
             saved = stack.enter_context(saved.claim())
@@ -258,8 +253,8 @@ class OpenSession:
 
     def announce(self, attempt: int = 1, attempts: int = 1) -> None:
         """Tell the listener that the session runs; whoever hears of it may go on with it."""
-        name, sandbox = self.model.engine.name, self.settings.sandbox
-        self._parts.client.listen(RunStarted(self.id, name, sandbox, attempt, attempts))
+        name, box = self.model.engine.name, self.settings.sandbox
+        self._parts.client.listen(RunStarted(self.id, name, box, attempt, attempts))
 
     def load(self) -> None:
         """Bring the model's state to the end of the last step, if that was not done yet."""
@@ -277,8 +272,8 @@ class OpenSession:
         """Run one turn of the user's, until the model has nothing more to do.
 
         Without ``text`` the session goes on: with its task if the model was not told yet, else as
-        if it had not been stopped. An error on the way is an outcome. With ``apply`` a patch that
-        ends with exit code 0 is put into the user's repository. Raises ``ConfigError``.
+        if not stopped. An error on the way is an outcome. With ``apply`` a patch that ends with
+        exit code 0 is put into the repository. Raises ``ConfigError``.
         """
         return self.finish(self.work(text, pictures), apply=apply)
 
@@ -287,8 +282,8 @@ class OpenSession:
         if text is not None and not text.strip():
             raise ConfigError("the message is empty: say what to do")
         parts, prompter = self._parts, self._prompter
-        conversation = parts.conversation
-        started = conversation.session.usage if prompter.loaded else prompter.history.usage
+        begun = parts.conversation.session.usage
+        started = begun if prompter.loaded else prompter.history.usage
         try:
             self.check_first()
             try:
@@ -357,8 +352,8 @@ class OpenSession:
 
     def begin_from(self, opener: Opener, notes: str | None) -> None:
         """Begin the first prompt as ``opener`` does, with what is told of the repository."""
-        self._prompter.opener, self._prompter.notes = opener, notes
-        self._prompter.writes = False
+        prompter = self._prompter
+        prompter.opener, prompter.notes, prompter.writes = opener, notes, False
 
     def set_check(self, command: str | None) -> None:
         """Replace the session's check from the next turn on; None leaves it."""
@@ -396,7 +391,7 @@ class OpenSession:
         """Go back to the end of live step ``step``: conversation, state and files together.
 
         Files that the user changed since then are left alone. Returns how many tokens had to be
-        prefilled, and those files. Raises ``ConfigError`` if there is no such step.
+        prefilled, and those files. Raises ``ConfigError`` for another step.
         """
         if not 0 <= step <= len(self.steps):
             raise ConfigError(f"there is no step {step}; there are {len(self.steps)}")

@@ -176,7 +176,7 @@ def test_why_a_server_cannot_be_used_is_told_and_not_that_it_ended() -> None:
                     {"type": "resource_link", "uri": "f:///y", "name": "y"},
                 ]
             },
-            "[image/png, 3 bytes, left out]\ninside\n[resource f:///y]",
+            "[image/png, 3 bytes]\ninside\n[resource f:///y]",
         ),
     ],
 )

@@ -15,6 +15,8 @@ MAX_SCHEMA = 20_000
 MAX_DEPTH = 12
 _MAX_REFERENCES = 8
 _MAX_LEAVES = 1_000
+MOST_PICTURES = 8
+_MOST_PICTURE = 32 << 20
 _COMMENTS = frozenset({"description", "title", "examples", "example", "default", "$comment"})
 
 
@@ -164,7 +166,10 @@ def _clean_answer(result: dict[str, Any]) -> dict[str, Any]:
     cleaned = {key: result[key] for key in ("resultType",) if key in result}
     return {
         **cleaned,
-        "content": [{"type": "text", "text": text} for text in texts],
+        "content": [
+            *({"type": "text", "text": text} for text in texts),
+            *[_plain_picture(block) for block in blocks if _is_picture(block)][:MOST_PICTURES],
+        ],
         "isError": result.get("isError") is True,
     }
 
@@ -189,6 +194,20 @@ def _says_all(texts: list[str], structured: Any) -> bool:
     return True
 
 
+def _is_picture(block: Any) -> bool:
+    """Return whether a block holds a picture that a model with eyes may be shown."""
+    return (
+        isinstance(block, dict)
+        and block.get("type") == "image"
+        and isinstance(block.get("data"), str)
+        and len(block["data"]) <= _MOST_PICTURE
+    )
+
+
+def _plain_picture(block: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "image", "data": block["data"], "mimeType": "image/png"}
+
+
 def _show_block(block: Any) -> str:
     """Return one block of a result as text."""
     kind = block.get("type") if isinstance(block, dict) else None
@@ -201,7 +220,8 @@ def _show_block(block: Any) -> str:
     elif kind == "resource_link":
         return f"[resource {block.get('uri')}]"
     elif kind in ("image", "audio") and isinstance(block.get("data"), str):
-        return f"[{block.get('mimeType')}, {len(block['data']) * 3 // 4:,} bytes, left out]"
+        left_out = "" if _is_picture(block) else ", left out"
+        return f"[{block.get('mimeType')}, {len(block['data']) * 3 // 4:,} bytes{left_out}]"
     elif isinstance(kind, str):
         return f"[content of another kind ({kind[:40]}), left out]"
     return "[content of another kind, left out]"

@@ -6,20 +6,22 @@ results are cleaned of terminal codes and cut like any command's output.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcp.types import CallToolResult, TextContent, Tool
+from mcp.types import CallToolResult, ImageContent, TextContent, Tool
 from pydantic import BaseModel, ConfigDict
 
 from tools.mcp.cleaning import reduce_schema
 from tools.mcp.running_servers import RunningServers, ServerFailed
 from tools.mcp.spec import McpServer
 from tools.text.truncate import clean_output, cut_middle
-from tools.types import Observation, ToolContext, ToolSpec
+from tools.types import FoundPicture, Observation, ToolContext, ToolSpec
 
 MAX_NAME = 64
 MAX_DESCRIPTION = 2000
@@ -98,7 +100,17 @@ def _make_name(server: McpServer, tool: Tool, taken: set[str]) -> str:
 
 
 def _observe(result: CallToolResult) -> Observation:
-    # The blocks are texts, see ``cleaning``.
+    # The blocks are texts and pictures, see ``cleaning``.
     texts = [block.text for block in result.content if isinstance(block, TextContent)]
     text, cut = cut_middle(clean_output("\n".join(texts)), MAX_CHARACTERS)
-    return Observation(text or "(nothing)", ok=not result.is_error, truncated=cut)
+    return Observation(
+        text or "(nothing)", ok=not result.is_error, truncated=cut, pictures=tuple(_found(result))
+    )
+
+
+def _found(result: CallToolResult) -> Iterator[FoundPicture]:
+    """Yield the pictures of a result; what is no base64 is left out."""
+    for number, block in enumerate(result.content, 1):
+        if isinstance(block, ImageContent):
+            with suppress(ValueError):
+                yield FoundPicture(f"picture {number}", base64.b64decode(block.data, validate=True))
