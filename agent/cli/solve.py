@@ -27,6 +27,7 @@ from sandboxes.paths import private_dir, state_dir
 
 if TYPE_CHECKING:
     from agent.loading import LoadedModel
+    from model.vision.picture import Picture
 
 
 @takes(*Group)
@@ -97,9 +98,8 @@ def run(
                 require_state_folder()
                 from agent.events import Notice, Working
                 from agent.types import Task
-                from model.vision.picture import read_picture_file
 
-                shown = tuple(read_picture_file(path) for path in pictures)
+                shown = _read_pictures(pictures)
                 listen = listener(output, notices)
                 stack.callback(listen, Working(""))
                 listen(Working("starting"))
@@ -128,6 +128,13 @@ def run(
         if output is not Output.TEXT:
             print_error(failure.message, failure.exit_code, names, output, notices)
         return failure.exit_code
+
+
+def _read_pictures(paths: Sequence[Path]) -> tuple[Picture, ...]:
+    """Read the pictures to show. Raises ``PictureError``."""
+    from model.vision.picture import read_picture_file
+
+    return tuple(read_picture_file(path) for path in paths)
 
 
 def require_state_folder() -> None:

@@ -1,8 +1,8 @@
 """The open session: a saved session that this process holds, with its sandbox and model state.
 
 This is the only place that opens workspace, sandbox and record, and wires the rest (``Parts``).
-``solve``, ``resume``, ``attempts`` and the editor are short callers. Each step is on disk before the
-next one begins: after a kill at any moment ``OpenSession.reopen`` goes on.
+``solve``, ``resume``, ``attempts`` and the editor are short callers. Each step is on disk before
+the next one begins: after a kill at any moment ``OpenSession.reopen`` goes on.
 """
 
 from __future__ import annotations
