@@ -60,8 +60,9 @@ class CallBuilder:
 
     def ends_mangled(self, value: str) -> bool:
         """Tell whether ``value`` ends in a tag that may be meant as an end tag of the call."""
-        names = "|".join(map(re.escape, ("parameter", "function", "tool_call", self._parameter)))
-        return bool(re.search(rf"<[\s/]*(?:{names})(?![\w-])[^<>\n]*>*\s*\Z", value[-400:], re.I))
+        names = "|".join(map(re.escape, ("function", "tool_call", self._parameter)))
+        begins = rf"(?:<|&lt;|\[(?=\s*/))[\s/\\]*(?:param(?:eter)?s?|{names})(?![\w-])"
+        return bool(re.search(rf"{begins}[^<>\n]*>*\s*\Z", value[-400:], re.I))
 
     def unclosed(self) -> None:
         """Note that the open parameter's end tag is missing or misplaced."""

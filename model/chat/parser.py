@@ -234,6 +234,8 @@ class TurnParser:
                 self._thinking_from = place
             return self._fresh
         if mark in ("<tool_call>", "<function="):
+            if self._is_draft(place):
+                return False
             shown = self._examples.end(self._text, self._section, place, ended=self._ended)
             if shown is not None:
                 self._scan = shown
@@ -248,6 +250,13 @@ class TurnParser:
             return self._refuse_cut_call(after)
         self._skip(after)  # a stray </think> or </tool_call>
         return True
+
+    def _is_draft(self, place: int) -> bool:
+        """Tell whether the call at ``place`` lies in reasoning that visible text opened."""
+        opened = self._text.rfind("<think>", self._section, place)
+        if opened < 0 or self._text.find("</think>", opened, place) >= 0:
+            return False
+        return draft_ends(self._text, place, ended=self._ended)
 
     def _in_malformed(self, mark: str, place: int) -> bool:
         self._add(self._call.without_function())

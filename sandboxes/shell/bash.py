@@ -122,6 +122,10 @@ _SETS_EXIT_TRAP = re.compile(rb"\btrap\b.*\b(?:SIG)?(?:EXIT|0)\b", re.DOTALL | r
 _RISKY = re.compile(rb"\b(?:exec|trap|unset|source|enable|builtin|command)\b|(?:^|[\s;&|(])\.\s")
 
 
+# With noexec on, a bash runs nothing any more, our own lines included.
+_NOEXEC = re.compile(rb"\bset\s+(?:-\w+\s+)*-(?:[a-zA-Z]*n\b|o\s+noexec\b)")
+
+
 def shell_command(token: str) -> list[str]:
     """Return the command line that starts a shell; it greets with ``token``, the last argument."""
     return ["bash", "--noprofile", "--norc", "-c", _MAIN, "bash", _SETUP, _FUNCTIONS, _TRAP, token]
@@ -130,7 +134,10 @@ def shell_command(token: str) -> list[str]:
 def command_records(command: bytes, nonce: str) -> bytes:
     r"""Return the records that run ``command`` and then print ``\036NONCE:CODE:\036``.
 
-    A command that may end the shell past our EXIT trap has the shell print its state first.
+    A command that may end the shell past our EXIT trap has the shell print its state first; one
+    that switches running commands off does so in a subshell.
     """
+    if _NOEXEC.search(command):
+        command = b"(\n" + command + b"\n)"
     kind = b"t" if _SETS_EXIT_TRAP.search(command) else b"s" if _RISKY.search(command) else b"."
     return kind + command + b"\0" + nonce.encode() + b"\0"

@@ -206,6 +206,8 @@ SPOKEN = [  # as bash -c would, and the shell lasts with its folder and variable
     ("for i in 1 2; do continue 3; done; echo here", "here\n", 0),
     ("for i in 1 2; do break 2; done; echo here", "here\n", 0),
     ("case x in x) break;; esac 2>/dev/null; echo here", "here\n", 0),
+    ("set -n; echo no", "", 0),
+    ("set -e -o noexec\necho no", "", 0),
     ("return 3 2>/dev/null; echo here", "here\n", 0),
     ("trap 'echo E' ERR; false", "E\n", 1),
     ("trap - ERR; trap 'echo D' DEBUG; true", "D\n", 0),

@@ -80,6 +80,23 @@ def test_a_call_drafted_before_the_reasoning_closes_is_reasoning(draft: str, rea
     assert message.content == ""
 
 
+def test_a_call_drafted_in_reasoning_that_visible_text_opens_is_not_made(read: Read) -> None:
+    message = read(f"Hello <think>\n{RESET}\nno\n</think>\n{STATUS}")
+    assert commands(message) == ["git status"]
+    assert commands(read(f"The tag <think> opens it.\n{STATUS}")) == ["git status"]
+    assert commands(read(f"<think>a</think>Now <think>b</think>\n{STATUS}")) == ["git status"]
+
+
+@pytest.mark.parametrize(
+    "tag", ["</param>", "</parameters>", "&lt;/parameter&gt;", "<\\/parameter>", "[/parameter]"]
+)
+def test_more_end_tags_that_are_none_refuse_the_call(tag: str, read: Read) -> None:
+    (made,) = read(call("run", command="ls").replace("</parameter>", tag)).tool_calls
+    assert made.error is not None
+    (kept,) = read(call("run", command=f"echo '{tag}'\n{tag}")).tool_calls
+    assert kept.error is None
+
+
 def test_a_call_in_reasoning_that_is_never_closed_runs(read: Read) -> None:
     message = read(f"Go.\n{STATUS}", thinking=True)
     assert (commands(message), message.thinking) == (["git status"], "Go.")
