@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agent.loop.linters import LINTERS, Finding, Linter
+from agent.loop.linters import LINTERS, Linter, LintFinding
 from model.messages import ToolCall
 from sandboxes.base import Sandbox
 from sandboxes.errors import SandboxError, SandboxGone
@@ -42,7 +42,7 @@ class Diagnostics:
     wanted: str
     stop: Stop
     _linters: list[Linter] | None = None
-    _known: dict[tuple[str, str], list[Finding]] = field(default_factory=dict)
+    _known: dict[tuple[str, str], list[LintFinding]] = field(default_factory=dict)
 
     def before(self, call: ToolCall, registry: Registry) -> Observation | None:
         """Learn what the linters say of the file as it is. Forbids nothing."""
@@ -108,7 +108,7 @@ class Diagnostics:
         except (SandboxError, OSError, ValueError):
             return False
 
-    def _ask(self, linter: Linter, path: str) -> list[Finding]:
+    def _ask(self, linter: Linter, path: str) -> list[LintFinding]:
         """Return what ``linter`` says of ``path``; nothing if it does not answer in time."""
         output = self._run(linter.line_for(path), failing=True)
         if output is None:
@@ -137,7 +137,7 @@ class Diagnostics:
         return done.output if ended else None
 
 
-def new_findings(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
+def new_findings(before: Sequence[LintFinding], after: Sequence[LintFinding]) -> list[LintFinding]:
     """Return the findings of ``after`` that ``before`` does not have as often, wherever they stand.
 
     Lines move with an edit, so a finding is the same by its file and words.
@@ -158,7 +158,7 @@ def _words(text: str) -> str:
     return re.sub(r"line \d+", "line", text)
 
 
-def _told(linter: Linter, findings: Sequence[Finding]) -> str:
+def _told(linter: Linter, findings: Sequence[LintFinding]) -> str:
     lines = [HEAD.format(name=linter.name)]
     lines += [f"line {one.line}: {one.text[:CHARACTERS]}" for one in findings[:SHOWN]]
     if (more := len(findings) - SHOWN) > 0:

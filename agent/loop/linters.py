@@ -20,7 +20,7 @@ MAX_OUTPUT = 400_000
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """One thing that a linter says of one line of a file (a path from the repository's top)."""
 
     path: str
@@ -48,13 +48,13 @@ class Linter:
             file=shlex.quote(place), folder=shlex.quote(posixpath.dirname(place))
         )
 
-    def findings(self, output: str) -> list[Finding]:
+    def findings(self, output: str) -> list[LintFinding]:
         """Return what ``output`` says, of whatever files; other text is passed over."""
         if self.name == "eslint":
             return _eslint(output)
         pattern = _TSC if self.name == "tsc" else _LINE
         return [
-            Finding(posixpath.normpath(m["path"]), int(m["line"]), m["text"].strip())
+            LintFinding(posixpath.normpath(m["path"]), int(m["line"]), m["text"].strip())
             for m in pattern.finditer(output[:MAX_OUTPUT])
         ]
 
@@ -100,13 +100,13 @@ LINTERS: Mapping[str, Linter] = {
 """Every linter that is known, by the name of its program."""
 
 
-def _eslint(output: str) -> list[Finding]:
+def _eslint(output: str) -> list[LintFinding]:
     """Read eslint's JSON, whose paths are absolute: they are kept, and matched by their end."""
     start = output.find("[{")
     try:
         files = json.loads(output[start:]) if start >= 0 else []
         return [
-            Finding(
+            LintFinding(
                 str(file["filePath"]),
                 int(said.get("line") or 0),
                 f"{said.get('ruleId') or 'error'} {said['message']}",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.loop.diagnostics import AUTO, OFF, Diagnostics, new_findings
-from agent.loop.linters import LINTERS, Finding
+from agent.loop.linters import LINTERS, LintFinding
 from model.messages import ToolCall
 from sandboxes.open import open_sandbox
 from sandboxes.stop import Stop
@@ -85,38 +85,42 @@ def test_a_repository_that_names_none_and_off_tell_nothing(
         (
             "tsc",
             "src/a.ts(3,7): error TS2322: Type 'string' is no number.\n",
-            Finding("src/a.ts", 3, "error TS2322: Type 'string' is no number."),
+            LintFinding("src/a.ts", 3, "error TS2322: Type 'string' is no number."),
         ),
         (
             "go",
             "# example.com/app\n./cmd/main.go:9:2: fmt.Printf format %d has arg s of wrong type\n",
-            Finding("cmd/main.go", 9, "fmt.Printf format %d has arg s of wrong type"),
+            LintFinding("cmd/main.go", 9, "fmt.Printf format %d has arg s of wrong type"),
         ),
         (
             "cargo",
             "src/main.rs:2:5: error[E0425]: cannot find value `y` in this scope\nerror: aborting\n",
-            Finding("src/main.rs", 2, "error[E0425]: cannot find value `y` in this scope"),
+            LintFinding("src/main.rs", 2, "error[E0425]: cannot find value `y` in this scope"),
         ),
         (
             "eslint",
             '[{"filePath":"/workspace/a.js","messages":[{"ruleId":"no-undef","line":4,'
             '"message":"\'x\' is not defined."}]}]',
-            Finding("/workspace/a.js", 4, "no-undef 'x' is not defined."),
+            LintFinding("/workspace/a.js", 4, "no-undef 'x' is not defined."),
         ),
     ],
 )
-def test_documented_formats_are_read(name: str, output: str, expected: Finding) -> None:
+def test_documented_formats_are_read(name: str, output: str, expected: LintFinding) -> None:
     assert LINTERS[name].findings(output) == [expected]
 
 
 FINDINGS = st.lists(
-    st.builds(Finding, st.sampled_from("ab"), st.integers(1, 9), st.sampled_from(["x", "y line 3"]))
+    st.builds(
+        LintFinding, st.sampled_from("ab"), st.integers(1, 9), st.sampled_from(["x", "y line 3"])
+    )
 )
 
 
 @given(FINDINGS, FINDINGS, st.integers(1, 50))
-def test_moved_findings_are_not_new(old: list[Finding], new: list[Finding], by: int) -> None:
-    moved = [Finding(one.path, one.line + by, one.text) for one in old]
+def test_moved_findings_are_not_new(
+    old: list[LintFinding], new: list[LintFinding], by: int
+) -> None:
+    moved = [LintFinding(one.path, one.line + by, one.text) for one in old]
     assert new_findings(old, moved) == []
     assert new_findings([], new) == new
     assert len(new_findings(old, [*moved, *new])) == len(new)
