@@ -76,6 +76,7 @@ def test_an_evaluation_has_its_examples_there(installed: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # five minutes are what the whole of it may take
 def test_from_nothing_to_a_repaired_repository(installed: Path, tmp_path: Path) -> None:
     agent = str(installed / "agent")
     setup = _run([agent, "setup", "--yes", "--model", "embedded", "--skip", "proof"], tmp_path)
