@@ -119,15 +119,16 @@ class IkBench:
 
 
 class WorkerProcess:
-    """One engine's process."""
+    """One engine's process; ``file`` is its model, by default the one in the work folder."""
 
-    def __init__(self, name: str, options: argparse.Namespace) -> None:
-        python, model = sys.executable, options.work / "model"
+    def __init__(self, name: str, options: argparse.Namespace, file: Path | None = None) -> None:
+        python, model = sys.executable, file or options.work / "model"
         kind = name if name == "transformers" else f"tenuto-{name}"
         if name.startswith("gguf-"):
             kind, model = "tenuto-none", options.work / f"{name.removeprefix('gguf-')}.gguf"
         if name in LLAMA:
-            python, kind, model = options.llama_python, "llama", options.work / f"{name}.gguf"
+            python, kind = options.llama_python, "llama"
+            model = file or options.work / f"{name}.gguf"
         worker = Path(__file__).with_name("support") / "cpu_worker.py"
         command = [str(python), str(worker), kind, str(model), str(options.threads)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}

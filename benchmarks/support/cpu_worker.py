@@ -4,7 +4,8 @@
 
 KIND is ``tenuto-none``, ``tenuto-int8``, ``tenuto-int4``, ``tenuto-float32`` (torch, the judge),
 ``transformers`` or ``llama``. Commands: ``{"prefill": IDS}``, ``{"decode": COUNT}`` and
-``{"logits": [IDS, IDS, ...], "file": PATH}``. Each kind imports only what it needs, so that
+``{"logits": [IDS, IDS, ...], "file": PATH}``, and for Tenuto ``{"together": SEQUENCES, "tokens":
+COUNT}``. Each kind imports only what it needs, so that
 llama-cpp-python can live in an environment of its own.
 """
 
@@ -67,6 +68,19 @@ class Tenuto:
         ((logits, self.state),) = self.network.run([Work([token], self.state)])
         assert logits is not None
         return logits.numpy()
+
+    def together(self, count: int, tokens: int) -> float:
+        """Return the seconds that ``count`` sequences take for ``tokens`` more each, in passes."""
+        from model.network import Work
+
+        states, last = [self.state] * count, list(range(1, count + 1))
+        started = perf_counter()
+        for _ in range(tokens):
+            work = [Work([token], state) for token, state in zip(last, states, strict=True)]
+            out = self.network.run(work)
+            states = [state for _, state in out]
+            last = [int(logits.argmax()) for logits, _ in out if logits is not None]
+        return perf_counter() - started
 
     def facts(self) -> dict[str, int]:
         """Bytes that a step moves, by their kind."""
@@ -183,6 +197,8 @@ def obey(engine: MeasuredEngine, order: dict[str, Any], last: np.ndarray | None)
             assert last is not None
             last = engine.step(int(last.argmax()))
         return {"seconds": perf_counter() - started}, last
+    if "together" in order and isinstance(engine, Tenuto):
+        return {"seconds": engine.together(order["together"], order["tokens"])}, last
     if "logits" in order:
         first, *rest = order["logits"]
         rows = [engine.start(first).copy(), *(engine.step(i).copy() for i in rest)]

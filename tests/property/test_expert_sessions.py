@@ -5,9 +5,6 @@ The model is a GGUF file in Q4_K and Q6_K, mapped and run by the compiled path.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks import parity
+from benchmarks.support.pages_read import forget, resident, whole_pages
 from kernels.experts import ExpertStack
 from kernels.linear import StackedWeight, StoredRows, Weight
 from model.checkpoint.config import ModelConfig
@@ -146,44 +144,11 @@ def test_tokens_verified_together_are_those_run_one_by_one(
 
 # ---- what is read of the file ----
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_PAGE = mmap.PAGESIZE
-_MADV_RANDOM, _MADV_DONTNEED = 1, 4
-
-
-def _pages(tensor: Tensor) -> tuple[int, int]:
-    """Return the first whole page inside a mapped tensor, and the bytes of whole pages."""
-    first = -(-tensor.data_ptr() // _PAGE) * _PAGE
-    return first, (tensor.data_ptr() + tensor.nbytes) // _PAGE * _PAGE - first
-
 
 def _rows(weight: Weight) -> list[Tensor]:
     parts = weight.parts if isinstance(weight, StackedWeight) else (weight,)
     assert all(isinstance(part, StoredRows) for part in parts)
     return [part.data for part in parts if isinstance(part, StoredRows)]
-
-
-def _forget(path: Path) -> None:
-    """Drop the file's pages from memory, and let a fault bring one page and no neighbours."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if line.endswith(str(path)):
-            first, last = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
-            for advice in (_MADV_RANDOM, _MADV_DONTNEED):
-                region = ctypes.c_void_p(first), ctypes.c_size_t(last - first)
-                assert _libc.madvise(*region, advice) == 0
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(descriptor)
-
-
-def _resident(tensor: Tensor) -> int:
-    """Return how many bytes of a mapped tensor's whole pages are in memory."""
-    first, size = _pages(tensor)
-    found = (ctypes.c_ubyte * (size // _PAGE))()
-    result = _libc.mincore(ctypes.c_void_p(first), ctypes.c_size_t(size), found)
-    assert result == 0, os.strerror(ctypes.get_errno())
-    return sum(page & 1 for page in found) * _PAGE
 
 
 def _chosen(model: HybridModel, ids: list[int]) -> list[set[int]]:
@@ -219,18 +184,16 @@ def test_experts_that_are_not_chosen_are_never_read(path: Path, tmp_path: Path) 
     ids = [17, 400, 3]
     state = network.run([Work(ids[:-1], network.new_state())])[0][1]
     everything = [t for layer in layers for expert in layer for t in expert]
-    _forget(path)
-    if sum(map(_resident, everything)):
+    forget(path)
+    if sum(map(resident, everything)):
         pytest.skip("this file system keeps the pages of a file in memory")
     with torch.inference_mode():
         expected = _chosen(network.model, ids)
-    _forget(path)
+    forget(path)
     network.run([Work(ids[-1:], state)])
     for layer, chosen in zip(layers, expected, strict=True):
-        read = {e for e, parts in enumerate(layer) if sum(map(_resident, parts))}
+        read = {e for e, parts in enumerate(layer) if sum(map(resident, parts))}
         assert read == chosen
-    size = sum(
-        _pages(t)[1] for lay, c in zip(layers, expected, strict=True) for e in c for t in lay[e]
-    )
-    read_bytes = sum(map(_resident, everything))
-    assert 0.9 * size <= read_bytes <= 1.1 * size
+    wanted = [t for layer, c in zip(layers, expected, strict=True) for e in c for t in layer[e]]
+    size = sum(whole_pages(tensor)[1] for tensor in wanted)
+    assert 0.9 * size <= sum(map(resident, everything)) <= 1.1 * size
