@@ -17,6 +17,7 @@ from model.checkpoint.checkpoint import judge
 from model.checkpoint.gguf.text import template_name, text_folder
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.weights import active_parameter_count, parameter_count
+from model.device import ExpertPlace
 from model.drafting.drafts import Drafts
 from model.engine import Engine
 from sandboxes.paths import state_dir
@@ -50,13 +51,15 @@ def load_model(
     drafts: Drafts = "auto",
     device: str = "auto",
     context: int | None = None,
+    experts: ExpertPlace = "auto",
 ) -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``.
 
     ``kv_memory`` is how many MiB the state of all sessions may take (None: half of what is free),
     ``quantize`` how the weights are rounded, ``drafts`` where tokens come from that are tried
     before they are sampled, ``device`` where it runs (auto, cpu, cuda, cuda:N),
-    ``context`` the most tokens of a session.
+    ``context`` the most tokens of a session, ``experts`` where those of a mixture of experts are
+    beside a GPU.
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     path = hub.resolve(name)
@@ -75,6 +78,7 @@ def load_model(
         drafts=drafts,
         device=device,
         context=context,
+        experts=experts,
     )
     for note in _notes(engine):
         sys.stderr.write(f"note: {note}\n")
@@ -108,6 +112,7 @@ def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
         settings.drafts,
         settings.device,
         settings.context,
+        settings.experts,
     )
 
 

@@ -4,11 +4,11 @@
         [--rounds 5] [--decode 32] [--sessions 8] [--threads 2] [--record]
 
 DIR gets a file of the 35B-A3B shape with random weights in the types of Q4_K_M, cut to as many
-layers as half of the free memory holds, at most twelve unless ``--layers`` says more; it is made once
-(twelve layers have 7 GB). First it is counted what one token reads of the file's experts. Then the
-logits of both engines are compared: they must agree, or nothing is measured. Then both take turns at
-prefill and decode, and several sessions run in one pass. Figures for all 40 layers are by the ratio
-of the bytes that a token reads. PYTHON has llama-cpp-python 0.3.36 (see ``cpu_engine``).
+layers as half of the free memory holds, at most twelve unless ``--layers`` says more; it is made
+once (twelve layers have 7 GB). First it is counted what one token reads of the file's experts. Then
+the logits of both engines are compared: they must agree, or nothing is measured. Then both take
+turns at prefill and decode, and several sessions run in one pass. Figures for all 40 layers are by
+the ratio of the bytes that a token reads. PYTHON has llama-cpp-python 0.3.36 (see ``cpu_engine``).
 """
 
 from __future__ import annotations

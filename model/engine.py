@@ -14,7 +14,7 @@ from model.checkpoint.config import ModelConfig
 from model.checkpoint.quantize import Quantize
 from model.checkpoint.rope_settings import stretched
 from model.checkpoint.weights import parameter_count
-from model.device import ChosenDevice, choose_device, longest_context
+from model.device import ChosenDevice, ExpertPlace, choose_device, longest_context
 from model.drafting.drafts import Drafts
 from model.errors import CheckpointError, MemoryFull
 from model.hybrid.cpu import NativeModel
@@ -125,6 +125,7 @@ class Engine:
         native: bool = True,
         drafts: Drafts = "auto",
         mmproj: Path | None = None,
+        experts: ExpertPlace = "auto",
     ) -> Engine:
         """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
@@ -141,6 +142,8 @@ class Engine:
         it can and ``native`` does not forbid it. ``drafts`` says where sessions take tokens from
         that they try in a pass where it pays (see ``docs/speculation.md``); it changes no result.
         ``mmproj`` is a GGUF file with a vision tower; without, the checkpoint's own is taken.
+        ``experts`` says where those of a mixture of experts are when a GPU runs the model: ``gpu``,
+        ``cpu`` (host memory, computed there), or by what fits.
         """
         checkpoint = Checkpoint.open(directory)
         config = _with_context(checkpoint.config, context)
@@ -150,15 +153,22 @@ class Engine:
                 f" {config.vocab_size}; they are of different checkpoints: fetch it again"
             )
         tower = open_tower(directory, config, mmproj)
-        chosen = choose_device(device, checkpoint, quantize)
+        chosen = choose_device(device, checkpoint, quantize, experts)
         dtype = dtype or _computed_in(checkpoint, chosen.device)
         with torch.inference_mode():
-            placed = place(checkpoint, dtype, chosen.device, quantize=quantize, native=native)
+            placed = place(
+                checkpoint,
+                dtype,
+                chosen.device,
+                quantize=quantize,
+                native=native,
+                host_experts=chosen.host_experts,
+            )
             model = HybridModel.build(
                 config, placed.tensors, dtype, placed.quantized, placed.embedding
             )
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
-        compiled = NativeModel(model) if placed.compiled else on_device(model)
+        compiled = _compiled(model, placed, chosen)
         base = _fingerprint(placed.fingerprint, config, checkpoint.config)
         eyes = None if tower is None else Eyes(tower, dtype, chosen.device)
         network = HybridNetwork(
@@ -207,6 +217,13 @@ def _guess_layer(
     if model.mtp is None or drafts not in ("auto", "mtp") or not isinstance(compiled, NativeModel):
         return None
     return NativeMtp(compiled)
+
+
+def _compiled(model: HybridModel, placed: PlacedWeights, chosen: ChosenDevice) -> Compiled | None:
+    """Return what runs ``model`` faster than torch, if anything can."""
+    if placed.compiled:
+        return NativeModel(model)
+    return on_device(model, host_experts=chosen.host_experts)
 
 
 def _with_context(config: ModelConfig, wanted: int | None) -> ModelConfig:

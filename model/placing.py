@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kernels.experts import ExpertStack
+from kernels.experts import ExpertStack, PackedStack
 from kernels.linear import (
     Part,
     QuantizedTable,
@@ -36,7 +36,7 @@ from model.checkpoint.quantize import (
 from model.checkpoint.stored import ReadTensors, StoredTensor
 from model.hybrid.cpu import why_not as why_not_native
 from model.hybrid.gpu import why_not as why_not_triton
-from model.placing_experts import place_experts, require_finite_routers, split
+from model.placing_experts import packed_int4, place_experts, require_finite_routers, split
 
 EMBEDDING = "embed_tokens.weight"
 
@@ -52,7 +52,7 @@ class PlacedWeights:
     """
 
     tensors: dict[str, Tensor]
-    quantized: dict[str, Weight | ExpertStack] = field(default_factory=dict)
+    quantized: dict[str, Weight | ExpertStack | PackedStack] = field(default_factory=dict)
     embedding: Table | None = None
     compiled: bool = False
     fingerprint: str = ""
@@ -75,11 +75,13 @@ def place(
     *,
     quantize: Quantize = "none",
     native: bool = True,
+    host_experts: bool = False,
 ) -> PlacedWeights:
     """Place the weights of ``checkpoint`` on ``device``, to compute in ``dtype``.
 
     Matrices that are stored in fewer bits stay so where that loses nothing and the model computes
-    in fewer than 32 bits; ``quantize`` rounds all matrices. Raises ``CheckpointError``.
+    in fewer than 32 bits; ``quantize`` rounds all matrices. With ``host_experts`` the experts stay
+    on the CPU with their routers, for its compiled path. Raises ``CheckpointError``.
     """
     config = checkpoint.config
     identity = checkpoint.fingerprint(dtype)
@@ -88,9 +90,16 @@ def place(
     require_finite_routers(checkpoint)
     made: Mapping[str, Weight] = {}
     table = None
+    small: dict[str, Weight | ExpertStack | PackedStack] = {}
+
+    def place_of(name: str) -> torch.device:
+        return torch.device("cpu") if host_experts and ".mlp." in name else device
+
     triton = why_not_triton(config, dtype, device) is None
     if quantize == "int4" and triton:
         made = _packed_int4(config, read, device)
+        made = {name: weight for name, weight in made.items() if place_of(name) == device}
+        small.update({} if host_experts else packed_int4(checkpoint, read, device))
         identity = hashlib.sha256(f"{identity} int4 on a GPU".encode()).hexdigest()
     elif quantize != "none":
         made = quantized_weights(checkpoint.path, config, read, quantize, identity)
@@ -102,20 +111,26 @@ def place(
     skipped = {name for first in made for name in joined[first]} - {EMBEDDING}
     if table is not None:
         skipped.add(EMBEDDING)
-    small: dict[str, Weight | ExpertStack] = {}
-    if compiled and quantize == "none":
+    on_cpu = compiled or host_experts
+    if on_cpu and quantize == "none":
         small.update(place_experts(checkpoint, dtype))
-        skipped |= set(small)
-    tensors = {name: read[name].to(device) for name in read if name not in skipped}
+    skipped |= set(small)
+    tensors = {name: read[name].to(place_of(name)) for name in read if name not in skipped}
     for name, weight in made.items():
         if is_experts(name):
             assert config.experts is not None and isinstance(weight, QuantizedWeight)
-            stack = split(weight, config.experts.count) if compiled else None
+            stack: ExpertStack | PackedStack | None = None
+            if on_cpu:
+                stack = split(weight, config.experts.count)
+            elif triton and packable(weight):
+                stack = PackedStack(config.experts.count, packed(weight, device))
             if stack is not None:
                 small[name] = stack
             else:
                 shape = (config.experts.count, -1, weight.inputs)
-                tensors[name] = plain(weight, dtype).reshape(shape).to(device)
+                tensors[name] = plain(weight, dtype).reshape(shape).to(place_of(name))
+        elif place_of(name) != device:
+            small[name] = weight
         else:
             small[name] = weight if compiled else _moved(weight, dtype, device, triton)
     turned: dict[str, int] = {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from kernels.experts import ExpertStack
+from kernels.experts import ExpertStack, PackedStack
 from kernels.linear import (
     Part,
     QuantizedWeight,
@@ -13,7 +15,9 @@ from kernels.linear import (
     StoredRows,
     Weight,
 )
+from kernels.quantized_linear import PackedWeight, pack
 from model.checkpoint.checkpoint import Checkpoint
+from model.checkpoint.expert_tensors import is_experts
 from model.checkpoint.stored import StoredTensor
 from model.errors import CheckpointError
 
@@ -42,6 +46,23 @@ def split(weight: QuantizedWeight, experts: int) -> ExpertStack | None:
     if each % _BLOCK:
         return None
     return ExpertStack(tuple(weight.rows(e * each, (e + 1) * each) for e in range(experts)))
+
+
+def packed_int4(
+    checkpoint: Checkpoint, read: Mapping[str, Tensor], device: torch.device
+) -> dict[str, PackedStack]:
+    """Round all experts to the device kernels' int4, whose groups have 128 inputs, on ``device``.
+
+    Experts that the groups do not divide are left out.
+    """
+    made = {}
+    for name, stored in checkpoint.tensors.items():
+        if not is_experts(name) or stored.shape[-1] % 128:
+            continue
+        packs = [pack(expert.to(device), "int4") for expert in read[name]]
+        data, scales = torch.cat([p.data for p in packs]), torch.cat([p.scales for p in packs])
+        made[name] = PackedStack(len(packs), PackedWeight("int4", data, scales))
+    return made
 
 
 def require_finite_routers(checkpoint: Checkpoint) -> None:

@@ -20,6 +20,7 @@ SandboxKind = Literal["docker", "bubblewrap", "local"]
 NetworkMode = Literal["none", "bridge"]
 Quantize = Literal["none", "int8", "int4"]
 Drafts = Literal["auto", "copy", "mtp", "off"]
+ExpertPlace = Literal["auto", "cpu", "gpu"]
 Approve = Literal["never", "edits", "commands", "all"]
 
 
@@ -71,6 +72,13 @@ class Settings(BaseModel):
         more="More than that stretches the model's positions (YaRN), which may cost some quality on"
         " short texts.",
         ge=1024,
+    )
+    experts: ExpertPlace = option(
+        "auto",
+        Group.MODEL,
+        "Where a mixture's experts are beside a GPU: in its memory or the host's.",
+        flag="--experts",
+        more="`cpu` computes them there; `auto` does so if only the rest fits the GPU.",
     )
     kv_memory: int | None = option(
         None,

@@ -19,6 +19,9 @@ from torch import Tensor
 from kernels.attention.triton import SPLITS, append_at, paged_attention_at
 from kernels.backend import addresses
 from kernels.delta_step.triton import delta_step_at
+from kernels.experts import ExpertWeight, PackedStack
+from kernels.experts.triton import MOST_GATHERED
+from kernels.experts.triton import product as experts_product
 from kernels.gated_delta_rule import gated_delta_rule_at
 from kernels.qk_norm_rope import qk_norm_rope
 from kernels.quantized_linear import PackedWeight, quantized_linear
@@ -102,6 +105,9 @@ def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[Kerne
     for kind in ("int4", "int8", "fp8"):
         for rows in (1, 8, 64, 512):
             yield _linear(shape, make, kind, rows)
+    for kind in ("plain", "int4", "int8", "fp8"):
+        for rows in (1, 8, 512):
+            yield _experts(make, kind, rows)
     logits, options = make(1, VOCABULARY), make(4, 1, dtype=torch.float32)
     found = 2 * 61 * 64 * 8
     yield KernelCase(
@@ -235,6 +241,36 @@ def _attention(s: Shape, make: Maker, time: int, context: int) -> KernelCase:
         moved = cache + own + 2 * time * s.heads * SPLITS * (s.dim + 2) * 4
         done = 4.0 * s.dim * rows * s.kv_heads * context
     return KernelCase(f"paged_attention {time} at {context}", run, cache + own, moved, ops, done)
+
+
+def _experts(make: Maker, kind: str, rows: int) -> KernelCase:
+    """Gate and up of 35B-A3B's experts, of which each row runs eight; an even load is counted."""
+    count, per, outputs, inputs = 256, 8, 1024, 2048
+    weight: ExpertWeight = make(count, outputs, inputs)
+    if kind != "plain":
+        kinds = {"int4": torch.uint8, "int8": torch.int8, "fp8": torch.uint8}
+        data = make(count * outputs, inputs // (2 if kind == "int4" else 1), dtype=kinds[kind])
+        scales = make(count * outputs, inputs // 128)
+        if kind == "fp8":
+            scales = make(count * outputs // 128, inputs // 128, dtype=torch.float32)
+        weight = PackedStack(count, PackedWeight(kind, data, scales))  # type: ignore[arg-type]
+    x, slots = make(rows, inputs), rows * per
+    chosen = torch.arange(slots, device=make.device) % count
+    few = rows <= MOST_GATHERED
+    run = partial(experts_product, x, chosen, weight, per=per, gathered=few)
+    each, used = weight.nbytes // count, min(count, slots)
+    ends = 2 * rows * inputs + 2 * slots * outputs
+    read = slots * each if few else used * each
+    columns = -(-outputs // (8 if few else 64))
+    ops = 2.0 * slots * inputs * outputs
+    return KernelCase(
+        f"experts {kind} {rows}",
+        run,
+        used * each + ends,
+        read + 2 * slots * inputs * columns + 2 * slots * outputs,
+        ops,
+        ops,
+    )
 
 
 def _linear(s: Shape, make: Maker, kind: str, rows: int) -> KernelCase:

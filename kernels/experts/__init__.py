@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from kernels.experts.reference import experts, route
-from kernels.experts.stacks import ExpertStack, ExpertWeight
+from torch import Tensor
 
-__all__ = ["ExpertStack", "ExpertWeight", "experts", "route"]
+from kernels.backend import Backend, require_triton
+from kernels.experts import reference
+from kernels.experts.reference import route
+from kernels.experts.stacks import ExpertStack, ExpertWeight, PackedStack
+
+__all__ = ["ExpertStack", "ExpertWeight", "PackedStack", "experts", "route"]
+
+
+def experts(
+    x: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
+    gate_up: ExpertWeight,
+    down: ExpertWeight,
+    *,
+    backend: Backend = "torch",
+) -> Tensor:
+    """Run ``reference.experts`` by the implementation for the device."""
+    if backend == "triton":
+        require_triton("experts", x)
+        from kernels.experts import triton
+
+        return triton.experts(x, chosen, weights, gate_up, down)
+    return reference.experts(x, chosen, weights, gate_up, down)

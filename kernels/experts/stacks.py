@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels.linear import Weight
+from kernels.quantized_linear import PackedWeight
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,4 +35,32 @@ class ExpertStack:
         return self.members[expert]
 
 
-ExpertWeight = Tensor | ExpertStack
+@dataclass(frozen=True, eq=False)
+class PackedStack:
+    """The matrices of ``count`` experts as one for the device kernels, expert below expert.
+
+    In fp8 an expert has a multiple of 128 outputs, so that none shares a scale with another.
+    """
+
+    count: int
+    whole: PackedWeight
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the whole, ``[experts, outputs, inputs]``."""
+        return torch.Size((self.count, self.whole.outputs // self.count, self.whole.inputs))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.whole.nbytes
+
+    def __getitem__(self, expert: int) -> Weight:
+        whole, each = self.whole, self.whole.outputs // self.count
+        data = whole.data[expert * each : (expert + 1) * each]
+        rows = len(whole.scales) // self.count
+        scales = whole.scales[expert * rows : (expert + 1) * rows]
+        return PackedWeight(whole.kind, data, scales, whole.group)
+
+
+ExpertWeight = Tensor | ExpertStack | PackedStack

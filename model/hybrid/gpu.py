@@ -17,8 +17,11 @@ from torch import Tensor
 
 from kernels.backend import KernelError, addresses, interpreting
 from kernels.causal_conv1d import causal_conv1d
+from kernels.experts import experts, route
+from kernels.experts.native import NativeExperts
 from kernels.gated_delta_rule import gated_delta_rule
 from kernels.linear import StackedWeight, Weight, embed
+from kernels.native import native
 from kernels.qk_norm_rope import qk_norm_rope
 from kernels.quantized_linear import PackedWeight
 from kernels.rms_norm import add_rms_norm, gated_rms_norm, rms_norm
@@ -28,11 +31,14 @@ from model.checkpoint.config import ModelConfig
 from model.hybrid.attention import Attention
 from model.hybrid.cuda_graphs import Graphs
 from model.hybrid.deltanet import DeltaNet
-from model.hybrid.layers import FeedForward, Norm
+from model.hybrid.experts import Experts
+from model.hybrid.layers import FeedForward, Norm, TokenMap
 from model.hybrid.model import HybridModel
 from model.state.pages import PAGE
 from model.state.passes import Pass
 
+MOST_EXACT = 64
+"""Up to so many rows run on the CPU as if each were alone."""
 MOST_STEP = 8
 """Inputs of up to this many tokens a sequence run as a step, longer ones as a prefill."""
 
@@ -43,8 +49,6 @@ def why_not(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> st
         return f"the model is on {device.type}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    if config.experts is not None:
-        return "they have no experts yet"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"they do not compute in {dtype}"
     for name, size in (
@@ -126,12 +130,16 @@ class DeviceModel:
     it.
     """
 
-    def __init__(self, model: HybridModel, *, graphs: bool = True) -> None:
+    def __init__(
+        self, model: HybridModel, *, graphs: bool = True, host_experts: bool = False
+    ) -> None:
         reason = why_not(model.config, model.embedding.dtype, model.embedding.device)
         if reason is not None:
             raise KernelError(f"the Triton kernels cannot run this model: {reason}")
         self._model = model
-        wanted = graphs and model.embedding.device.type == "cuda"
+        self._host = _host_experts(model) if host_experts else []
+        # A step that waits for the CPU cannot be captured.
+        wanted = graphs and not host_experts and model.embedding.device.type == "cuda"
         self._graphs = Graphs(self._captured) if wanted else None
 
     def hidden(self, ids: Tensor, running: Pass) -> Tensor:
@@ -180,16 +188,50 @@ class DeviceModel:
                 mixed = mixers.delta(block.mixer, normed, deltas)
                 deltas += 1
             normed, x = _norm(block.post_norm, x, mixed)
-            assert isinstance(block.feed_forward, FeedForward)
-            wide = product(normed, block.feed_forward.gate_up)
-            more = product(swiglu(wide, backend="triton"), block.feed_forward.down)
+            if self._host:
+                more = on_host(self._host[deltas + attentions - 1], normed)
+            else:
+                more = _feed_forward(block.feed_forward, normed)
         return _norm(model.norm, x, more)[0]
 
 
-def on_device(model: HybridModel) -> DeviceModel | None:
+def on_device(model: HybridModel, *, host_experts: bool = False) -> DeviceModel | None:
     """Wrap ``model`` in the Triton kernels if they can run it where it is; else return None."""
     reason = why_not(model.config, model.embedding.dtype, model.embedding.device)
-    return DeviceModel(model) if reason is None else None
+    return DeviceModel(model, host_experts=host_experts) if reason is None else None
+
+
+def _host_experts(model: HybridModel) -> list[NativeExperts]:
+    """Return each layer's experts, whose weights are in host memory, for the compiled CPU path."""
+    found = []
+    for block in model.blocks:
+        assert isinstance(block.feed_forward, Experts)
+        found.append(block.feed_forward.native())
+    return found
+
+
+def on_host(experts: NativeExperts, x: Tensor) -> Tensor:
+    """Run a layer's experts for ``x [..., hidden]`` on the CPU; return the result where ``x`` is.
+
+    Raises ``KernelError`` if the compiled path is not built.
+    """
+    library = native()
+    if library is None:
+        raise KernelError("experts in host memory need the compiled CPU path; run make setup")
+    rows = x.reshape(-1, x.shape[-1])
+    out = experts(library, rows.cpu(), exact_rows=len(rows) <= MOST_EXACT)
+    return out.to(x.device, x.dtype).reshape(x.shape)
+
+
+def _feed_forward(ff: TokenMap, x: Tensor) -> Tensor:
+    if isinstance(ff, FeedForward):
+        return product(swiglu(product(x, ff.gate_up), backend="triton"), ff.down)
+    assert isinstance(ff, Experts)
+    rows = x.reshape(-1, x.shape[-1])
+    chosen, weights = route(rows, ff.router, ff.chosen)
+    routed = experts(rows, chosen, weights, ff.gate_up, ff.down, backend="triton")
+    own = _feed_forward(ff.shared, rows)
+    return (routed + torch.sigmoid(product(rows, ff.shared_gate)) * own).reshape(x.shape)
 
 
 def _norm(norm: Norm, x: Tensor, more: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from kernels.backend import KernelError, interpreting
 from kernels.linear import Weight, packed, plain, quantize
 from kernels.quantized_linear import PackedWeight
 from kernels.sampling import sample_batch
-from model.checkpoint.config import ModelConfig
+from model.checkpoint.config import ExpertsConfig, ModelConfig
 from model.checkpoint.quantize import groups
 from model.checkpoint.weights import tensor_shapes
 from model.hybrid.gpu import DeviceModel, StepInputs, why_not
@@ -19,6 +19,7 @@ from model.hybrid.model import HybridModel, HybridNetwork
 from model.network import State, Work
 from model.state.passes import Pass
 from tests.gpu.comparing import close
+from tests.support.native import library
 
 pytestmark = pytest.mark.gpu
 
@@ -100,6 +101,33 @@ def test_a_step_reads_all_that_changes_from_its_inputs(model: HybridModel) -> No
             expected = model.hidden(ids, other)
             [second] = other.states()
             close(hidden, expected, float32=1e-3)
+
+
+@pytest.mark.parametrize("host", [False, True])
+def test_a_model_with_experts(device: torch.device, host: bool) -> None:
+    """On the device, and with the experts in host memory, where the CPU's path computes them."""
+    config = replace(CONFIG, hidden_size=64, intermediate_size=32, experts=ExpertsConfig(6, 2, 32))
+    torch.manual_seed(2)
+    shapes = tensor_shapes(config, mtp=False)
+    tensors = {name: torch.randn(shape) * shape[-1] ** -0.5 for name, shape in shapes.items()}
+    with torch.inference_mode():
+        model = HybridModel.build(config, tensors, torch.float32)
+        plain = HybridNetwork(model, fingerprint="x")
+        kept = {n: t if host and ".mlp." in n else t.to(device) for n, t in tensors.items()}
+        placed = HybridModel.build(config, kept, torch.float32)
+    if host:
+        library("plain")
+    compiled = DeviceModel(placed, host_experts=host)
+    fast = HybridNetwork(placed, fingerprint="x", compiled=compiled)
+    ids = list(range(12))
+    results = []
+    for network in (plain, fast):
+        [(first, state)] = network.run([Work(ids, network.new_state(), logits=True)])
+        [(second, _)] = network.run([Work([5], state, logits=True)])
+        assert first is not None
+        assert second is not None
+        results.append(torch.stack([first, second]).cpu())
+    close(results[1], results[0], float32=1e-3)
 
 
 @pytest.mark.skipif(interpreting(), reason="graphs need a device")
