@@ -1,4 +1,4 @@
-"""What of a mapped file is read: its pages dropped from memory, and those that came back counted.
+"""Drop a mapped file's pages from memory, and count those that come back.
 
 Only on Linux. While another process has the file mapped its pages cannot be dropped.
 """
