@@ -118,26 +118,39 @@ def place(
     tensors = {name: read[name].to(place_of(name)) for name in read if name not in skipped}
     for name, weight in made.items():
         if is_experts(name):
-            assert config.experts is not None and isinstance(weight, QuantizedWeight)
-            stack: ExpertStack | PackedStack | None = None
-            if on_cpu:
-                stack = split(weight, config.experts.count)
-            elif triton and packable(weight):
-                stack = PackedStack(config.experts.count, packed(weight, device))
+            stack = _stacked(weight, config, device, on_cpu=on_cpu, triton=triton)
             if stack is not None:
                 small[name] = stack
             else:
-                shape = (config.experts.count, -1, weight.inputs)
+                shape = checkpoint.tensors[name].shape
                 tensors[name] = plain(weight, dtype).reshape(shape).to(place_of(name))
         elif place_of(name) != device:
             small[name] = weight
         else:
             small[name] = weight if compiled else _moved(weight, dtype, device, triton)
+    turned = _turned(checkpoint, tensors)
+    return PlacedWeights(tensors, small, table, compiled, identity, turned)
+
+
+def _turned(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the bytes of the tensors that were turned into floats, by their stored form."""
     turned: dict[str, int] = {}
     for name, stored in checkpoint.tensors.items():
         if name in tensors and stored.plain is None:
             turned[stored.form] = turned.get(stored.form, 0) + tensors[name].nbytes
-    return PlacedWeights(tensors, small, table, compiled, identity, turned)
+    return turned
+
+
+def _stacked(
+    weight: Weight, config: ModelConfig, device: torch.device, *, on_cpu: bool, triton: bool
+) -> ExpertStack | PackedStack | None:
+    """Return a rounded matrix of all experts as what runs them takes it; None if it cannot."""
+    assert config.experts is not None and isinstance(weight, QuantizedWeight)
+    if on_cpu:
+        return split(weight, config.experts.count)
+    if triton and packable(weight):
+        return PackedStack(config.experts.count, packed(weight, device))
+    return None
 
 
 def _moved(weight: Weight, dtype: torch.dtype, device: torch.device, triton: bool) -> Weight:
