@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -91,10 +92,7 @@ def place(
     made: Mapping[str, Weight] = {}
     table = None
     small: dict[str, Weight | ExpertStack | PackedStack] = {}
-
-    def place_of(name: str) -> torch.device:
-        return torch.device("cpu") if host_experts and ".mlp." in name else device
-
+    place_of = partial(_place_of, device, host_experts)
     triton = why_not_triton(config, dtype, device) is None
     if quantize == "int4" and triton:
         made = _packed_int4(config, read, device)
@@ -130,6 +128,11 @@ def place(
             small[name] = weight if compiled else _moved(weight, dtype, device, triton)
     turned = _turned(checkpoint, tensors)
     return PlacedWeights(tensors, small, table, compiled, identity, turned)
+
+
+def _place_of(device: torch.device, host_experts: bool, name: str) -> torch.device:
+    """Return where a tensor goes: with ``host_experts`` all of a mixture's layers to the CPU."""
+    return torch.device("cpu") if host_experts and ".mlp." in name else device
 
 
 def _turned(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> dict[str, int]:
