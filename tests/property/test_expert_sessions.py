@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks import parity
 from benchmarks.support.pages_read import forget, resident, whole_pages
 from kernels.experts import ExpertStack
-from kernels.linear import StackedWeight, StoredRows, Weight
+from kernels.linear import StackedWeight, StoredRows, Weight, embed
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.weights import tensor_shapes
 from model.engine import Engine
@@ -154,7 +154,7 @@ def _rows(weight: Weight) -> list[Tensor]:
 def _chosen(model: HybridModel, ids: list[int]) -> list[set[int]]:
     """Return the experts that each layer chooses for the last of ``ids``, by torch's own path."""
     seen: list[set[int]] = []
-    x = torch.nn.functional.embedding(torch.tensor([ids]), model.embedding)
+    x = embed(torch.tensor([ids]), model.embedding)
     rotation = model.rotation(0, len(ids))
     for block in model.blocks:
         x = x + block.mixer(block.input_norm(x), rotation, None)
