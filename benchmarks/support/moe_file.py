@@ -56,7 +56,7 @@ class _Random:
             spread = shape[-1] ** -0.5 / (4.6 * 36 if kind == "Q4_K" else 18.5 * 74)
             places = ((0, spread), (2, spread * middle)) if kind == "Q4_K" else ((208, spread),)
             for at, scale in places:
-                blocks[:, at : at + 2] = np.float16([scale]).view(np.uint8)
+                blocks[:, at : at + 2] = np.array([scale], np.float16).view(np.uint8)
             self._kept[kind, shape] = blocks.reshape(*shape[:-1], -1)
         return self._kept[kind, shape]
 
