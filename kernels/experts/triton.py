@@ -197,7 +197,9 @@ def product(x: Tensor, chosen: Tensor, weight: ExpertWeight, *, per: int, gather
         sizes = (outputs, inputs, groups)
         _gather[grid](x, chosen, data, scales, out, *sizes, ROWS=rows, num_warps=4, **shared)
         return out
-    rows = 16 if slots <= 32 * count or x.dtype == torch.float32 else 64
+    # Of int4 a wide tile does not fit the registers.
+    wide = slots > 32 * count and x.dtype != torch.float32 and kind != _INT4
+    rows = 64 if wide else 16
     columns = 32 if x.dtype == torch.float32 else 64
     plan = tiles(chosen, count, rows)
     _grouped[(len(plan[1]), triton.cdiv(outputs, columns))](
@@ -212,7 +214,7 @@ def product(x: Tensor, chosen: Tensor, weight: ExpertWeight, *, per: int, gather
         ROWS=rows,
         COLUMNS=columns,
         DOT=tl.float32 if x.dtype == torch.float32 or interpreting() else tl.bfloat16,
-        num_warps=4,
+        num_warps=4 if rows == 16 else 8,
         num_stages=1 if x.dtype == torch.float32 else 3,
         **shared,
     )
