@@ -172,7 +172,7 @@ def speak(
     """Return a conversation over ``session`` that is spoken as the settings say."""
     return Conversation(
         session,
-        model.chat,
+        model.chat.at_effort(settings.effort),
         registry.schemas(),
         sampling_of(settings, model.engine.generation),
         thinking=settings.thinking != "off",

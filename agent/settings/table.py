@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from agent.settings.option import Group, option, option_of
+from model.chat.effort import means_none, read_effort
 from sandboxes.mounts import environment_of, parse_mount
 from tools.profiles.profile import ProfileError, load_profile
 
@@ -292,6 +293,15 @@ class Settings(BaseModel):
         flag="--thinking",
         repository=True,
     )
+    effort: str = option(
+        "auto",
+        Group.CONTEXT,
+        "How much to think: none, low, medium, high, xhigh, or auto (the template's own).",
+        flag="--effort",
+        metavar="LEVEL",
+        more="See [Thinking](thinking.md).",
+        repository=True,
+    )
     compact: bool = option(
         True,
         Group.CONTEXT,
@@ -374,6 +384,20 @@ class Settings(BaseModel):
         """Return the values as records keep them: of variables the names alone."""
         names = tuple(entry.partition("=")[0] for entry in self.pass_env)
         return self.model_dump() | {"pass_env": names}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _turn_thinking_off(cls, values: Any) -> Any:
+        """Read the effort ``none`` as ``thinking = "off"``, which it is another way to say."""
+        effort = values.get("effort") if isinstance(values, dict) else None
+        if isinstance(effort, str) and means_none(effort):
+            return {**values, "thinking": "off", "effort": "auto"}
+        return values
+
+    @field_validator("effort")
+    @classmethod
+    def _check_effort(cls, word: str) -> str:
+        return read_effort(word)
 
     @field_validator("network", mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from model.chat.effort import fit_effort
 from model.chat.parser import TurnParser
 from model.chat.template import ChatTemplate, Mask, read_json
 from model.chat.tokenizer import Tokenizer
@@ -48,6 +49,7 @@ class ChatFormat:
         self._template = template
         self._tokenizer = tokenizer
         self._eyes: Eyes | None = None
+        self._effort: dict[str, str] = {}
         self.stop_ids = stop_ids
         probe = (Message("tool", "result"), Message("user", "go on"))
         try:
@@ -89,6 +91,17 @@ class ChatFormat:
         twin._eyes = eyes if self._tokenizer.special(_IMAGE) is not None else None
         return twin
 
+    def at_effort(self, level: str) -> ChatFormat:
+        """Return the same format for a model that is asked to think at ``level`` (see ``effort``).
+
+        The template may write the effort at a conversation's start, so it counts for ``begin``
+        alone. ``auto``, and a template that knows no efforts, change nothing.
+        """
+        word = None if level == "auto" else fit_effort(level, self._probe_effort)
+        twin = copy.copy(self)
+        twin._effort = {} if word is None else {"reasoning_effort": word}
+        return twin
+
     @property
     def sees(self) -> bool:
         """True if the model can see the pictures of messages; else it reads of them in words."""
@@ -122,6 +135,7 @@ class ChatFormat:
             add_generation_prompt=True,
             enable_thinking=thinking,
             preserve_thinking=preserve_thinking,
+            **self._effort,
         )
         return self._encode(rendered, mask, _pictures(messages))
 
@@ -208,6 +222,19 @@ class ChatFormat:
         for token in ids:
             found += self._eyes.take(next(shown)) if token == place else [token]
         return found
+
+    def _probe_effort(self, word: str) -> str | None:
+        """Render a short conversation at an effort's ``word``; None if it is refused."""
+        try:
+            return self._template.render(
+                [{"role": "user", "content": "probe"}],
+                tools=None,
+                add_generation_prompt=True,
+                enable_thinking=True,
+                reasoning_effort=word,
+            )
+        except ValueError:
+            return None
 
     def _after_turn(self, messages: Sequence[Message], mask: Mask, thinking: bool) -> str:
         """Render what follows an assistant's content, ``<|im_end|>`` first; masked."""
