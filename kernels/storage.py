@@ -6,6 +6,7 @@ The other tower has the same in ``sandboxes.paths``: docs/decisions says why.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,15 +34,41 @@ def write_whole(path: Path) -> Iterator[Path]:
 
     If the block raises, the draft is removed and ``path`` is as it was. Raises ``OSError``.
     """
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    with write_named(path.parent, f".{path.name}-") as draft:
+        yield draft.file
+        draft.keep_as(path.name)
+
+
+class Draft:
+    """A file that is being written, and the name that it gets once it is whole."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.target: Path | None = None
+
+    def keep_as(self, name: str) -> Path:
+        """Choose the name that the file gets in its folder; return its path."""
+        self.target = self.file.with_name(name)
+        return self.target
+
+
+@contextmanager
+def write_named(folder: Path, prefix: str) -> Iterator[Draft]:
+    """Yield a draft in ``folder``, named by ``prefix``, for a file whose name is known at its end.
+
+    If the block raises or keeps no name, the draft is removed and the folder is as it was. Raises
+    ``OSError``.
+    """
+    draft = Draft(folder / f"{prefix}{os.getpid()}-{threading.get_ident():x}")
     try:
         yield draft
-        sync(draft)
-        draft.replace(path)
+        if draft.target is not None:
+            sync(draft.file)
+            draft.file.replace(draft.target)
     finally:
         with suppress(FileNotFoundError):
-            draft.unlink()
-    sync(path.parent)
+            draft.file.unlink()
+    sync(folder)
 
 
 def sync(path: Path) -> None:

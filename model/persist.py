@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from kernels.storage import sync, write_whole
+from kernels.storage import write_named, write_whole
 from model.errors import StateError
 
 RECORD = "session_state.json"
@@ -83,7 +82,6 @@ def write(
             name = f"span-{start:09}-{length:09}"
             spans.append(Span(start, length, *_write(folder, name, cut(start, length))))
         place, digest = _write(folder, "point", point)
-        sync(folder)
         body = {
             **record,
             "format": _FORMAT,
@@ -179,16 +177,10 @@ def _link(source: Path, target: Path) -> None:
 
 def _write(folder: Path, name: str, tensors: Tensors) -> tuple[Path, str]:
     """Write a file of tensors under ``name`` and its hash, whole or not at all."""
-    fresh = folder / f".writing-{os.getpid()}"
-    try:
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, fresh)
-        digest = _digest(fresh)
-        target = folder / f"{name}-{digest[:16]}.safetensors"
-        sync(fresh)
-        fresh.replace(target)
-    finally:
-        with suppress(FileNotFoundError):
-            fresh.unlink()
+    with write_named(folder, ".writing-") as draft:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, draft.file)
+        digest = _digest(draft.file)
+        target = draft.keep_as(f"{name}-{digest[:16]}.safetensors")
     return target, digest
 
 

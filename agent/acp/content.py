@@ -21,14 +21,14 @@ MAX_PROMPT_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Prompt:
+class EditorPrompt:
     """A prompt: ``text`` for the model; ``files`` are paths in the user's folder that it names."""
 
     text: str
     files: tuple[str, ...] = ()
 
 
-def read_prompt(blocks: Sequence[Any], folder: Path) -> Prompt:
+def read_prompt(blocks: Sequence[Any], folder: Path) -> EditorPrompt:
     """Write a prompt's blocks as text.
 
     Text stands as it is, a link to a file of the folder as its path, a resource at the end.
@@ -64,7 +64,7 @@ def read_prompt(blocks: Sequence[Any], folder: Path) -> Prompt:
         raise ConfigError("the prompt is empty: say what to do")
     if len(text.encode()) > MAX_PROMPT_BYTES:
         raise ConfigError(f"the prompt is longer than {MAX_PROMPT_BYTES:,} bytes; shorten it")
-    return Prompt(text, tuple(dict.fromkeys(files)))
+    return EditorPrompt(text, tuple(dict.fromkeys(files)))
 
 
 def _inside(uri: str, folder: Path) -> str | None:

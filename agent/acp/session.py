@@ -19,7 +19,7 @@ from acp.exceptions import RequestError
 from acp.schema import ConfigOptionUpdate, CurrentModeUpdate, SessionInfoUpdate
 
 from agent.acp.calls import Places
-from agent.acp.content import Prompt
+from agent.acp.content import EditorPrompt
 from agent.acp.files import EditorFiles
 from agent.acp.hub import Hub
 from agent.acp.options import ASKED, Mode, Option, mode_named, options
@@ -134,7 +134,7 @@ class EditorSession:
             self._opening = asyncio.ensure_future(self._on_thread(self._ready))
             self._opening.add_done_callback(_seen)
 
-    async def prompt(self, prompt: Prompt) -> Ended:
+    async def prompt(self, prompt: EditorPrompt) -> Ended:
         """Answer one prompt; one that comes while a cancelled one ends waits for that end.
 
         Raises ``RequestError`` if another one is being answered, and what opening and commands
@@ -286,7 +286,7 @@ class EditorSession:
     async def _on_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
         return await self._loop.run_in_executor(self._thread, work, *arguments)
 
-    def _announce(self, prompt: Prompt) -> None:
+    def _announce(self, prompt: EditorPrompt) -> None:
         """Send the first update after a prompt, at once: the title if there is none yet."""
         if not self.titled and command_in(prompt.text) is None:
             self.titled = True
@@ -336,7 +336,7 @@ class EditorSession:
             settings = settings.model_copy(update={"image": None})
         self.settings = settings
 
-    def _answer(self, prompt: Prompt) -> Ended:
+    def _answer(self, prompt: EditorPrompt) -> Ended:
         """Run the turn itself, on the session's thread."""
         live = self._ready()
         self._updates.begin(len(live.steps))

@@ -21,6 +21,6 @@ def acp(
 
     Not for typing: an editor starts it (docs/editors.md). Logs go to a file in the state folder.
     """
-    from agent.acp.main import run
+    from agent.acp.server_process import run
 
     run(given, mode)

@@ -13,7 +13,6 @@ from agent.cli import (
     acp,
     cache,
     chat,
-    completion,
     doctor,
     model,
     prove,
@@ -21,6 +20,7 @@ from agent.cli import (
     sandbox,
     sessions,
     setup,
+    shell_completion,
     solve,
 )
 from agent.cli.failure import tell
@@ -48,7 +48,7 @@ app.command(name="doctor")(doctor.doctor)
 app.command(name="setup")(setup.setup)
 app.command(name="prove")(prove.prove)
 app.command(name="acp")(acp.acp)
-app.command(name="completion")(completion.completion)
+app.command(name="completion")(shell_completion.completion)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(model.app, name="model")
 app.add_typer(sandbox.app, name="sandbox")
@@ -96,7 +96,7 @@ def _root(
 
 def call(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Nothing is raised."""
-    completion.answer_shells()
+    shell_completion.answer_shells()
     try:
         code = app(with_chat(arguments), prog_name="agent", standalone_mode=False)
         return code if isinstance(code, int) else 0

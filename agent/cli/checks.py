@@ -36,7 +36,7 @@ PROGRAM_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True)
-class Finding:
+class HealthCheck:
     """One line: what was looked at, whether it works, what was seen, what to do."""
 
     name: str
@@ -45,9 +45,9 @@ class Finding:
     remedy: str = ""
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: Settings) -> list[HealthCheck]:
     """Try everything that a run with ``settings`` needs, and what it might. Never raises."""
-    checks: list[tuple[str, Callable[[], Finding]]] = [
+    checks: list[tuple[str, Callable[[], HealthCheck]]] = [
         ("python", _python),
         ("torch", _torch),
         ("cpu path", _cpu_path),
@@ -64,26 +64,26 @@ def examine(settings: Settings) -> list[Finding]:
     return findings + _environment()
 
 
-def healthy(findings: list[Finding]) -> bool:
+def healthy(findings: list[HealthCheck]) -> bool:
     """Tell whether nothing that is needed is broken."""
     return all(found.status != "fail" for found in findings)
 
 
-def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+def _guarded(name: str, check: Callable[[], HealthCheck]) -> HealthCheck:
     try:
         return check()
     except Exception as error:  # a doctor that falls over tells nothing
-        return Finding(name, "fail", f"{type(error).__name__}: {one_line(error)}")
+        return HealthCheck(name, "fail", f"{type(error).__name__}: {one_line(error)}")
 
 
-def _python() -> Finding:
+def _python() -> HealthCheck:
     seen = platform.python_version()
     if tuple(map(int, platform.python_version_tuple()[:2])) < NEEDED_PYTHON:
-        return Finding("python", "fail", seen, "install Python 3.11 or newer")
-    return Finding("python", "ok", f"{seen} on {platform.machine()}, {os.cpu_count()} CPUs")
+        return HealthCheck("python", "fail", seen, "install Python 3.11 or newer")
+    return HealthCheck("python", "ok", f"{seen} on {platform.machine()}, {os.cpu_count()} CPUs")
 
 
-def _torch() -> Finding:
+def _torch() -> HealthCheck:
     if torch.cuda.is_available():
         device = f"CUDA {torch.version.cuda}: {torch.cuda.get_device_name(0)}"
     elif torch.version.cuda:
@@ -93,27 +93,29 @@ def _torch() -> Finding:
     # A product that can be checked: a torch that imports may still be built for another CPU.
     works = torch.ones(8, 8).matmul(torch.ones(8, 8)).sum().item() == 512.0
     if not works:
-        return Finding("torch", "fail", f"{torch.__version__} computes wrongly", "install it again")
-    return Finding("torch", "ok", f"{torch.__version__}, {device}")
+        return HealthCheck(
+            "torch", "fail", f"{torch.__version__} computes wrongly", "install it again"
+        )
+    return HealthCheck("torch", "ok", f"{torch.__version__}, {device}")
 
 
-def _cpu_path() -> Finding:
+def _cpu_path() -> HealthCheck:
     library = native()
     if library is None:
         seen = "not built: torch serves, several times slower"
         remedy = "install a C++ compiler (g++), then agent setup --native"
-        return Finding("cpu path", "warn", seen, remedy)
-    return Finding("cpu path", "ok", f"compiled for {library.level}, {library.path.parent}")
+        return HealthCheck("cpu path", "warn", seen, remedy)
+    return HealthCheck("cpu path", "ok", f"compiled for {library.level}, {library.path.parent}")
 
 
-def _model(settings: Settings) -> Finding:
+def _model(settings: Settings) -> HealthCheck:
     name, start = settings.model, time.perf_counter()
     try:
         facts = describe_model(name, settings.quantize, settings.device)
     except ModelError as error:
-        return Finding("model", "fail", *_what_and_remedy(error))
+        return HealthCheck("model", "fail", *_what_and_remedy(error))
     seconds = time.perf_counter() - start
-    return Finding(
+    return HealthCheck(
         "model",
         "ok",
         f"{name}: {facts['size_bytes'] / 1e6:,.1f} MB, {facts['layers']} layers, "
@@ -124,48 +126,48 @@ def _model(settings: Settings) -> Finding:
     )
 
 
-def _program(name: str, command: list[str], *, needed: bool) -> Finding:
+def _program(name: str, command: list[str], *, needed: bool) -> HealthCheck:
     bad: Status = "fail" if needed else "warn"
     try:
         done = subprocess.run(command, capture_output=True, timeout=PROGRAM_TIMEOUT_S, check=False)
     except FileNotFoundError:
-        return Finding(name, bad, "not installed", f"apt-get install {name}")
+        return HealthCheck(name, bad, "not installed", f"apt-get install {name}")
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(name, bad, one_line(error), f"apt-get install --reinstall {name}")
+        return HealthCheck(name, bad, one_line(error), f"apt-get install --reinstall {name}")
     first = done.stdout.decode("utf-8", "replace").split("\n")[0].strip()
     if done.returncode != 0:
-        return Finding(name, bad, f"exit code {done.returncode}", f"apt-get install {name}")
-    return Finding(name, "ok", first)
+        return HealthCheck(name, bad, f"exit code {done.returncode}", f"apt-get install {name}")
+    return HealthCheck(name, "ok", first)
 
 
-def check_docker(settings: Settings) -> Finding:
+def check_docker(settings: Settings) -> HealthCheck:
     """Ask the Docker engine for its version and the image of ``settings``."""
     bad: Status = "fail" if settings.sandbox == "docker" else "warn"
     try:
         client = connect(timeout=PROGRAM_TIMEOUT_S)
     except SandboxError as error:
-        return Finding("docker", bad, *_what_and_remedy(error))
+        return HealthCheck("docker", bad, *_what_and_remedy(error))
     try:
         version = client.version().get("Version", "unknown")
         root = Path(client.info().get("DockerRootDir", "/"))
         image = settings.image or BASE_TAG
         there = has_image(client, image)
     except SandboxError as error:
-        return Finding("docker", bad, *_what_and_remedy(error))
+        return HealthCheck("docker", bad, *_what_and_remedy(error))
     finally:
         client.close()
     # With a remote engine the folder is not on this machine and cannot be judged.
     if root.is_dir() and shutil.disk_usage(root).free < DISK_FAIL_BYTES:
-        return Finding("docker", bad, f"no disk space left in {root}", "docker system prune")
+        return HealthCheck("docker", bad, f"no disk space left in {root}", "docker system prune")
     seen = f"engine {version}, image {image}"
     if there:
-        return Finding("docker", "ok", seen)
+        return HealthCheck("docker", "ok", seen)
     if settings.image is not None:
-        return Finding("docker", bad, f"{seen} is missing", f"docker pull {image}")
-    return Finding("docker", "warn", f"{seen} is not built yet", "agent sandbox build")
+        return HealthCheck("docker", bad, f"{seen} is missing", f"docker pull {image}")
+    return HealthCheck("docker", "warn", f"{seen} is not built yet", "agent sandbox build")
 
 
-def check_bubblewrap(settings: Settings) -> Finding:
+def check_bubblewrap(settings: Settings) -> HealthCheck:
     """Start a bubblewrap sandbox that does nothing."""
     needed = settings.sandbox == "bubblewrap"
     found = _program("bubblewrap", ["bwrap", "--version"], needed=needed)
@@ -177,7 +179,7 @@ def check_bubblewrap(settings: Settings) -> Finding:
     if done.returncode == 0:
         return found
     reason = done.stderr.decode("utf-8", "replace").strip().split("\n")[0]
-    return Finding(
+    return HealthCheck(
         "bubblewrap",
         "fail" if needed else "warn",
         f"cannot start a sandbox: {reason}",
@@ -185,18 +187,18 @@ def check_bubblewrap(settings: Settings) -> Finding:
     )
 
 
-def _disk() -> Finding:
+def _disk() -> HealthCheck:
     place = _nearest_existing(state_dir())
     free = shutil.disk_usage(place).free
     seen = f"{free / 1e9:,.1f} GB free at {place}"
     if free < DISK_FAIL_BYTES:
-        return Finding("disk", "fail", seen, "free some space or set XDG_STATE_HOME elsewhere")
+        return HealthCheck("disk", "fail", seen, "free some space or set XDG_STATE_HOME elsewhere")
     if free < DISK_WARN_BYTES:
-        return Finding("disk", "warn", seen, "images and working copies need some gigabytes")
-    return Finding("disk", "ok", seen)
+        return HealthCheck("disk", "warn", seen, "images and working copies need some gigabytes")
+    return HealthCheck("disk", "ok", seen)
 
 
-def _state() -> Finding:
+def _state() -> HealthCheck:
     folder = state_dir()
     try:
         private_dir(folder)
@@ -204,11 +206,11 @@ def _state() -> Finding:
             file.write(b"x")
     except OSError as error:
         reason = f"cannot write {folder}: {error.strerror or error}"
-        return Finding("state", "fail", reason, "make it writable or set XDG_STATE_HOME")
-    return Finding("state", "ok", f"{folder} is writable")
+        return HealthCheck("state", "fail", reason, "make it writable or set XDG_STATE_HOME")
+    return HealthCheck("state", "ok", f"{folder} is writable")
 
 
-def _caches(settings: Settings) -> Finding:
+def _caches(settings: Settings) -> HealthCheck:
     found = caches()
     parts = [f"{kind.name} {kind.size / 1e6:,.1f} MB" for kind in found]
     most = settings.warm_cache_mb
@@ -216,16 +218,16 @@ def _caches(settings: Settings) -> Finding:
     seen = f"{', '.join(parts)} in {found[0].paths[0].parent} ({limit})"
     total = sum(kind.size for kind in found)
     if total > CACHES_WARN_BYTES:
-        return Finding("caches", "warn", seen, "agent cache clear, if you need the space")
-    return Finding("caches", "ok", seen)
+        return HealthCheck("caches", "warn", seen, "agent cache clear, if you need the space")
+    return HealthCheck("caches", "ok", seen)
 
 
-def _environment() -> list[Finding]:
+def _environment() -> list[HealthCheck]:
     """Name the variables that look like settings and are not read, or have an old name."""
     lines = old_variable_lines()
     if unread := unread_variables():
         lines.append(f"not settings, so not read: {', '.join(unread)}")
-    return [Finding("variables", "warn", line) for line in lines]
+    return [HealthCheck("variables", "warn", line) for line in lines]
 
 
 def _what_and_remedy(error: Exception) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def starts_chat(arguments: list[str]) -> bool:
 def start_chat(arguments: list[str]) -> int:
     """Run the chat that the command line asks for; return the exit code. Nothing is raised."""
     try:
-        from agent.chat.chat import chat
+        from agent.chat.terminal_chat import chat
         from sandboxes.paths import config_dir, private_dir, state_dir
 
         words = with_chat(arguments)[1:]

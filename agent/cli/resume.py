@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agent.events import Listener
     from agent.loading import LoadedModel
     from agent.sessions.store import SavedSession, SessionStore
+    from agent.settings.table import Settings
 
 RUNS = (*(group for group in Group if group is not Group.IMAGE), "image")
 WHICH = "The session's id, how it begins, or its last four characters."
@@ -115,12 +116,14 @@ def rewind(
     """
     from agent.client import Client
     from agent.loading import load_for
-    from agent.run.resume import stored_settings
-    from agent.run.rewind import rewind as go_back
+    from agent.run.stored_settings import stored_settings
     from agent.sessions.store import SessionStore
 
     saved = SessionStore().find(name)
     stored = stored_settings(saved, given)
+    # torch comes in with this: what can be wrong without it is known by now.
+    from agent.run.rewind import rewind as go_back
+
     loaded = load_for(stored)
     notices: list[str] = []
     cost = go_back(saved, to, loaded, Client(listener(Output.TEXT, notices)))
@@ -155,6 +158,7 @@ def run(
                 if message is not None:
                     message = read_text(message, "message")
                 saved = _found(name, repo)
+                settings, check, seed = _settings(saved, flags)
                 # torch comes in with these: what can be wrong without it is known by now.
                 from agent.events import Working
                 from agent.run import resume as resuming
@@ -163,10 +167,6 @@ def run(
                 from agent.sessions.store import SessionStore
 
                 store = SessionStore()
-                asked = dict(flags)
-                # Not kept as they are: a check is replaced, and a seed draws anew from here on.
-                check, seed = asked.pop("check", None), asked.pop("seed", None)
-                settings = resuming.stored_settings(saved, asked)
                 names = {"model": settings.model, "sandbox": settings.sandbox}
                 if copy:
                     saved = make_copy(store, saved)
@@ -184,14 +184,7 @@ def run(
                 model = load_told(settings, listen, model)
             listen(Working("restoring the files and the model's state"))
             report = resuming.resume(
-                saved,
-                message,
-                settings,
-                model,
-                client,
-                check=check,
-                seed=seed,
-                apply=apply,
+                saved, message, settings, model, client, check=check, seed=seed, apply=apply
             )
             return finish(report, repo, output, apply=apply, notices=notices)
     except (Exception, KeyboardInterrupt) as error:
@@ -199,6 +192,20 @@ def run(
         if output is not Output.TEXT:
             print_error(failure.message, failure.exit_code, names, output, notices)
         return failure.exit_code
+
+
+def _settings(
+    saved: SavedSession, flags: Mapping[str, Any]
+) -> tuple[Settings, str | None, int | None]:
+    """Return the settings with ``flags`` over the session's, and its new check and seed.
+
+    Those two are not kept as they are: a check is replaced, and a seed draws anew from here on.
+    """
+    from agent.run.stored_settings import stored_settings
+
+    asked = dict(flags)
+    check, seed = asked.pop("check", None), asked.pop("seed", None)
+    return stored_settings(saved, asked), check, seed
 
 
 def _found(name: str | None, repo: Path | None) -> SavedSession:

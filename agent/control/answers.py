@@ -10,13 +10,21 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from agent.control.rules import Rule, Rules
+from pydantic import BaseModel
+
+from agent.control.rules import Rule, RuleKind, Rules
 from sandboxes.paths import write_whole
 
 FILE = "approvals.json"
 MAX_BYTES = 1_000_000
+
+
+class KeptAnswers(BaseModel):
+    """The content of the file: rules as kind and pattern, and the answer to each subject."""
+
+    allowed: tuple[tuple[RuleKind, str], ...]
+    given: dict[str, bool]
 
 
 @dataclass
@@ -35,9 +43,9 @@ class Answers:
         if folder in self.folders:
             return
         self.folders.append(folder)
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        with suppress(OSError, ValueError):
             if (folder / FILE).stat().st_size <= MAX_BYTES:
-                self._add(json.loads((folder / FILE).read_bytes()))
+                self._add(KeptAnswers.model_validate_json((folder / FILE).read_bytes()))
 
     def allow(self, subject: str, rule: Rule | None) -> None:
         """Keep an "always" for this subject and for what ``rule`` covers."""
@@ -51,12 +59,10 @@ class Answers:
         self.given.update((subject, False) for subject in subjects)
         self._write()
 
-    def _add(self, data: Any) -> None:
-        rules = tuple(Rule(kind, pattern) for kind, pattern in data["allowed"])
-        given = {str(subject): bool(answer) for subject, answer in data["given"].items()}
-        self.allowed |= Rules(allow=rules)
+    def _add(self, kept: KeptAnswers) -> None:
+        self.allowed |= Rules(allow=tuple(Rule(kind, pattern) for kind, pattern in kept.allowed))
         # What is answered by now is newer.
-        self.given = given | self.given
+        self.given = kept.given | self.given
 
     def _write(self) -> None:
         data = {

@@ -7,9 +7,8 @@ step, the nearest state before it is taken and the rest of the tokens are prefil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from agent.client import Client
 from agent.errors import ConfigError, StoreError
@@ -29,7 +28,6 @@ from agent.sessions.model_states import (
 )
 from agent.sessions.records import Record
 from agent.sessions.store import SavedSession
-from agent.settings.load import check_settings
 from agent.settings.table import Settings
 from agent.types import Prompt
 from model import persist
@@ -42,21 +40,6 @@ from sandboxes.workspace.workspace import Workspace
 
 UNFINISHED = (RUNNING, KILLED, "interrupted", "cancelled", "compacted", "failed")
 SHOWN = 5
-
-
-def stored_settings(saved: SavedSession, flags: Mapping[str, Any]) -> Settings:
-    """Return the settings the session ran with last, with the flags that were given over them.
-
-    Raises ``StoreError`` if the session does not say, ``ConfigError`` for a flag that cannot be.
-    """
-    if not saved.info.complete:
-        raise StoreError(
-            f"session {saved.id} is damaged or of an older version; start anew with agent solve"
-        )
-    stored = dict(saved.info.settings)
-    given = {key: value for key, value in flags.items() if value is not None}
-    layers = [("the command line", given), (f"session {saved.id}", stored)]
-    return check_settings({**stored, "n": 1, **given}, layers)
 
 
 def complete_history(

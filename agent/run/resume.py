@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.client import Client
 from agent.loading import LoadedModel
 from agent.run.open_session import OpenSession
-from agent.run.recall import stored_settings
+from agent.run.stored_settings import stored_settings
 from agent.sessions.store import SavedSession
 from agent.settings.table import Settings
 from agent.types import SolveReport

@@ -6,7 +6,7 @@ import re
 from enum import Enum, auto
 
 
-class State(Enum):
+class ParserState(Enum):
     """A part of a turn, as the parser reads it."""
 
     THINKING = auto()
@@ -21,8 +21,8 @@ TAG = re.compile(rf"<(?:function|parameter)=({NAME})(?:>|(?=\r?\n))")
 OPEN_TAG = re.compile(r"<(?:function|parameter)=[^<>\n]{0,200}\Z")
 SPACE = re.compile(r"\s*")
 MARKS = {
-    State.THINKING: ("<think>", "</think>", "<tool_call>"),
-    State.CONTENT: (
+    ParserState.THINKING: ("<think>", "</think>", "<tool_call>"),
+    ParserState.CONTENT: (
         "<think>",
         "</think>",
         "<tool_call>",
@@ -31,8 +31,8 @@ MARKS = {
         "</parameter>",
         "</function>",
     ),
-    State.MALFORMED: ("</tool_call>",),
-    State.FUNCTION: (
+    ParserState.MALFORMED: ("</tool_call>",),
+    ParserState.FUNCTION: (
         "<parameter=",
         "</parameter>",
         "</function>",
@@ -40,7 +40,7 @@ MARKS = {
         "<tool_call>",
         "<function=",
     ),
-    State.VALUE: (
+    ParserState.VALUE: (
         "<parameter=",
         "</parameter",
         "</function>",

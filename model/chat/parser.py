@@ -55,7 +55,7 @@ from model.chat.markup import (
     OPEN_END_OF_VALUE,
     OPEN_TAG,
     TAG,
-    State,
+    ParserState,
     clean_name,
     past_space,
 )
@@ -86,7 +86,7 @@ class TurnParser:
         self._decoder = decoder
         self._call = CallBuilder(tools)
         self._stop_ids = stop_ids
-        self._state = State.THINKING if in_thinking else State.CONTENT
+        self._state = ParserState.THINKING if in_thinking else ParserState.CONTENT
         self._text = ""  # the whole turn so far
         self._at = 0  # where the part not yet taken begins
         self._scan = 0  # from _at to here nothing is markup
@@ -138,19 +138,19 @@ class TurnParser:
     @property
     def thinking_tokens(self) -> int:
         """Sampled tokens of the reasoning so far, with its tags (but not those of the prompt)."""
-        if self._state is not State.THINKING:
+        if self._state is not ParserState.THINKING:
             return self._closed_thinking_tokens
         return self._closed_thinking_tokens + self._tokens_between(self._thinking_from, None)
 
     @property
     def in_thinking(self) -> bool:
         """True while the reasoning is open; after ``finish``, true if it was never closed."""
-        return self._state is State.THINKING
+        return self._state is ParserState.THINKING
 
     @property
     def in_value(self) -> bool:
         """True while a value of a call is being written."""
-        return self._state is State.VALUE
+        return self._state is ParserState.VALUE
 
     # Driving
 
@@ -158,14 +158,14 @@ class TurnParser:
         self._text += self._decoder.flush()
         self._ended = True
         self._run()
-        if self._state in (State.THINKING, State.CONTENT):
+        if self._state in (ParserState.THINKING, ParserState.CONTENT):
             self._speak(len(self._text))
         elif not self._stopped:
             self._add(self._call.cut())
-        elif self._state is State.MALFORMED:
+        elif self._state is ParserState.MALFORMED:
             self._add(self._call.without_function())
         else:
-            if self._state is State.VALUE:
+            if self._state is ParserState.VALUE:
                 self._end_value(len(self._text), closed=False)
             else:
                 self._call.between(self._text[self._at :])
@@ -174,11 +174,11 @@ class TurnParser:
 
     def _run(self) -> None:
         steps = {
-            State.THINKING: self._in_thinking,
-            State.CONTENT: self._in_content,
-            State.MALFORMED: self._in_malformed,
-            State.FUNCTION: self._in_function,
-            State.VALUE: self._in_value,
+            ParserState.THINKING: self._in_thinking,
+            ParserState.CONTENT: self._in_content,
+            ParserState.MALFORMED: self._in_malformed,
+            ParserState.FUNCTION: self._in_function,
+            ParserState.VALUE: self._in_value,
         }
         try:
             while (found := self._next_mark()) is not None:
@@ -187,7 +187,7 @@ class TurnParser:
                     self._scan = place + 1
         except Undecided:
             pass
-        if self._state in (State.THINKING, State.CONTENT):
+        if self._state in (ParserState.THINKING, ParserState.CONTENT):
             self._speak(self._scan)
 
     def _next_mark(self) -> tuple[str, int] | None:
@@ -196,7 +196,7 @@ class TurnParser:
         while (place := self._text.find("<", self._scan)) >= 0:
             self._scan = place
             rest = self._text[place : place + 16]
-            if self._state is State.VALUE:
+            if self._state is ParserState.VALUE:
                 rest = rest.lower()  # for mangled end tags
             for mark in marks:
                 if rest.startswith(mark):
@@ -230,7 +230,7 @@ class TurnParser:
         after = place + len(mark)
         if mark == "<think>":
             if self._fresh:
-                self._enter(State.THINKING, after)
+                self._enter(ParserState.THINKING, after)
                 self._thinking_from = place
             return self._fresh
         if mark in ("<tool_call>", "<function="):
@@ -260,7 +260,7 @@ class TurnParser:
 
     def _in_malformed(self, mark: str, place: int) -> bool:
         self._add(self._call.without_function())
-        self._enter(State.CONTENT, place + len(mark))
+        self._enter(ParserState.CONTENT, place + len(mark))
         return True
 
     def _in_function(self, mark: str, place: int) -> bool:
@@ -270,7 +270,7 @@ class TurnParser:
                 return False
             self._call.between(self._text[self._at : place])
             self._call.open_parameter(clean_name(tag[1]))
-            self._enter(State.VALUE, tag.end())
+            self._enter(ParserState.VALUE, tag.end())
             self._spelled = []
             return True
         self._call.between(self._text[self._at : place])
@@ -304,7 +304,7 @@ class TurnParser:
             return False
         closed = mark == "</parameter"
         self._end_value(place, closed=closed)
-        self._enter(State.FUNCTION, after if closed else place)
+        self._enter(ParserState.FUNCTION, after if closed else place)
         return True
 
     # Calls
@@ -315,10 +315,10 @@ class TurnParser:
             return self._open_function(past_space(self._text, after), bare=False)
         rest = self._text[after:].lstrip()
         if self._ended and "<function=".startswith(rest):  # cut here, or ended with an empty call
-            self._enter(State.MALFORMED, after)
+            self._enter(ParserState.MALFORMED, after)
             return True
         if self._text[after] == "\n" or rest.startswith("{"):
-            self._enter(State.MALFORMED, after)
+            self._enter(ParserState.MALFORMED, after)
             return True
         return False  # a mention in prose
 
@@ -351,14 +351,14 @@ class TurnParser:
         if tag is None:
             if bare:
                 return False
-            self._enter(State.MALFORMED, place)
+            self._enter(ParserState.MALFORMED, place)
             return True
         if bare and not self._is_bare_function(place):
             return False
         name = clean_name(tag[1])
         self._call.begin(name)
         self._events.append(CallStarted(name))
-        self._enter(State.FUNCTION, tag.end())
+        self._enter(ParserState.FUNCTION, tag.end())
         return True
 
     def _tag(self, place: int) -> re.Match[str] | None:
@@ -411,7 +411,7 @@ class TurnParser:
 
     def _end_call(self, after: int) -> None:
         self._add(self._call.complete())
-        self._enter(State.CONTENT, after)
+        self._enter(ParserState.CONTENT, after)
 
     def _add(self, call: ToolCall) -> None:
         self._calls.append(call)
@@ -431,7 +431,7 @@ class TurnParser:
         text = self._gap + text
         spoken = text.rstrip()
         self._gap = text[len(spoken) :]
-        if spoken and self._state is State.THINKING:
+        if spoken and self._state is ParserState.THINKING:
             self._thinking.append(spoken)
             self._events.append(ThinkingText(spoken))
         elif spoken:
@@ -440,12 +440,12 @@ class TurnParser:
 
     def _leave_thinking(self, place: int) -> None:
         self._closed_thinking_tokens += self._tokens_between(self._thinking_from, place)
-        self._enter(State.CONTENT, place)
+        self._enter(ParserState.CONTENT, place)
 
-    def _enter(self, state: State, place: int) -> None:
+    def _enter(self, state: ParserState, place: int) -> None:
         self._state = state
         self._fresh = True
-        said = self._thinking if state is State.THINKING else self._content
+        said = self._thinking if state is ParserState.THINKING else self._content
         self._gap = "\n\n" if said else ""
         self._skip(place)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -231,31 +230,25 @@ def _write(
     at = 0
     storage.make_private(file.parent)
     _tidy(file)
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=_DRAFT, delete=False) as draft:
-        try:
-            # The header's length depends on offsets that are known only at the end: room first.
-            room = _ALIGN * (4 + 12 * len(shapes))
-            draft.seek(room)
-            for name, weight in made:
-                facts[name] = _checksum(weight.parts)
-                for part, tensor in zip(_PARTS[weight.bits], weight.parts, strict=True):
-                    raw = tensor.view(torch.uint8).numpy()
-                    draft.write(raw.data)
-                    offsets = [at, at + raw.nbytes]
-                    header[name + part] = {
-                        "dtype": _DTYPES[tensor.dtype],
-                        "shape": list(tensor.shape),
-                        "data_offsets": offsets,
-                    }
-                    at += raw.nbytes
-            text = json.dumps(header, separators=(",", ":")).encode()
-            if len(text) > room - 8:
-                raise OSError("the header does not fit")
-            draft.seek(0)
-            draft.write((room - 8).to_bytes(8, "little") + text.ljust(room - 8))
-            draft.flush()
-            os.fsync(draft.fileno())
-            Path(draft.name).replace(file)
-        except BaseException:
-            Path(draft.name).unlink(missing_ok=True)
-            raise
+    with storage.write_named(file.parent, _DRAFT) as whole, whole.file.open("wb") as draft:
+        # The header's length depends on offsets that are known only at the end: room first.
+        room = _ALIGN * (4 + 12 * len(shapes))
+        draft.seek(room)
+        for name, weight in made:
+            facts[name] = _checksum(weight.parts)
+            for part, tensor in zip(_PARTS[weight.bits], weight.parts, strict=True):
+                raw = tensor.view(torch.uint8).numpy()
+                draft.write(raw.data)
+                offsets = [at, at + raw.nbytes]
+                header[name + part] = {
+                    "dtype": _DTYPES[tensor.dtype],
+                    "shape": list(tensor.shape),
+                    "data_offsets": offsets,
+                }
+                at += raw.nbytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        if len(text) > room - 8:
+            raise OSError("the header does not fit")
+        draft.seek(0)
+        draft.write((room - 8).to_bytes(8, "little") + text.ljust(room - 8))
+        whole.keep_as(file.name)

@@ -205,30 +205,7 @@ def _set_up(
         raise _not_built(recipe, "its set-up")
     tell(f"running the set-up of {recipe.repo} once, in {parent}")
     api = client.api
-    memory = f"{limits.memory_mb}m"
-    made = api.create_container(
-        parent,
-        entrypoint=["bash", "--noprofile", "--norc", "-euxo", "pipefail", "-c"],
-        command=["\n".join(recipe.setup)],
-        user="0:0",
-        working_dir=SETUP_FOLDER,
-        labels={OWNER_LABEL: str(Owner.of_this_process())},
-        use_config_proxy=limits.network,
-        healthcheck={"test": ["NONE"]},
-        host_config=api.create_host_config(
-            network_mode="bridge" if limits.network else "none",
-            cap_drop=["ALL"],
-            cap_add=_CAPABILITIES,
-            security_opt=["no-new-privileges"],
-            mem_limit=memory,
-            memswap_limit=memory,
-            pids_limit=limits.pids,
-            nano_cpus=int(min(limits.cpus, int(client.info().get("NCPU", 1))) * 1e9),
-            ulimits=[docker.types.Ulimit(name="core", soft=0, hard=0)],
-            init=True,
-        ),
-    )
-    container = made["Id"]
+    container = _create(client, recipe, parent, limits)
     try:
         api.put_archive(container, "/", _tar(named, below=SETUP_FOLDER.strip("/")))
         api.start(container)
@@ -253,6 +230,34 @@ def _set_up(
     finally:
         api.remove_container(container, force=True, v=True)
     return tag
+
+
+def _create(client: docker.DockerClient, recipe: ImageRecipe, parent: str, limits: Limits) -> str:
+    """Create the container that runs the set-up commands, within ``limits``; return its id."""
+    memory = f"{limits.memory_mb}m"
+    made = client.api.create_container(
+        parent,
+        entrypoint=["bash", "--noprofile", "--norc", "-euxo", "pipefail", "-c"],
+        command=["\n".join(recipe.setup)],
+        user="0:0",
+        working_dir=SETUP_FOLDER,
+        labels={OWNER_LABEL: str(Owner.of_this_process())},
+        use_config_proxy=limits.network,
+        healthcheck={"test": ["NONE"]},
+        host_config=client.api.create_host_config(
+            network_mode="bridge" if limits.network else "none",
+            cap_drop=["ALL"],
+            cap_add=_CAPABILITIES,
+            security_opt=["no-new-privileges"],
+            mem_limit=memory,
+            memswap_limit=memory,
+            pids_limit=limits.pids,
+            nano_cpus=int(min(limits.cpus, int(client.info().get("NCPU", 1))) * 1e9),
+            ulimits=[docker.types.Ulimit(name="core", soft=0, hard=0)],
+            init=True,
+        ),
+    )
+    return str(made["Id"])
 
 
 @contextmanager

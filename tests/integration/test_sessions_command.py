@@ -153,6 +153,21 @@ def test_the_newest_session_goes_on_also_where_it_was_moved_to(
     assert "And more." in store.find(session).trajectory.read_text()
 
 
+def test_a_flag_that_cannot_be_is_refused_without_torch(session) -> None:
+    code = (
+        "import sys; from agent.cli.main import main\n"
+        "sys.argv = ['agent', 'resume', sys.argv[1], 'Go on.', '--deny', 'edit(']\n"
+        "try: main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, session], capture_output=True, text=True, check=False
+    )
+    assert "rule 'edit('" in done.stderr
+    assert done.stdout == "2 False\n"
+
+
 def test_a_session_in_use_is_refused_without_torch(session, own_places) -> None:
     (path,) = (own_places / "tenuto" / "sessions").iterdir()
     code = (

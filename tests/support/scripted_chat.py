@@ -13,7 +13,7 @@ from pathlib import Path
 
 def main() -> int:
     """Run it; return the exit code."""
-    from agent.chat.chat import chat
+    from agent.chat.terminal_chat import chat
     from agent.chat.wanted import Opening, Wanted
 
     checkpoint, repo, turns, *flags = sys.argv[1:]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import app
-from agent.cli.checks import Finding, examine, healthy
+from agent.cli.checks import HealthCheck, examine, healthy
 from agent.settings.table import Settings
 from tests.support.native import library
 
@@ -24,22 +24,22 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def found(tiny_checkpoint: Path) -> Callable[..., dict[str, Finding]]:
-    def run(**fields: object) -> dict[str, Finding]:
+def found(tiny_checkpoint: Path) -> Callable[..., dict[str, HealthCheck]]:
+    def run(**fields: object) -> dict[str, HealthCheck]:
         settings = {"model": str(tiny_checkpoint), "sandbox": "local"} | fields
         return {finding.name: finding for finding in examine(Settings(**settings))}
 
     return run
 
 
-def test_what_works_is_ok(found: Callable[..., dict[str, Finding]]) -> None:
+def test_what_works_is_ok(found: Callable[..., dict[str, HealthCheck]]) -> None:
     findings = found()
     for name in ("python", "torch", "model", "git", "state"):
         assert findings[name].status == "ok", findings[name]
     assert "4 layers" in findings["model"].detail
 
 
-def test_a_missing_model(found: Callable[..., dict[str, Finding]]) -> None:
+def test_a_missing_model(found: Callable[..., dict[str, HealthCheck]]) -> None:
     findings = found(model="/nowhere/at/all")
     assert findings["model"].status == "fail"
     assert "there is no model directory /nowhere/at/all" in findings["model"].detail
@@ -47,7 +47,7 @@ def test_a_missing_model(found: Callable[..., dict[str, Finding]]) -> None:
 
 
 def test_a_broken_model(
-    found: Callable[..., dict[str, Finding]], tiny_checkpoint: Path, tmp_path: Path
+    found: Callable[..., dict[str, HealthCheck]], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -59,7 +59,7 @@ def test_a_broken_model(
 
 
 def test_docker_matters_only_to_those_who_use_it(
-    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+    found: Callable[..., dict[str, HealthCheck]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
     assert found(sandbox="local")["docker"].status == "warn"
@@ -69,7 +69,7 @@ def test_docker_matters_only_to_those_who_use_it(
 
 
 def test_programs_that_are_not_there(
-    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    found: Callable[..., dict[str, HealthCheck]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     findings = found(sandbox="bubblewrap")
@@ -80,7 +80,7 @@ def test_programs_that_are_not_there(
 
 
 def test_the_cpu_path_in_use_is_named(
-    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+    found: Callable[..., dict[str, HealthCheck]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     level = library("plain").level
     monkeypatch.setenv("TENUTO_NATIVE", level)
@@ -92,7 +92,7 @@ def test_the_cpu_path_in_use_is_named(
 
 
 def test_a_state_folder_that_cannot_be_made(
-    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    found: Callable[..., dict[str, HealthCheck]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
@@ -102,7 +102,7 @@ def test_a_state_folder_that_cannot_be_made(
 
 
 def test_variables_that_are_not_read_are_named(
-    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+    found: Callable[..., dict[str, HealthCheck]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("TENUTO_")]:
         monkeypatch.delenv(name)  # of the test run itself
@@ -125,7 +125,7 @@ def test_the_command_prints_lines_or_json_and_its_code(
 
 
 def test_the_caches_are_sized_and_cleared(
-    tmp_path: Path, monkeypatch, capfd, found: Callable[..., dict[str, Finding]]
+    tmp_path: Path, monkeypatch, capfd, found: Callable[..., dict[str, HealthCheck]]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     place = tmp_path / "cache" / "tenuto"
