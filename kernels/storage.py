@@ -39,7 +39,7 @@ def write_whole(path: Path) -> Iterator[Path]:
         draft.keep_as(path.name)
 
 
-class Draft:
+class NewFile:
     """A file that is being written, and the name that it gets once it is whole."""
 
     def __init__(self, file: Path) -> None:
@@ -53,13 +53,13 @@ class Draft:
 
 
 @contextmanager
-def write_named(folder: Path, prefix: str) -> Iterator[Draft]:
+def write_named(folder: Path, prefix: str) -> Iterator[NewFile]:
     """Yield a draft in ``folder``, named by ``prefix``, for a file whose name is known at its end.
 
     If the block raises or keeps no name, the draft is removed and the folder is as it was. Raises
     ``OSError``.
     """
-    draft = Draft(folder / f"{prefix}{os.getpid()}-{threading.get_ident():x}")
+    draft = NewFile(folder / f"{prefix}{os.getpid()}-{threading.get_ident():x}")
     try:
         yield draft
         if draft.target is not None:
