@@ -32,7 +32,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 def as_json(history: History) -> dict[str, Any]:
     def as_then(data: dict[str, Any]) -> dict[str, Any]:
         """A message without the fields that came later, where they say nothing new."""
-        later = {"author": "user", "notes": []}
+        later = {"author": "user", "notes": [], "pictures": []}
         return {k: value for k, value in data.items() if k not in later or later[k] != value}
 
     text = json.dumps(dataclasses.asdict(history))
@@ -40,10 +40,13 @@ def as_json(history: History) -> dict[str, Any]:
     return plain
 
 
+LATER_COUNTERS = ("abandoned_tokens", "mtp_drafted_tokens", "mtp_accepted_tokens")
+
+
 def known_then(data: Any) -> Any:
     """``data`` without counters that are zero and that version 0.1.0 did not have."""
     if isinstance(data, dict):
-        return {k: known_then(v) for k, v in data.items() if (k, v) != ("abandoned_tokens", 0)}
+        return {k: known_then(v) for k, v in data.items() if k not in LATER_COUNTERS or v}
     return [known_then(item) for item in data] if isinstance(data, list) else data
 
 
