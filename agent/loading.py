@@ -20,6 +20,7 @@ from model.checkpoint.weights import active_parameter_count, parameter_count
 from model.device import ExpertPlace
 from model.drafting.drafts import Drafts
 from model.engine import Engine
+from model.kv_form import KvForm
 from sandboxes.paths import state_dir
 
 SMALL_MODEL = 50_000_000
@@ -52,6 +53,7 @@ def load_model(
     device: str = "auto",
     context: int | None = None,
     experts: ExpertPlace = "auto",
+    kv: KvForm = "auto",
 ) -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``.
 
@@ -59,7 +61,7 @@ def load_model(
     ``quantize`` how the weights are rounded, ``drafts`` where tokens come from that are tried
     before they are sampled, ``device`` where it runs (auto, cpu, cuda, cuda:N),
     ``context`` the most tokens of a session, ``experts`` where those of a mixture of experts are
-    beside a GPU.
+    beside a GPU, ``kv`` how keys and values are kept.
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     path = hub.resolve(name)
@@ -79,6 +81,7 @@ def load_model(
         device=device,
         context=context,
         experts=experts,
+        kv=kv,
     )
     for note in _notes(engine):
         sys.stderr.write(f"note: {note}\n")
@@ -95,6 +98,8 @@ def _notes(engine: Engine) -> list[str]:
     """Return what the user should know of a model that was loaded."""
     config = engine.config
     notes = [config.note] if config.note else []
+    if engine.placement is not None and engine.placement.kv_reason:
+        notes.append(engine.placement.kv_reason)
     if config.yarn is not None:
         notes.append(
             f"the model's positions are stretched {config.yarn.factor:g} times (YaRN); that changes"
@@ -113,6 +118,7 @@ def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
         settings.device,
         settings.context,
         settings.experts,
+        settings.kv,
     )
 
 
@@ -141,6 +147,7 @@ def describe_model(
         )
         or "nothing",
         "state_bytes_per_session": placed.state_bytes,
+        "keys_and_values": placed.kv,
         "kv_bytes_per_1000_tokens": placed.kv_bytes_per_1000,
         "longest_context": placed.longest_context,
         "chat_template": template_name(text_folder(path)),

@@ -22,6 +22,7 @@ from model.hybrid.cpu_mtp import NativeMtp
 from model.hybrid.gpu import on_device
 from model.hybrid.model import Compiled, HybridModel, HybridNetwork
 from model.hybrid.mtp import GuessLayer
+from model.kv_form import KvForm, choose_kv
 from model.network import Network
 from model.placing import PlacedWeights, place
 from model.sampling import SamplingParams
@@ -57,6 +58,8 @@ class Placement:
     state_bytes: int
     kv_bytes_per_1000: int
     longest_context: int
+    kv: str
+    kv_reason: str
 
     @classmethod
     def of(
@@ -67,6 +70,7 @@ class Placement:
         layout: Layout,
         limit: int,
         context_length: int,
+        kv_reason: str,
     ) -> Placement:
         """Sum up how ``checkpoint`` was loaded, with ``limit`` bytes for state."""
         return cls(
@@ -81,6 +85,8 @@ class Placement:
             state_bytes=layout.slot_bytes,
             kv_bytes_per_1000=round(layout.page_bytes * 1000 / PAGE),
             longest_context=longest_context(layout, limit, context_length),
+            kv=str(layout.kv).removeprefix("torch."),
+            kv_reason=kv_reason,
         )
 
 
@@ -126,6 +132,7 @@ class Engine:
         drafts: Drafts = "auto",
         mmproj: Path | None = None,
         experts: ExpertPlace = "auto",
+        kv: KvForm = "auto",
     ) -> Engine:
         """Load the checkpoint in ``directory``. Raises ``CheckpointError``, ``MemoryFull``.
 
@@ -144,6 +151,7 @@ class Engine:
         ``mmproj`` is a GGUF file with a vision tower; without, the checkpoint's own is taken.
         ``experts`` says where those of a mixture of experts are when a GPU runs the model: ``gpu``,
         ``cpu`` (host memory, computed there), or by what fits.
+        ``kv`` is the form that keys and values are kept in (see ``model.kv_form``).
         """
         checkpoint = Checkpoint.open(directory)
         config = _with_context(checkpoint.config, context)
@@ -168,14 +176,17 @@ class Engine:
                 config, placed.tensors, dtype, placed.quantized, placed.embedding
             )
         limit = default_limit(model.embedding.device) if kv_memory is None else kv_memory
-        compiled = _compiled(model, placed, chosen)
+        memory = StateMemory(limit, swap=swap)
+        form = choose_kv(kv, Layout.of(config, model.embedding, memory), limit, context)
+        compiled = _compiled(model, placed, chosen, form.dtype)
         base = _fingerprint(placed.fingerprint, config, checkpoint.config)
         eyes = None if tower is None else Eyes(tower, dtype, chosen.device)
         network = HybridNetwork(
             model,
             fingerprint=base if tower is None else tower.fingerprint(base, dtype),
             vocab_limit=vocab_limit,
-            memory=StateMemory(limit, swap=swap),
+            memory=memory,
+            kv=form.dtype,
             compiled=compiled,
             mtp=_guess_layer(model, compiled, drafts),
             sight=eyes,
@@ -184,7 +195,7 @@ class Engine:
         sampling = checkpoint.generation
         engine = cls(network, config, name=name, generation=sampling, drafts=drafts, eyes=eyes)
         engine.placement = Placement.of(
-            checkpoint, chosen, placed, network.layout, limit, config.context_length
+            checkpoint, chosen, placed, network.layout, limit, config.context_length, form.reason
         )
         return engine
 
@@ -192,6 +203,14 @@ class Engine:
     def fingerprint(self) -> str:
         """Equal for two engines whose saved sessions are interchangeable."""
         return self.network.fingerprint
+
+    @property
+    def state_form(self) -> str:
+        """Equal for two engines whose states have the same bits: those with another form of keys
+        and values have other bits, and are interchangeable all the same."""
+        placed = self.placement
+        eight = placed is not None and placed.kv != placed.computed_in
+        return f"{self.fingerprint} {placed.kv}" if placed and eight else self.fingerprint
 
     @property
     def context_length(self) -> int:
@@ -219,11 +238,13 @@ def _guess_layer(
     return NativeMtp(compiled)
 
 
-def _compiled(model: HybridModel, placed: PlacedWeights, chosen: ChosenDevice) -> Compiled | None:
+def _compiled(
+    model: HybridModel, placed: PlacedWeights, chosen: ChosenDevice, kv: torch.dtype
+) -> Compiled | None:
     """Return what runs ``model`` faster than torch, if anything can."""
     if placed.compiled:
         return NativeModel(model)
-    return on_device(model, host_experts=chosen.host_experts)
+    return on_device(model, kv, host_experts=chosen.host_experts)
 
 
 def _with_context(config: ModelConfig, wanted: int | None) -> ModelConfig:

@@ -6,9 +6,10 @@ is stored or not; the state at each is kept, and a later prompt that begins with
 from the longest one. As both ran in the same pieces, what follows is bit for bit the same.
 
 ``$XDG_CACHE_HOME/tenuto/prefixes/KEY/`` holds one state (``model.session.Session.save``). KEY is a
-hash of the ids, of the cuts up to there, the weights' fingerprint and the version. An entry appears
-whole or not at all, by a rename; one that is damaged is removed and made again. The folder's time
-is that of its last use: the oldest go first once all together are over the limit.
+hash of the ids, of the cuts up to there, the weights' fingerprint, the form of keys and values, and
+the version. An entry appears whole or not at all, by a rename; one that is damaged is removed and
+made again. The folder's time is that of its last use: the oldest go first once all together are
+over the limit.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class PrefixCache:
 
     def _place(self, ids: Sequence[int], cuts: Sequence[int]) -> Path:
         """Return the folder of the state at the last of ``cuts``."""
-        parts = [self._engine.fingerprint, version(), list(cuts), list(ids[: cuts[-1]])]
+        parts = [self._engine.state_form, version(), list(cuts), list(ids[: cuts[-1]])]
         return self.root / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
     def _evict(self) -> None:

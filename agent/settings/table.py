@@ -22,6 +22,7 @@ NetworkMode = Literal["none", "bridge"]
 Quantize = Literal["none", "int8", "int4"]
 Drafts = Literal["auto", "copy", "mtp", "off"]
 ExpertPlace = Literal["auto", "cpu", "gpu"]
+KvForm = Literal["auto", "bf16", "int8", "fp8"]
 Approve = Literal["never", "edits", "commands", "all"]
 
 
@@ -89,6 +90,14 @@ class Settings(BaseModel):
         metavar="MIB",
         shown="half of what is free",
         ge=1,
+    )
+    kv: KvForm = option(
+        "auto",
+        Group.MODEL,
+        "How keys and values are kept: in 8 bits they take half the memory.",
+        flag="--kv",
+        more="`auto` takes `int8` where a context that was asked for fits no other way; `fp8` needs"
+        " a GPU that has it. See [state](state.md#keys-and-values-in-8-bits).",
     )
     drafts: Drafts = option(
         "auto",

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernels.kv_cache import dequantise, in_bytes, parts
+
 _SCORES = 1 << 24
 """About how many scores are held at once (64 MiB in float32)."""
 
@@ -62,7 +64,7 @@ def paged_attention(
     Args:
         query: ``[batch, time, heads, dim]``, each row the last positions of its sequence.
         pages: for each row the tensors ``[layers, 2, kv_heads, page, dim]`` that hold its keys
-            (index 0) and values (index 1), in order.
+            (index 0) and values (index 1), in order; or pages in 8 bits (``kernels.kv_cache``).
         layer: which layer of the pages to read.
         lengths: how many positions of each row there are, those of ``query`` included.
         gate: like ``query``.
@@ -72,8 +74,14 @@ def paged_attention(
     """
     rows = []
     for row, (held, length) in enumerate(zip(pages, lengths, strict=True)):
-        own = [page[layer] for page in held]
+        own = [_plain(page[layer], query.shape[-1]) for page in held]
         both = own[0] if len(own) == 1 else torch.cat(own, dim=2)
         keys, values = both[:, None, :, :length]
-        rows.append(attention(query[row : row + 1], keys, values, gate[row : row + 1]))
+        out = attention(query[row : row + 1].to(both.dtype), keys, values, gate[row : row + 1])
+        rows.append(out.to(query.dtype))
     return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def _plain(page: Tensor, dim: int) -> Tensor:
+    """Return keys and values ``[2, kv_heads, page, dim]``; those of 8 bits in float32."""
+    return dequantise(*parts(page, dim)) if in_bytes(page) else page

@@ -19,6 +19,7 @@ from torch import Tensor
 from kernels import backend
 from kernels.attention.triton_tiles import attend_all, places
 from kernels.backend import addresses, interpreting, power_of_two, require_power_of_two
+from kernels.kv_cache import SCALE_BYTES, in_bytes
 
 SPLITS = 64
 """How many programs share one sequence's cache in a decode step, for each KV head. A split is at
@@ -205,6 +206,20 @@ def _prefill(
     tl.store(out + base * DIM + at, result.to(out.dtype.element_ty), mask=used[:, None])
 
 
+@triton.jit
+def _store_codes(to, place, x, PAGE: tl.constexpr, DIM: tl.constexpr, CACHE: tl.constexpr):
+    """Round a row as ``kernels.kv_cache.quantise`` does, and store it at ``place`` of a head."""
+    MOST: tl.constexpr = 127.0 if tl.int8 == CACHE else 448.0
+    x = x.to(tl.float32)
+    largest = tl.max(tl.abs(x), axis=0)
+    scaled = x * tl.where(largest > 0, MOST / largest, 0.0)
+    if tl.int8 == CACHE:
+        # Adding and taking away this number rounds to the nearest, ties to even.
+        scaled = scaled + 12582912.0 - 12582912.0
+    tl.store(to + place * DIM + tl.arange(0, DIM), scaled.to(CACHE))
+    tl.store((to + PAGE * DIM).to(tl.pointer_type(tl.float32)) + place, largest / MOST)
+
+
 @triton.jit(do_not_specialize=["layer"])
 def _append(
     keys,
@@ -221,19 +236,31 @@ def _append(
     KV_HEADS: tl.constexpr,
     PAGE: tl.constexpr,
     DIM: tl.constexpr,
+    CACHE: tl.constexpr,
 ):
     token, sequence = tl.program_id(0), tl.program_id(1).to(tl.int64)
     position = tl.load(lengths + sequence) - time + token
     page = tl.load(table + sequence * pages + position // PAGE)
-    to = tl.multiple_of(page.to(tl.pointer_type(keys.dtype.element_ty)), 16)
-    to += layer.to(tl.int64) * (2 * KV_HEADS * PAGE * DIM)
+    EIGHT: tl.constexpr = CACHE.primitive_bitwidth == 8
+    HEAD: tl.constexpr = PAGE * (DIM + 4) if EIGHT else PAGE * DIM
+    to = tl.multiple_of(page.to(tl.pointer_type(CACHE)), 16)
+    to += layer.to(tl.int64) * (2 * KV_HEADS * HEAD)
     inner = tl.arange(0, DIM)
     for head in tl.static_range(KV_HEADS):
-        at = (head * PAGE + position % PAGE) * DIM + inner
         k = tl.load(keys + sequence * key_batch + token * key_time + head * DIM + inner)
-        tl.store(to + at, k)
         v = tl.load(values + sequence * value_batch + token * value_time + head * DIM + inner)
-        tl.store(to + KV_HEADS * PAGE * DIM + at, v)
+        own = to + head * HEAD
+        if EIGHT:
+            _store_codes(own, position % PAGE, k, PAGE, DIM, CACHE)
+            _store_codes(own + KV_HEADS * HEAD, position % PAGE, v, PAGE, DIM, CACHE)
+        else:
+            tl.store(own + position % PAGE * DIM + inner, k)
+            tl.store(own + KV_HEADS * HEAD + position % PAGE * DIM + inner, v)
+
+
+def _as_triton(dtype: torch.dtype) -> tl.dtype:
+    names = {torch.float8_e4m3fn: "float8e4nv"}
+    return getattr(tl, names.get(dtype, str(dtype).removeprefix("torch.")))
 
 
 def _most_rows(wide: bool) -> int:
@@ -262,10 +289,12 @@ def paged_attention_at(
     *,
     page: int,
     kv_heads: int,
+    kv: torch.dtype | None = None,
 ) -> Tensor:
     """Compute ``paged_attention`` with the addresses of the pages ``[batch, max_pages]`` (int64)
     and the lengths (int32) on the device already. Reads nothing on the host, so it can be captured
-    in a CUDA graph; ``max_pages`` may be more than is used.
+    in a CUDA graph; ``max_pages`` may be more than is used. ``kv`` is the dtype of the pages, by
+    default that of ``query``; 8 bits are read as ``kernels.kv_cache`` has them.
     """
     batch, time, heads, dim = query.shape
     require_power_of_two("paged_attention", "head dimension", dim, 16, 256)
@@ -277,11 +306,12 @@ def paged_attention_at(
         return out
     group = heads // kv_heads
     wide = query.dtype == torch.float32
-    cache = getattr(tl, str(query.dtype).removeprefix("torch."))
+    dot = _as_triton(query.dtype)
+    cache = _as_triton(kv or query.dtype)
     # exp2 is what the hardware has, so the scale holds the factor that makes it exp.
     scale = dim**-0.5 * _LOG2E
     shape = {"GROUP": group, "KV_HEADS": kv_heads, "PAGE": page, "DIM": dim}
-    types = {"CACHE": cache, "DOT": tl.float32 if wide or interpreting() else cache}
+    types = {"CACHE": cache, "DOT": tl.float32 if wide or interpreting() else dot}
     gates = gate.stride()[:3]
     rows, block, warps, stages = _tiles(query.device, time * group, page, wide)
     if time * group > _most_rows(wide):
@@ -344,10 +374,17 @@ def paged_attention_at(
 
 
 def append_at(
-    keys: Tensor, values: Tensor, table: Tensor, layer: int, lengths: Tensor, *, page: int
+    keys: Tensor,
+    values: Tensor,
+    table: Tensor,
+    layer: int,
+    lengths: Tensor,
+    *,
+    page: int,
+    kv: torch.dtype | None = None,
 ) -> None:
     """Write ``keys`` and ``values [batch, time, kv_heads, dim]`` where ``paged_attention_at`` with
-    the same table and lengths looks for the last ``time`` positions."""
+    the same table, lengths and ``kv`` looks for the last ``time`` positions."""
     batch, time, kv_heads, dim = keys.shape
     require_power_of_two("append_at", "head dimension", dim, 16, 256)
     keys, values = (
@@ -369,6 +406,7 @@ def append_at(
             KV_HEADS=kv_heads,
             PAGE=page,
             DIM=dim,
+            CACHE=_as_triton(kv or keys.dtype),
             num_warps=2,
         )
 
@@ -383,7 +421,12 @@ def paged_attention(
     """Compute ``reference.paged_attention``; head dimension and page are powers of two from 16 on,
     the former up to 256.
     """
-    _, _, kv_heads, page, _ = pages[0][0].shape
+    first = pages[0][0]
+    kv_heads, page = first.shape[2], first.shape[3]
+    if in_bytes(first):
+        page = page // (query.shape[-1] + SCALE_BYTES)
     own = torch.tensor(lengths, dtype=torch.int32).to(query.device)
     table = addresses(pages)
-    return paged_attention_at(query, table, layer, own, gate, page=page, kv_heads=kv_heads)
+    return paged_attention_at(
+        query, table, layer, own, gate, page=page, kv_heads=kv_heads, kv=first.dtype
+    )

@@ -29,13 +29,20 @@ def _attend(
 ):
     """Take ``BLOCK`` positions from ``at`` on into the running softmax of ``q``'s rows."""
     # A page's address is a multiple of 16, without which it would be read element by element.
+    # Codes have their scales behind the rows of each head (kernels.kv_cache).
+    EIGHT: tl.constexpr = CACHE.primitive_bitwidth == 8
+    HEAD: tl.constexpr = PAGE * (DIM + 4) if EIGHT else PAGE * DIM
     page = tl.multiple_of(tl.load(table + at // PAGE).to(tl.pointer_type(CACHE)), 16)
     start = page + layer_start
     key = at + tl.arange(0, BLOCK)
     inner = tl.arange(0, DIM)
+    key_scales = (start + PAGE * DIM).to(tl.pointer_type(tl.float32)) + at % PAGE
+    value_scales = (start + KV_HEADS * HEAD + PAGE * DIM).to(
+        tl.pointer_type(tl.float32)
+    ) + at % PAGE
     start += at % PAGE * DIM
     within = tl.arange(0, BLOCK)[:, None] * DIM + inner[None, :]
-    values = start + KV_HEADS * PAGE * DIM
+    values = start + KV_HEADS * HEAD
     if MASKED:
         k = tl.load(start + within, mask=(key < length)[:, None], other=0.0)
         v = tl.load(values + within, mask=(key < length)[:, None], other=0.0)
@@ -43,6 +50,11 @@ def _attend(
         k = tl.load(start + within)
         v = tl.load(values + within)
     scores = tl.dot(q, tl.trans(k.to(DOT)), input_precision="tf32x3")
+    if EIGHT:
+        every = tl.arange(0, BLOCK)
+        key_scale = tl.load(key_scales + every, mask=key < length, other=0.0)
+        value_scale = tl.load(value_scales + every, mask=key < length, other=0.0)
+        scores = scores * key_scale[None, :]
     if MASKED:
         scores = tl.where(key[None, :] <= position[:, None], scores, float("-inf"))
     top = tl.maximum(largest, tl.max(scores, axis=1))
@@ -51,8 +63,11 @@ def _attend(
     shrink = tl.exp2(largest - safe)
     p = tl.exp2(scores - safe[:, None])
     total = total * shrink[:, None]
+    weight = weight * shrink + tl.sum(p, axis=1)
+    if EIGHT:
+        p = p * value_scale[None, :]
     total = tl.dot(p.to(DOT), v.to(DOT), total, input_precision="tf32x3")
-    return total, top, weight * shrink + tl.sum(p, axis=1)
+    return total, top, weight
 
 
 @triton.jit
@@ -108,7 +123,10 @@ def attend_all(
     at_query = (place * DIM)[:, None] + inner[None, :]
     q = tl.load(query + base * DIM + at_query, mask=used[:, None], other=0.0)
     q = (q.to(tl.float32) * scale).to(DOT)
-    layer_start = (layer.to(tl.int64) * 2 * KV_HEADS + head) * (PAGE * DIM)
+    EIGHT: tl.constexpr = CACHE.primitive_bitwidth == 8
+    layer_start = (layer.to(tl.int64) * 2 * KV_HEADS + head) * (
+        PAGE * (DIM + 4) if EIGHT else PAGE * DIM
+    )
     total = tl.zeros([ROWS, DIM], tl.float32)
     largest = tl.full([ROWS], float("-inf"), tl.float32)
     weight = tl.zeros([ROWS], tl.float32)

@@ -77,6 +77,7 @@ class Batch(ctypes.Structure):
         ("trail_rows", _I64),
         ("keys_only", _I64),
         ("positions", _PTR),
+        ("eight", _I64),
     )
 
 
@@ -319,6 +320,7 @@ def place_rows(
         for column, page in enumerate(table):
             addresses[row * pages + column] = page.data_ptr()
     given.max_pages = pages
+    given.eight = any(page.dtype == torch.int8 for table in tables for page in table[:1])
     given.pages = _address(addresses, kept)
     given.x, given.hidden = x.data_ptr(), out.data_ptr()
 

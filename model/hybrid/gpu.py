@@ -127,16 +127,22 @@ class DeviceModel:
     """``model`` run by the Triton kernels. Raises ``KernelError`` where ``why_not`` has a reason.
 
     With ``graphs`` single-token steps on a CUDA device are captured. One thread at a time may call
-    it.
+    it. ``kv`` is the form of keys and values in the pages of its passes.
     """
 
     def __init__(
-        self, model: HybridModel, *, graphs: bool = True, host_experts: bool = False
+        self,
+        model: HybridModel,
+        *,
+        graphs: bool = True,
+        host_experts: bool = False,
+        kv: torch.dtype | None = None,
     ) -> None:
         reason = why_not(model.config, model.embedding.dtype, model.embedding.device)
         if reason is not None:
             raise KernelError(f"the Triton kernels cannot run this model: {reason}")
         self._model = model
+        self._kv = kv or model.embedding.dtype
         self._host = _host_experts(model) if host_experts else []
         # A step that waits for the CPU cannot be captured.
         wanted = graphs and not host_experts and model.embedding.device.type == "cuda"
@@ -145,10 +151,12 @@ class DeviceModel:
     def hidden(self, ids: Tensor, running: Pass) -> Tensor:
         """Run ``HybridModel.hidden`` in a pass: return ``[batch, time, hidden]``."""
         if ids.shape[1] > MOST_STEP:
-            return self._run(_Prefill(ids, running, self._model.config), self._embed(ids, running))
+            return self._run(
+                _Prefill(ids, running, self._model.config, self._kv), self._embed(ids, running)
+            )
         if self._graphs is None or ids.shape[1] > 1 or running.sees:
             inputs = StepInputs.of(ids, running)
-            return self._run(_Step(inputs, self._model.config), self._embed(ids, running))
+            return self._run(_Step(inputs, self._model.config, self._kv), self._embed(ids, running))
         # Few widths, so that few graphs serve all lengths; what is unused costs nothing.
         most = max(len(held) for held in running.pages)
         inputs = StepInputs.of(ids, running, max(16, 1 << (most - 1).bit_length()))
@@ -161,7 +169,7 @@ class DeviceModel:
     def step(self, inputs: StepInputs) -> Tensor:
         """Run a step of at most ``MOST_STEP`` tokens; read nothing on the host."""
         x = embed(inputs.ids, self._model.embedding)
-        return self._run(_Step(inputs, self._model.config), x)
+        return self._run(_Step(inputs, self._model.config, self._kv), x)
 
     def _embed(self, ids: Tensor, running: Pass) -> Tensor:
         return running.embed(ids, self._model.embedding)
@@ -195,10 +203,12 @@ class DeviceModel:
         return _norm(model.norm, x, more)[0]
 
 
-def on_device(model: HybridModel, *, host_experts: bool = False) -> DeviceModel | None:
+def on_device(
+    model: HybridModel, kv: torch.dtype, *, host_experts: bool = False
+) -> DeviceModel | None:
     """Wrap ``model`` in the Triton kernels if they can run it where it is; else return None."""
     reason = why_not(model.config, model.embedding.dtype, model.embedding.device)
-    return DeviceModel(model, host_experts=host_experts) if reason is None else None
+    return DeviceModel(model, host_experts=host_experts, kv=kv) if reason is None else None
 
 
 def _host_experts(model: HybridModel) -> list[NativeExperts]:
@@ -248,6 +258,7 @@ def _attention(
     pages: Tensor,
     lengths: Tensor,
     layer: int,
+    kv: torch.dtype,
 ) -> Tensor:
     from kernels.attention.triton import append_at, paged_attention_at
 
@@ -262,23 +273,27 @@ def _attention(
         kv_heads=kv_heads,
         backend="triton",
     )
-    append_at(key, value, pages, layer, lengths, page=PAGE)
-    out = paged_attention_at(query, pages, layer, lengths, gate, page=PAGE, kv_heads=kv_heads)
+    append_at(key, value, pages, layer, lengths, page=PAGE, kv=kv)
+    out = paged_attention_at(
+        query, pages, layer, lengths, gate, page=PAGE, kv_heads=kv_heads, kv=kv
+    )
     return product(out.reshape(*x.shape[:2], -1), mixer.o_proj)
 
 
 class _Step:
     """The mixers of a step of few tokens in several sequences."""
 
-    def __init__(self, inputs: StepInputs, config: ModelConfig) -> None:
+    def __init__(self, inputs: StepInputs, config: ModelConfig, kv: torch.dtype) -> None:
         self._inputs = inputs
+        self._kv = kv
         self._config = config
         self.positions = inputs.positions
 
     def attention(
         self, mixer: Attention, x: Tensor, angles: tuple[Tensor, Tensor], layer: int
     ) -> Tensor:
-        return _attention(mixer, x, angles, self._inputs.pages, self._inputs.lengths, layer)
+        pages, lengths = self._inputs.pages, self._inputs.lengths
+        return _attention(mixer, x, angles, pages, lengths, layer, self._kv)
 
     def delta(self, mixer: DeltaNet, x: Tensor, layer: int) -> Tensor:
         from kernels.delta_step.triton import delta_step_at
@@ -300,9 +315,9 @@ class _Step:
 class _Prefill:
     """The mixers of a long input of one sequence."""
 
-    def __init__(self, ids: Tensor, running: Pass, config: ModelConfig) -> None:
+    def __init__(self, ids: Tensor, running: Pass, config: ModelConfig, kv: torch.dtype) -> None:
         assert ids.shape[0] == 1, "only one sequence is prefilled in one pass"
-        self._config = config
+        self._config, self._kv = config, kv
         self._source, self._target = running.sources[0], running.targets[0]
         inputs = StepInputs.of(ids, running)
         self.positions = inputs.positions
@@ -311,7 +326,7 @@ class _Prefill:
     def attention(
         self, mixer: Attention, x: Tensor, angles: tuple[Tensor, Tensor], layer: int
     ) -> Tensor:
-        return _attention(mixer, x, angles, self._pages, self._lengths, layer)
+        return _attention(mixer, x, angles, self._pages, self._lengths, layer, self._kv)
 
     def delta(self, mixer: DeltaNet, x: Tensor, layer: int) -> Tensor:
         c, (batch, time, _) = self._config, x.shape

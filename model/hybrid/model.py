@@ -215,7 +215,8 @@ class HybridNetwork:
     The head runs for the last position only; ``vocab_limit`` leaves out the padding rows at the end
     of the vocabulary. States take their room from ``memory`` (None: without limit). With
     ``compiled`` that runs instead of torch, and with ``mtp`` that layer follows every sequence, so
-    that ``guess`` can go on from it. With ``sight`` sequences may hold pictures.
+    that ``guess`` can go on from it. With ``sight`` sequences may hold pictures. ``kv`` is the form
+    of keys and values (see ``Layout``).
     """
 
     prefill_chunk = PREFILL_CHUNK
@@ -230,13 +231,14 @@ class HybridNetwork:
         compiled: Compiled | None = None,
         mtp: GuessLayer | None = None,
         sight: Sight | None = None,
+        kv: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.compiled = compiled
         self.fingerprint = fingerprint
         self.vocab_size = min(vocab_limit or model.config.vocab_size, model.config.vocab_size)
         self.context_length = model.config.context_length
-        self.layout = Layout.of(model.config, model.embedding, memory)
+        self.layout = Layout.of(model.config, model.embedding, memory, kv)
         self._mtp = None if mtp is None else MtpRunner(mtp, self.layout)
         self._sight = sight
 

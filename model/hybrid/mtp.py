@@ -127,7 +127,6 @@ def _own_tip(layout: Layout, chain: MtpChain) -> tuple[Page, ...]:
     used = chain.length % PAGE
     if not used:
         return chain.pages
-    copy = layout.new_page()
-    copy.data[:, :, :, :used] = chain.pages[-1].data[:, :, :, :used]
+    copy = layout.copied(chain.pages[-1], used)
     copy.filled = used
     return (*chain.pages[:-1], copy)

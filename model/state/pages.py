@@ -9,11 +9,12 @@ two of them would go on filling differently is copied, at most once for each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from kernels.kv_cache import SCALE_BYTES, dequantise, in_bytes, parts, quantise
 from kernels.linear import Table
 from model.checkpoint.config import ModelConfig
 from model.errors import StateError
@@ -27,22 +28,30 @@ PAGE = 256
 class Layout:
     """The shapes of a network's state, and where it lives.
 
-    A page is ``[attention_layers, 2, kv_heads, PAGE, head_dim]``, keys then values, in the dtype of
-    the weights. A slot is the last inputs of the short convolutions ``[delta_layers, width - 1,
-    conv_dim]`` in that dtype, and the delta rule's states ``[delta_layers, value_heads, key_dim,
-    value_dim]``, in float32 whatever the weights are.
+    A page is ``[attention_layers, 2, kv_heads, PAGE, head_dim]``, keys then values, in ``kv``: the
+    dtype of the weights, or 8 bits with a scale for each row (``kernels.kv_cache``). A slot is the
+    last inputs of the short convolutions ``[delta_layers, width - 1, conv_dim]`` in that dtype, and
+    the delta rule's states ``[delta_layers, value_heads, key_dim, value_dim]``, in float32 whatever
+    the weights are.
     """
 
     page: tuple[int, ...]
     conv: tuple[int, ...]
     recurrent: tuple[int, ...]
     dtype: torch.dtype
+    kv: torch.dtype
     device: torch.device
     memory: StateMemory
 
     @classmethod
-    def of(cls, config: ModelConfig, like: Table, memory: StateMemory | None = None) -> Layout:
-        """For ``config``, in the dtype and on the device of ``like``."""
+    def of(
+        cls,
+        config: ModelConfig,
+        like: Table,
+        memory: StateMemory | None = None,
+        kv: torch.dtype | None = None,
+    ) -> Layout:
+        """For ``config``, in the dtype and on the device of ``like``; keys and values in ``kv``."""
         deltas = config.layer_types.count("linear_attention")
         return cls(
             page=(
@@ -60,14 +69,25 @@ class Layout:
                 config.linear_value_head_dim,
             ),
             dtype=like.dtype,
+            kv=kv or like.dtype,
             device=like.device,
             memory=memory or StateMemory(),
         )
 
+    def stored_in(self, kv: torch.dtype) -> Layout:
+        """Return the same with keys and values in ``kv``."""
+        return replace(self, kv=kv)
+
     @property
     def page_bytes(self) -> int:
         """Of one page."""
-        return _elements(self.page) * self.dtype.itemsize
+        return _elements(self._stored) * self.kv.itemsize
+
+    @property
+    def _stored(self) -> tuple[int, ...]:
+        """The shape of a page's tensor."""
+        *outer, count, dim = self.page
+        return self.page if self.kv == self.dtype else (*outer, count * (dim + SCALE_BYTES))
 
     @property
     def slot_bytes(self) -> int:
@@ -78,9 +98,16 @@ class Layout:
         """Make an empty page; its unfilled part is undefined. Raises ``MemoryFull``."""
 
         def make() -> tuple[Tensor, ...]:
-            return (torch.empty(self.page, dtype=self.dtype, device=self.device),)
+            return (torch.empty(self._stored, dtype=self.kv, device=self.device),)
 
-        return Page(self.memory.take(make, self.page_bytes, "page"))
+        return Page(self.memory.take(make, self.page_bytes, "page"), self.page[-1])
+
+    def copied(self, page: Page, used: int) -> Page:
+        """Make a page with the first ``used`` positions of ``page``. Raises ``MemoryFull``."""
+        copy = self.new_page()
+        for own, given in zip(copy.parts, page.parts, strict=True):
+            own[:, :, :, :used] = given[:, :, :, :used]
+        return copy
 
     def new_slot(self) -> Block:
         """Make a slot whose content is undefined. Raises ``MemoryFull``."""
@@ -99,12 +126,20 @@ class Page:
     """A block of ``PAGE`` positions, of which the first ``filled`` are taken for good."""
 
     block: Block
+    dim: int
     filled: int = 0
 
     @property
     def data(self) -> Tensor:
-        """``[attention_layers, 2, kv_heads, PAGE, head_dim]``, see ``Layout``."""
+        """The whole page, see ``Layout``."""
         return self.block.tensors[0]
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Keys and values ``[attention_layers, 2, kv_heads, PAGE, head_dim]``, or their codes and
+        the scales ``[attention_layers, 2, kv_heads, PAGE]``."""
+        data = self.data
+        return parts(data, self.dim) if in_bytes(data) else (data,)
 
 
 @dataclass(frozen=True)
@@ -165,16 +200,23 @@ class HybridState:
         return {"conv": conv, "recurrent": recurrent, **shift}
 
     def span(self, start: int, end: int) -> dict[str, Tensor]:
-        """Return ``kv [positions, attention_layers, 2, kv_heads, head_dim]`` of the positions."""
-        parts = []
+        """Return ``kv [positions, attention_layers, 2, kv_heads, head_dim]`` of the positions, and
+        for 8 bits the ``scales [positions, attention_layers, 2, kv_heads]`` of these codes."""
+        names = ("kv",) if self.layout.kv == self.layout.dtype else ("kv", "scales")
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
         for number in range(start // PAGE, -(-end // PAGE)):
             first = number * PAGE
-            part = self.pages[number].data[:, :, :, max(0, start - first) : end - first]
-            parts.append(part.permute(3, 0, 1, 2, 4))
-        if not parts:
+            for name, part in zip(names, self.pages[number].parts, strict=True):
+                cut = part[:, :, :, max(0, start - first) : end - first]
+                found[name].append(cut.movedim(3, 0))
+        if start == end:
             layers, two, heads, _, dim = self.layout.page
-            return {"kv": torch.empty(0, layers, two, heads, dim, dtype=self.layout.dtype)}
-        return {"kv": torch.cat(parts)}
+            kinds = {"kv": ((dim,), self.layout.kv), "scales": ((), torch.float32)}
+            return {
+                name: torch.empty(0, layers, two, heads, *kinds[name][0], dtype=kinds[name][1])
+                for name in names
+            }
+        return {name: torch.cat(cuts) for name, cuts in found.items()}
 
     def park(self) -> None:
         """Park the slot and those pages that nobody has used since this state was."""
@@ -224,24 +266,43 @@ class HybridState:
 
 def _fill(layout: Layout, pages: list[Page], at: int, span: Mapping[str, Tensor]) -> int:
     """Write a span from position ``at`` on into ``pages``; returns where it ends."""
-    layers, two, heads, _, dim = layout.page
-    rest = span.get("kv")
-    if (
-        rest is None
-        or len(span) != 1
-        or (rest.shape[1:], rest.dtype) != ((layers, two, heads, dim), layout.dtype)
-    ):
-        raise StateError("the saved keys and values are not this model's")
-    while len(rest):
+    rest = _in_form(layout, span)
+    count = len(rest[0])
+    done = 0
+    while done < count:
         offset = at % PAGE
         if offset == 0:
             pages.append(layout.new_page())
-        part = rest[: PAGE - offset]
-        end = offset + len(part)
-        pages[-1].data[:, :, :, offset:end] = part.permute(1, 2, 3, 0, 4)
-        pages[-1].filled = end
-        rest, at = rest[len(part) :], at + len(part)
+        taken = min(PAGE - offset, count - done)
+        for own, given in zip(pages[-1].parts, rest, strict=True):
+            own[:, :, :, offset : offset + taken] = given[done : done + taken].movedim(0, 3)
+        pages[-1].filled = offset + taken
+        done, at = done + taken, at + taken
     return at
+
+
+def _in_form(layout: Layout, span: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """Return a saved span in the layout's form: kept to the bit if it is in that form, and made
+    from its values if not. Raises ``StateError``."""
+    layers, two, heads, _, dim = layout.page
+    codes, scales = span.get("kv"), span.get("scales")
+    shape = (layers, two, heads)
+    fits = (
+        codes is not None
+        and span.keys() <= {"kv", "scales"}
+        and codes.shape[1:] == (*shape, dim)
+        and (scales is not None) == in_bytes(codes)
+        and (codes.dtype == layout.dtype or in_bytes(codes))
+        and (
+            scales is None or (scales.shape, scales.dtype) == ((len(codes), *shape), torch.float32)
+        )
+    )
+    if codes is None or not fits:
+        raise StateError("the saved keys and values are not this model's")
+    if codes.dtype == layout.kv:
+        return (codes,) if scales is None else (codes, scales)
+    plain = codes if scales is None else dequantise(codes, scales)
+    return (plain.to(layout.kv),) if layout.kv == layout.dtype else quantise(plain, layout.kv)
 
 
 def _elements(shape: Sequence[int]) -> int:

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from kernels.kv_cache import in_bytes, parts, quantise
 from kernels.linear import Table, embed
 from model.state.pages import PAGE, HybridState, Layout, Page
 
@@ -70,15 +71,19 @@ class AttentionMemory:
     def append(self, keys: Tensor, values: Tensor) -> None:
         """Add ``keys`` and ``values [batch, time, kv_heads, dim]`` at the end."""
         both = torch.stack([keys, values], dim=1).transpose(2, 3)  # [batch, 2, kv_heads, time, dim]
+        kind, dim = self.pages[0][0].dtype, keys.shape[-1]
+        rows = quantise(both, kind) if in_bytes(self.pages[0][0]) else (both,)
         for row, (start, end) in enumerate(zip(self.starts, self.lengths, strict=True)):
             at = start
             while at < end:
                 offset = at % PAGE
                 count = min(PAGE - offset, end - at)
                 page = self.pages[row][at // PAGE][self.layer]
-                page[:, :, offset : offset + count] = both[
-                    row, :, :, at - start : at - start + count
-                ]
+                held = parts(page, dim) if in_bytes(page) else (page,)
+                for own, given in zip(held, rows, strict=True):
+                    own[:, :, offset : offset + count] = given[
+                        row, :, :, at - start : at - start + count
+                    ]
                 at += count
 
 
@@ -236,8 +241,7 @@ def grow(
     if used:
         tip = pages[-1]
         if tip.filled != used:
-            copy = layout.new_page()
-            copy.data[:, :, :, :used] = tip.data[:, :, :, :used]
+            copy = layout.copied(tip, used)
             tip, pages = copy, (*pages[:-1], copy)
         claims.append((tip, tip.filled))
         tip.filled = min(PAGE, used + time)

@@ -11,6 +11,7 @@ from torch import Tensor
 from kernels.attention import paged_attention
 from kernels.attention import reference as plain
 from kernels.backend import KernelError, addresses
+from kernels.kv_cache import parts, quantise
 from tests.gpu.comparing import CALM, close, randn
 
 pytestmark = pytest.mark.gpu
@@ -124,3 +125,42 @@ def test_an_unsupported_head_dimension_names_the_way_out(device: torch.device, d
     query, pages, gate = make([5], 1, 1, 2, dim, 16, torch.float32, device)
     with pytest.raises(KernelError, match=f"not {dim}; use backend='torch'"):
         paged_attention(query, pages, 0, [5], gate, backend="triton")
+
+
+@pytest.mark.parametrize("kv", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("time", [1, 5, 40])
+def test_eight_bits_are_rounded_and_read_as_the_reference_does(
+    device: torch.device, time: int, kv: torch.dtype
+) -> None:
+    from kernels.attention.triton import append_at
+
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+        pytest.skip("this GPU has no float8")
+    lengths, page, dim, heads = [time + 37, time], 16, 32, 2
+    pages = [
+        [
+            torch.full((LAYERS, 2, heads, page * (dim + 4)), 127, dtype=torch.int8, device=device)
+            .view(kv)
+            .contiguous()
+            for _ in range(-(-length // page))
+        ]
+        for length in lengths
+    ]
+    expected = [[one.clone() for one in held] for held in pages]
+    rows = randn(3, 2, 2, max(lengths), heads, dim, device=device)
+    for row, length in enumerate(lengths):
+        for at in range(length):
+            own, scales = parts(expected[row][at // page][1], dim)
+            codes, scale = quantise(rows[row, :, at], kv)
+            own[:, :, at % page], scales[:, :, at % page] = codes, scale
+    every = torch.tensor(lengths, dtype=torch.int32, device=device)
+    for row, length in enumerate(lengths):
+        keys, values = rows[row : row + 1, 0, :length], rows[row : row + 1, 1, :length]
+        table = addresses(pages[row : row + 1])
+        append_at(keys, values, table, 1, every[row : row + 1], page=page, kv=kv)
+        for got, wanted in zip(pages[row], expected[row], strict=True):
+            # The interpreter's float8 is not a device's, so there only the reading is judged.
+            assert kv != torch.int8 or torch.equal(got[1], wanted[1])
+    query, gate = randn(4, 2, time, 4 * heads, 2 * dim, device=device).chunk(2, dim=-1)
+    got = paged_attention(query, pages, 1, lengths, gate, backend="triton")
+    close(got, paged_attention(query, pages, 1, lengths, gate))

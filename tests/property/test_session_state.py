@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from model.checkpoint.hub import resolve
 from model.engine import Engine
+from model.kv_form import KvForm
 from model.sampling import SamplingParams
 from model.session import Session
 
@@ -28,12 +29,15 @@ PARAMS = {
 }
 
 
-@pytest.fixture(scope="module", params=["torch", "compiled"])
+@pytest.fixture(scope="module", params=["torch", "compiled", "torch int8", "compiled int8"])
 def engine(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Engine:
-    """A tiny random model on the plain torch path, or the embedded one on the compiled path."""
-    if request.param == "torch":
-        return Engine.load(tiny_checkpoint, name="tiny", native=False)
-    return Engine.load(resolve("embedded"), name="embedded")
+    """A tiny random model on the plain torch path, or the embedded one on the compiled path; with
+    keys and values as the model computes them, or in int8."""
+    path, _, form = request.param.partition(" ")
+    kv: KvForm = "int8" if form else "bf16"
+    if path == "torch":
+        return Engine.load(tiny_checkpoint, name="tiny", native=False, kv=kv)
+    return Engine.load(resolve("embedded"), name="embedded", kv=kv)
 
 
 def advance(session: Session, step: Step, params: SamplingParams) -> list[float]:
@@ -105,5 +109,7 @@ def test_prefill_may_be_cut_anywhere(engine: Engine, cuts: list[int]) -> None:
     expected, got = whole.snapshot().logits, pieces.snapshot().logits
     assert expected is not None
     assert got is not None
-    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+    # In 8 bits a difference in the last bit of a key can round to another code.
+    eight = engine.placement is not None and engine.placement.kv == "int8"
+    torch.testing.assert_close(got, expected, atol=0.3 if eight else 1e-4, rtol=0)
     assert whole.usage.prefilled_tokens == pieces.usage.prefilled_tokens == 700

@@ -12,14 +12,50 @@ struct Cache {
     char* const* pages;
     int64_t keys, values; // bytes from the start of a page
     int64_t dim, kv_heads, heads;
-    bool bf16;
+    bool bf16; // what is multiplied: bfloat16, or float32
+    bool eight; // stored as bytes: of each head PAGE rows of codes, then PAGE scales in float32
 };
+INLINE int64_t row_bytes(const Cache& c) { return c.eight ? c.dim : c.dim * (c.bf16 ? 2 : 4); }
+INLINE int64_t head_bytes(const Cache& c) { return PAGE * (row_bytes(c) + (c.eight ? 4 : 0)); }
 INLINE char* key_at(const Cache& c, int64_t head, int64_t position) {
-    return c.pages[position / PAGE] + c.keys +
-           (head * PAGE + position % PAGE) * c.dim * (c.bf16 ? 2 : 4);
+    return c.pages[position / PAGE] + c.keys + head * head_bytes(c) + position % PAGE * row_bytes(c);
+}
+// The scale of the row of codes that key_at or value_at gives.
+INLINE float* scale_at(const Cache& c, char* row, int64_t position) {
+    return (float*)(row + (PAGE - position % PAGE) * c.dim) + position % PAGE;
 }
 INLINE char* value_at(const Cache& c, int64_t head, int64_t position) {
     return key_at(c, head, position) - c.keys + c.values;
+}
+
+INLINE F16 load_codes(const int8_t* p) {
+#if defined(__AVX512F__)
+    F16 r;
+    r.v[0] = (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+    return r;
+#else
+    float t[16];
+    for (int i = 0; i < 16; ++i) t[i] = p[i];
+    return load(t);
+#endif
+}
+// Rounds a row to codes and a scale, once and for all: the largest becomes 127. Where a number is no
+// number the scale is none.
+INLINE void store_codes(const Cache& c, char* to, int64_t position, const float* x) {
+    F16 top = zero(), bad = zero();
+    for (int64_t i = 0; i < c.dim; i += 16) {
+        F16 v = load(x + i);
+        top = max(top, absolute(v));
+        bad = bad + (v - v);
+    }
+    float most = largest(top), up = most > 0 ? 127.0f / most : 0.0f;
+    for (int64_t i = 0; i < c.dim; i += 16) {
+        F16 v = load(x + i) * set1(up) + set1(12582912.0f); // rounds to the nearest, ties to even
+        I16 w;
+        EACH w.v[h] = (vi)v.v[h] - 0x4b400000;
+        store_bytes((int8_t*)to + i, w);
+    }
+    *scale_at(c, to, position) = most / 127.0f + sum(bad);
 }
 
 // 16 C dimensions of the values of one block, summed with the weights p.
@@ -40,6 +76,23 @@ static inline void weigh(const Cache& c, const char* values, int64_t d, int64_t 
     }
     for (int g = 0; g < G; ++g)
         for (int j = 0; j < C; ++j) store(out + g * (c.dim + 2) + d + 16 * j, acc[g][j]);
+}
+
+// Turns `count` scores into weights; the largest score and their sum go to `stats`.
+INLINE void weights_of(float* p, int64_t count, float* stats) {
+    float most = p[0];
+    for (int64_t i = 1; i < count; ++i) most = p[i] > most ? p[i] : most;
+    for (int64_t i = count; i & 15; ++i) p[i] = -INFINITY;
+    F16 total = zero(), top = set1(most);
+    for (int64_t i = 0; i < count; i += 16) {
+        F16 e = exp_below(load(p + i) - top);
+        store(p + i, e);
+        if (i + 16 <= count) total = total + e;
+    }
+    float l = sum(total);
+    for (int64_t i = count & ~15; i < count; ++i) l += p[i];
+    stats[0] = most;
+    stats[1] = l;
 }
 
 // One block of positions for the queries of one KV head that stand at the same place.
@@ -66,21 +119,7 @@ static inline void attend_block(const Cache& c, int64_t head, int64_t first, int
         }
         for (int g = 0; g < G; ++g) p[g][i] = sum(acc[g]);
     }
-    for (int g = 0; g < G; ++g) {
-        float most = p[g][0];
-        for (int64_t i = 1; i < count; ++i) most = p[g][i] > most ? p[g][i] : most;
-        for (int64_t i = count; i & 15; ++i) p[g][i] = -INFINITY;
-        F16 total = zero(), top = set1(most);
-        for (int64_t i = 0; i < count; i += 16) {
-            F16 e = exp_below(load(p[g] + i) - top);
-            store(p[g] + i, e);
-            if (i + 16 <= count) total = total + e;
-        }
-        float l = sum(total);
-        for (int64_t i = count & ~15; i < count; ++i) l += p[g][i];
-        out[g * (c.dim + 2) + c.dim] = most;
-        out[g * (c.dim + 2) + c.dim + 1] = l;
-    }
+    for (int g = 0; g < G; ++g) weights_of(p[g], count, out + g * (c.dim + 2) + c.dim);
     // Four lines of a value at a time: each is in the nearest cache by now, and used whole.
     constexpr int C = PARTS == 1 ? 4 : 1;
     int64_t d = 0;
@@ -93,6 +132,56 @@ static void attend_group(const Cache& c, int64_t head, int64_t first, int64_t co
     int64_t words = c.bf16 ? c.dim / 2 : c.dim, left = c.heads / c.kv_heads;
 #define ONE(G) { attend_block<S, G>(c, head, first, count, q, out, next); \
                  q += G * words; out += G * (c.dim + 2); left -= G; }
+    while (left > 0) {
+        if (left >= 6) ONE(6) else if (left >= 4) ONE(4) else if (left >= 2) ONE(2) else ONE(1)
+    }
+#undef ONE
+}
+
+// attend_block and attend_group over codes; q is float32. Each code is made a number once for all
+// queries, and scales meet scores and weights instead of rows.
+template <int G>
+static inline void attend_codes_block(const Cache& c, int64_t head, int64_t first, int64_t count,
+                                      const float* q, float* out, const char* next) {
+    float p[G][PAGE];
+    const char *keys = key_at(c, head, first), *values = value_at(c, head, first);
+    const float* key_scales = scale_at(c, (char*)keys, first);
+    const float* value_scales = scale_at(c, (char*)values, first);
+    for (int64_t i = 0; i < count; ++i) {
+        F16 acc[G];
+        for (int g = 0; g < G; ++g) acc[g] = zero();
+        for (int64_t k = 0; k < c.dim; k += 64) __builtin_prefetch(values + i * c.dim + k, 0, 2);
+        for (int64_t k = 0; k < c.dim; k += 16) {
+            F16 w = load_codes((const int8_t*)keys + i * c.dim + k);
+            for (int g = 0; g < G; ++g) acc[g] = fma(w, load(q + g * c.dim + k), acc[g]);
+        }
+        for (int g = 0; g < G; ++g) p[g][i] = sum(acc[g]) * key_scales[i];
+    }
+    for (int g = 0; g < G; ++g) {
+        weights_of(p[g], count, out + g * (c.dim + 2) + c.dim);
+        for (int64_t i = 0; i < count; ++i) p[g][i] *= value_scales[i];
+    }
+    constexpr int C = PARTS == 1 ? 2 : 1;
+    for (int64_t d = 0; d < c.dim; d += 16 * C) {
+        F16 acc[G][C];
+        for (int g = 0; g < G; ++g)
+            for (int j = 0; j < C; ++j) acc[g][j] = zero();
+        for (int64_t i = 0; i < count; ++i) {
+            if (next && d % 64 == 0) __builtin_prefetch(next + i * c.dim + d, 0, 2);
+            for (int j = 0; j < C; ++j) {
+                F16 v = load_codes((const int8_t*)values + i * c.dim + d + 16 * j);
+                for (int g = 0; g < G; ++g) acc[g][j] = fma(set1(p[g][i]), v, acc[g][j]);
+            }
+        }
+        for (int g = 0; g < G; ++g)
+            for (int j = 0; j < C; ++j) store(out + g * (c.dim + 2) + d + 16 * j, acc[g][j]);
+    }
+}
+static void attend_codes(const Cache& c, int64_t head, int64_t first, int64_t count, const float* q,
+                         float* out, const char* next) {
+    int64_t left = c.heads / c.kv_heads;
+#define ONE(G) { attend_codes_block<G>(c, head, first, count, q, out, next); \
+                 q += G * c.dim; out += G * (c.dim + 2); left -= G; }
     while (left > 0) {
         if (left >= 6) ONE(6) else if (left >= 4) ONE(4) else if (left >= 2) ONE(2) else ONE(1)
     }
@@ -121,18 +210,60 @@ INLINE void join_blocks(const float* part, int64_t blocks, int64_t step, int64_t
 
 // Packed keys of a page: [256/16][dim words][16]; values: [dim/16][256 positions as words][16].
 static int64_t packed_bytes(const Cache& c) {
-    return SPAN * c.dim * (c.bf16 ? 2 : 4) * 2 * c.kv_heads;
+    return SPAN * (c.dim * (c.bf16 ? 2 : 4) + 4) * 2 * c.kv_heads;
+}
+// The codes of a page are packed as the numbers they are, which bfloat16 holds exactly; their scales
+// [256] of keys and of values are laid beside, 0 behind the last position.
+static void unpack_codes(const Cache& c, const int8_t* codes, int64_t count, char* to) {
+    for (int64_t i = 0; i < count * c.dim; i += 16)
+        c.bf16 ? store_bf16((uint16_t*)to + i, load_codes(codes + i))
+               : store((float*)to + i, load_codes(codes + i));
+}
+static void pack_codes(const Cache& c, const int8_t* from, int64_t count, char* values) {
+    int64_t size = c.bf16 ? 2 : 4;
+    for (int64_t d = 0; d < c.dim; d += 16) {
+        char* to = values + d * PAGE * size;
+        for (int64_t i = 0; i < PAGE; i += c.bf16 ? 2 : 1) {
+            F16 v = i < count ? load_codes(from + i * c.dim + d) : zero();
+            if (!c.bf16) {
+                memcpy(to + i * 64, &v, 64);
+                continue;
+            }
+            F16 w = i + 1 < count ? load_codes(from + (i + 1) * c.dim + d) : zero();
+            uint16_t a[16], b[16], pair[32];
+            store_bf16(a, v);
+            store_bf16(b, w);
+            for (int j = 0; j < 16; ++j) pair[2 * j] = a[j], pair[2 * j + 1] = b[j];
+            memcpy(to + i * 32, pair, 64);
+        }
+    }
+}
+static void pack_scales(const Cache& c, int64_t head, int64_t first, int64_t count, float* keys,
+                        float* values) {
+    for (int64_t i = 0; i < PAGE; ++i) keys[i] = values[i] = 0;
+    memcpy(keys, scale_at(c, key_at(c, head, first), first), count * 4);
+    memcpy(values, scale_at(c, value_at(c, head, first), first), count * 4);
 }
 static void pack_page(const Cache& c, int64_t head, int64_t first, int64_t count, char* keys,
                       char* values) {
     int64_t words = c.bf16 ? c.dim / 2 : c.dim, size = c.bf16 ? 2 : 4;
+    alignas(64) char wide[16 * 1024 * 4];
     for (int64_t b = 0; b < PAGE; b += 16) {
         int64_t rows = least(16, count - b);
-        if (rows <= 0)
+        if (rows <= 0) {
             memset(keys + b * words * 4, 0, words * 64);
-        else
-            turn((const int32_t*)key_at(c, head, first + b), words, rows, words,
-                 (int32_t*)keys + b * words);
+            continue;
+        }
+        const char* from = key_at(c, head, first + b);
+        if (c.eight) {
+            unpack_codes(c, (const int8_t*)from, rows, wide);
+            from = wide;
+        }
+        turn((const int32_t*)from, words, rows, words, (int32_t*)keys + b * words);
+    }
+    if (c.eight) {
+        pack_codes(c, (const int8_t*)value_at(c, head, first), count, values);
+        return;
     }
     const char* from = value_at(c, head, first);
     for (int64_t d = 0; d < c.dim; d += 16) {
@@ -161,7 +292,7 @@ static void pack_page(const Cache& c, int64_t head, int64_t first, int64_t count
 template <class S>
 static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t rows, int64_t at,
                         int64_t first, int64_t end, const char* keys, const char* values,
-                        float* out, int64_t ld, float* most, float* total, float* scratch) {
+                        const float* scales, float* out, int64_t ld, float* most, float* total, float* scratch) {
     int64_t words = c.bf16 ? c.dim / 2 : c.dim, size = c.bf16 ? 2 : 4;
     float* s = scratch;
     char* p = (char*)(scratch + QUERIES * PAGE);
@@ -182,6 +313,9 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
         for (int64_t r = 0; r < rows; ++r) {
             int64_t seen = least(count, at + r + 1 - b);
             float* row = s + r * PAGE;
+            if (c.eight)
+                for (int64_t i = 0; i < padded; i += 16)
+                    store(row + i, load(row + i) * load(scales + b - first + i));
             float old = most[r * c.heads];
             int64_t whole = seen > 0 ? seen & ~15 : 0;
             for (int64_t i = seen > 0 ? seen : 0; i < padded; ++i) row[i] = -INFINITY;
@@ -199,6 +333,7 @@ static void attend_span(const Cache& c, const int32_t* q, int64_t q_ld, int64_t 
                     e = load(kept);
                 }
                 sum_e = sum_e + e;
+                if (c.eight) e = e * load(scales + SPAN + b - first + i);
                 if (c.bf16) store_bf16((uint16_t*)p + r * PAGE + i, e);
                 else store((float*)p + r * PAGE + i, e);
             }
@@ -226,6 +361,7 @@ static void attend_many(const Cache& c, const char* q, int64_t time, int64_t sta
     int64_t size = c.bf16 ? 2 : 4, words = c.dim * size / 4, group = c.heads / c.kv_heads;
     int64_t length = start + time, tiles = ceil_div(time, QUERIES);
     int64_t half = SPAN * c.dim * size;
+    float* all_scales = (float*)(packed + 2 * half * c.kv_heads);
     for (int64_t t = 0; t < time; ++t) {
         for (int64_t i = 0; i < c.heads; ++i) {
             most[t * c.heads + i] = -INFINITY;
@@ -239,6 +375,9 @@ static void attend_many(const Cache& c, const char* q, int64_t time, int64_t sta
             int64_t head = i / pages, b = i % pages * PAGE;
             char* to = packed + head * 2 * half + b * c.dim * size;
             pack_page(c, head, first + b, least(PAGE, end - first - b), to, to + half);
+            float* scales = all_scales + head * 2 * SPAN + b;
+            if (c.eight)
+                pack_scales(c, head, first + b, least(PAGE, end - first - b), scales, scales + SPAN);
         });
         parallel(tiles * c.heads, threads, [&](int64_t i, int thread) {
             // The last tiles see the most positions: they go first.
@@ -246,7 +385,7 @@ static void attend_many(const Cache& c, const char* q, int64_t time, int64_t sta
             const char* keys = packed + head / group * 2 * half;
             attend_span<S>(c, (const int32_t*)(q + (t * c.heads + head) * c.dim * size),
                            c.heads * words, least(QUERIES, time - t), start + t, first, end, keys,
-                           keys + half, out + t * ld + head * c.dim, ld, most + t * c.heads + head,
+                           keys + half, all_scales + head / group * 2 * SPAN, out + t * ld + head * c.dim, ld, most + t * c.heads + head,
                            total + t * c.heads + head, scratch + thread * span_floats(c.dim));
         });
     }

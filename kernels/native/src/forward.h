@@ -41,6 +41,7 @@ struct Batch {
     int64_t keys_only;
     // Null for plain text, or the positions in time, height and width [rows][3].
     const int64_t* positions;
+    int64_t eight; // keys and values are stored as codes and scales
 };
 
 struct Arena {
@@ -242,14 +243,18 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index, bool ke
     const Model& m = run.m;
     const Batch& b = run.b;
     int64_t ld = attention_width(m), d = m.head_dim, size = m.bf16 ? 2 : 4, width = m.heads * d;
-    int64_t plane = m.kv_heads * PAGE * d * size;
+    Cache shape = {nullptr, 0, 0, d, m.kv_heads, m.heads, m.bf16 != 0, b.eight != 0};
+    int64_t plane = m.kv_heads * head_bytes(shape);
     float *proj = run.w.wide, *out = run.w.out;
     input_projection(run, layer, proj, ld);
     for (int64_t s = 0, first = 0, parts = 0; s < b.sequences; first += b.time[s++]) {
-        Cache c = {b.pages + s * b.max_pages, 2 * index * plane, (2 * index + 1) * plane,
-                   d, m.kv_heads, m.heads, m.bf16 != 0};
+        Cache c = shape;
+        c.pages = b.pages + s * b.max_pages;
+        c.keys = 2 * index * plane, c.values = (2 * index + 1) * plane;
         int64_t time = b.time[s], start = b.start[s];
-        char* q = run.w.q + first * width * size;
+        // Codes are multiplied in float32 where each token goes by itself.
+        int64_t q_size = c.eight && time <= STEPS ? 4 : size;
+        char* q = run.w.q + first * width * 4;
         parallel(time, time > 1 ? run.threads : 1, [&](int64_t t, int) {
             int64_t r = first + t;
             float head[1024];
@@ -257,12 +262,18 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index, bool ke
             const float *row = proj + r * ld, *keys = row + 2 * width, *values = keys + m.kv_heads * d;
             for (int64_t h = 0; h < m.heads && !keys_only; ++h) {
                 turn_head(m, row + 2 * h * d, layer.q_norm, cos, sin, 1.0f / sqrtf((float)d), head);
-                store_as(q + (t * m.heads + h) * d * size, head, d, c.bf16);
+                store_as(q + (t * m.heads + h) * d * q_size, head, d, q_size == 2);
             }
             for (int64_t h = 0; h < m.kv_heads; ++h) {
                 turn_head(m, keys + h * d, layer.k_norm, cos, sin, 1.0f, head);
-                store_as(key_at(c, h, start + t), head, d, c.bf16);
-                store_as(value_at(c, h, start + t), values + h * d, d, c.bf16);
+                char *key = key_at(c, h, start + t), *value = value_at(c, h, start + t);
+                if (c.eight) {
+                    store_codes(c, key, start + t, head);
+                    store_codes(c, value, start + t, values + h * d);
+                    continue;
+                }
+                store_as(key, head, d, c.bf16);
+                store_as(value, values + h * d, d, c.bf16);
             }
         });
         if (keys_only) continue;
@@ -280,10 +291,12 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index, bool ke
             int64_t t = i % time, block = i / time % blocks, h = i / time / blocks;
             int64_t count = least(PAGE, start + t + 1 - block * PAGE);
             if (count <= 0) return;
-            const int32_t* from = (const int32_t*)(q + (t * m.heads + h * group) * d * size);
+            const int32_t* from = (const int32_t*)(q + (t * m.heads + h * group) * d * q_size);
             float* to = partial + ((t * blocks + block) * m.heads + h * group) * (d + 2);
             const char* next = block + 1 < blocks ? key_at(c, h, (block + 1) * PAGE) : nullptr;
-            (m.bf16 ? attend_group<StepBF16> : attend_group<StepF32>)(c, h, block * PAGE, count,
+            if (c.eight)
+                attend_codes(c, h, block * PAGE, count, (const float*)from, to, next);
+            else (m.bf16 ? attend_group<StepBF16> : attend_group<StepF32>)(c, h, block * PAGE, count,
                                                                       from, to, next);
         });
         for (int64_t t = 0; t < time; ++t)

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("triton")
 
 from benchmarks.support.aot_compile import SHARED_LIMIT, compile_launch, recorded
-from kernels.attention.triton import paged_attention_at
+from kernels.attention.triton import append_at, paged_attention_at
 from kernels.delta_step.triton import delta_step_at
 
 
@@ -41,3 +41,23 @@ def test_a_decode_step_compiles_for_h100_without_spills(
     # The group's query heads are rows of one product with the keys, on the matrix units.
     assert "HMMA" in compiled["_split"].tensor_cores
     assert compiled["_split"].grid == (64, 4, 1)
+
+
+@pytest.mark.parametrize("kv", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_attention_over_eight_bits_compiles_for_h100_without_spills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kv: torch.dtype
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    table, lengths = meta(1, 64, dtype=torch.int64), meta(1, dtype=torch.int32)
+    with recorded(90) as launches:
+        for time in (1, 512):
+            query, gate = meta(1, time, 24, 512).chunk(2, dim=-1)
+            paged_attention_at(query, table, 3, lengths, gate, page=256, kv_heads=4, kv=kv)
+        keys = meta(1, 1, 4, 256)
+        append_at(keys, keys, table, 3, lengths, page=256, kv=kv)
+    compiled = [compile_launch(launch, 90) for launch in launches]
+    assert {one.kernel for one in compiled} == {"_split", "_join", "_prefill", "_append"}
+    for one in compiled:
+        assert one.spills == one.stack_bytes == 0, one.kernel
+        assert one.shared_bytes <= SHARED_LIMIT[90]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model.engine import Engine
-from model.errors import ContextFull, MemoryFull, SessionClosed
+from model.errors import CheckpointError, ContextFull, MemoryFull, SessionClosed
 from model.hybrid.model import HybridNetwork
 from model.sampling import SamplingParams
 from model.session import Session, TokenEvent, Usage
@@ -376,6 +376,39 @@ def test_the_budget_ends_a_call_and_not_the_session(tiny_checkpoint: Path) -> No
         session.extend([1] * 2000)
     assert (session.ids, session.usage) == before
     assert say(session, 5) == expected
+
+
+def test_a_saved_session_opens_in_another_form_of_keys_and_values(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """From plain to int8 rounds once, and a save keeps what is there: back and forth and back
+    again gives the bits of the first way."""
+    plain = Engine.load(tiny_checkpoint, name="tiny")
+    small = Engine.load(tiny_checkpoint, name="tiny", kv="int8")
+    session = plain.session(seed=5)
+    session.extend(PROMPT)
+    expected = say(session.fork(), 5)
+    session.save(tmp_path / "plain")
+    rounded = small.resume(tmp_path / "plain")
+    assert rounded.ids == session.ids
+    assert kv_of(rounded)["kv"].dtype == torch.int8
+    rounded.save(tmp_path / "plain")
+    assert say(plain.resume(tmp_path / "plain"), 5) == expected
+
+    own = small.session(seed=5)
+    own.extend(PROMPT)
+    own.save(tmp_path / "int8")
+    widened = plain.resume(tmp_path / "int8")
+    widened.save(tmp_path / "other")
+    for one in (small.resume(tmp_path / "int8"), small.resume(tmp_path / "other")):
+        for name, tensor in kv_of(own).items():
+            assert torch.equal(kv_of(one)[name], tensor)
+    with pytest.raises(CheckpointError, match="--kv fp8 needs a GPU with float8"):
+        Engine.load(tiny_checkpoint, name="tiny", kv="fp8", device="cpu")
+
+
+def kv_of(session: Session) -> dict[str, torch.Tensor]:
+    return session.snapshot().state.span(0, session.length)
 
 
 def test_a_budget_for_not_even_one_session(tiny_checkpoint: Path) -> None:

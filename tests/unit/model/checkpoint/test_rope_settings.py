@@ -195,4 +195,19 @@ def test_a_context_that_memory_does_not_hold_is_refused_with_what_fits(
     limit = 2 * layout.slot_bytes + 5 * layout.page_bytes
     assert Engine.load(tiny_checkpoint, name="t", kv_memory=limit, context=5 * PAGE)
     with pytest.raises(MemoryFull, match=f"at most {5 * PAGE:,} tokens of t do"):
-        Engine.load(tiny_checkpoint, name="t", kv_memory=limit, context=6 * PAGE)
+        Engine.load(tiny_checkpoint, name="t", kv_memory=limit, context=6 * PAGE, kv="bf16")
+
+
+def test_auto_takes_int8_where_a_context_fits_no_other_way(tiny_checkpoint: Path) -> None:
+    plain = Engine.load(tiny_checkpoint, name="t")
+    layout = plain.network.layout  # type: ignore[attr-defined]
+    assert plain.placement is not None
+    assert (plain.placement.kv, plain.placement.kv_reason) == ("float32", "")
+    limit = 2 * layout.slot_bytes + 5 * layout.page_bytes
+    small = Engine.load(tiny_checkpoint, name="t", kv_memory=limit, context=6 * PAGE).placement
+    assert small is not None
+    assert small.kv == "int8"
+    assert f"would hold {5 * PAGE:,} of the {6 * PAGE:,} tokens" in small.kv_reason
+    assert "\n" not in small.kv_reason
+    with pytest.raises(MemoryFull, match="tokens of t do"):
+        Engine.load(tiny_checkpoint, name="t", kv_memory=limit, context=20 * PAGE)

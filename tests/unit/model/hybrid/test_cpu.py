@@ -76,11 +76,51 @@ def test_equals_torch_however_the_text_is_cut(
     assert distance(span, judged.span(0, sum(cuts))["kv"]) < bound
 
 
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_session_does_not_see_who_shares_its_pass(dtype: torch.dtype) -> None:
+def test_codes_of_keys_and_values_give_what_torch_makes_of_them(
+    dtype: torch.dtype, level: str
+) -> None:
+    """Prefills over several spans, single steps, and tokens that are verified together."""
+    config = small_config(num_attention_heads=12, num_key_value_heads=2, head_dim=64)
+    tensors = random_tensors(config)
+    model = HybridModel.build(config, tensors, dtype)
+    rounded = {n: t.to(dtype).float() if t.dim() > 1 else t for n, t in tensors.items()}
+    judge = HybridModel.build(config, rounded, torch.float32)
+    compiled = NativeModel(model, library(level))
+    ours = HybridNetwork(model, fingerprint="x", compiled=compiled, kv=torch.int8)
+    theirs = HybridNetwork(judge, fingerprint="x", kv=torch.int8)
+    ids = torch.randint(300, (800,), generator=torch.Generator().manual_seed(1)).tolist()
+    state, other = ours.new_state(), theirs.new_state()
+    bound = 2e-2 if dtype == torch.float32 else 6e-2
+    with dirty_memory(2):
+        for start, end in ((0, 300), (300, 301), (301, 780), (780, 781), (781, 790)):
+            ((got, state),) = ours.run([Work(ids[start:end], state)])
+            ((expected, other),) = theirs.run([Work(ids[start:end], other)])
+            assert got is not None and expected is not None
+            assert distance(got, expected) < bound
+        ((together, _),) = ours.verify([Work(ids[790:796], state)])
+        for row, token in zip(together, ids[790:796], strict=True):
+            ((alone, state),) = ours.run([Work([token], state)])
+            assert alone is not None
+            assert torch.equal(row, alone)
+    mine, wanted = state.span(0, 790), other.span(0, 790)
+    assert mine["kv"].dtype == torch.int8
+    # A key that differs in its last bit may round to the next code, and no further.
+    first = mine["kv"][:300, 0].int() - wanted["kv"][:300, 0].int()
+    assert int(first.abs().max()) <= (1 if dtype == torch.float32 else 6)
+    assert distance(mine["scales"], wanted["scales"]) < bound
+
+
+@pytest.mark.parametrize("kv", [None, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_session_does_not_see_who_shares_its_pass(
+    dtype: torch.dtype, kv: torch.dtype | None
+) -> None:
     config = small_config()
     model = HybridModel.build(config, random_tensors(config), dtype)
-    network = HybridNetwork(model, fingerprint="x", compiled=NativeModel(model, library("plain")))
+    compiled = NativeModel(model, library("plain"))
+    network = HybridNetwork(model, fingerprint="x", compiled=compiled, kv=kv)
     prompts = [list(range(n)) for n in (3, 40, PAGE - 1, PAGE, 300, *range(7, 27))]
     states = [network.run([Work(ids, network.new_state())])[0][1] for ids in prompts]
     with dirty_memory(3):
