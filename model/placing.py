@@ -23,7 +23,7 @@ from kernels.linear import (
     packed,
     plain,
 )
-from kernels.quantized_linear import PackedWeight, pack
+from kernels.quantized_linear import GROUPS, PackedWeight, pack
 from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.config import ModelConfig, head_name
 from model.checkpoint.expert_tensors import is_experts
@@ -174,17 +174,19 @@ def _moved(weight: Weight, dtype: torch.dtype, device: torch.device, triton: boo
 def _packed_int4(
     config: ModelConfig, read: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Weight]:
-    """Round to the device kernels' int4 (groups of 128, nearest), since they have no table.
+    """Round to the device kernels' int4 (nearest, in groups of 128, 64 or 32), since they have no
+    table.
 
-    Matrices that the groups do not divide are left out, and experts, which run as floats.
+    Matrices that no group divides are left out, and experts, which run as floats.
     """
     made: dict[str, Weight] = {}
     for names in groups(config):
-        if is_experts(names[0]) or read[names[0]].shape[1] % 128:
+        fits = [group for group in GROUPS if read[names[0]].shape[1] % group == 0]
+        if is_experts(names[0]) or not fits:
             continue
         parts = [read[name].to(device) for name in names]
         require_finite(dict(zip(names, parts, strict=True)))
-        made[names[0]] = pack(torch.cat(parts), "int4")
+        made[names[0]] = pack(torch.cat(parts), "int4", fits[0])
     return made
 
 

@@ -31,6 +31,22 @@ their encoding, byte-order mark, line endings and mode. How navigation and edits
 [navigation.md](navigation.md).
 """
 
+DIAGNOSTICS = """\
+## Diagnostics
+
+After an edit the repository's own linters and type checkers say what is new: `ruff`, `mypy`,
+`tsc`, `eslint`, `go vet`, `cargo check`. One is asked if the repository's files name it
+(`ruff.toml`, `[tool.mypy]` in `pyproject.toml`, `tsconfig.json`, `eslint.config.js`, `go.mod`,
+`Cargo.toml` and the like) and the sandbox has it (also in `node_modules/.bin` or `.venv/bin`).
+It runs in the sandbox, beside the model's shell, for at most 15 seconds, before a file's first
+edit and after each; only findings that were not there before are told, eight at most, with the
+edit's result. A repository that names none pays nothing and reads as before.
+
+`diagnostics = "off"` turns it off, `"ruff, mypy"` names them ([settings](usage.md#settings)).
+What changes by a command is not looked at. `tsc`, `eslint`, `go` and `cargo` are read in the
+formats that they document, and were not run here.
+"""
+
 PROFILES = """\
 ## Profiles
 
@@ -69,7 +85,7 @@ def page() -> str:
         function = tool.schema()["function"]
         parts.append(f"## `{function['name']}`\n\n{function['description']}\n")
         parts.append("\n".join(_table(function["parameters"])) + "\n")
-    parts.append(PROFILES)
+    parts += [DIAGNOSTICS, PROFILES]
     for name in NAMES:
         shown = load_profile(name).tools
         names = ", ".join(f"`{tool.name}`" for tool in shown)

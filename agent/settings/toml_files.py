@@ -53,7 +53,7 @@ def read_toml(path: Path, *, trusted: bool = True) -> dict[str, Any]:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if trusted else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         hint = "" if trusted else "; it must be a plain file"

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from kernels.backend import Backend, require_triton
 from kernels.quantized_linear import reference
-from kernels.quantized_linear.reference import PackedWeight, pack, pack_integers, unpack
+from kernels.quantized_linear.reference import GROUPS, PackedWeight, pack, pack_integers, unpack
 
-__all__ = ["PackedWeight", "pack", "pack_integers", "quantized_linear", "unpack"]
+__all__ = ["GROUPS", "PackedWeight", "pack", "pack_integers", "quantized_linear", "unpack"]
 
 
 def quantized_linear(x: Tensor, weight: PackedWeight, *, backend: Backend = "torch") -> Tensor:

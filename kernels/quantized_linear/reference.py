@@ -89,12 +89,12 @@ def pack_integers(integers: Tensor, scales: Tensor, kind: Kind, group: int = GRO
     return PackedWeight(kind, data, scales, group)
 
 
-def pack(weight: Tensor, kind: Kind) -> PackedWeight:
+def pack(weight: Tensor, kind: Kind, group: int = GROUP) -> PackedWeight:
     """Return ``weight [outputs, inputs]`` rounded to nearest, scaled so that the largest magnitude
-    of each group or block is the largest number of its kind.
+    of each ``group`` of inputs, or of each block of fp8, is the largest number of its kind.
     """
     outputs, inputs = weight.shape
-    if inputs % GROUP:
+    if inputs % group or (kind == "fp8" and inputs % GROUP):
         return pack_integers(weight, weight[:, :1], "int8")  # raises
     if kind == "fp8":
         rows = -(-outputs // GROUP)
@@ -106,10 +106,10 @@ def pack(weight: Tensor, kind: Kind) -> PackedWeight:
         data = scaled.reshape(-1, inputs)[:outputs].contiguous().view(torch.uint8)
         return PackedWeight(kind, data, scales)
     most = 7 if kind == "int4" else 127
-    grouped = weight.float().reshape(outputs, -1, GROUP)
+    grouped = weight.float().reshape(outputs, -1, group)
     scales = (grouped.abs().amax(2).clamp(min=1e-12) / most).bfloat16()
     integers = (grouped / scales.float()[..., None]).round().clamp(-most - 1, most)
-    return pack_integers(integers.reshape(outputs, inputs).to(torch.int16), scales, kind)
+    return pack_integers(integers.reshape(outputs, inputs).to(torch.int16), scales, kind, group)
 
 
 def unpack(weight: PackedWeight) -> Tensor:

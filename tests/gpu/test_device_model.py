@@ -9,7 +9,7 @@ import torch
 
 from kernels.backend import KernelError, interpreting
 from kernels.linear import Weight, packed, plain, quantize
-from kernels.quantized_linear import PackedWeight
+from kernels.quantized_linear import PackedWeight, pack
 from kernels.sampling import sample_batch
 from model.checkpoint.config import ExpertsConfig, ModelConfig
 from model.checkpoint.quantize import groups
@@ -181,11 +181,15 @@ def test_packed_weights(device: torch.device, bits: int) -> None:
         for name, shape in tensor_shapes(config).items()
     }
     with torch.inference_mode():
-        made = {
-            names[0]: quantize(torch.cat([tensors[name] for name in names]).cpu(), bits)
-            for names in groups(config)
-        }
-        small = {name: packed(weight, device, at_once=2) for name, weight in made.items()}
+        joined = {names[0]: torch.cat([tensors[n] for n in names]) for names in groups(config)}
+        made: dict[str, Weight]
+        if bits == 8:
+            rounded = {name: quantize(weight.cpu(), bits) for name, weight in joined.items()}
+            small = {name: packed(weight, device, at_once=2) for name, weight in rounded.items()}
+            made = dict(rounded)
+        else:  # the device's own form: it has no table
+            small = {name: pack(weight, "int4", 32) for name, weight in joined.items()}
+            made = dict(small)
         wide = {name: plain(weight, torch.float32).to(device) for name, weight in made.items()}
         rest = {
             name: tensor

@@ -7,7 +7,16 @@ import pytest
 from agent.cli.json_events import event_as_json
 from agent.client import Client
 from agent.errors import ConfigError
-from agent.events import CheckDone, Event, FromAttempt, Prefilled, RunEnded, RunStarted, StepDone
+from agent.events import (
+    CheckDone,
+    Event,
+    FromAttempt,
+    Prefilled,
+    RunEnded,
+    RunStarted,
+    StepDone,
+    Working,
+)
 from agent.loading import load_model
 from agent.run import open_session
 from agent.run.report import as_json, status_of
@@ -59,7 +68,7 @@ def test_the_first_whose_check_passes_wins_and_the_others_are_cancelled(
     assert leftovers() == []
     assert contents(buggy_repo) == before
 
-    common = (CheckDone, Prefilled)
+    common = (CheckDone, Prefilled, Working)
     assert all(isinstance(e, FromAttempt) for e in events if not isinstance(e, common))
     told = [e for e in events if isinstance(e, FromAttempt)]
     assert {e.number for e in told if isinstance(e.event, RunStarted)} == {1, 2, 3}
