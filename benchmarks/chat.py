@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 AGENT = [str(Path(sys.executable).parent / "agent")]
 PROMPT = "›".encode()
 CLEARS = (b"\x1b[2J", b"\x1b[H\x1b[J", b"\x1b[?1049h")
-"""What programs write to clear the whole screen or to take it over."""
+"""The sequences that clear the whole screen or take it over."""
 
 
 class Timed(Terminal):

@@ -30,7 +30,7 @@ class ChosenDevice:
     device: torch.device
     reason: str
     host_experts: bool = False
-    """Whether the experts stay in host memory, and the CPU computes them."""
+    """True if the experts stay in host memory, and the CPU computes them."""
 
 
 def choose_device(

@@ -21,7 +21,7 @@ from kernels.native.build import BuildError, build
 
 ROOT = Path(__file__).resolve().parents[1]
 NEWEST_GLIBC = (2, 28)
-"""What the wheel's tag promises."""
+"""The promise of the wheel's tag."""
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from model.sampling import SamplingParams
 
 
 class Guesses(Protocol):
-    """Whoever runs the MTP layer (``scheduler.Scheduler``)."""
+    """A runner of the MTP layer (``scheduler.Scheduler``)."""
 
     @property
     def company(self) -> int:

@@ -6,12 +6,10 @@ given number of ids is right, so that every length of acceptance occurs, whereve
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -32,11 +30,10 @@ from model.session import Session, TokenEvent
 from model.state.memory import StateMemory
 from model.state.pages import PAGE
 from model.state.trail import HybridTrail, settle
+from tests.support.drafting import GREEDY, WARM, detour, say
 from tests.support.native import library, random_tensors, small_config
 
 VOCAB = 300
-GREEDY = SamplingParams(temperature=0.0)
-WARM = SamplingParams(temperature=1.0, top_k=50, top_p=0.9, presence_penalty=0.5)
 Plan = list[tuple[int, int]]
 
 
@@ -86,10 +83,6 @@ def twins(network: HybridNetwork, plan: Plan, seed: int = 1) -> tuple[Session, S
     return plain, drafted
 
 
-def say(session: Session, count: int, params: SamplingParams = WARM) -> list[TokenEvent]:
-    return list(session.generate(params, max_tokens=count, stop_ids=frozenset()))
-
-
 def assert_same(one: Session, other: Session) -> None:
     assert one.ids == other.ids
     ours, theirs = one.snapshot(), other.snapshot()
@@ -101,30 +94,6 @@ def assert_same(one: Session, other: Session) -> None:
     wanted = theirs.state.tensors() | theirs.state.span(0, theirs.state.length)
     got = ours.state.tensors() | ours.state.span(0, ours.state.length)
     assert all(torch.equal(got[name], tensor) for name, tensor in wanted.items())
-
-
-def detour(session: Session, kind: str, count: int) -> Session:
-    """Something that must leave no trace; the session to go on with."""
-    if kind == "rewind":
-        point = session.snapshot()
-        say(session, count)
-        session.extend([5, 6])
-        session.restore(point)
-    elif kind == "fork":
-        twin = session.fork()
-        say(session, count)
-        return twin
-    elif kind == "fork and stay":
-        say(session.fork(), count, GREEDY)
-    elif kind == "save":
-        with tempfile.TemporaryDirectory() as folder:
-            session.save(Path(folder))
-            resumed = Session.resume(session._scheduler, Path(folder))
-        resumed._drafter = session._drafter.copy()
-        return resumed
-    elif kind == "park":
-        session.park()
-    return session
 
 
 plans = st.lists(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,12 +27,11 @@ from model.state.memory import StateMemory
 from model.state.mtp_chain import MOST_OWED
 from model.state.pages import PAGE, HybridState
 from model.state.trail import settle
+from tests.support.drafting import GREEDY, WARM, detour, say
 from tests.support.native import library, random_tensors, small_config
 
 VOCAB = 300
 CONFIG = small_config(vocab_size=VOCAB, mtp_num_hidden_layers=1)
-GREEDY = SamplingParams(temperature=0.0)
-WARM = SamplingParams(temperature=1.0, top_k=50, top_p=0.9, presence_penalty=0.5)
 Plan = list[tuple[int, int]]
 
 
@@ -222,10 +219,6 @@ class Knowing(Scheduler):
         return F.one_hot(torch.tensor(known), VOCAB).float() * 100, chain
 
 
-def say(session: Session, count: int, params: SamplingParams = WARM) -> list[TokenEvent]:
-    return list(session.generate(params, max_tokens=count, stop_ids=frozenset()))
-
-
 def assert_same(one: Session, other: Session) -> None:
     assert one.ids == other.ids
     ours, theirs = one.snapshot(), other.snapshot()
@@ -237,29 +230,6 @@ def assert_same(one: Session, other: Session) -> None:
     for name, tensor in (b.tensors() | b.span(0, b.length)).items():
         if not name.startswith("mtp"):
             assert torch.equal((a.tensors() | a.span(0, a.length))[name], tensor)
-
-
-def detour(session: Session, kind: str, count: int) -> Session:
-    if kind == "rewind":
-        point = session.snapshot()
-        say(session, count)
-        session.extend([5, 6])
-        session.restore(point)
-    elif kind == "fork":
-        twin = session.fork()
-        say(session, count)
-        return twin
-    elif kind == "fork and stay":
-        say(session.fork(), count, GREEDY)
-    elif kind == "save":
-        with tempfile.TemporaryDirectory() as folder:
-            session.save(Path(folder))
-            resumed = Session.resume(session._scheduler, Path(folder))
-        resumed._drafter = session._drafter.copy()
-        return resumed
-    elif kind == "park":
-        session.park()
-    return session
 
 
 @settings(max_examples=25, deadline=None)

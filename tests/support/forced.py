@@ -25,7 +25,7 @@ class ForcedState:
         return self.real.length
 
     def tensors(self) -> dict[str, Tensor]:
-        """Those of both."""
+        """Return the members of both."""
         return {**self.real.tensors(), **self.told.tensors()}
 
     def span(self, start: int, end: int) -> dict[str, Tensor]:

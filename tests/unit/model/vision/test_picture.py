@@ -1,4 +1,4 @@
-"""What is read as a picture, and what is refused with one line."""
+"""Pictures are read, and anything else is refused with one line."""
 
 from __future__ import annotations
 

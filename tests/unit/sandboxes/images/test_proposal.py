@@ -1,4 +1,4 @@
-"""What a repository's own files ask for, as keys of ``.agent.toml``."""
+"""A repository's own files give the keys of ``.agent.toml`` that they ask for."""
 
 from __future__ import annotations
 
