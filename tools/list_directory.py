@@ -7,8 +7,9 @@ import stat
 
 from pydantic import Field
 
+from sandboxes.workspace.safe_folders import Folders
 from tools.errors import ToolFailure
-from tools.files.places import locate_directory, open_directory, printable
+from tools.files.places import as_prefix, locate_directory, printable
 from tools.schema import Parameters
 from tools.text.text_file import format_size
 from tools.types import Observation, ToolContext, ToolSpec
@@ -29,12 +30,10 @@ def run(context: ToolContext, parameters: ListDirectoryParameters) -> Observatio
     """Return one name a line, directories first and with a final slash; ``.git`` is left out."""
     place = locate_directory(context.sandbox, parameters.path)
     try:
-        descriptor = open_directory(context.sandbox, place.real)
-        try:
-            names = os.listdir(descriptor)  # noqa: PTH208 (a descriptor, not a path)
-            entries = sorted(_describe_entry(name, descriptor) for name in names if name != ".git")
-        finally:
-            os.close(descriptor)
+        with Folders(context.sandbox.resolve(".")) as folders:
+            directory = folders.enter(as_prefix(place.real))
+            names = os.listdir(directory)  # noqa: PTH208 (a descriptor, not a path)
+            entries = sorted(_describe_entry(name, directory) for name in names if name != ".git")
     except OSError as error:
         raise ToolFailure(f"{place.shown} cannot be listed: {error.strerror}.") from None
     if not entries:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from sandboxes.errors import WorkspaceError
 from sandboxes.workspace.safe_folders import MAX_DEPTH, Folders
+from sandboxes.workspace.safe_walk import walk_folders
 
 SMALL_BYTES = 10 * 1024**2
 LARGE_BYTES = 1024**3
@@ -70,7 +70,9 @@ def refuse_traps(git_dir: Path) -> None:
 
 def refuse_rule_traps(top: Path) -> None:
     """Raise ``WorkspaceError`` if a file of ignore rules in ``top``, or a nested git's, is none."""
-    for path in _suspects(top):
+    with Folders(top.resolve()) as folders:
+        suspects = _suspects(folders)
+    for path in suspects:
         with suppress(OSError):
             if not stat.S_ISLNK((top / path).lstat().st_mode):
                 _refuse(top / path, SMALL_BYTES)
@@ -79,7 +81,7 @@ def refuse_rule_traps(top: Path) -> None:
 def remove_traps(top: Path) -> None:
     """Remove what would keep git waiting or fill its memory in the untrusted folder ``top``."""
     with Folders(top) as folders:
-        for path in _suspects(top):
+        for path in _suspects(folders):
             found = folders.stat(path)
             if found is None or stat.S_ISLNK(found.st_mode) or stat.S_ISDIR(found.st_mode):
                 continue
@@ -87,22 +89,19 @@ def remove_traps(top: Path) -> None:
                 folders.unlink(path)
 
 
-def _suspects(top: Path) -> Iterator[str]:
-    """Yield every ``.gitignore`` and what git reads in the git folders inside."""
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
-        inside = "/.git/" in f"/{prefix}"
-        if inside and prefix.startswith(".git/"):
-            continue  # git is told to use another one than that at the top
-        with suppress(OSError), os.scandir(top / prefix) as entries:
-            for entry in entries:
-                path = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    if prefix.count("/") < MAX_DEPTH and entry.name != "objects":
-                        waiting.append(f"{path}/")
-                elif entry.name in (".gitignore", ".git") or (inside and entry.name != "index"):
-                    yield path
+def _suspects(folders: Folders) -> list[str]:
+    """Return every ``.gitignore`` and what git reads in the git folders inside."""
+    found = []
+    for here in walk_folders(folders, max_depth=MAX_DEPTH):
+        inside = "/.git/" in f"/{here.path}"
+        files = {entry.name for entry in here.entries}.difference(here.inner)
+        # Git is told to use another folder than the ``.git`` at the top.
+        passed = "objects" if here.path else ".git"
+        here.inner[:] = [name for name in here.inner if name != passed]
+        for name in files:
+            if name in (".gitignore", ".git") or (inside and name != "index"):
+                found.append(here.path + name)
+    return found
 
 
 def _follow_file(top: Path, place: Path) -> Path:

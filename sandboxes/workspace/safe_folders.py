@@ -187,48 +187,6 @@ class Folders:
             os.chown(name, *self._owner, dir_fd=folder, follow_symlinks=False)
 
 
-def mend_modes(top: Path) -> None:
-    """Make every folder and file below ``top`` that is ours readable for us, but for git's own.
-
-    What commands made unreadable would else be taken for deleted.
-    """
-    if not os.access(top, os.R_OK | os.W_OK | os.X_OK):
-        top.chmod(stat.S_IMODE(top.lstat().st_mode) | 0o700)
-    waiting = [""]
-    with Folders(top) as folders:
-        while waiting:
-            prefix = waiting.pop()
-            with suppress(OSError):
-                here = folders.enter(prefix)
-                with os.scandir(here) as entries:
-                    for entry in entries:
-                        if not prefix and entry.name == ".git":
-                            continue
-                        _mend(entry, here)
-                        if entry.is_dir(follow_symlinks=False) and prefix.count("/") < MAX_DEPTH:
-                            waiting.append(f"{prefix}{entry.name}/")
-
-
-def _mend(entry: os.DirEntry[str], parent: int) -> None:
-    found = entry.stat(follow_symlinks=False)
-    if stat.S_ISDIR(found.st_mode):
-        needed = 0o700
-    elif stat.S_ISREG(found.st_mode):
-        needed = 0o400
-    else:
-        return
-    if found.st_mode & needed == needed or found.st_uid != os.geteuid():
-        return
-    # Opened as a mere place and without following links: it may have been swapped for one.
-    place = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        seen = os.fstat(place).st_mode
-        if not stat.S_ISLNK(seen):
-            Path(f"/proc/self/fd/{place}").chmod(stat.S_IMODE(seen) | needed)
-    finally:
-        os.close(place)
-
-
 def remove_folder(name: str, parent: int) -> None:
     """Remove the folder ``name`` of the open folder ``parent``, however deep it is.
 

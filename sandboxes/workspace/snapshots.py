@@ -22,7 +22,8 @@ from typing import IO
 from sandboxes.errors import WorkspaceError
 from sandboxes.workspace.git_traps import remove_traps
 from sandboxes.workspace.host_git import HostGit, failure, from_os_error, names_git
-from sandboxes.workspace.safe_folders import MAX_DEPTH, Folders, mend_modes, remove_folder
+from sandboxes.workspace.safe_folders import MAX_DEPTH, Folders, remove_folder
+from sandboxes.workspace.safe_walk import mend_modes, walk_folders
 
 _CHUNK = 1 << 20
 _REF = "refs/heads/work"
@@ -155,22 +156,16 @@ class SnapshotStore:
         kept = set(self._stored)
         folders = {""} | {str(parent) for path in kept for parent in PurePosixPath(path).parents}
         folders.discard(".")
-        top = os.open(self._top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for here, inner, files, fd in os.fwalk(".", dir_fd=top):
-                prefix = "" if here == "." else here.removeprefix("./") + "/"
-                for name in list(inner):
-                    if prefix + name in folders:
-                        continue
-                    inner.remove(name)
-                    if prefix + name in kept or prefix + name == ".git":
-                        continue  # a link to a folder, or git's own
-                    remove_folder(name, fd)
-                for name in files:
-                    if prefix + name not in kept:
-                        os.unlink(name, dir_fd=fd)
-        finally:
-            os.close(top)
+        with Folders(self._top) as opened:
+            for here in walk_folders(opened, max_depth=MAX_DEPTH):
+                inner = set(here.inner)
+                here.inner[:] = [name for name in here.inner if here.path + name in folders]
+                for name in inner.difference(here.inner):
+                    if here.path + name != ".git":
+                        remove_folder(name, here.descriptor)
+                for entry in here.entries:
+                    if entry.name not in inner and here.path + entry.name not in kept:
+                        os.unlink(entry.name, dir_fd=here.descriptor)
 
     def has_tree(self, tree: str) -> bool:
         """Tell whether ``tree`` is the id of a stored tree."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sandboxes.base import Sandbox
 from sandboxes.errors import PathEscape
+from sandboxes.workspace.safe_folders import Folders
+from sandboxes.workspace.safe_walk import walk_folders
 from tools.errors import ToolFailure
 from tools.index.ignore import is_ignored
 from tools.index.walk import Rules, read_rules_above, read_rules_in
@@ -22,7 +24,6 @@ NOISE = frozenset(
 """Folders that searches skip unless they are named."""
 
 MAX_PATH = 4_096
-_MAX_DEPTH = 64
 _MAX_ENTRIES = 100_000
 _SUGGESTIONS = 3
 
@@ -167,23 +168,9 @@ def _cut_stem(path: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def open_directory(sandbox: Sandbox, real: str) -> int:
-    """Open the directory ``real`` step by step without following any link.
-
-    A command in the sandbox may swap folders for links at any moment; this cannot be led astray.
-    The caller closes it. Raises ``OSError``.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    current = os.open(sandbox.resolve("."), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for part in real.split("/"):
-        if part in ("", "."):
-            continue
-        try:
-            following = os.open(part, flags, dir_fd=current)
-        finally:
-            os.close(current)
-        current = following
-    return current
+def as_prefix(real: str) -> str:
+    """Return what the path of a directory puts before the names in it: "" or "a/b/"."""
+    return "" if real in ("", ".") else real + "/"
 
 
 def walk_files(
@@ -199,32 +186,28 @@ def walk_files(
     passed over. With ``ignoring`` what git ignores is left out too, if that says so of its name.
     Ends after 100,000 entries.
     """
-    prefix = "" if real in ("", ".") else real + "/"
+    prefix = as_prefix(real)
     seen = 0
-    top = open_directory(sandbox, real)
-    rules: dict[str, Rules] = {
-        prefix: read_rules_above(sandbox.resolve("."), prefix) if ignoring else ()
-    }
-    try:
-        for folder, folders, files, descriptor in os.fwalk(".", dir_fd=top):
-            below = prefix + (folder[2:] + "/" if folder != "." else "")
-            kept = sorted(name for name in folders if name not in skip)
+    with Folders(sandbox.resolve(".")) as folders:
+        folders.enter(prefix)  # what cannot be entered raises here; further down it is passed over
+        rules: dict[str, Rules] = {prefix: read_rules_above(folders, prefix) if ignoring else ()}
+        for here in walk_folders(folders, prefix):
+            below, inner = here.path, frozenset(here.inner)
+            files = [entry.name for entry in here.entries if entry.name not in inner]
+            kept = [name for name in here.inner if name not in skip]
             if ignoring:
-                here = rules.pop(below, ())
+                own = rules.pop(below, ())
                 if ".gitignore" in files:
-                    here += read_rules_in(descriptor, below)
-                kept = [n for n in kept if not _skips(here, below, n, ignoring, folder=True)]
-                files = [n for n in files if not _skips(here, below, n, ignoring, folder=False)]
-                rules |= {f"{below}{name}/": here for name in kept}
-            folders[:] = [] if folder.count("/") >= _MAX_DEPTH else kept
-            links = [name for name in kept if _is_link(name, descriptor)]
-            for name in sorted(files + links):
+                    own += read_rules_in(folders, below)
+                kept = [n for n in kept if not _skips(own, below, n, ignoring, folder=True)]
+                files = [n for n in files if not _skips(own, below, n, ignoring, folder=False)]
+                rules |= {f"{below}{name}/": own for name in kept}
+            here.inner[:] = kept
+            for name in files:
                 yield below + name
                 seen += 1
                 if seen >= _MAX_ENTRIES:
                     return
-    finally:
-        os.close(top)
 
 
 def _skips(
@@ -232,14 +215,6 @@ def _skips(
 ) -> bool:
     """Return whether git ignores ``name`` in the folder ``below``, and that counts."""
     return is_ignored(rules, below + name, is_folder=folder) and ignoring(name)
-
-
-def _is_link(name: str, directory: int) -> bool:
-    try:
-        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    except OSError:
-        return False
-    return stat.S_ISLNK(mode)
 
 
 def printable(name: str) -> str:
