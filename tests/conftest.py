@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import docker
 import docker.errors
 import pytest
+from hypothesis import settings
 
 from agent.settings.table import OPTIONS
 from agent.settings.variables import variable_of
@@ -28,6 +29,10 @@ GitRepo = Callable[..., Path]
 ScriptedModel = Callable[..., "LoadedModel"]
 
 TESTS = Path(__file__).parent
+
+# The same inputs in every run, and no time-out of its own: a busy machine is no fault.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_configure() -> None:
