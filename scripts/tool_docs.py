@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools import screenshot
 from tools.profiles import editor
 from tools.profiles.profile import NAMES, load_profile
 from tools.registry import default_tools
@@ -31,6 +32,12 @@ their encoding, byte-order mark, line endings and mode. How navigation and edits
 [navigation.md](navigation.md).
 """
 
+SCREENSHOT = """\
+Only a model with eyes is offered this one, beside the tools of any profile
+([vision](vision.md)). Chromium runs in the sandbox: what a page may read and reach is what
+commands may, and rules and modes judge the call as a command. A page that waits in a dialog, such
+as `alert()`, is given up after 60 seconds.
+"""
 DIAGNOSTICS = """\
 ## Diagnostics
 
@@ -81,11 +88,11 @@ runs = "submit"                                 # one tool must
 def page() -> str:
     """Return the whole page."""
     parts = [HEAD]
-    for tool in default_tools():
+    for tool in (*default_tools(), screenshot.TOOL):
         function = tool.schema()["function"]
         parts.append(f"## `{function['name']}`\n\n{function['description']}\n")
         parts.append("\n".join(_table(function["parameters"])) + "\n")
-    parts += [DIAGNOSTICS, PROFILES]
+    parts += [SCREENSHOT, DIAGNOSTICS, PROFILES]
     for name in NAMES:
         shown = load_profile(name).tools
         names = ", ".join(f"`{tool.name}`" for tool in shown)

@@ -35,6 +35,7 @@ _KINDS: Mapping[str, Kind] = {
     "glob": "search",
     "find_symbol": "search",
     "find_references": "search",
+    "screenshot": "fetch",
     "todo_write": "think",
 }
 _BY_TOOL_KIND: Mapping[ToolKind, Kind] = {
@@ -89,6 +90,8 @@ def title_of(call: ToolCall, places: Places) -> str:
             text = f"Find {given.get('pattern', '')}" + (f" in {where}" if where else "")
         case "run_shell_command":
             text = f"{given.get('command', '')}"
+        case "screenshot":
+            text = f"Screenshot of {given.get('url_or_file', '')}"
         case "todo_write":
             text = "Plan"
         case _:

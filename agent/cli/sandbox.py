@@ -24,6 +24,9 @@ def _tell(line: str) -> None:
 def build(
     given: Given,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Even if it is there.")] = False,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="The one with Chromium, for the screenshot tool.")
+    ] = False,
     repo: Annotated[
         Path | None,
         typer.Option(help="Build the image that this repository's .agent.toml asks for."),
@@ -31,13 +34,14 @@ def build(
 ) -> None:
     """Build the base image of the Docker sandbox, unless it is there. Prints its tag.
 
-    With --repo, the repository's own: this runs its Dockerfile and set-up commands as root in
-    containers, without your credentials.
+    With --browser, one with Chromium in it, which runs use with --image. With --repo, the
+    repository's own: this runs its Dockerfile and set-up commands as root in containers, without
+    your credentials.
     """
     if repo is None:
         from sandboxes.images.base_image import build_base_image
 
-        write_out(f"{build_base_image(_tell, rebuild=rebuild)}\n")
+        write_out(f"{build_base_image(_tell, rebuild=rebuild, browser=browser)}\n")
         return
     from agent.errors import ConfigError
     from agent.run.build import image_for
@@ -45,6 +49,8 @@ def build(
     from agent.settings.variables import old_variable_lines
     from sandboxes.images.base_image import require_image
 
+    if browser:
+        raise ConfigError("--browser is for our own image, --repo for a repository's: give one")
     if not repo.is_dir():
         raise ConfigError(f"--repo {repo} is not a directory")
     for line in old_variable_lines():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.events import Listener, Notice, nobody
 from sandboxes.stop import Stop
+from tools import screenshot
 from tools.mcp.spec import McpServer
 from tools.profiles.profile import load_profile
 from tools.types import ToolSpec
@@ -26,12 +27,17 @@ class Toolbox:
     _theirs: tuple[ToolSpec, ...] = field(default=(), repr=False)
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def tools(self, listen: Listener = nobody, stop: Stop | None = None) -> tuple[ToolSpec, ...]:
-        """Return all tools the model gets. The MCP servers are started by the first who asks.
+    def tools(
+        self, listen: Listener = nobody, stop: Stop | None = None, *, sees: bool = False
+    ) -> tuple[ToolSpec, ...]:
+        """Return all tools the model gets, with ``sees`` also those that only show it something.
 
-        They stay until ``close``; one that does not start is a notice. ``stop`` gives up waiting.
+        The MCP servers are started by the first who asks, and stay until ``close``; one that does
+        not start is a notice. ``stop`` gives up waiting.
         """
         ours = load_profile(self.profile).tools
+        if sees and all(spec.name != screenshot.TOOL.name for spec in ours):
+            ours = (*ours, screenshot.TOOL)
         if not self.servers:
             return ours
         # The SDK takes a second to import.

@@ -82,7 +82,7 @@ class Parts:
         # Its parsers are processes.
         stack.callback(context.code.close)
         toolbox = client.tools or Toolbox(profile=settings.tools)
-        registry = Registry(context, toolbox.tools(client.listen, stop))
+        registry = Registry(context, toolbox.tools(client.listen, stop, sees=model.chat.sees))
         empty = model.engine.session(seed=saved.info.seed)
         conversation = speak(empty, settings, model, client, registry, stop)
         mirror = None if client.files is None else Mirror(workspace, client.files, trajectory)

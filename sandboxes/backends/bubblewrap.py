@@ -42,6 +42,7 @@ _PROGRAM_FOLDERS = ("/usr/", "/bin", "/sbin")
 
 # What programs need of /etc; no accounts, keys or host names.
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
+_ETC_BROWSER = ("chromium.d", "fonts")
 _ETC_NETWORK = ("ca-certificates", "hosts", "nsswitch.conf", "pki", "resolv.conf", "ssl")
 _PASSWD = f"root:x:0:0::/:/bin/false\nagent:x:{{user}}:{{user}}::{HOME}:/bin/bash\n"
 _GROUP = "root:x:0:\nagent:x:{user}:\n"
@@ -199,7 +200,7 @@ class BubblewrapSandbox(CommonSandbox):
                 command += ["--symlink", str(place.readlink()), str(place)]
             elif place.is_dir():
                 command += ["--ro-bind", str(place), str(place)]
-        for name in (*_ETC, *(_ETC_NETWORK if self._limits.network else ())):
+        for name in (*_ETC, *_ETC_BROWSER, *(_ETC_NETWORK if self._limits.network else ())):
             command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
         for name in ("passwd", "group"):
             command += ["--ro-bind", str(etc / name), f"/etc/{name}"]

@@ -28,8 +28,9 @@ from sandboxes.backends.environment import sandbox_environment
 from sandboxes.backends.keeper import KEEPER, Keeper
 from sandboxes.base import Limits
 from sandboxes.errors import ImageMissing, SandboxGone, SandboxUnavailable
-from sandboxes.images.base_image import BASE_TAG, has_image
+from sandboxes.images.base_image import has_image
 from sandboxes.images.engine import OWNER_LABEL, SESSION_LABEL, connect, engine_trouble
+from sandboxes.images.tags import BASE_TAG, build_command
 from sandboxes.mounts import Mount
 from sandboxes.paths import Owner
 from sandboxes.shell.shell import Stream
@@ -340,6 +341,5 @@ def _fsize_limit(limits: Limits) -> Any:
 
 
 def _missing_image(image: str) -> str:
-    if image == BASE_TAG:
-        return f"the image {image} is not on this machine; run: agent sandbox build"
-    return f"the image {image} is not on this machine; run: docker pull {image}"
+    how = build_command(image) or f"docker pull {image}"
+    return f"the image {image} is not on this machine; run: {how}"

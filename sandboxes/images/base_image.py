@@ -22,9 +22,9 @@ import requests.exceptions
 
 from sandboxes.errors import ImageMissing, SandboxUnavailable
 from sandboxes.images.engine import connect, engine_trouble
+from sandboxes.images.tags import BASE_TAG, BROWSER_TAG, build_command
 from sandboxes.paths import private_dir, state_dir
 
-BASE_TAG = "tenuto/base:1"
 PACKAGES = (
     "ca-certificates",
     "git",
@@ -37,6 +37,7 @@ PACKAGES = (
     "python3-venv",
     "ripgrep",
 )
+BROWSER_PACKAGES = ("chromium-headless-shell", "fonts-dejavu-core", "fonts-liberation")
 SUITE = "bookworm"
 PARENT_IMAGE = "debian:bookworm-slim"
 REGISTRY_TIMEOUT_S = 20
@@ -94,48 +95,55 @@ def require_image(tag: str) -> None:
     client = connect()
     try:
         if not has_image(client, tag):
-            raise ImageMissing(f"the image {tag} is not on this machine; docker pull {tag}")
+            how = build_command(tag) or f"docker pull {tag}"
+            raise ImageMissing(f"the image {tag} is not on this machine; {how}")
     finally:
         client.close()
 
 
-def build_base_image(on_progress: Progress | None = None, *, rebuild: bool = False) -> str:
-    """Build the base image and return its tag.
+def build_base_image(
+    on_progress: Progress | None = None, *, rebuild: bool = False, browser: bool = False
+) -> str:
+    """Build the base image and return its tag; with ``browser`` the one that has Chromium too.
 
     Builders wait for each other; the one that waited uses what the other built, unless
     ``rebuild``. Raises like ``ensure_base_image``.
     """
     tell = on_progress or (lambda line: None)
+    tag = BROWSER_TAG if browser else BASE_TAG
     client = connect(timeout=BUILD_TIMEOUT_S)
     try:
         with _only_builder(tell) as scratch:
-            if has_image(client, BASE_TAG) and not rebuild:
-                return BASE_TAG
-            _check_disk(scratch)
+            if has_image(client, tag) and not rebuild:
+                return tag
+            _check_disk(scratch, tag)
             if _registry_answers():
-                tell(f"building {BASE_TAG} from {PARENT_IMAGE}")
-                _build_from_registry(client, tell)
+                tell(f"building {tag} from {PARENT_IMAGE}")
+                _build_from_registry(client, tag, tell)
             else:
-                _build_by_debootstrap(client, scratch / "root", tell)
-            if not has_image(client, BASE_TAG):
-                raise ImageMissing(f"the build ended but {BASE_TAG} is not there; try again")
-            tell(f"{BASE_TAG} is ready")
+                _build_by_debootstrap(client, scratch / "root", tag, tell)
+            if not has_image(client, tag):
+                raise ImageMissing(f"the build ended but {tag} is not there; try again")
+            tell(f"{tag} is ready")
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise engine_trouble(error) from error
     except OSError as error:
-        raise SandboxUnavailable(
-            f"building {BASE_TAG} failed: {error.strerror or error}"
-        ) from error
+        raise SandboxUnavailable(f"building {tag} failed: {error.strerror or error}") from error
     finally:
         client.close()
-    return BASE_TAG
+    return tag
 
 
-def dockerfile() -> str:
-    """Return the Dockerfile that is used where a registry answers."""
-    packages = " ".join(PACKAGES)
+def dockerfile(tag: str = BASE_TAG) -> str:
+    """Return the Dockerfile of an image of ours, used where a registry answers."""
+    packages = " ".join(packages_of(tag))
     install = f"apt-get update && apt-get install -y --no-install-recommends {packages}"
     return "\n".join((f"FROM {PARENT_IMAGE}", f"RUN {install} && {_SETTLE}", *_CHANGES, ""))
+
+
+def packages_of(tag: str) -> tuple[str, ...]:
+    """Return the Debian packages of an image of ours."""
+    return (*PACKAGES, *BROWSER_PACKAGES) if tag == BROWSER_TAG else PACKAGES
 
 
 def clear_scratch() -> list[str]:
@@ -188,11 +196,11 @@ def _clear(folder: Path) -> list[str]:
     return removed
 
 
-def _check_disk(folder: Path) -> None:
+def _check_disk(folder: Path, tag: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise SandboxUnavailable(
-            f"building {BASE_TAG} needs 2 GB in {folder}, {free // 1024**2} MB are free; "
+            f"building {tag} needs 2 GB in {folder}, {free // 1024**2} MB are free; "
             "free some disk space"
         )
 
@@ -211,29 +219,31 @@ def _registry_answers() -> bool:
     return True
 
 
-def _build_from_registry(client: docker.DockerClient, tell: Progress) -> None:
+def _build_from_registry(client: docker.DockerClient, tag: str, tell: Progress) -> None:
     for event in client.api.build(
-        fileobj=io.BytesIO(dockerfile().encode()), tag=BASE_TAG, rm=True, forcerm=True, decode=True
+        fileobj=io.BytesIO(dockerfile(tag).encode()), tag=tag, rm=True, forcerm=True, decode=True
     ):
         if "error" in event:
-            raise ImageMissing(f"building {BASE_TAG} failed: {_one_line(event['error'])}")
+            raise ImageMissing(f"building {tag} failed: {_one_line(event['error'])}")
         line = str(event.get("stream", "")).strip()
         if line.startswith("Step "):
             tell(line)
 
 
-def _build_by_debootstrap(client: docker.DockerClient, root: Path, tell: Progress) -> None:
+def _build_by_debootstrap(
+    client: docker.DockerClient, root: Path, tag: str, tell: Progress
+) -> None:
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         raise ImageMissing(
-            f"{BASE_TAG} cannot be built: no image registry answers, and debootstrap needs root on "
+            f"{tag} cannot be built: no image registry answers, and debootstrap needs root on "
             "Debian; reach a registry, or as root: apt-get install debootstrap"
         )
-    tell(f"no image registry answers; building {BASE_TAG} from Debian packages")
+    tell(f"no image registry answers; building {tag} from Debian packages")
     _run(
         [
             "debootstrap",
             "--variant=minbase",
-            f"--include={','.join(PACKAGES)}",
+            f"--include={','.join(packages_of(tag))}",
             SUITE,
             str(root),
         ],
@@ -242,7 +252,7 @@ def _build_by_debootstrap(client: docker.DockerClient, root: Path, tell: Progres
     tell("cleaning up")
     _run(["chroot", str(root), "/bin/sh", "-c", _SETTLE], lambda line: None)
     tell("importing into Docker")
-    repository, tag = BASE_TAG.split(":")
+    repository, version = tag.split(":")
     tar = subprocess.Popen(
         ["tar", "--numeric-owner", "-C", str(root), "-c", "."],
         stdout=subprocess.PIPE,
@@ -252,14 +262,14 @@ def _build_by_debootstrap(client: docker.DockerClient, root: Path, tell: Progres
         answer = client.api.import_image(
             src=tar.stdout,
             repository=repository,
-            tag=tag,
+            tag=version,
             changes=list(_CHANGES),
             stream_src=True,
         )
         if '"error"' in answer:
-            raise ImageMissing(f"importing {BASE_TAG} failed: {_one_line(answer)}")
+            raise ImageMissing(f"importing {tag} failed: {_one_line(answer)}")
         if tar.wait() != 0:
-            raise ImageMissing(f"packing {BASE_TAG} failed; see that {root.parent} has disk space")
+            raise ImageMissing(f"packing {tag} failed; see that {root.parent} has disk space")
     finally:
         tar.kill()
         tar.wait()
@@ -329,7 +339,7 @@ def _run(command: list[str], on_line: Callable[[str], None]) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code != 0:
-        raise ImageMissing(f"building {BASE_TAG} failed: {command[0]} said: {_one_line(last)}")
+        raise ImageMissing(f"building the image failed: {command[0]} said: {_one_line(last)}")
 
 
 def _one_line(text: object) -> str:

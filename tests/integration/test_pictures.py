@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,8 @@ from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records, session_ids
 from agent.settings.table import Settings
 from agent.types import Task
-from model.engine import Engine
 from model.vision.picture import read_picture
-from tests.support.forced import ForcedNetwork
-from tests.support.placed import PlacedNetwork
+from tests.support.forced import forced
 from tests.support.sighted import png, sighted_format
 
 SETTINGS = Settings(sandbox="local", map_tokens=0)
@@ -33,22 +30,6 @@ PICTURE = read_picture(png(60, 90, seed=3), "design.png")
 @pytest.fixture(scope="module")
 def sighted(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load_model(str(sighted_format(tmp_path_factory.mktemp("sighted"))[3]))
-
-
-def forced(model: LoadedModel, turns: tuple[str, ...]) -> LoadedModel:
-    tokenizer: Any = model.chat._tokenizer
-    script = PlacedNetwork(
-        [tokenizer.encode_markup(turn + "<|im_end|>") for turn in turns],
-        model.engine.network.vocab_size,
-        tuple(tokenizer.encode_markup("<|im_start|>assistant")),
-        tuple(tokenizer.encode_markup("<|im_start|>assistant\n<think>\n")),
-    )
-    old = model.engine
-    network = ForcedNetwork(old.network, script)
-    engine = Engine(
-        network, old.config, name="forced", generation=old.generation, eyes=old.eyes, drafts="off"
-    )
-    return replace(model, engine=engine)
 
 
 def test_a_picture_lands_in_the_context_and_stays(

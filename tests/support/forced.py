@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from agent.loading import LoadedModel
+from model.engine import Engine
 from model.network import Network, State, Work
 from tests.support.placed import PlacedNetwork, PlacedState
 
@@ -79,3 +81,20 @@ class ForcedNetwork:
 def _of(state: State) -> ForcedState:
     assert isinstance(state, ForcedState)
     return state
+
+
+def forced(model: LoadedModel, turns: tuple[str, ...]) -> LoadedModel:
+    """``model`` with a network that computes as before and says ``turns``."""
+    tokenizer: Any = model.chat._tokenizer
+    script = PlacedNetwork(
+        [tokenizer.encode_markup(turn + "<|im_end|>") for turn in turns],
+        model.engine.network.vocab_size,
+        tuple(tokenizer.encode_markup("<|im_start|>assistant")),
+        tuple(tokenizer.encode_markup("<|im_start|>assistant\n<think>\n")),
+    )
+    old = model.engine
+    network = ForcedNetwork(old.network, script)
+    engine = Engine(
+        network, old.config, name="forced", generation=old.generation, eyes=old.eyes, drafts="off"
+    )
+    return replace(model, engine=engine)

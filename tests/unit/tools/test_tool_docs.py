@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from tools import screenshot
 from tools.registry import default_tools
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +19,7 @@ def test_the_page_is_current() -> None:
 
 def test_the_page_has_every_tool_and_parameter() -> None:
     page = (ROOT / "docs" / "tools.md").read_text("utf-8")
-    for tool in default_tools():
+    for tool in (*default_tools(), screenshot.TOOL):
         assert f"## `{tool.name}`" in page
         for name, field in tool.parameters.model_fields.items():
             assert f"| `{name}` |" in page
