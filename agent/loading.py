@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ def load_model(
     context: int | None = None,
     experts: ExpertPlace = "auto",
     kv: KvForm = "auto",
+    mmproj: str | None = None,
 ) -> LoadedModel:
     """Load a checkpoint by directory, hub name, or ``embedded``.
 
@@ -61,7 +63,7 @@ def load_model(
     ``quantize`` how the weights are rounded, ``drafts`` where tokens come from that are tried
     before they are sampled, ``device`` where it runs (auto, cpu, cuda, cuda:N),
     ``context`` the most tokens of a session, ``experts`` where those of a mixture of experts are
-    beside a GPU, ``kv`` how keys and values are kept.
+    beside a GPU, ``kv`` how keys and values are kept, ``mmproj`` a GGUF file with a vision tower.
     Raises ``CheckpointError``, and ``MemoryFull`` if not even one session fits.
     """
     path = hub.resolve(name)
@@ -82,6 +84,7 @@ def load_model(
         context=context,
         experts=experts,
         kv=kv,
+        mmproj=None if mmproj is None else Path(mmproj).expanduser(),
     )
     for note in _notes(engine):
         sys.stderr.write(f"note: {note}\n")
@@ -119,6 +122,7 @@ def load_for(settings: Settings, name: str | None = None) -> LoadedModel:
         settings.context,
         settings.experts,
         settings.kv,
+        settings.mmproj,
     )
 
 

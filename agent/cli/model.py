@@ -79,7 +79,7 @@ def info(given: Given, name: Name = "embedded", output: ListOutput = Output.TEXT
 
 
 @app.command()
-@takes("quantize", "device", "context")
+@takes("quantize", "device", "context", "mmproj")
 def score(
     given: Given,
     name: Name,
@@ -108,8 +108,10 @@ def score(
     numbers = _ids(flag, file, content, loaded)
     # As stored, so that a rounded checkpoint can be compared with itself.
     plain = settings.model_copy(update={"quantize": "none"})
-    other = None if against is None else load_for(plain, against).engine
-    found = score_ids(loaded.engine, numbers, other)
+    other = None if against is None else load_for(plain, against)
+    if other is not None and min(numbers, default=0) < 0:
+        _ids(flag, file, content, other)  # shows it the pictures
+    found = score_ids(loaded.engine, numbers, None if other is None else other.engine)
     placed = loaded.engine.placement
     assert placed is not None
     facts: dict[str, Any] = {

@@ -82,6 +82,16 @@ class Settings(BaseModel):
         flag="--experts",
         more="`cpu` computes them there; `auto` does so if only the rest fits the GPU.",
     )
+    mmproj: str | None = option(
+        None,
+        Group.MODEL,
+        "A GGUF file with the model's vision tower.",
+        flag="--mmproj",
+        metavar="FILE",
+        shown="the checkpoint's own, or the one beside a GGUF file",
+        more="See [vision](vision.md#the-tower).",
+        min_length=1,
+    )
     kv_memory: int | None = option(
         None,
         Group.MODEL,

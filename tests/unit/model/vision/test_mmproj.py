@@ -1,78 +1,28 @@
-"""A vision tower in a GGUF file, written by gguf's own writer under llama.cpp's names."""
+"""A vision tower in a GGUF file: found beside a model, given by a flag, refused if another's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 import torch
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Encoder
 
-from model.checkpoint.config import ModelConfig
+from agent.errors import ConfigError
+from agent.loading import load_for
+from agent.settings.load import load_settings
+from agent.settings.table import Settings
 from model.errors import CheckpointError
 from model.vision.tower import open_tower
-from tests.support.sighted import tower_tensors, vision_config
-
-NAMES = {
-    "norm1": "ln1",
-    "norm2": "ln2",
-    "attn.qkv": "attn_qkv",
-    "attn.proj": "attn_out",
-    "mlp.linear_fc1": "ffn_up",
-    "mlp.linear_fc2": "ffn_down",
-}
-TOP = {
-    "patch_embed.proj": "v.patch_embd",
-    "pos_embed": "v.position_embd",
-    "merger.norm": "v.post_ln",
-    "merger.linear_fc1": "mm.0",
-    "merger.linear_fc2": "mm.2",
-}
-CONFIG = ModelConfig.tiny(vocab_size=64, context_length=64)
-VISION = vision_config(CONFIG.hidden_size)
-TENSORS = tower_tensors(VISION)
-
-
-def write(path: Path, **changed: Any) -> Path:
-    writer = gguf.GGUFWriter(path, "clip")
-    writer.add_string("clip.projector_type", changed.get("projector", "qwen3vl_merger"))
-    numbers = {
-        "image_size": 8 * 16,
-        "patch_size": 16,
-        "embedding_length": 32,
-        "feed_forward_length": 48,
-        "block_count": 2,
-        "attention.head_count": 4,
-        "spatial_merge_size": 2,
-        "projection_dim": changed.get("width", 32),
-    }
-    for key, value in numbers.items():
-        writer.add_uint32(f"clip.vision.{key}", value)
-    writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
-    writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
-    for name, tensor in TENSORS.items():
-        module, _, ending = name.rpartition(".")
-        if name == "patch_embed.proj.weight":
-            writer.add_tensor("v.patch_embd.weight", tensor[:, :, 0].contiguous().numpy())
-            writer.add_tensor("v.patch_embd.weight.1", tensor[:, :, 1].contiguous().numpy())
-            continue
-        if module in TOP:
-            stored = TOP[module]
-        else:
-            _, index, part = module.split(".", 2)
-            stored = f"v.blk.{index}.{NAMES[part]}"
-        if name != changed.get("without"):
-            writer.add_tensor(f"{stored}.{ending}", tensor.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+from tests.support.make_tiny_checkpoint import make
+from tests.support.mmproj import CONFIG, TENSORS, VISION, write_mmproj
+from tests.support.sighted import VISION_TOKENS
 
 
 def test_the_tower_beside_a_model_is_found_and_read(tmp_path: Path) -> None:
-    write(tmp_path / "mmproj-F32.gguf")
+    write_mmproj(tmp_path / "mmproj-F32.gguf")
     tower = open_tower(tmp_path / "model-Q4_K_M.gguf", CONFIG)
     assert tower is not None
     assert vars(tower.config) == {
@@ -95,7 +45,40 @@ def test_a_model_without_a_tower_beside_it_has_no_eyes(tmp_path: Path) -> None:
     ],
 )
 def test_another_tower_is_refused(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
-    path = write(tmp_path / "other.gguf", **changed)
+    path = write_mmproj(tmp_path / "other.gguf", **changed)
     with pytest.raises(CheckpointError, match=words) as caught:
         open_tower(tmp_path / "model.gguf", CONFIG, path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def blind(tmp_path: Path) -> Path:
+    """A checkpoint of text alone, whose tokenizer knows the tokens of pictures."""
+    folder = tmp_path / "blind"
+    make(folder)
+    encoder = Encoder.from_file(str(folder / "tokenizer.json"))
+    encoder.add_tokens([AddedToken(text, special=True) for text in VISION_TOKENS])
+    encoder.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_the_flag_gives_a_model_eyes(blind: Path, tmp_path: Path) -> None:
+    file = write_mmproj(tmp_path / "eyes.gguf")
+    settings = Settings(model=str(blind), mmproj=str(file))
+    assert load_for(settings).chat.sees
+    assert not load_for(settings.model_copy(update={"mmproj": None})).chat.sees
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("wide.gguf", "64 numbers, the model's 32"), ("gone.gguf", "gone.gguf"), ("", "at least 1")],
+)
+def test_the_flag_with_a_file_that_does_not_fit_is_one_line(
+    blind: Path, tmp_path: Path, name: str, words: str
+) -> None:
+    write_mmproj(tmp_path / "wide.gguf", width=64)
+    with pytest.raises((CheckpointError, ConfigError), match=words) as caught:
+        load_for(
+            load_settings({"model": str(blind), "mmproj": str(tmp_path / name) if name else ""})
+        )
     assert "\n" not in str(caught.value)
