@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,20 +13,25 @@ from typing import Any, Literal
 from acp.schema import (
     ContentToolCallContent,
     FileEditToolCallContent,
+    ImageContentBlock,
     PlanEntry,
     TextContentBlock,
     ToolCallLocation,
 )
 
+from model.errors import PictureError
 from model.messages import ToolCall
+from model.vision.picture import Picture
 from tools.edits.preview import Change
-from tools.types import ToolKind
+from tools.types import Observation, ToolKind
 
 Kind = Literal["read", "edit", "search", "execute", "think", "fetch", "other"]
 Content = ContentToolCallContent | FileEditToolCallContent
 
 TITLE_CHARACTERS = 120
 SHOWN_CHARACTERS = 16_000
+SHOWN_PICTURE = 4 << 20
+"""The bytes of the largest picture that is shown to an editor."""
 
 _KINDS: Mapping[str, Kind] = {
     "read_file": "read",
@@ -159,6 +165,30 @@ def text_content(text: str) -> Content:
         fence += "`"
     shown = f"{fence}\n{text.rstrip()}\n{fence}"
     return ContentToolCallContent(type="content", content=TextContentBlock(type="text", text=shown))
+
+
+def picture_blocks(pictures: Iterable[object]) -> list[ImageContentBlock]:
+    """Return pictures as the protocol has them; without those that are large or gone."""
+    blocks = []
+    for picture in pictures:
+        if not isinstance(picture, Picture):
+            continue
+        try:
+            data = picture.data
+        except PictureError:
+            continue
+        if len(data) <= SHOWN_PICTURE:
+            text = base64.b64encode(data).decode()
+            blocks.append(ImageContentBlock(type="image", data=text, mime_type=picture.media_type))
+    return blocks
+
+
+def result_content(seen: Observation) -> list[Content]:
+    """Return what a call gave: its text, and its pictures."""
+    shown: list[Content] = [text_content(seen.text)]
+    for block in picture_blocks(seen.pictures):
+        shown.append(ContentToolCallContent(type="content", content=block))
+    return shown
 
 
 def plan_of(arguments: Mapping[str, Any]) -> list[PlanEntry] | None:

@@ -11,6 +11,7 @@ from agent.acp.calls import (
     Places,
     kind_of,
     locations_of,
+    result_content,
     text_content,
     title_of,
     written_diff,
@@ -54,7 +55,7 @@ def _said(messages: Sequence[Message]) -> Iterator[Any]:
     """Yield what the user said; what the agent itself adds in the user's name is left out."""
     for said in messages:
         if text := said.said:
-            yield user_message(text)
+            yield from user_message(text, said.pictures)
 
 
 def _turn(steps: Sequence[Step], kinds: Mapping[str, ToolKind], places: Places) -> Iterator[Any]:
@@ -94,6 +95,6 @@ def _call(
         kind=kind_of(call.name, kinds.get(call.name)),
         status="completed" if ok else "failed",
         locations=locations_of(call, places),
-        content=content or [text_content("not run" if seen is None else seen.text)],
+        content=content or ([text_content("not run")] if seen is None else result_content(seen)),
         raw_input=dict(call.arguments),
     )

@@ -120,6 +120,9 @@ class Server:
         """Return version 1, whatever was asked for, and what this agent can do."""
         self._client = client_capabilities or ClientCapabilities()
         _log.info("client %s asks for version %s", client_info, protocol_version)
+        from agent.acp.content import sees_pictures
+
+        sees = await asyncio.to_thread(sees_pictures, self._flags)
         self._beginning = asyncio.ensure_future(self._begin())
         return InitializeResponse(
             protocol_version=PROTOCOL_VERSION,
@@ -128,7 +131,7 @@ class Server:
             agent_capabilities=AgentCapabilities(
                 load_session=True,
                 prompt_capabilities=PromptCapabilities(
-                    image=False, audio=False, embedded_context=True
+                    image=sees, audio=False, embedded_context=True
                 ),
                 mcp_capabilities=McpCapabilities(http=True, sse=False),
                 session_capabilities=SessionCapabilities(

@@ -343,7 +343,7 @@ class EditorSession:
         if (command := command_in(prompt.text)) is not None:
             return self._obey(command, live)
         live.touch(prompt.files)
-        report = live.turn(self._own.spelt_out(prompt.text))
+        report = live.turn(self._own.spelt_out(prompt.text), prompt.pictures)
         self._updates.close()
         outcome = report.result.outcome
         if isinstance(outcome, Failed) and not self._client.stop.is_set():

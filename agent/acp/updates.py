@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from acp.schema import (
@@ -24,7 +24,9 @@ from agent.acp.calls import (
     diffs,
     kind_of,
     locations_of,
+    picture_blocks,
     plan_of,
+    result_content,
     text_content,
     title_of,
 )
@@ -66,10 +68,11 @@ def message(text: str) -> AgentMessageChunk:
     return AgentMessageChunk(session_update="agent_message_chunk", content=block)
 
 
-def user_message(text: str) -> UserMessageChunk:
-    """Make an update of what the user said, when a session is replayed."""
+def user_message(text: str, pictures: Iterable[object] = ()) -> Iterator[UserMessageChunk]:
+    """Make the updates of what the user said and showed, when a session is replayed."""
     block = TextContentBlock(type="text", text=text)
-    return UserMessageChunk(session_update="user_message_chunk", content=block)
+    for content in (block, *picture_blocks(pictures)):
+        yield UserMessageChunk(session_update="user_message_chunk", content=content)
 
 
 def usage(used: int, size: int) -> UsageUpdate:
@@ -280,7 +283,7 @@ class Updates:
         elif self._registry is not None and self._registry.kind(call.name) == "edit" and seen.ok:
             self._finish(name, status, None, text=seen.text)
         else:
-            self._finish(name, status, [text_content(seen.text)], text=seen.text)
+            self._finish(name, status, result_content(seen), text=seen.text)
         self._done += 1
 
     def _finish(

@@ -12,10 +12,9 @@ from model.checkpoint.safetensors_source import SafetensorsSource
 from model.errors import CheckpointError
 from model.vision.eyes import Tower
 from model.vision.mmproj import open_mmproj
+from model.vision.peek import FIRST, PREFIXES, beside
 from model.vision.preparing import Preparing
 from model.vision.tower_config import VisionConfig, vision_shapes
-
-_PREFIXES = ("model.visual.", "visual.")
 
 
 def open_tower(path: Path, config: ModelConfig, mmproj: Path | None = None) -> Tower | None:
@@ -24,7 +23,7 @@ def open_tower(path: Path, config: ModelConfig, mmproj: Path | None = None) -> T
     ``mmproj`` is a GGUF file with a tower; for a GGUF checkpoint one beside it is found. Raises
     ``CheckpointError`` if there is a tower and it cannot be used.
     """
-    given = mmproj or (_beside(path) if is_gguf(path) else None)
+    given = mmproj or (beside(path) if is_gguf(path) else None)
     if given is not None:
         return open_mmproj(given, config.hidden_size)
     if is_gguf(path):
@@ -37,8 +36,7 @@ def open_tower(path: Path, config: ModelConfig, mmproj: Path | None = None) -> T
     if vision is None:
         return None
     source = SafetensorsSource(path, {})
-    first = next(iter(vision_shapes(vision)))
-    prefix = next((p for p in _PREFIXES if source.has(p + first)), None)
+    prefix = next((p for p in PREFIXES if source.has(p + FIRST)), None)
     if prefix is None:
         return None  # exports of the language model alone keep the configuration of both
     preparing = Preparing.load(path)
@@ -52,13 +50,3 @@ def open_tower(path: Path, config: ModelConfig, mmproj: Path | None = None) -> T
     return Tower(
         vision, preparing, {name: source.whole(prefix + name, shapes[name]) for name in shapes}
     )
-
-
-def _beside(path: Path) -> Path | None:
-    """Return the one mmproj file beside a GGUF checkpoint, the most exact if there are several."""
-    found = sorted(path.parent.glob("*mmproj*.gguf"))
-    for kind in ("F32", "BF16", "F16"):
-        for file in found:
-            if kind in file.name.upper().replace("-", "_").split(".")[0].split("_"):
-                return file
-    return found[0] if found else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.acp_client import RawClient, Refused, Served
+from tests.support.sighted import png
 
 PARSE, REQUEST, METHOD, PARAMS, INTERNAL, MISSING = -32700, -32600, -32601, -32602, -32603, -32002
 
@@ -154,13 +156,24 @@ def test_a_session_of_another_folder_is_not_loaded(serve, script, buggy_repo, gi
 
 
 def test_prompts_that_cannot_be_read(serve, script, buggy_repo) -> None:
-    image = {"type": "image", "data": "AAAA", "mimeType": "image/png"}
+    words = {"type": "text", "text": "look"}
+
+    def image(data: str) -> dict[str, str]:
+        return {"type": "image", "data": data, "mimeType": "image/png"}
+
+    shot = base64.b64encode(png(16, 16)).decode()
+    audio = {"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}
 
     async def test(client: RawClient) -> None:
         session = await client.new(buggy_repo)
         blob = {"uri": "file:///x.bin", "blob": "AAAA"}
         for blocks, why in (
-            ([image], "image blocks cannot be read"),
+            ([audio], "audio blocks cannot be read"),
+            ([words, image("AAAA")], "no picture"),
+            ([words, image("%%%")], "not valid base64"),
+            ([words, image(shot[:200])], "damaged"),
+            ([image(shot)], "no words"),
+            ([words, *[image(shot)] * 9], "9 pictures"),
             ([], "empty"),
             ([{"type": "text", "text": "  \n"}], "empty"),
             ([{"type": "resource", "resource": blob}], "no text"),
