@@ -10,6 +10,7 @@ from agent.chat.approver import ChatApprover
 from agent.chat.footer import Facts
 from agent.chat.front import Front
 from agent.chat.markdown_export import conversation_as_markdown
+from agent.chat.paste import Pastes
 from agent.chat.shown import pictures_in
 from agent.chat.wanted import Wanted
 from agent.client import Client, OnDisk
@@ -108,11 +109,15 @@ class ChatSession:
         self.settings, self._model = settings, model
         return self.session
 
-    def turn(self, text: str) -> str:
-        """Run one user turn; return a remark on how it ended, or an empty text."""
+    def turn(self, text: str, pastes: Pastes | None = None) -> str:
+        """Run one user turn; return a remark on how it ended, or an empty text.
+
+        ``pastes`` holds the pasted pictures that ``text`` names.
+        """
         self.client.stop.clear()
         try:
             pictures = pictures_in(text, self.session.saved.info.repo)
+            pictures += pastes.pictures(text) if pastes is not None else ()
         except PictureError as error:
             return str(error)
         ran, self._ran = self._ran, []

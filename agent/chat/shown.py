@@ -22,12 +22,13 @@ def pictures_in(text: str, folder: Path) -> tuple[Picture, ...]:
     found: dict[Path, Picture] = {}
     for quoted, plain in _NAMED.findall(text):
         path = folder / Path(quoted or plain.rstrip(".,;:!?)")).expanduser()
-        if path not in found and len(found) < MOST and _is_picture(path):
+        if path not in found and len(found) < MOST and is_picture(path):
             found[path] = read_picture_file(path)
     return tuple(found.values())
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Return whether there is a file that begins as a picture does."""
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
             return False

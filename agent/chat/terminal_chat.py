@@ -255,8 +255,10 @@ class Chat:
         if desk is None:
             return
         self._screen.call(lambda: self._asked(text))
-        run = desk.session.shell if text.startswith("!") else desk.session.turn
-        remark = run(text.removeprefix("!").strip())
+        if text.startswith("!"):
+            remark = desk.session.shell(text[1:].strip())
+        else:
+            remark = desk.session.turn(text, self._pastes)
         self._screen.call(lambda: self._ended(remark))
 
     def _failed(self, error: BaseException) -> None:

@@ -13,8 +13,12 @@ from prompt_toolkit.document import Document
 from agent.chat.completion import ChatCompleter, best_matches
 from agent.chat.footer import Facts
 from agent.chat.paste import MAX_CHARACTERS, Pastes
+from agent.chat.shown import pictures_in
 from agent.chat.typed_lines import BUILT_IN, help_lines, read_line
+from model.errors import PictureError
 from model.usage import Usage
+from model.vision.picture import read_picture
+from tests.support.sighted import png
 
 
 def test_lines_are_commands_or_messages() -> None:
@@ -64,6 +68,40 @@ def test_pastes_come_out_as_they_went_in(texts: list[str]) -> None:
 def test_a_paste_beyond_measure_is_refused() -> None:
     with pytest.raises(ValueError, match="save it in a file"):
         Pastes().fold("x" * (MAX_CHARACTERS + 1))
+
+
+def test_a_pasted_picture_is_a_word_in_the_input_and_shown_with_the_message(tmp_path: Path) -> None:
+    shot = read_picture(png(30, 50))
+    pastes = Pastes()
+    mark = pastes.fold(f"{shot.data_url}\n")
+    assert mark.startswith("[pasted picture 1: ")
+    text = pastes.unfold(f"like {mark} and {mark}")
+    assert text == f"like {mark} and {mark}"
+    assert [picture.digest for picture in pastes.pictures(text)] == [shot.digest]
+    assert pastes.pictures("like [pasted picture 2: 1 kB], and [pasted picture 0: 1 kB]") == ()
+    broken = pastes.fold("data:image/png;base64,AAAA")
+    with pytest.raises(PictureError, match="pasted picture 2 is no picture"):
+        pastes.pictures(broken)
+
+
+@pytest.mark.parametrize("form", ["{}", "'{}'", '"{}"', "{} ", "file://{}", "{escaped}"])
+def test_a_dropped_file_that_is_a_picture_is_named(tmp_path: Path, form: str) -> None:
+    file = tmp_path / ("a b.png" if form != "{}" else "a.png")
+    file.write_bytes(png(30, 50))
+    if form == "{} ":
+        file = file.rename(tmp_path / "c.png")
+    name = str(file).replace(" ", "%20") if form.startswith("file") else str(file)
+    mark = Pastes().fold(form.format(name, escaped=str(file).replace(" ", "\\ ")))
+    assert mark == f' @"{file}" '
+    (shown,) = pictures_in(f"look at{mark}please", tmp_path)
+    assert (shown.width, shown.height) == (50, 30)
+
+
+@pytest.mark.parametrize(
+    "text", ["/etc/hostname", "/gone.png", "'", "/", "~", "a.png", "~nobody/x"]
+)
+def test_other_pasted_words_stay_as_they_are(text: str) -> None:
+    assert Pastes().fold(text) == text
 
 
 @given(st.integers(8, 200))
