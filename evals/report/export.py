@@ -10,6 +10,9 @@ For each attempt two files:
                       a prompt belongs to the step it leads to), and ``reward`` float32
                       ``[1]`` (NaN if it was not graded)
 
+Pictures are in ``pictures/``, each once, named by the hash of their pixels; ATIF's steps refer to
+them. The ids of their tokens are negative and name them (see ``model.vision.image_ids``).
+
 The ids are those that ran through the network, in order. Nothing is decoded and encoded again, so
 a model that is trained on them sees what it sampled. Reasoning that was dropped on purpose is left
 out as it was from the session; the mask then covers the tokens that were still there at the end.
@@ -20,6 +23,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +35,17 @@ from torch import Tensor
 from agent import version
 from agent.cli.output import write_err
 from agent.sessions.history import live_records
+from agent.sessions.pictures import FOLDER as PICTURES
+from agent.sessions.pictures import keep_pictures
 from agent.sessions.records import PromptRecord, Record
-from agent.sessions.trajectory import read_records
+from agent.sessions.trajectory import pictures_of, read_records
 from agent.types import Step
 from evals.errors import RunError
 from evals.report.summary import summarize
 from evals.report.trace import Trace, TracePrompt, trace_of
 from evals.run.folder import RunFolder
+from model.errors import PictureError
+from model.vision.picture import Picture
 
 ATIF = "ATIF-v1.8"
 LEAST_LOGPROB = -1e9
@@ -97,7 +105,8 @@ def atif_of(
         if isinstance(entry, TracePrompt):
             for message in entry.messages:
                 source = "system" if message.role == "system" else "user"
-                steps.append({"source": source, "message": message.content})
+                content = _content(message.content, message.pictures)
+                steps.append({"source": source, "message": content})
         elif isinstance(entry, Step):
             step = _agent_step(entry, next(prompts, ()))
             steps.append(step)
@@ -124,6 +133,30 @@ def atif_of(
             **extra,
         },
     }
+
+
+def _content(text: str, pictures: Sequence[object]) -> str | list[dict[str, Any]]:
+    """Return ATIF's content: the text alone, or parts with the pictures before it."""
+    parts: list[dict[str, Any]] = [
+        {
+            "type": "image",
+            "source": {
+                "media_type": picture.media_type,
+                "path": f"{PICTURES}/{picture.digest}.{picture.ending}",
+            },
+        }
+        for picture in pictures
+        if isinstance(picture, Picture)
+    ]
+    return [*parts, {"type": "text", "text": text}] if parts else text
+
+
+def _keep_pictures(target: Path, records: Iterable[Record]) -> None:
+    """Store the pictures of ``records``; one whose file is gone is left out. Raises ``OSError``."""
+    for record in records:
+        for picture in pictures_of(record):
+            with suppress(PictureError):
+                keep_pictures(target, [picture])
 
 
 def _agent_step(step: Step, appended: Sequence[int]) -> dict[str, Any]:
@@ -160,7 +193,7 @@ def _agent_step(step: Step, appended: Sequence[int]) -> dict[str, Any]:
     if step.observations:
         data["observation"] = {
             "results": [
-                {"source_call_id": name, "content": seen.text}
+                {"source_call_id": name, "content": _content(seen.text, seen.pictures)}
                 for name, seen in zip(names, step.observations, strict=False)
             ]
         }
@@ -203,6 +236,7 @@ def export(folder: RunFolder, target: Path) -> int:
             }
             name = f"{result.instance_id}.{result.attempt}"
             atif = atif_of(trace_of(records), prompts_of(records), about)
+            _keep_pictures(target, records)
             (target / f"{name}.json").write_text(json.dumps(atif) + "\n")
             save_file(
                 tensors_of(tokens_of(records), reward),

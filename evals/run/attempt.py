@@ -33,6 +33,7 @@ from agent.loading import LoadedModel
 from agent.run.build import open_box
 from agent.run.report import status_of, summary_of
 from agent.run.solve import solve
+from agent.sessions.pictures import FOLDER as PICTURES
 from agent.sessions.store import SessionStore
 from agent.settings.table import Settings
 from agent.text import explain
@@ -196,6 +197,9 @@ class AttemptWorker:
             for name in RECORD:
                 with suppress(OSError):
                     record[name] = (folder / name).read_bytes()
+            for file in sorted((folder / PICTURES).glob("*")):
+                with suppress(OSError):
+                    record[f"{PICTURES}/{file.name}"] = file.read_bytes()
             with suppress(Exception):
                 self.store.remove(session.id)
         return record

@@ -144,6 +144,7 @@ class RunFolder:
         try:
             unborn.mkdir(parents=True)
             for name, data in done.record.items():
+                (unborn / name).parent.mkdir(exist_ok=True)
                 _write(unborn / name, data)
             _write(unborn / "result.json", _json(result.as_dict()))
             if place.exists():

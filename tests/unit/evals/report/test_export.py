@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from agent.loading import LoadedModel
 from agent.run.solve import solve
+from agent.sessions.pictures import keep_pictures, picture_to_json
 from agent.sessions.records import records_from_json
 from agent.sessions.store import SessionStore
 from agent.sessions.trajectory import read_records
@@ -23,7 +24,10 @@ from evals.report.export import LEAST_LOGPROB, export, tensors_of, tokens_of
 from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
 from model.engine import Engine
+from model.vision.image_ids import image_ids, image_runs
+from model.vision.picture import read_picture
 from tests.support.sample_run import make_run
+from tests.support.sighted import png
 
 
 def test_both_files_of_an_attempt(tmp_path: Path) -> None:
@@ -68,6 +72,34 @@ def test_the_trajectory_keeps_the_rules_of_atif(tmp_path: Path) -> None:
         assert step["metrics"]["prompt_tokens"] == len(ids)
         ids += step["metrics"]["completion_token_ids"]
     assert ids == load_file(tmp_path / "out" / "a.1.safetensors")["token_ids"].tolist()
+
+
+def test_pictures_are_stored_once_and_named_by_the_steps(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"a": [True]})
+    place = run.attempt("a", 1)
+    shown, gone = read_picture(png(20, 30), "design.png"), read_picture(png(8, 8), "gone.png")
+    keep_pictures(place, [shown])
+    lines = [json.loads(line) for line in (place / "trajectory.jsonl").read_text().splitlines()]
+    (prompt,) = [n for n, line in enumerate(lines) if "system" in str(line.get("messages"))]
+    lines[prompt]["messages"][1]["pictures"] = [picture_to_json(shown)]
+    lines[prompt]["ids"] = [1, 2, *image_ids(shown.digest, 16)]
+    step = lines[prompt + 1]
+    step["observations"][0]["pictures"] = [picture_to_json(p) for p in (shown, gone)]
+    (place / "trajectory.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    assert export(run, tmp_path / "out") == 0
+    data: dict[str, Any] = json.loads((tmp_path / "out" / "a.1.json").read_text())
+    first = data["steps"][1]["message"]
+    assert first[-1] == {"type": "text", "text": "plain"}
+    assert [part["type"] for part in first] == ["image", "text"]
+    seen = data["steps"][2]["observation"]["results"][0]["content"]
+    assert [part["type"] for part in seen] == ["image", "image", "text"]
+    source = first[0]["source"]
+    assert source == seen[0]["source"] and source["media_type"] == "image/png"
+    assert (tmp_path / "out" / source["path"]).read_bytes() == png(20, 30)
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 1
+    ids = load_file(tmp_path / "out" / "a.1.safetensors")["token_ids"].tolist()
+    assert next(image_runs(ids[2:])).digest == shown.digest
 
 
 def test_tokens_that_were_cut_are_not_exported() -> None:
