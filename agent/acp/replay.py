@@ -88,6 +88,8 @@ def _call(
     if call.name == "todo_write" and ok and (update := plan(call)) is not None:
         yield update
     content: list[Any] = list(written_diff(call, places)) if ok else []
+    if not content:
+        content = [text_content("not run")] if seen is None else list(result_content(seen))
     yield ToolCallStart(
         session_update="tool_call",
         tool_call_id=name,
@@ -95,6 +97,6 @@ def _call(
         kind=kind_of(call.name, kinds.get(call.name)),
         status="completed" if ok else "failed",
         locations=locations_of(call, places),
-        content=content or ([text_content("not run")] if seen is None else result_content(seen)),
+        content=content,
         raw_input=dict(call.arguments),
     )

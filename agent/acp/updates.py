@@ -11,6 +11,7 @@ from acp.schema import (
     AgentMessageChunk,
     AgentPlanUpdate,
     AgentThoughtChunk,
+    ImageContentBlock,
     TerminalToolCallContent,
     TextContentBlock,
     ToolCallProgress,
@@ -70,8 +71,8 @@ def message(text: str) -> AgentMessageChunk:
 
 def user_message(text: str, pictures: Iterable[object] = ()) -> Iterator[UserMessageChunk]:
     """Make the updates of what the user said and showed, when a session is replayed."""
-    block = TextContentBlock(type="text", text=text)
-    for content in (block, *picture_blocks(pictures)):
+    blocks: list[TextContentBlock | ImageContentBlock] = [TextContentBlock(type="text", text=text)]
+    for content in (*blocks, *picture_blocks(pictures)):
         yield UserMessageChunk(session_update="user_message_chunk", content=content)
 
 

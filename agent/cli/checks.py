@@ -23,8 +23,9 @@ from agent.text import one_line
 from kernels.native import native
 from model.errors import ModelError
 from sandboxes.errors import SandboxError
-from sandboxes.images.base_image import BASE_TAG, has_image
+from sandboxes.images.base_image import has_image
 from sandboxes.images.engine import connect
+from sandboxes.images.tags import BASE_TAG
 from sandboxes.paths import private_dir, state_dir
 
 Status = Literal["ok", "warn", "fail"]

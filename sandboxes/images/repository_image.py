@@ -31,7 +31,6 @@ from docker.auth import AuthConfig
 from sandboxes.base import Limits
 from sandboxes.errors import ImageMissing
 from sandboxes.images.base_image import (
-    BASE_TAG,
     BUILD_TIMEOUT_S,
     Progress,
     ensure_base_image,
@@ -39,6 +38,7 @@ from sandboxes.images.base_image import (
 )
 from sandboxes.images.dockerfile import refuse_fetching
 from sandboxes.images.engine import OWNER_LABEL, connect, engine_trouble
+from sandboxes.images.tags import BASE_TAG
 from sandboxes.paths import Owner, private_dir, state_dir
 from sandboxes.workspace.host_git import names_git
 from sandboxes.workspace.safe_folders import Folders

@@ -13,7 +13,8 @@ import pytest
 
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.images import engine
-from sandboxes.images.base_image import BASE_TAG, dockerfile
+from sandboxes.images.base_image import dockerfile
+from sandboxes.images.tags import BASE_TAG, BROWSER_TAG
 
 
 def one_line(action: Callable[[], object]) -> str:
@@ -96,3 +97,4 @@ def test_the_dockerfile_ends_as_the_debootstrap_image_does() -> None:
     assert text.startswith("FROM debian:bookworm-slim\n")
     assert "python3-pytest" in text and "LABEL tenuto.base=1" in text
     assert BASE_TAG == "tenuto/base:1"
+    assert "chromium" not in text and "chromium-headless-shell" in dockerfile(BROWSER_TAG)
