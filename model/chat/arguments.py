@@ -77,7 +77,7 @@ class Signatures:
         """Return a parameter's value from ``text`` and None, or ``text`` and what is wrong."""
         schema = self.parameters(tool).get(parameter)
         if not isinstance(schema, Mapping):
-            return text, None
+            return (_read_untyped(text) if schema is True else text), None
         kinds = set(_kinds(schema, self._parameters[tool], depth=0))
         left_out = kinds and not kinds & {"string", "null"} and self._optional(tool, parameter)
         if left_out and _is_nothing(text):

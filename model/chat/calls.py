@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,9 @@ _NO_FUNCTION = (
     "A <tool_call> block has no <function=NAME> line;"
     " write <function=NAME> on the line after <tool_call>."
 )
+
+_TAG_ALONE = re.compile(r"(?:[<\uff1c\u2039\u3008]|&lt;|\[(?=\s*/))[^\n]{0,80}\Z")
+_LAST_TAG = re.compile(r"[<\uff1c][\s/\\]*([a-zA-Z]{5,14})\W*\Z")
 
 
 class CallBuilder:
@@ -62,7 +66,13 @@ class CallBuilder:
         """Tell whether ``value`` ends in a tag that may be meant as an end tag of the call."""
         names = "|".join(map(re.escape, ("function", "tool_call", self._parameter)))
         begins = rf"(?:<|&lt;|\[(?=\s*/))[\s/\\]*(?:param(?:eter)?s?|{names})(?![\w-])"
-        return bool(re.search(rf"{begins}[^<>\n]*>*\s*\Z", value[-400:], re.I))
+        if re.search(rf"{begins}[^<>\n]*>*\s*\Z", value[-400:], re.I):
+            return True
+        last = value[-400:].rstrip().rpartition("\n")[2].strip()
+        if _TAG_ALONE.match(last):
+            return True
+        word = _LAST_TAG.search(last)
+        return bool(word and difflib.get_close_matches(word[1].lower(), ["parameter"], cutoff=0.7))
 
     def unclosed(self) -> None:
         """Note that the open parameter's end tag is missing or misplaced."""

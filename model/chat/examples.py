@@ -12,9 +12,15 @@ _FENCE = re.compile(r"[ \t]*(```+|~~~+)")
 _CALL_TAG = re.compile(r"^</?tool_call>", re.MULTILINE)
 _CALL_END = re.compile(r"^[ \t]*(?:</tool_call>|</function>)", re.MULTILINE)
 _OPENERS = ("<tool_call>", "</tool_call>", "<function=")
-_BACKTICK = re.compile("`")
+_TICKS = re.compile("`+")
 _QUOTED = re.compile(r" ?>[ \t>]*\Z")
 _INDENTED = re.compile(r"(?: {4}|\t)[ \t]*\Z")
+_QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
+_ELEMENT = re.compile(
+    r"<(/?)(pre|code|samp|kbd|xmp|blockquote|examples?|details|textarea)\b[^<>\n]*>|<!--|-->", re.I
+)
+_ONLY_TAGS = re.compile(r"(?:\s|<[^<>\n]*>)*\Z")
+_VALUE_OR_CALL = re.compile(r"</parameter|<tool_call>")
 
 
 class Undecided(Exception):
@@ -41,6 +47,28 @@ def draft_ends(text: str, place: int, *, ended: bool) -> bool:
     raise Undecided
 
 
+def in_opened_draft(text: str, section: int, place: int, *, ended: bool) -> bool:
+    """Tell whether the call at ``place`` lies in reasoning that visible text opened."""
+    opened = text.rfind("<think>", section, place)
+    if opened < 0 or text.find("</think>", opened, place) >= 0:
+        return False
+    return draft_ends(text, place, ended=ended)
+
+
+def is_mention(text: str, place: int, after: int, *, ended: bool) -> bool:
+    """Tell whether the ``</think>`` at ``place`` stands in backticks and another one follows."""
+    if text[place - 1 : place] != "`":
+        return False
+    if after == len(text) and not ended:
+        raise Undecided
+    if not text.startswith("`", after):
+        return False
+    follows = text.find("</think>", after) >= 0
+    if not follows and not ended:
+        raise Undecided
+    return follows
+
+
 class Examples:
     """Finds where examples end in the visible text of one turn, looking at each line once."""
 
@@ -53,20 +81,27 @@ class Examples:
     def end(self, text: str, section: int, place: int, *, ended: bool) -> int | None:
         """Return where the example ends that the call at ``place`` is part of; None for a real one.
 
-        ``section`` is where the visible text began. An example stands in a code fence that is
-        closed after it, in an indented or quoted block that other text follows, or in backticks.
+        ``section`` is where the text began. An example stands in a code fence, in backticks, in
+        quotes, in a comment or an element such as ``<pre>``, each closed after it and outside of
+        its values, or in an indented or quoted block that text goes before or follows.
         """
         line = text.rfind("\n", section, place) + 1 or section
+        before = text[line:place]
+        closing = None
         if (mark := self._open_fence(text, section, line)) is not None:
             closing = re.compile(rf"^[ \t]*{mark}{mark[0]}*[ \t]*$(?=\n)", re.M)
+        elif ticks := _open_ticks(before):
+            closing = re.compile(f"(?<!`){ticks}(?!`)")
+        elif before[-1:] in _QUOTES and before:
+            closing = re.compile(_QUOTES[before[-1]])
+        elif element := _open_element(text, section, place):
+            closing = re.compile("-->" if element == "!" else rf"</{element}\s*>", re.I)
+        if closing is not None:
             return self._after(closing, text, place, ended)
-        before = text[line:place]
-        if before.endswith("`") and before.count("`") % 2:
-            return self._after(_BACKTICK, text, place, ended)
         if _INDENTED.match(before):
-            return self._end_of_block((" " * 4, "\t"), text, place, ended)
+            return self._end_of_block((" " * 4, "\t"), text, section, place, ended)
         if _QUOTED.match(before):
-            return self._end_of_block((">", " >"), text, place, ended)
+            return self._end_of_block((">", " >"), text, section, place, ended)
         return None
 
     def _open_fence(self, text: str, section: int, line: int) -> str | None:
@@ -87,18 +122,20 @@ class Examples:
     def _after(self, pattern: re.Pattern[str], text: str, place: int, ended: bool) -> int | None:
         """Return the end of the first match after ``place``; None if the text ended without one."""
         # At the very end a closing line needs no line feed after it.
-        found = pattern.search(text + "\n" if ended else text, self._looked.get(place, place))
-        if found is not None:
-            return min(found.end(), len(text))
+        looked = text + "\n" if ended else text
+        for found in pattern.finditer(looked, self._looked.get(place, place)):
+            if not _in_value(text, place, found.start(), ended):
+                return min(found.end(), len(text))
+            self._looked[place] = found.end()
         if ended:
             return None
-        self._looked[place] = max(place, text.rfind("\n") + 1)
+        self._looked[place] = max(self._looked.get(place, place), text.rfind("\n") + 1)
         raise Undecided
 
     def _end_of_block(
-        self, starts: tuple[str, str], text: str, place: int, ended: bool
+        self, starts: tuple[str, str], text: str, section: int, place: int, ended: bool
     ) -> int | None:
-        """Return where the block of lines with ``starts`` ends; None if the turn ends with it."""
+        """Return where the block of lines with ``starts`` ends; None if it is the whole turn."""
         at = self._looked.get(place, text.find("\n", place))
         while at >= 0:
             end = text.find("\n", at + 1)
@@ -114,6 +151,43 @@ class Examples:
                     raise Undecided
                 return at + 1
             at = end
-        if ended:
-            return None
+        if ended:  # a turn of nothing but its block is a call that a model indented
+            return (
+                len(text) if text[section : text.rfind("\n", section, place) + 1].strip() else None
+            )
         raise Undecided
+
+
+def _open_ticks(before: str) -> str:
+    """Return the backticks that open a code span in the line ``before`` and do not close it."""
+    opened = ""
+    for ticks in _TICKS.findall(before):
+        opened = ticks if not opened else "" if ticks == opened else opened
+    return opened
+
+
+def _open_element(text: str, section: int, place: int) -> str:
+    """Return the element around ``place`` that shows text, ``!`` for a comment, or nothing.
+
+    It counts where it begins a line or nothing but tags stand between it and ``place``.
+    """
+    opened = ""
+    for tag in _ELEMENT.finditer(text, section, place):
+        name = "!" if tag[2] is None else tag[2].lower()
+        if tag[0] == "-->" or tag[1]:
+            opened = "" if name == opened else opened
+        elif not opened:
+            line = text.rfind("\n", section, tag.start()) + 1 or section
+            begins = _ONLY_TAGS.match(text, line, tag.start())
+            opened = name if begins or _ONLY_TAGS.match(text, tag.end(), place) else ""
+    return opened
+
+
+def _in_value(text: str, call: int, place: int, ended: bool) -> bool:
+    """Tell whether ``place`` lies in a value of the call that begins at ``call``."""
+    if text.count("<parameter=", call, place) <= text.count("</parameter", call, place):
+        return False
+    following = _VALUE_OR_CALL.search(text, place)
+    if following is None and not ended:
+        raise Undecided
+    return following is not None and following[0] == "</parameter"

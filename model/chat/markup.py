@@ -52,6 +52,9 @@ MARKS = {
 LINE_BREAK = re.compile(r"[ \t]*(\r?\n)")
 END_OF_VALUE = re.compile(r"</parameter(?:=[^<>\n]{0,200})?[ \t]*(?:>|(?=\r?\n))", re.IGNORECASE)
 OPEN_END_OF_VALUE = re.compile(r"</parameter(?:=[^<>\n]{0,200})?[ \t\r]*\Z", re.IGNORECASE)
+CRLF_TAG = re.compile(r"[^\r\n]*\r\n")
+INDENTED_END = re.compile(r"(?:\r?\n[ \t\u200b\ufeff]*)(?=</parameter>\Z)")
+TWICE_ENDED = re.compile(r"\n[ \t]*</parameter[ \t]*>\s*\Z", re.IGNORECASE)
 # What makes an end tag inside a value a real one.
 AFTER = {
     "</parameter": ("<parameter=", "</function", "</tool_call"),

@@ -26,13 +26,14 @@ and by what follows, never by the mere words:
   line, belongs to the value, and so does everything up to its end tag. A call whose own end tags
   are missing before the next call is refused by the same rule. A value without its end tag that
   ends in something like one is refused too.
-* An end tag of a parameter that stands by itself after a call tells that a value was cut short: the
-  call before it is refused.
+* An end tag of a parameter that stands by itself after calls tells that a value was cut short: the
+  calls before it are refused.
 * Exactly one newline on each side of a value belongs to the markup.
 * ``<tool_call>`` inside reasoning ends it if a function follows and no later ``</think>`` closes
   the reasoning; a call that is drafted before it closes is reasoning. ``<function=`` at the start
   of a line counts without ``<tool_call>``. A second ``</think>`` on its line is dropped.
-* A call in a closed code fence, in an indented block or in backticks is shown, not made.
+* A call in a closed code fence, an indented block, backticks, quotes, a comment or an element such
+  as ``<pre>`` is shown, not made.
 
 A decision is taken only when no continuation could change it, so the outcome does not depend on how
 the text was cut into pieces. The parser never raises; what it cannot read as a call becomes a
@@ -46,15 +47,18 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from model.chat.calls import CallBuilder
-from model.chat.examples import Examples, Undecided, draft_ends
+from model.chat.examples import Examples, Undecided, draft_ends, in_opened_draft, is_mention
 from model.chat.markup import (
     AFTER,
+    CRLF_TAG,
     END_OF_VALUE,
+    INDENTED_END,
     LINE_BREAK,
     MARKS,
     OPEN_END_OF_VALUE,
     OPEN_TAG,
     TAG,
+    TWICE_ENDED,
     ParserState,
     clean_name,
     past_space,
@@ -216,14 +220,25 @@ class TurnParser:
                 self._skip(place + len(mark))
             return self._fresh
         if mark == "</think>":
+            if is_mention(self._text, place, place + len(mark), ended=self._ended):
+                return False
             self._leave_thinking(place + len(mark))
             return True
         if not self._follows(place + len(mark), ("<function=",), at_end=False):
             return False
         if draft_ends(self._text, place, ended=self._ended):
             return False
+        if self._pass_example(place):
+            return True
         self._leave_thinking(place)
         return True
+
+    def _pass_example(self, place: int) -> bool:
+        """Go to the end of the example that the call at ``place`` is part of, if it is."""
+        shown = self._examples.end(self._text, self._section, place, ended=self._ended)
+        if shown is not None:
+            self._scan = shown
+        return shown is not None
 
     def _in_content(self, mark: str, place: int) -> bool:
         self._speak(place)
@@ -234,11 +249,9 @@ class TurnParser:
                 self._thinking_from = place
             return self._fresh
         if mark in ("<tool_call>", "<function="):
-            if self._is_draft(place):
+            if in_opened_draft(self._text, self._section, place, ended=self._ended):
                 return False
-            shown = self._examples.end(self._text, self._section, place, ended=self._ended)
-            if shown is not None:
-                self._scan = shown
+            if self._pass_example(place):
                 return True
         if mark == "<tool_call>":
             return self._open_call(place, after)
@@ -250,13 +263,6 @@ class TurnParser:
             return self._refuse_cut_call(after)
         self._skip(after)  # a stray </think> or </tool_call>
         return True
-
-    def _is_draft(self, place: int) -> bool:
-        """Tell whether the call at ``place`` lies in reasoning that visible text opened."""
-        opened = self._text.rfind("<think>", self._section, place)
-        if opened < 0 or self._text.find("</think>", opened, place) >= 0:
-            return False
-        return draft_ends(self._text, place, ended=self._ended)
 
     def _in_malformed(self, mark: str, place: int) -> bool:
         self._add(self._call.without_function())
@@ -372,13 +378,16 @@ class TurnParser:
         if opened is not None:
             value = self._text[opened.end() : place]
             # With CRLF between the tags, the one before the end tag belongs to them too.
-            value = value.removesuffix(opened[1]) if opened[1] == "\r\n" else value
+            if opened[1] == "\r\n" or CRLF_TAG.match(self._text, place):
+                value = value.removesuffix("\r\n")
         value = value.removesuffix("\n")
         if not closed:
-            value = value.removesuffix("</parameter>")
+            value = INDENTED_END.sub("", value).removesuffix("</parameter>")
             mangled = self._call.ends_mangled(value)
             if mangled or self._spelled or any(mark in value for mark in AFTER):
                 self._call.unclosed()
+        elif TWICE_ENDED.search(value) and "<parameter" not in value:
+            self._call.unclosed()
         self._call.value(value)
 
     def _end_tag(self, place: int, own_lines: bool) -> int | None:
@@ -399,13 +408,17 @@ class TurnParser:
         return found.end() if found else None
 
     def _refuse_cut_call(self, after: int) -> bool:
-        """Refuse the call before an end tag that stands by itself: a value of it was cut short."""
+        """Refuse the calls before an end tag that stands by itself: a value was cut short.
+
+        Which of them it was cannot be told: the value may have spelled the calls after it.
+        """
         if not self._calls:
             return False
-        refused = self._call.cut_short(self._calls[-1])
-        if refused != self._calls[-1]:
-            self._calls[-1] = refused
-            self._events.append(CallRefused(refused))
+        for at, call in enumerate(self._calls):
+            refused = self._call.cut_short(call)
+            if refused != call:
+                self._calls[at] = refused
+                self._events.append(CallRefused(refused))
         self._skip(after)
         return True
 

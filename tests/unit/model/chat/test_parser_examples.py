@@ -116,6 +116,14 @@ def test_a_closing_tag_in_a_value_closes_no_reasoning(read: Read) -> None:
         "One writes:\n\n" + "".join(f"    {line}\n" for line in RESET.split("\n")) + "\nLike so.",
         "One writes:\n\n" + "".join(f"> {line}\n" for line in RESET.split("\n")) + "\nLike so.",
         "The format `<tool_call>\n<function=run>\n</function>` is XML.",
+        f"Write ``{RESET}`` and wait.",
+        f"Write `a call {RESET}` and wait.",
+        f"<pre>\n{RESET}\n</pre>\nLike so.",
+        f"<PRE class='x'><code>{RESET}</code></PRE>\nLike so.",
+        f"Like <code>{RESET}</code> it goes.",
+        f"<example>\n{RESET}\n</example>",
+        f"<!--\n{RESET}\n-->\nNot now.",
+        f'One writes "{RESET}" there.',
     ],
 )
 def test_a_call_that_is_shown_is_no_call(shown: str, read: Read) -> None:
@@ -127,6 +135,37 @@ def test_a_call_that_is_shown_is_no_call(shown: str, read: Read) -> None:
 
 def test_a_fence_that_stays_open_shows_nothing(read: Read) -> None:
     assert commands(read(f"```\n{STATUS}")) == ["git status"]
+
+
+def test_what_an_indented_block_ends_with_is_shown_after_words(read: Read) -> None:
+    block = "".join(f"    {line}\n" for line in call("submit", summary="x").split("\n"))
+    assert read(f"So it goes:\n\n{block}").tool_calls == ()
+    assert read(block).tool_calls != ()
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["The tag `<pre>` is open.", "<pre> is open.", "```\nnever closed", "An odd ` here:", 'So "'],
+)
+@pytest.mark.parametrize("thinking", [False, True])
+def test_what_a_value_holds_closes_no_example(before: str, thinking: bool, read: Read) -> None:
+    content = '<pre>x</pre>\n```sh\nls\n```\n`date` "x"'
+    made = read(f"{before}\n{call('write', path='a', content=content)}", thinking=thinking)
+    assert made.tool_calls == (ToolCall("write", {"path": "a", "content": content}),)
+
+
+def test_an_example_in_reasoning_that_is_never_closed_is_shown(read: Read) -> None:
+    submit = call("submit", summary="x")
+    assert commands(read(f"So:\n```\n{submit}\n```\nNow:\n{STATUS}", thinking=True)) == [
+        "git status"
+    ]
+
+
+def test_a_closing_tag_named_in_backticks_closes_no_reasoning(read: Read) -> None:
+    message = read(f"A `</think>` ends it.\n{RESET}\nNo.</think>\n\n{STATUS}", thinking=True)
+    assert commands(message) == ["git status"]
+    assert message.thinking.endswith("No.")
+    assert read("A `</think>` B", thinking=True).thinking == "A `"
 
 
 SPELLED = f"CALL = '''\n{call('run', command='ls')}\n'''\nassert CALL"
@@ -158,6 +197,8 @@ def test_a_value_that_spells_whole_calls_is_kept_whole(content: str, read: Read)
         call("edit", path="t.md", old=HALF, new=HALF.replace("1", "2")),
         call("write", path="t.md", content=f"x\n{HALF}\n</tool_call>\nmore"),
         call("write", path="t.md", content="<tool_call>\n<function=f>\n<parameter=a>"),
+        call("write", path="t.md", content=f"x\n{HALF}\n</tool_call>\n{STATUS}\nmore"),
+        call("write", path="t.md", content="x\n</parameter>"),
     ],
 )
 def test_a_value_that_cannot_be_told_from_markup_is_refused(text: str, read: Read) -> None:
@@ -194,6 +235,8 @@ def test_a_call_without_its_ends_before_the_next_one_is_refused(text: str, read:
         "</parameter>>",
         "<//parameter>",
         "< /PARAMETER >",
+        "</paramter>",
+        "</parametre>",
     ],
 )
 @pytest.mark.parametrize("before", ["\n", ""])
@@ -211,6 +254,20 @@ def test_what_may_be_meant_as_an_end_tag_refuses_the_call(
 )
 def test_mangled_end_tags_end_the_value(tag: str, read: Read) -> None:
     text = f"<tool_call>\n<function=run>\n<parameter=command>\nls\n{tag}\n</function>\n</tool_call>"
+    assert read(text).tool_calls == (ToolCall("run", {"command": "ls"}),)
+
+
+@pytest.mark.parametrize(
+    "end", ["</invoke>", "</value>", "<end_parameter>", "\uff1c/parameter\uff1e", "</p>"]
+)
+def test_another_tag_where_the_end_tag_is_missing_refuses_the_call(end: str, read: Read) -> None:
+    (made,) = read(call("run", command="ls").replace("</parameter>", end)).tool_calls
+    assert made.error is not None
+
+
+@pytest.mark.parametrize("end", ["\r\n</parameter>\r", "\n  </parameter>", "\n\t</parameter>"])
+def test_the_space_of_a_mangled_end_tag_is_no_part_of_the_value(end: str, read: Read) -> None:
+    text = call("run", command="ls").replace("\n</parameter>", end)
     assert read(text).tool_calls == (ToolCall("run", {"command": "ls"}),)
 
 
