@@ -66,7 +66,7 @@ while IFS=' ' read -r verb one two more; do
       line=
       IFS= read -r -d '' line <"/proc/$one/stat"
       line=${line##*) }
-      if [[ -z $line || $line == [ZX]* ]]; then echo 0; else echo 1; fi ;;
+      if [[ -z $line || $line == [ZXTt]* ]]; then echo 0; else echo 1; fi ;;
     code)
       line=
       IFS= read -r -d '' line <"/proc/$one/stat"

@@ -76,7 +76,7 @@ class LocalSandbox(CommonSandbox):
 
     def shell_lives(self, pid: int) -> bool:
         found = read_process(pid)
-        return found is not None and not found.zombie
+        return found is not None and not found.zombie and not found.stopped
 
     def kill_shell(self, pid: int) -> None:
         if pid in self._members(process_table(), pid):

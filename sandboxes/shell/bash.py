@@ -32,6 +32,7 @@ __tenuto_state() {
 }
 __tenuto_exit() {
   local __tenuto_code=$?
+  \unset -f builtin
   builtin trap - USR1
   __tenuto_state
   if [[ ${__tenuto_handler-} ]]; then
@@ -69,7 +70,7 @@ __tenuto_take() {
 # Bash counts the lines of a command from where it is called: all on one line, it begins with 1.
 _RUN = (
     r'[[ ! $__tenuto_run ]] || { \builtin eval "$__tenuto_run" </dev/null >&21 2>&1 20<&-; '
-    r"__tenuto_code=$?; }; \builtin declare -F __tenuto_take || "
+    r"__tenuto_code=$?; }; \unset -f builtin; \builtin declare -F __tenuto_take || "
     r'\builtin eval "$__tenuto_functions"; __tenuto_take'
 )
 _MAIN = (
@@ -117,13 +118,20 @@ _TRAP = r"""trap() {
   } 23>&2 2>/dev/null
 }
 """
-_SETS_EXIT_TRAP = re.compile(rb"\btrap\b.*\b(?:SIG)?(?:EXIT|0)\b", re.DOTALL | re.IGNORECASE)
+_SETS_EXIT_TRAP = re.compile(
+    rb"\btrap\b(?:.*\b(?:SIG)?(?:EXIT|0)\b|[ \t]*(?:-[lp]|[;&|)\n'\"]|\Z))",
+    re.DOTALL | re.IGNORECASE,
+)
 # What can end a shell past its EXIT trap: then its state is that from before the command.
 _RISKY = re.compile(rb"\b(?:exec|trap|unset|source|enable|builtin|command)\b|(?:^|[\s;&|(])\.\s")
 
 
-# With noexec on, a bash runs nothing any more, our own lines included.
-_NOEXEC = re.compile(rb"\bset\s+(?:-\w+\s+)*-(?:[a-zA-Z]*n\b|o\s+noexec\b)")
+# With noexec on, a bash runs nothing any more, our own lines included; with too few descriptors it
+# loses the streams that it keeps for us.
+_ALONE = re.compile(
+    rb"\bset\s+(?:-\w+\s+)*-(?:[a-zA-Z]*n\b|o\s+noexec\b)"
+    rb"|\bulimit\s+(?:-[HS]+\s+)*-[HS]*n[HS]*\s*\d{1,2}\b"
+)
 
 
 def shell_command(token: str) -> list[str]:
@@ -134,10 +142,10 @@ def shell_command(token: str) -> list[str]:
 def command_records(command: bytes, nonce: str) -> bytes:
     r"""Return the records that run ``command`` and then print ``\036NONCE:CODE:\036``.
 
-    A command that may end the shell past our EXIT trap has the shell print its state first; one
-    that switches running commands off does so in a subshell.
+    A command that may end the shell past our EXIT trap has the shell print its state first. One
+    that switches running commands off, or leaves few descriptors, does so in a subshell.
     """
-    if _NOEXEC.search(command):
+    if _ALONE.search(command):
         command = b"(\n" + command + b"\n)"
     kind = b"t" if _SETS_EXIT_TRAP.search(command) else b"s" if _RISKY.search(command) else b"."
     return kind + command + b"\0" + nonce.encode() + b"\0"

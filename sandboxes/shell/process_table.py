@@ -29,6 +29,7 @@ class Process:
     session: int
     start: int
     zombie: bool
+    stopped: bool
 
 
 class PipeStream:
@@ -100,6 +101,7 @@ def read_process(pid: int) -> Process | None:
         session=int(fields[3]),
         start=int(fields[19]),
         zombie=fields[0] in (b"Z", b"X"),
+        stopped=fields[0] in (b"T", b"t"),
     )
 
 

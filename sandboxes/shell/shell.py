@@ -71,7 +71,7 @@ class ShellHost(Protocol):
         ...
 
     def shell_lives(self, pid: int) -> bool:
-        """Tell whether the shell is there. Raises ``SandboxGone`` if the sandbox is not."""
+        """Tell whether the shell is there and not stopped. Raises ``SandboxGone``."""
         ...
 
     def stop_command(self, pid: int, since_s: float) -> None:

@@ -223,6 +223,11 @@ SPOKEN = [  # as bash -c would, and the shell lasts with its folder and variable
     ("exec >inner; echo lost; exec 1>&-", "", 0),
     ("exec 21>&1 2>&1; echo kept", "kept\n", 0),
     ("ulimit -n 40; echo $(echo sub)", "sub\n", 0),
+    ("ulimit -n 8; echo few", "few\n", 0),
+    ("ulimit -S -Hn 3; echo fewer", "fewer\n", 0),
+    ("builtin() { echo mine; }; eval() { echo mine; }; echo b", "b\n", 0),
+    ("trap", "", 0),
+    ("trap -p | cat", "", 0),
     ("set -u; set -o pipefail; echo ${none-unset}; set +u", "unset\n", 0),
     (
         "shopt -s expand_aliases extglob nullglob; alias eval=false printf=false builtin=false",
@@ -283,6 +288,13 @@ def test_the_end_of_the_shell_is_that_of_a_script(
     assert output is None or result.output == output
     assert "tenuto" not in result.output
     assert run('echo "${PWD##*/} $KEPT"').output == "sub yes\n"
+
+
+@pytest.mark.parametrize("command", ["suspend -f; echo no", "kill -STOP $$; echo no"])
+def test_a_shell_that_stops_itself_is_ended(command: str, run: Run) -> None:
+    result = run(command, timeout_s=60)
+    assert result.shell_died and not result.timed_out
+    assert run("echo on").output == "on\n"
 
 
 def test_what_a_trap_changes_before_it_ends_counts(run: Run) -> None:
