@@ -79,6 +79,7 @@ def test_a_tool_without_a_name_costs_itself() -> None:
         ({}, {}),
         ({"$schema": "http://json-schema.org/draft-07/schema#"}, {}),
         ({"properties": None, "required": "x"}, {}),
+        ({"type": ["object", "null"]}, {}),
         (
             {"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"n": {"type": "integer"}}}}},
             {"n": {"type": "integer"}},
@@ -166,7 +167,11 @@ def test_why_a_server_cannot_be_used_is_told_and_not_that_it_ended() -> None:
         ),
         (None, {"content": [ANSWER], "structuredContent": {"result": "the answer"}}, "the answer"),
         (None, {"content": [], "structuredContent": [1, 2]}, "[1, 2]"),
-        (None, {"content": "the answer", "structuredContent": {"a": None}}, '{"a": null}'),
+        (None, {"content": "the answer", "structuredContent": {"a": 7}}, 'the answer\n{"a": 7}'),
+        (None, {"content": ANSWER}, "the answer"),
+        (None, {"content": ["the answer", {"type": "text", "text": 5}]}, "the answer\n5"),
+        (None, {"content": [{"type": "text", "text": "lone \ud800"}]}, "lone ?"),
+        (None, {"toolResult": "the answer"}, "the answer"),
         (
             None,
             {

@@ -31,7 +31,8 @@ def clean_result(result: dict[str, Any], left_out: dict[str, str]) -> dict[str, 
     """
     if isinstance(result.get("tools"), list):
         return _clean_listing(result, left_out)
-    if "inputRequests" not in result and ("content" in result or "structuredContent" in result):
+    said = result.keys() & {"content", "structuredContent", "toolResult"}
+    if said and "inputRequests" not in result:
         return _clean_answer(result)
     return result
 
@@ -60,7 +61,8 @@ def _clean_schema(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise BadSchema(f"its inputSchema is {_name_kind(given)}, not an object")
     schema = _follow_root(given)
-    if schema.get("type", "object") != "object":
+    kinds = schema.get("type", "object")
+    if "object" not in (kinds if isinstance(kinds, list) else [kinds]):
         raise BadSchema("its inputSchema is not that of an object")
     properties = schema.get("properties") or {}
     if not isinstance(properties, dict):
@@ -157,8 +159,8 @@ def _strip_comments(node: Any, *, names: bool = False) -> Any:
 
 def _clean_answer(result: dict[str, Any]) -> dict[str, Any]:
     """Return the result with every block as text, and its structured part where it says more."""
-    content = result.get("content")
-    blocks = content if isinstance(content, list) else []
+    content = result.get("content", result.get("toolResult"))
+    blocks = content if isinstance(content, list) else [] if content is None else [content]
     texts = [_show_block(block) for block in blocks]
     structured = result.get("structuredContent")
     if structured is not None and not _says_all(texts, structured):
@@ -210,9 +212,12 @@ def _plain_picture(block: dict[str, Any]) -> dict[str, Any]:
 
 def _show_block(block: Any) -> str:
     """Return one block of a result as text."""
+    if isinstance(block, str):
+        return block
     kind = block.get("type") if isinstance(block, dict) else None
-    if kind == "text" and isinstance(block.get("text"), str):
-        return str(block["text"])
+    if kind == "text" and block.get("text") is not None:
+        text = block["text"]
+        return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
     if kind == "resource":
         resource = block.get("resource")
         if isinstance(resource, dict) and isinstance(resource.get("text"), str):

@@ -19,6 +19,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, Implementation, PaginatedRequestParams, Tool
+from pydantic import ValidationError
 
 from sandboxes.stop import Stop
 from tools.files.places import printable
@@ -321,5 +322,9 @@ def _describe_error(error: BaseException, timeout_s: float) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError):
         return f"its program is not there: {error.filename}"
+    if isinstance(error, ValidationError):
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, wrong["loc"]))
+        return f"its answer is not as the protocol says: {place}: {wrong['msg'].lower()}"
     text = " ".join(str(error).split())[:300] or type(error).__name__
     return f"it failed: {text}" if isinstance(error, MCPError | OSError) else f"it failed ({text})"

@@ -8,6 +8,7 @@ environment than is listed, and leaves processes behind a kill -9.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -185,13 +186,25 @@ async def _receive(
         try:
             async for line in _read_lines(process.stdout, meter):
                 with suppress(ValueError):  # a line that is no message is a log line
-                    message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-                    await incoming.send(SessionMessage(message))
+                    await incoming.send(SessionMessage(_read_message(line)))
             meter.lose("it ended")
         except Flooded:
             meter.lose("it sent more than it may")
         except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
             meter.lose("it ended")
+
+
+def _read_message(line: bytes) -> Any:
+    """Read one message, also with bytes or escapes that are no text. Raises ``ValueError``."""
+    try:
+        return jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValueError:
+        try:
+            value = json.loads(line.decode(errors="replace"))
+        except RecursionError:
+            raise ValueError("it nests too deep") from None
+        text = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+        return jsonrpc_message_adapter.validate_json(text, by_name=False)
 
 
 async def _send(
