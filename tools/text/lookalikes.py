@@ -34,7 +34,16 @@ _PIECES = re.compile(
     rf"[\x00-\x7f]+(?!{_COMBINING.pattern})|[\x00-\x7f]{_COMBINING.pattern}+"
     rf"|[^\x00-\x7f]{_COMBINING.pattern}*",
 )
-_MIN_CHARACTERS = 4
+# Letters of other alphabets that are drawn as Latin ones (Unicode Technical Standard 39).
+_DRAWN_AS = dict(
+    zip(
+        "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb\u0410\u0412\u0415"
+        "\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406\u0408\u0405\u0391\u0392\u0395\u0396"
+        "\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf\u03bd\u0131",
+        "aeopcyxijsdhABEKMHOPCTXIJSABEZHIKMNOPTYXovi",
+        strict=True,
+    )
+)
 _NAMED = 3
 _SEARCHED = 2_000_000
 
@@ -102,7 +111,7 @@ def find_lookalike(text: str, old: str) -> LookalikeMatch | None:
     if (text.isascii() and old.isascii()) or len(text) + len(old) > _SEARCHED:
         return None
     wanted = make_plain(old)
-    if len("".join(wanted.split())) < _MIN_CHARACTERS:
+    if not wanted.strip():
         return None
     plain = _Plain(text)
     found = find_occurrences(plain.text, wanted, overlapping=True)
@@ -152,21 +161,32 @@ def _name_differences(text: str, start: int, part: str, old: str) -> str:
 def name_odd_characters(text: str, start: int, end: int, old: str) -> str:
     """Name the look-alikes of ``text[start:end]`` that ``old`` lacks, or the reverse; maybe "".
 
-    These are characters that no eye tells from others: spaces, invisible ones, marks on letters.
+    These are characters that no eye tells from others: spaces, invisible ones, marks on letters,
+    ligatures, letters of another alphabet.
     """
     part = text[start:end]
     named: dict[str, str] = {}
     for at, char in enumerate(part):
-        if _is_hidden(char) and char not in old:
+        if char not in old and (_is_hidden(char) or _drawn_as(char, old)):
             named.setdefault(char, f"{name_character(char)} at {_name_place(text, start + at)}")
     if named:
         return f"the file has {', '.join(list(named.values())[:_NAMED])}"
-    hidden = [char for char in old if _is_hidden(char) and char not in part]
+    hidden = [
+        char for char in old if char not in part and (_is_hidden(char) or _drawn_as(char, part))
+    ]
     return f"old_string has {name_character(hidden[0])}" if hidden else ""
 
 
 def _is_hidden(char: str) -> bool:
     return not char.isascii() and (_PLAIN.get(char) in ("", " ") or _combines(char))
+
+
+def _drawn_as(char: str, other: str) -> bool:
+    """Tell whether ``char`` looks like letters that ``other`` has in its place."""
+    if char.isascii():
+        return False
+    plain = _DRAWN_AS.get(char) or unicodedata.normalize("NFKC", char)
+    return plain.isascii() and plain in other
 
 
 def _name_place(text: str, at: int) -> str:

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.text.lookalikes import find_lookalike, make_plain, replace_lookalike
+from tools.text.lookalikes import (
+    find_lookalike,
+    make_plain,
+    name_odd_characters,
+    replace_lookalike,
+)
 
 SPACES = "\u00a0\u1680\u2000\u2007\u2009\u200a\u202f\u205f\u3000"
 INVISIBLE = "\u00ad\u180e\u200b\u200c\u200d\u200e\u2060\ufeff\u202a\u2066"
@@ -45,7 +50,7 @@ def test_what_looks_alike_matches_and_is_named(char: str, plain: str) -> None:
     ("text", "old"),
     [
         ("one\u00a0two, one two", "one\u2009two"),  # two places
-        ("a\u2014b", "a-b"),  # too short to mean something
+        ("a\u2003b", "\u00a0"),  # only a space
         ("plain text", "plain  text"),
         ("wait\u2026 now", "ait.. now"),  # from inside an ellipsis
         ("\u201cquoted\u201d", '"quoted"'),  # in code the kind of quotes matters
@@ -75,3 +80,14 @@ def test_a_match_looks_like_what_was_asked(text: str, data: st.DataObject) -> No
     assert replace_lookalike(part, old, old) == part
     assert replace_lookalike(part, old, "") == ""
     replace_lookalike(part, old, data.draw(TEXT))
+
+
+def test_letters_of_another_alphabet_are_named_and_not_matched() -> None:
+    for text, old, name in [
+        ("\u0430 = 1", "a = 1", "U+0430 (cyrillic small letter a) at line 1, column 1"),
+        ("\ufb01nd it", "find it", "U+FB01 (latin small ligature fi) at line 1, column 1"),
+    ]:
+        assert find_lookalike(text, old) is None
+        assert name_odd_characters(text, 0, len(text), old) == f"the file has {name}"
+        assert name_odd_characters(old, 0, len(old), text).startswith("old_string has U+")
+    assert name_odd_characters("\u0434\u0430", 0, 2, "\u0434\u0430") == ""
