@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _BLOCK_SHARE = 0.75
+MAX_LINES = 50_000
+"""Of longer output only so many last lines are read: runners end with what counts."""
+MAX_LINE = 2_000
+"""Longer lines are no runner's headings."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ def fold(text: str, limit: int) -> str | None:
     First the summary, then as many failures as fit, each cut in its middle if it is long, then the
     end of the output. Says how many failures are left out.
     """
-    lines = text.split("\n")
+    lines = text.rsplit("\n", MAX_LINES)[-MAX_LINES:]
+    lines = [line if len(line) <= MAX_LINE else _shorten(line, MAX_LINE) for line in lines]
     found = next((folded for read in _READERS if (folded := read(lines)) is not None), None)
     if found is None:
         return None
@@ -84,42 +89,38 @@ def _read_jest(lines: Sequence[str]) -> Folded | None:
     summary = [line for line in lines if re.match(r"(Tests|Test Suites|Snapshots|Time): +\d", line)]
     if not any(line.startswith("Tests:") for line in summary):
         return None
-    failures: list[str] = []
-    block: list[str] | None = None
+    blocks: list[list[str]] = []
+    inside = False
     for line in lines:
         if line.startswith("  \u25cf "):
-            block = [line]
-            failures.append("")
-        elif block is not None and (line == "" or line.startswith("    ")):
-            block.append(line)
+            blocks.append([line])
+            inside = True
+        elif inside and (line == "" or line.startswith("    ")):
+            blocks[-1].append(line)
         else:
-            block = None
-        if block is not None:
-            failures[-1] = "\n".join(block).rstrip("\n")
+            inside = False
     # Jest prints all failures once more at its end.
-    return Folded("jest", "\n".join(summary), tuple(dict.fromkeys(failures)))
+    return Folded("jest", "\n".join(summary), tuple(dict.fromkeys(_join(blocks))))
 
 
 def _read_go(lines: Sequence[str]) -> Folded | None:
     packages = [line for line in lines if re.match(r"(ok  |FAIL|---? FAIL:|\?   )\t?\S", line)]
     if not any(re.match(r"(ok  |FAIL)\t\S", line) for line in packages):
         return None
-    failures: list[str] = []
-    block: list[str] | None = None
+    blocks: list[list[str]] = []
+    inside = False
     for line in lines:
         if re.match(r" *--- FAIL: ", line) or re.match(r"(panic: |# )", line):
-            block = [line]
-            failures.append("")
-        elif block is not None and _goes_on(block[0], line):
-            block.append(line)
+            blocks.append([line])
+            inside = True
+        elif inside and _goes_on(blocks[-1][0], line):
+            blocks[-1].append(line)
         else:
-            block = None
-        if block is not None:
-            failures[-1] = "\n".join(block)
+            inside = False
     summary = [line for line in packages if line.startswith("FAIL\t")]
     passed = sum(line.startswith("ok  ") for line in packages)
     summary.append(f"{passed} packages ok, {len(summary)} failed")
-    return Folded("go test", "\n".join(summary), tuple(failures))
+    return Folded("go test", "\n".join(summary), tuple(map("\n".join, blocks)))
 
 
 def _goes_on(first: str, line: str) -> bool:
@@ -135,22 +136,20 @@ def _read_cargo(lines: Sequence[str]) -> Folded | None:
     errors = [block for block in errors if block.startswith("error[") or "\n  --> " in block]
     if not results and not (errors and any(line.startswith("error: ") for line in lines)):
         return None
-    failures: list[str] = []
-    block: list[str] | None = None
+    blocks: list[list[str]] = []
+    inside = False
     for line in lines:
         if re.fullmatch(r"---- .+ (stdout|stderr) ----", line):
-            block = [line]
-            failures.append("")
-        elif block is not None and line == "failures:":
-            block = None
-        elif block is not None:
-            block.append(line)
-        if block is not None:
-            failures[-1] = "\n".join(block).rstrip("\n")
+            blocks.append([line])
+            inside = True
+        elif inside and line == "failures:":
+            inside = False
+        elif inside:
+            blocks[-1].append(line)
     summary = [line for line in results if "FAILED" in line]
     passed = len(results) - len(summary)
     summary.append(f"{passed} test binaries ok, {len(summary)} failed")
-    return Folded("cargo", "\n".join(summary), (*errors, *failures))
+    return Folded("cargo", "\n".join(summary), (*errors, *_join(blocks)))
 
 
 _PYTEST_END = re.compile(
@@ -187,6 +186,10 @@ def _split(lines: Sequence[str], heading: re.Pattern[str]) -> list[str]:
         elif parts:
             parts[-1].append(line)
     return ["\n".join(part).strip("\n") for part in parts]
+
+
+def _join(blocks: Sequence[Sequence[str]]) -> list[str]:
+    return ["\n".join(block).rstrip("\n") for block in blocks]
 
 
 def _shorten(text: str, limit: int) -> str:

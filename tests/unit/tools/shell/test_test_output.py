@@ -159,3 +159,19 @@ def test_what_no_runner_printed_is_left_alone(text: str) -> None:
 def test_any_mixture_stays_near_the_limit(lines: list[str], limit: int) -> None:
     folded = fold("\n".join(lines) + "\n" + NOISE, limit)
     assert folded is None or len(folded) <= limit + 500
+
+
+@pytest.mark.parametrize(
+    ("beginning", "line"),
+    [
+        ("FAIL\tx\nok  \ty\npanic: x\n", "y\n"),
+        ("Tests: 1 failed\n  \u25cf a\n", "    \n"),
+        ("test result: FAILED. x\n---- a stdout ----\n", "y\n"),
+    ],
+)
+@pytest.mark.timeout(60)
+def test_one_failure_of_very_many_lines_takes_no_quadratic_time(beginning: str, line: str) -> None:
+    folded = fold(beginning + line * (900_000 // len(line)), 3000)
+    assert folded is None or len(folded) < 6000
+    folded = fold(line * (900_000 // len(line)) + beginning + line * 40_000, 3000)
+    assert folded is not None and len(folded) < 6000
