@@ -79,9 +79,10 @@ class Signatures:
         if not isinstance(schema, Mapping):
             return (_read_untyped(text) if schema is True else text), None
         kinds = set(_kinds(schema, self._parameters[tool], depth=0))
-        left_out = kinds and not kinds & {"string", "null"} and self._optional(tool, parameter)
-        if left_out and _is_nothing(text):
-            return LEFT_OUT, None
+        if kinds and "string" not in kinds and self._optional(tool, parameter):
+            stays = "null" in kinds and text.strip().lower() in ("null", "none")
+            if _is_nothing(text) and not stays:
+                return LEFT_OUT, None
         members = [
             member
             for part in _parts(schema, self._parameters[tool], 0)
@@ -114,6 +115,8 @@ def _kinds(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> It
         for kind in declared if isinstance(declared, list) else [declared]:
             if kind in _ORDER:
                 yield kind
+        if part.get("nullable") is True:
+            yield "null"
         if declared is None:
             yield from map(_kind_of, _members(part))
 
@@ -183,7 +186,7 @@ def _read_exact(text: str, kinds: set[str]) -> Any:
     if kinds == {"string"} or _too_deep(text):
         return text
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
         exact = isinstance(value, list | dict) or json.dumps(value) == text.strip()
     except (ValueError, RecursionError):
         return text
@@ -197,9 +200,13 @@ def _read_untyped(text: str) -> Any:
     if not text.lstrip().startswith(("{", "[")) or _too_deep(text):
         return text
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return text
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _too_deep(text: str) -> bool:

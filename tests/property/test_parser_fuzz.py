@@ -52,7 +52,8 @@ FRAGMENTS = [
     "<think>", "</think>", "<tool_call>", "</tool_call>", "<function=edit>", "<function=", "edit>",
     "</function>", "<parameter=text>", "<parameter=count>", "<parameter=", "</parameter>", "\n",
     "\n\n", " ", "12", "null", "x", "é", "<", ">", "</", "{", "}", "<|im_end|>", "<tool_response>",
-    "```", "\n```\n", "`", "    ", "\n> ", "</parameter", "</PARAMETER>", "\r\n",
+    "```", "\n```\n", "`", "``", "    ", "\n> ", "</parameter", "</PARAMETER>", "\r\n", "<pre>",
+    "</pre>", "<!--", "-->", '"', "`</think>`",
     "\n<function=edit>\n", "\n</parameter>\n</function>",
     "\n<tool_call>\n<function=edit>\n<parameter=text>\n",
 ]  # fmt: skip

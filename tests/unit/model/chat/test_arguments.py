@@ -57,6 +57,11 @@ EITHER = {"type": ["integer", "string"]}
         ({}, "12", "12"),
         ({}, "[broken", "[broken"),
         (True, "anything", "anything"),
+        (True, '{"a": 1}', {"a": 1}),
+        ({}, '{"a": NaN}', '{"a": NaN}'),
+        ({"type": ["string", "number"]}, "NaN", "NaN"),
+        ({"type": "integer", "nullable": True}, "null", None),
+        (OPTIONAL, "", LEFT_OUT),
     ],
 )
 def test_values_that_fit(schema: Any, text: str, value: Any) -> None:
