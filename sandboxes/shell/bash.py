@@ -119,7 +119,7 @@ _TRAP = r"""trap() {
 }
 """
 _SETS_EXIT_TRAP = re.compile(
-    rb"\btrap\b(?:.*\b(?:SIG)?(?:EXIT|0)\b|[ \t]*(?:-[lp]|[;&|)\n'\"]|\Z))",
+    rb"\btrap\b(?:.*\b(?:SIG)?(?:EXIT|0)\b|[ \t]*(?:-[lp]|[;&|)\n]|\Z))",
     re.DOTALL | re.IGNORECASE,
 )
 # What can end a shell past its EXIT trap: then its state is that from before the command.
