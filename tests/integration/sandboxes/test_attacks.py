@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import threading
@@ -196,6 +197,33 @@ def test_the_kernels_keyrings_are_not_had(sandbox: Sandbox) -> None:
     ):
         asked = libc.format(arguments)
         assert output(sandbox, f"python3 -c '{asked}'") == "-1\n", arguments
+
+
+def test_keys_of_the_host_are_not_listed(kind: str, open_kind: OpenSandbox) -> None:
+    calls = {"x86_64": (248, 250), "aarch64": (217, 219)}[os.uname().machine]
+    call = ctypes.CDLL(None).syscall
+    # Into the keyring of this user, whatever session it is in; KEYCTL_UNLINK at the end.
+    key = call(calls[0], b"user", b"tenuto-test-key", b"secret", 6, -4)
+    assert key > 0
+    try:
+        assert output(open_kind(kind), "cat /proc/keys | grep -c tenuto-test-key") == "0\n"
+    finally:
+        call(calls[1], 9, key, -4)
+
+
+@pytest.mark.parametrize("kind", ["bubblewrap"], indirect=False)
+def test_sockets_that_no_network_namespace_holds_are_refused(
+    kind: str, open_kind: OpenSandbox
+) -> None:
+    """AF_VSOCK, and io_uring, which would open one past the filter."""
+    sandbox = open_kind(kind)
+    tried = "python3 -c 'import socket; socket.socket(40, socket.SOCK_STREAM)' 2>&1 | tail -1"
+    assert "Operation not permitted" in output(sandbox, tried)
+    ring = "import ctypes; print(ctypes.CDLL(None, use_errno=True).syscall(425, 0, 0), "
+    ring += "ctypes.get_errno())"
+    assert output(sandbox, f"python3 -c '{ring}'") == "-1 38\n"
+    pair = "import socket; socket.socket(socket.AF_INET6); socket.socketpair(); print(1)"
+    assert output(sandbox, f"python3 -c '{pair}'") == "1\n"
 
 
 def test_control_groups_are_not_had(sandbox: Sandbox) -> None:
