@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -58,7 +59,7 @@ class CommonSandbox(ABC):
     def renew(self) -> None:
         self._let_shells_go()
         self._stop_all()
-        self._begin()
+        self._begin_again()
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
@@ -71,6 +72,14 @@ class CommonSandbox(ABC):
             finally:
                 self._let_shells_go()
                 self._stop_all()
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Begin on the session's own tree, which commands may have shut (``chmod 000 .``)."""
+        with suppress(OSError):
+            mode = stat.S_IMODE(self.workspace.path.stat().st_mode)
+            if mode & 0o755 != 0o755:
+                self.workspace.path.chmod(mode | 0o755)
         self._begin()
 
     def read_bytes(self, path: str, *, max_bytes: int | None = None) -> bytes:

@@ -61,7 +61,7 @@ SWAY = """
 chmod 000 tests; git update-index --assume-unchanged a.py; echo 'x = 2' >a.py; git add -A
 git -c user.name=a -c user.email=a@b commit --allow-empty -qm mine
 touch -d 2001-01-01 b.py .git/index
-git config alias.x true; chmod 600 b.py; mkdir -p built; touch built/x
+git config alias.x true; chmod 600 b.py; mkdir -p built; touch built/x; chmod 000 .
 """
 LOOK = """
 ls tests; git status --porcelain; git log --format=%s; git config alias.x; stat -c %a:%Y b.py
