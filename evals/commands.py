@@ -20,7 +20,8 @@ evaluations = Commands(help="Evaluation runs.")
 SuiteName = Annotated[
     str,
     typer.Argument(
-        metavar="SUITE", help="swebench, terminal-bench, nl2repo, repair, tasks, or a .py file."
+        metavar="SUITE",
+        help="swebench, terminal-bench, nl2repo, claw-eval, repair, tasks, or a .py file.",
     ),
 ]
 DataSet = Annotated[str | None, typer.Option(help="File or folder, or for swebench a name.")]
@@ -55,6 +56,14 @@ Agent = Annotated[
         metavar="tenuto|oracle|nop", help="The model, each task's own solution, or no change."
     ),
 ]
+JudgeName = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="CHECKPOINT|ADDRESS[#MODEL]",
+        help="Who plays a task's user and is asked by graders: ours, or OpenAI-compatible.",
+    ),
+]
 
 
 @evaluations.command()
@@ -76,6 +85,7 @@ def run(
     image_map: ImageMap = None,
     pull: Pull = True,
     agent: Agent = "tenuto",
+    judge: JudgeName = None,
 ) -> None:
     """Run a suite. A second call goes on where the first stopped.
 
@@ -100,6 +110,7 @@ def run(
         image_map=image_map,
         pull=pull,
         agent=cast(Any, agent),
+        judge=judge,
     )
     raise typer.Exit(begin(options, given))
 
@@ -152,6 +163,7 @@ def grade(
         str | None, typer.Option(help="Where the data set lies now, if it was moved.")
     ] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Grade anew what has a verdict.")] = False,
+    judge: JudgeName = None,
 ) -> None:
     """Grade a run by its suite's own means.
 
@@ -162,7 +174,9 @@ def grade(
     from evals.grade import grade as begin
 
     raise typer.Exit(
-        begin(GradeOptions(run, predictions, workers, image_map, pull, timeout, dataset, redo))
+        begin(
+            GradeOptions(run, predictions, workers, image_map, pull, timeout, dataset, redo, judge)
+        )
     )
 
 

@@ -16,6 +16,7 @@ from agent.settings.table import Settings
 from agent.text import visible
 from evals.errors import GradeError
 from evals.instance import Instance, Verdict
+from evals.judge import open_judge
 from evals.run.begin import load_again, model_label
 from evals.run.folder import RunFolder
 from evals.scratch import clear_scratch
@@ -40,6 +41,7 @@ class GradeOptions:
     timeout: float | None = None
     dataset: str | None = None
     redo: bool = False
+    judge: str | None = None
 
 
 def grade(options: GradeOptions) -> int:
@@ -57,7 +59,10 @@ def grade(options: GradeOptions) -> int:
     if any(instance.image is None for instance in instances) and suite.name != "terminal-bench":
         settings = with_image(settings)
     images = Images(read_map(options.image_map), options.pull)
-    machine = Machine(settings, images, lambda line: write_err(f"{visible(line)}\n"))
+    judge = open_judge(
+        options.judge or dict(folder.about().get("identity", {})).get("judge"), settings
+    )
+    machine = Machine(settings, images, lambda line: write_err(f"{visible(line)}\n"), judge)
     stem = f"of-{options.predictions.stem}" if options.predictions else ""
     name = f"grades-{stem}.json" if stem else "grades.json"
     with folder.claim():

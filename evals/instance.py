@@ -8,7 +8,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    from evals.run.talk import Talk
 
 ExitStatus = Literal["submitted", "limits", "format", "environment", "error"]
 EXIT_STATUSES: tuple[ExitStatus, ...] = ("submitted", "limits", "format", "environment", "error")
@@ -47,13 +50,15 @@ class TaskPlace:
     ``settings`` are keys of ``agent.settings.table.Settings`` that the instance decides (its image,
     where the repository lies in it, whether it has the network). ``at_end``, if any, is called with
     the session's id when the agent is done and its sandbox still open, and returns files to keep.
-    ``solve``, if any, is called in the same way to carry out the task's own solution.
+    ``solve``, if any, is called in the same way to carry out the task's own solution. With ``talk``
+    the task is a conversation (``evals.run.talk``), and ``at_end`` is not asked.
     """
 
     repo: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     at_end: Callable[[str], Mapping[str, bytes]] | None = None
     solve: Callable[[str], None] | None = None
+    talk: Talk | None = None
 
 
 @dataclass(frozen=True)

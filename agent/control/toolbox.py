@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Toolbox:
-    """The tools and their servers. Several runs may share one at once; its maker closes it."""
+    """The tools and their servers. Several runs may share one at once; its maker closes it.
+
+    ``more`` are tools of the task itself, offered after ours.
+    """
 
     servers: tuple[McpServer, ...] = ()
     profile: str = "qwen"
+    more: tuple[ToolSpec, ...] = ()
     _started: RunningServers | None = field(default=None, repr=False)
     _theirs: tuple[ToolSpec, ...] = field(default=(), repr=False)
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -38,6 +42,7 @@ class Toolbox:
         ours = load_profile(self.profile).tools
         if sees and all(spec.name != screenshot.TOOL.name for spec in ours):
             ours = (*ours, screenshot.TOOL)
+        ours = (*ours, *self.more)
         if not self.servers:
             return ours
         # The SDK takes a second to import.

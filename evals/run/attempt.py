@@ -40,7 +40,9 @@ from agent.text import explain
 from agent.types import Failed, Interrupted, LimitReached, SolveReport, Task
 from evals.errors import RunError
 from evals.instance import UNSETTLED, Done, ExitStatus, Instance, Result, TaskPlace
+from evals.run.talk import talk
 from evals.suites.suite import NOP_PATCH, Machine, Suite, combine, gold_patch
+from model.messages import Message
 from sandboxes import errors
 from sandboxes.errors import ImageMissing, SandboxError
 from sandboxes.stop import Stop
@@ -151,6 +153,17 @@ class AttemptWorker:
             settings = combine(self.machine.settings, {**place.settings, **changes})
             if self.agent != "tenuto" or self.model is None:
                 return self._refer(instance, place, settings, session)
+            if place.talk is not None:
+                talked = talk(
+                    Task(instance.text, place.repo),
+                    place.talk,
+                    settings,
+                    self.model,
+                    Client(session, stop, talks=True),
+                    store=self.store,
+                )
+                session.files = talked.files
+                return _ending(talked.report)
             report = solve(
                 # Its check is for grading, which runs it in a fresh sandbox.
                 Task(instance.text, place.repo, instance.check, checked=False),
@@ -159,33 +172,25 @@ class AttemptWorker:
                 Client(session, stop),
                 store=self.store,
             )
-        if isinstance(report.result.outcome, Interrupted):
-            raise Stopped
-        status, told = exit_status(report)
-        return _Ending(
-            status,
-            told,
-            summary_of(report.result),
-            report.patch,
-            len(report.result.steps),
-            report.result.usage.as_dict(),
-            report.session,
-        )
+        return _ending(report)
 
     def _refer(
         self, instance: Instance, place: TaskPlace, settings: Settings, session: _Session
     ) -> _Ending:
         """Do what the task's own solution does, or nothing."""
         told = f"the agent {self.agent}"
-        if place.at_end is None:
+        if place.at_end is None and (place.talk is None or self.agent == "oracle"):
             patch = gold_patch(self.suite, instance) if self.agent == "oracle" else NOP_PATCH
             return _Ending("submitted", "submitted", told, patch)
         name = f"{self.agent}-{uuid.uuid4().hex[:12]}"
         workspace = Workspace.create(place.repo, ignored=settings.ignored_files)
-        with open_box(settings, workspace, name):
+        with open_box(settings, workspace, name) as sandbox:
             if self.agent == "oracle" and place.solve is not None:
                 place.solve(name)
-            session.files = place.at_end(name)
+            if place.talk is not None:
+                session.files = place.talk.end(sandbox, [Message("user", instance.text)])
+            elif place.at_end is not None:
+                session.files = place.at_end(name)
             patch = workspace.diff()
         return _Ending("submitted", "submitted", told, patch)
 
@@ -222,6 +227,22 @@ class _Session:
             if at_end is not None:
                 self.files = at_end(event.session)
         self._listen(event)
+
+
+def _ending(report: SolveReport) -> _Ending:
+    """Return the end of a try that a model worked in. Raises ``Stopped``."""
+    if isinstance(report.result.outcome, Interrupted):
+        raise Stopped
+    status, told = exit_status(report)
+    return _Ending(
+        status,
+        told,
+        summary_of(report.result),
+        report.patch,
+        len(report.result.steps),
+        report.result.usage.as_dict(),
+        report.session,
+    )
 
 
 def exit_status(report: SolveReport) -> tuple[ExitStatus, str]:

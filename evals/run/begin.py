@@ -24,6 +24,7 @@ from agent.settings.variables import old_variable_lines
 from agent.text import visible
 from evals.errors import DatasetError, RunNotFound
 from evals.instance import UNSETTLED, Instance, Result
+from evals.judge import open_judge
 from evals.run.attempt import AGENTS, AgentName, AttemptWorker
 from evals.run.board import Board
 from evals.run.folder import RunFolder
@@ -61,6 +62,7 @@ class RunOptions:
     image_map: Path | None = None
     pull: bool = True
     agent: AgentName = "tenuto"
+    judge: str | None = None
 
     @property
     def place(self) -> Path:
@@ -87,6 +89,8 @@ def begin(
         raise ConfigError(f"--agent {options.agent!r}: use {', '.join(AGENTS)}")
     if options.agent != "tenuto" and options.engine != "local":
         raise ConfigError(f"--agent {options.agent} runs with --engine local only")
+    if options.engine != "local" and options.judge and "://" not in options.judge:
+        raise ConfigError("with --engine ray the judge is an address, not a checkpoint")
     settings = load_settings(flags)
     for line in old_variable_lines():
         _tell(line)
@@ -110,7 +114,7 @@ def begin(
                 _tell(f"removed {line}, left by a run that was killed")
             if any(job.instance.image is None for job in jobs) and suite.name != "terminal-bench":
                 settings = with_image(settings, lambda event: _tell(getattr(event, "text", "")))
-            machine = Machine(settings, images, _tell)
+            machine = Machine(settings, images, _tell, open_judge(options.judge, settings))
             board = Board(total, total - len(jobs))
             with (
                 heard_signals(interruptions),
@@ -166,7 +170,8 @@ def identity(options: RunOptions, settings: Settings) -> dict[str, Any]:
     entries = values["pass_env"]
     values["pass_env"] = [entry.partition("=")[0] for entry in entries]
     values["pass_env_hash"] = sha256("\0".join(entries).encode()).hexdigest()[:16]
-    return {"suite": options.suite, "dataset": dataset, "agent": options.agent} | values
+    own = {"suite": options.suite, "dataset": dataset, "agent": options.agent}
+    return own | ({"judge": options.judge} if options.judge else {}) | values
 
 
 def about(options: RunOptions, settings: Settings, every: list[Instance]) -> dict[str, Any]:

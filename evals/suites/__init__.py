@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from evals.errors import DatasetError
+from evals.suites.claw.suite import ClawEval
 from evals.suites.nl2repo import Nl2Repo
 from evals.suites.repair import Repair
 from evals.suites.suite import Suite
@@ -14,7 +15,8 @@ from evals.suites.tasks import Tasks
 from evals.suites.terminal_bench import TerminalBench
 
 SUITES: dict[str, Suite] = {
-    suite.name: suite for suite in (SweBench(), TerminalBench(), Nl2Repo(), Repair(), Tasks())
+    suite.name: suite
+    for suite in (SweBench(), TerminalBench(), Nl2Repo(), ClawEval(), Repair(), Tasks())
 }
 
 

@@ -20,6 +20,7 @@ from agent.settings.load import check_settings
 from agent.settings.table import Settings
 from evals.errors import DatasetError
 from evals.instance import Instance, TaskPlace, Verdict
+from evals.judge import Judge
 from evals.suites.images import Images
 from sandboxes.errors import SandboxError, WorkspaceError
 from sandboxes.workspace.workspace import Workspace
@@ -33,11 +34,12 @@ OUTPUT_KEPT = 20_000
 
 @dataclass(frozen=True)
 class Machine:
-    """The user's settings and images, with which a suite lays out instances."""
+    """The user's settings, images and judge (``evals.judge``), with which suites do their work."""
 
     settings: Settings
     images: Images
     tell: Tell = field(default=lambda line: None)
+    judge: Judge | None = None
 
 
 class Suite(Protocol):

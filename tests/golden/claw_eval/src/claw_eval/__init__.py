@@ -1,0 +1,1 @@
+"""Names of the package that the tests need."""

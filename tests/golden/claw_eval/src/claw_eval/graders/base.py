@@ -1,0 +1,5 @@
+"""The base of graders."""
+
+
+class AbstractGrader:
+    """Grades an attempt with its method ``grade``."""
