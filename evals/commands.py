@@ -21,7 +21,7 @@ SuiteName = Annotated[
     str,
     typer.Argument(
         metavar="SUITE",
-        help="swebench, terminal-bench, nl2repo, claw-eval, repair, tasks, or a .py file.",
+        help="swebench, swebench-pro, terminal-bench, nl2repo, claw-eval, repair, tasks or FILE.py",
     ),
 ]
 DataSet = Annotated[str | None, typer.Option(help="File or folder, or for swebench a name.")]
@@ -63,6 +63,10 @@ JudgeName = Annotated[
         metavar="CHECKPOINT|ADDRESS[#MODEL]",
         help="Who plays a task's user and is asked by graders: ours, or OpenAI-compatible.",
     ),
+]
+Scripts = Annotated[
+    Path | None,
+    typer.Option(help="For swebench-pro: a checkout of SWE-bench_Pro-os, whose scripts grade."),
 ]
 
 
@@ -133,6 +137,8 @@ def check(
     ] = 1,
     image_map: ImageMap = None,
     pull: Pull = True,
+    judge: JudgeName = None,
+    scripts: Scripts = None,
 ) -> None:
     """Check a suite's grading here: its own solutions must solve every task, no change none.
 
@@ -141,8 +147,9 @@ def check(
     from evals.references import CheckOptions
     from evals.references import check as begin
 
+    ids = tuple(instance or ())
     options = CheckOptions(
-        suite, dataset, run, tuple(instance or ()), workers, attempts, image_map, pull
+        suite, dataset, run, ids, workers, attempts, image_map, pull, judge, scripts
     )
     raise typer.Exit(begin(options, given))
 
@@ -164,18 +171,31 @@ def grade(
     ] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Grade anew what has a verdict.")] = False,
     judge: JudgeName = None,
+    scripts: Scripts = None,
 ) -> None:
     """Grade a run by its suite's own means.
 
-    SWE-bench by the official swebench package, Terminal-Bench by the tasks' tests, the rest by
-    their checks. Exit code 1 if an instance could not be graded.
+    SWE-bench by the official swebench package, SWE-bench Pro and Claw-Eval by their makers' files,
+    Terminal-Bench by the tasks' tests, the rest by their checks. Exit code 1 if an instance could
+    not be graded.
     """
     from evals.grade import GradeOptions
     from evals.grade import grade as begin
 
     raise typer.Exit(
         begin(
-            GradeOptions(run, predictions, workers, image_map, pull, timeout, dataset, redo, judge)
+            GradeOptions(
+                run,
+                predictions,
+                workers,
+                image_map,
+                pull,
+                timeout,
+                dataset,
+                redo,
+                judge,
+                scripts,
+            )
         )
     )
 

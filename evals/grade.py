@@ -23,9 +23,6 @@ from evals.scratch import clear_scratch
 from evals.suites.images import Images, read_map
 from evals.suites.suite import Machine, Suite, combine
 
-HARNESS_TIMEOUT_S = 1800.0
-"""What the official harness gives the tests of one instance."""
-
 Grades = Mapping[tuple[str, int], Verdict]
 
 
@@ -42,6 +39,7 @@ class GradeOptions:
     dataset: str | None = None
     redo: bool = False
     judge: str | None = None
+    scripts: Path | None = None
 
 
 def grade(options: GradeOptions) -> int:
@@ -53,7 +51,7 @@ def grade(options: GradeOptions) -> int:
     folder = RunFolder(options.folder)
     suite, instances, settings = load_again(folder, options.dataset)
     wanted = _wanted(folder, instances, settings, options)
-    timeout = options.timeout or (HARNESS_TIMEOUT_S if suite.name == "swebench" else None)
+    timeout = options.timeout or getattr(suite, "timeout_s", None)
     if timeout is not None:
         settings = combine(settings, {"check_timeout": timeout})
     if any(instance.image is None for instance in instances) and suite.name != "terminal-bench":
@@ -62,7 +60,10 @@ def grade(options: GradeOptions) -> int:
     judge = open_judge(
         options.judge or dict(folder.about().get("identity", {})).get("judge"), settings
     )
-    machine = Machine(settings, images, lambda line: write_err(f"{visible(line)}\n"), judge)
+    scripts = options.scripts.resolve() if options.scripts else None
+    machine = Machine(
+        settings, images, lambda line: write_err(f"{visible(line)}\n"), judge, scripts
+    )
     stem = f"of-{options.predictions.stem}" if options.predictions else ""
     name = f"grades-{stem}.json" if stem else "grades.json"
     with folder.claim():

@@ -131,7 +131,13 @@ def open_door(judge: Judge | None, folder: Path) -> Iterator[None]:
     class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         daemon_threads = True
 
-    with Server(str(path), Handler) as server:
+    # A socket's path may have 108 bytes, a folder's more: it is named by its descriptor.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        server = Server(f"/proc/self/fd/{descriptor}/socket", Handler)
+    finally:
+        os.close(descriptor)
+    with server:
         path.chmod(0o666)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="judge")
         thread.start()

@@ -29,6 +29,8 @@ class CheckOptions:
     attempts: int = 1
     image_map: Path | None = None
     pull: bool = True
+    judge: str | None = None
+    scripts: Path | None = None
 
 
 def check(options: CheckOptions, flags: Mapping[str, Any]) -> int:
@@ -49,6 +51,7 @@ def check(options: CheckOptions, flags: Mapping[str, Any]) -> int:
             image_map=options.image_map,
             pull=options.pull,
             agent=agent,
+            judge=options.judge,
         )
         if begin(run, flags) == EXIT_INTERRUPTED:
             return EXIT_INTERRUPTED
@@ -59,6 +62,8 @@ def check(options: CheckOptions, flags: Mapping[str, Any]) -> int:
                 image_map=options.image_map,
                 pull=options.pull,
                 dataset=options.dataset,
+                judge=options.judge,
+                scripts=options.scripts,
             )
         )
         for name, fault in _faults(RunFolder(run.place), agent).items():

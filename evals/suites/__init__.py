@@ -11,12 +11,21 @@ from evals.suites.nl2repo import Nl2Repo
 from evals.suites.repair import Repair
 from evals.suites.suite import Suite
 from evals.suites.swebench import SweBench
+from evals.suites.swebench_pro import SweBenchPro
 from evals.suites.tasks import Tasks
 from evals.suites.terminal_bench import TerminalBench
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
-    for suite in (SweBench(), TerminalBench(), Nl2Repo(), ClawEval(), Repair(), Tasks())
+    for suite in (
+        SweBench(),
+        SweBenchPro(),
+        TerminalBench(),
+        Nl2Repo(),
+        ClawEval(),
+        Repair(),
+        Tasks(),
+    )
 }
 
 

@@ -34,12 +34,16 @@ OUTPUT_KEPT = 20_000
 
 @dataclass(frozen=True)
 class Machine:
-    """The user's settings, images and judge (``evals.judge``), with which suites do their work."""
+    """The user's settings and images, with which suites do their work.
+
+    ``judge`` is asked by graders (``evals.judge``); ``scripts`` is a checkout of the makers'.
+    """
 
     settings: Settings
     images: Images
     tell: Tell = field(default=lambda line: None)
     judge: Judge | None = None
+    scripts: Path | None = None
 
 
 class Suite(Protocol):

@@ -1,4 +1,4 @@
-"""SWE-bench and those like it: classic rows, rows of the 5.x format, and SWE-bench Pro.
+"""SWE-bench and those like it: classic rows and rows of the 5.x format.
 
 A row of the 5.x format brings its image and everything that the official harness grades with; a
 classic row names neither, and its image is the official one of its id. The repository lies in the
@@ -24,9 +24,8 @@ ALIASES = {
     "verified": "SWE-bench/SWE-bench_Verified",
     "lite": "SWE-bench/SWE-bench_Lite",
     "multilingual": "SWE-bench/SWE-bench_Multilingual",
-    "pro": "ScaleAI/SWE-bench_Pro",
 }
-WORKDIR, PRO_WORKDIR = "/testbed", "/app"
+WORKDIR = "/testbed"
 _RUNNING = ("instance_id", "repo", "problem_statement")
 
 
@@ -39,19 +38,8 @@ def image_of(row: Row) -> str:
     """Return the image of a row; a classic row's has the published name of its id."""
     if row.get("image"):
         return str(row["image"])
-    if row.get("dockerhub_tag"):
-        return f"jefzda/sweap-images:{row['dockerhub_tag']}"
     name = str(row["instance_id"]).replace("__", "_1776_").lower()
     return f"swebench/sweb.eval.x86_64.{name}:latest"
-
-
-def text_of(row: Row) -> str:
-    """Return the model's task: the issue, and in SWE-bench Pro what else the row asks for."""
-    parts = [str(row["problem_statement"])]
-    for name in ("requirements", "interface"):
-        if row.get(name):
-            parts.append(f"{name.capitalize()}:\n{row[name]}")
-    return "\n\n".join(parts)
 
 
 class SweBench:
@@ -60,6 +48,8 @@ class SweBench:
     name = "swebench"
     at_once = True
     """The harness is one process for all instances; it keeps what it has graded itself."""
+    timeout_s = 1800.0
+    """What the official harness gives the tests of one instance."""
 
     def load(self, dataset: str | None) -> list[Instance]:
         """Read the tasks. ``dataset`` is a file, an alias or a name on the hub."""
@@ -69,10 +59,14 @@ class SweBench:
         instances = []
         for number, row in enumerate(rows, start=1):
             require(row, number, _RUNNING, "the suite swebench")
+            if row.get("dockerhub_tag"):
+                raise DatasetError(f"row {number} is of SWE-bench Pro: use the suite swebench-pro")
             if is_new(row):
                 require(row, number, harness.FIELDS, "grading")
             instances.append(
-                Instance(row["instance_id"], text_of(row), image=image_of(row), row=row)
+                Instance(
+                    row["instance_id"], str(row["problem_statement"]), image=image_of(row), row=row
+                )
             )
         return unique(instances)
 
@@ -82,11 +76,10 @@ class SweBench:
             raise SandboxUnavailable("the suite swebench runs in images; use --sandbox docker")
         assert instance.image is not None
         image = machine.images.ensure(instance.id, instance.image)
-        workdir = PRO_WORKDIR if instance.row.get("dockerhub_tag") else WORKDIR
-        with repository_in(image, workdir) as (repo, search_path):
+        with repository_in(image, WORKDIR) as (repo, search_path):
             settings = {
                 "image": image,
-                "workdir": workdir,
+                "workdir": WORKDIR,
                 "search_path": search_path,
                 "ignored_files": True,
             }

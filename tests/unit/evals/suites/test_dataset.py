@@ -18,7 +18,7 @@ from evals.suites import find_suite
 from evals.suites.dataset import Selection, read_rows
 from evals.suites.harness import FIELDS
 from evals.suites.repair import Repair
-from evals.suites.swebench import SweBench, image_of
+from evals.suites.swebench import SweBench
 
 ROW: dict[str, Any] = {
     "instance_id": "astropy__astropy-12907",
@@ -85,15 +85,19 @@ def test_a_new_row_without_a_field_that_grading_needs_is_refused(
         SweBench().load(write(tmp_path / "a.jsonl", row))
 
 
-def test_classic_new_and_pro_rows_name_their_images(tmp_path: Path) -> None:
+def test_classic_and_new_rows_name_their_images(tmp_path: Path) -> None:
     classic, new = SweBench().load(
         write(tmp_path / "a.jsonl", ROW, NEW | {"instance_id": "another"})
     )
     assert classic.image == "swebench/sweb.eval.x86_64.astropy_1776_astropy-12907:latest"
     assert new.image == "example/astropy:1"
-    assert image_of(ROW | {"dockerhub_tag": "x.y"}) == "jefzda/sweap-images:x.y"
     assert classic.text == "It is wrong."
     assert classic.check is None
+
+
+def test_a_row_of_another_suite_is_told_where_it_belongs(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="use the suite swebench-pro"):
+        SweBench().load(write(tmp_path / "a.jsonl", ROW | {"dockerhub_tag": "x.y"}))
 
 
 def test_an_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
