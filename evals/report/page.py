@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.sessions.info import SessionInfo
 from agent.types import Step
+from evals.report.charts import charts
 from evals.report.page_style import STYLE
 from evals.report.stats import Comparison
 from evals.report.summary import AttemptRow, Summary, comparison_lines, rate_line
@@ -70,7 +71,9 @@ def run_page(
     comparison: Comparison | None = None,
 ) -> str:
     """Render a run: its rates, a table, and every attempt with its trajectory."""
-    parts = [f"<h1>{escape(summary.name)}</h1>", facts(_run_facts(summary))]
+    title = summary.name if other is None else f"{summary.name} and {other.name}"
+    parts = [f"<h1>{escape(title)}</h1>"]
+    parts.append(_beside([summary] if other is None else [summary, other]))
     if other is not None and comparison is not None:
         lines = comparison_lines(comparison, summary.name, other.name)
         items = "".join(f"<li>{escape(line)}" for line in lines)
@@ -81,6 +84,18 @@ def run_page(
         for attempt in summary.attempts
     ]
     return page(f"Run {summary.name}", "".join(parts))
+
+
+def _beside(summaries: Sequence[Summary]) -> str:
+    """Render what one run came to, or two side by side."""
+    if len(summaries) == 1:
+        return facts(_run_facts(summaries[0])) + charts(summaries[0])
+    runs = "".join(
+        f"<section><h2>{escape(summary.name)}</h2>{facts(_run_facts(summary))}"
+        f"{charts(summary)}</section>"
+        for summary in summaries
+    )
+    return f"<div class=beside>{runs}</div>"
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
@@ -143,7 +158,8 @@ def _table(summary: Summary, other: Summary | None) -> str:
         kind = attempt.outcome.replace(" ", "-")
         rows.append(f'<tr class="{kind}">' + "".join(f"<td>{cell}" for cell in cells))
     head = "".join(f"<th>{escape(name)}" for name in heads)
-    return f"{_FILTER}<table><thead><tr>{head}<tbody>{''.join(rows)}</table></div>"
+    table = f"<table><thead><tr>{head}<tbody>{''.join(rows)}</table>"
+    return f"{_FILTER}<div class=wide>{table}</div></div>"
 
 
 _FILTER = "<div class=filtered>" + "".join(

@@ -36,4 +36,24 @@ white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.45 ui-monospace,monospac
 .thinking pre{font-style:italic;color:var(--dim)}
 pre i{font-style:normal}.add{color:var(--good)}.del{color:var(--bad)}.at{color:var(--new)}
 .ended{font-weight:600}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
+.beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:2rem}
+figure{margin:0;border:1px solid var(--line);border-radius:6px;padding:.5rem .8rem;min-width:0}
+figcaption{font-weight:600;margin-bottom:.4rem}
+svg{display:block;width:100%;max-width:30rem;height:auto;
+font:12px system-ui,sans-serif;fill:currentColor}
+svg .dim{fill:var(--dim);font-size:11px}.grid{stroke:var(--line)}
+svg .resolved,svg .shared,svg .tool{fill:var(--good)}svg .unresolved{fill:var(--bad)}
+svg .not-graded,svg .other{fill:var(--dim)}svg .prefilled,svg .prefill{fill:var(--new)}
+svg .generated,svg .decode{fill:#c98a1b}
+svg .band{opacity:.15}svg .curve{fill:none;stroke-width:2}
+svg .curve.resolved,svg .whisker.resolved{stroke:var(--good)}
+svg .curve.generated,svg .whisker.generated{stroke:#c98a1b}
+.legend span{margin-right:1rem}
+.legend .resolved,.legend .shared,.legend .tool{background:var(--good)}
+.legend .unresolved{background:var(--bad)}.legend .not-graded,.legend .other{background:var(--dim)}
+.legend .prefill{background:var(--new)}.legend .decode{background:#c98a1b}
+.wide{overflow-x:auto}
+@media print{*{print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none}
+figure,tr,.step{break-inside:avoid}.filtered label{display:none}}
 """

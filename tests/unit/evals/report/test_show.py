@@ -30,6 +30,7 @@ ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "main", "section", "article", "details"),
     *("summary", "h1", "h2", "h3", "dl", "dt", "dd", "ul", "li", "table", "thead", "tbody", "tr"),
     *("th", "td", "a", "p", "div", "span", "pre", "i", "b", "label", "input"),
+    *("figure", "figcaption", "svg", "g", "rect", "text", "line", "circle", "polyline", "polygon"),
 }
 
 
@@ -103,7 +104,8 @@ def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
     assert not {name for name in seen.attributes if name.startswith("on")}
     assert seen.attributes <= {
         *("lang", "charset", "http-equiv", "content", "name", "class", "id", "href", "style"),
-        *("type", "checked"),
+        *("type", "checked", "role", "viewbox", "x", "y", "width", "height", "x1", "x2", "y1"),
+        *("y2", "cx", "cy", "r", "points", "text-anchor"),
     }
     shown = "".join(seen.text)
     assert shown.count("<script>document.title='ran'</script>") > 20
