@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from evals.errors import DatasetError
-from evals.suites.claw.suite import ClawEval
+from evals.suites.claw.claw_eval import ClawEval
 from evals.suites.nl2repo import Nl2Repo
 from evals.suites.repair import Repair
 from evals.suites.suite import Suite

@@ -21,7 +21,7 @@ import docker.errors
 import docker.types
 import requests.exceptions
 
-from evals.suites.claw.tasks import WEB_KEY
+from evals.suites.claw.task_files import WEB_KEY
 from evals.suites.images import PULL_TIMEOUT_S
 from evals.suites.suite import Machine
 from sandboxes.errors import ImageMissing, SandboxUnavailable

@@ -12,23 +12,13 @@ import hashlib
 import inspect
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import httpx  # type: ignore[import-not-found]
-from claw_eval.graders.llm_judge import LLMJudge  # type: ignore[import-not-found]
-from claw_eval.graders.registry import get_grader  # type: ignore[import-not-found]
-from claw_eval.models.scoring import (  # type: ignore[import-not-found]
-    compute_task_score,
-    is_pass,
-)
-from claw_eval.models.task import TaskDefinition  # type: ignore[import-not-found]
-from claw_eval.models.trace import (  # type: ignore[import-not-found]
-    MediaLoad,
-    ToolDispatch,
-    TraceMessage,
-)
-from openai import OpenAI  # type: ignore[import-not-found]
+_httpx: Any = import_module("httpx")
+_openai: Any = import_module("openai")
+_scoring, _trace = (import_module(f"claw_eval.models.{name}") for name in ("scoring", "trace"))
 
 RECORD, SOCKET, TASKS = Path("/record.json"), "/judge/socket", Path("/claw/tasks")
 SAME_QUESTION = 3
@@ -39,7 +29,7 @@ class Ungraded(BaseException):
     """No grade is possible. Graders catch ``Exception`` and would make a 0 of it."""
 
 
-class _Door(httpx.HTTPTransport):  # type: ignore[misc]
+class _Door(_httpx.HTTPTransport):  # type: ignore[misc]
     """Takes the judge's questions to the socket, and ends the grading if nothing comes of it."""
 
     def __init__(self) -> None:
@@ -47,7 +37,7 @@ class _Door(httpx.HTTPTransport):  # type: ignore[misc]
         self._asked: dict[str, int] = {}
         super().__init__(uds=SOCKET)
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: Any) -> Any:
         if not self._there:
             raise Ungraded("it needs a judge; name one with --judge")
         key = hashlib.sha256(request.read()).hexdigest()
@@ -56,7 +46,7 @@ class _Door(httpx.HTTPTransport):  # type: ignore[misc]
             raise Ungraded(f"the judge gave nothing usable in {SAME_QUESTION} answers")
         try:
             answer = super().handle_request(request)
-        except httpx.HTTPError as error:
+        except _httpx.HTTPError as error:
             raise Ungraded(f"the judge cannot be reached: {error}") from error
         if answer.status_code != 200:
             told = answer.read().decode("utf-8", "replace")[:300]
@@ -66,9 +56,10 @@ class _Door(httpx.HTTPTransport):  # type: ignore[misc]
 
 def make_judge() -> Any:
     """Return the makers' own judge, whose questions go through the socket."""
-    judge = LLMJudge(model_id="judge", api_key="none", base_url="http://judge/v1")
-    client = httpx.Client(transport=_Door(), timeout=600)
-    judge.client = OpenAI(
+    package = import_module("claw_eval.graders.llm_judge")
+    judge = package.LLMJudge(model_id="judge", api_key="none", base_url="http://judge/v1")
+    client = _httpx.Client(transport=_Door(), timeout=600)
+    judge.client = _openai.OpenAI(
         api_key="none", base_url="http://judge/v1", http_client=client, max_retries=0
     )
     return judge
@@ -90,28 +81,29 @@ def local_files(task: Any, folder: Path) -> dict[str, Any]:
 def grade(task_id: str, record: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of one attempt."""
     folder = TASKS / task_id
-    task = TaskDefinition.from_yaml(folder / "task.yaml")
-    grader = get_grader(task.task_id, tasks_dir=TASKS, task_dir=folder)
+    task = import_module("claw_eval.models.task").TaskDefinition.from_yaml(folder / "task.yaml")
+    registry = import_module("claw_eval.graders.registry")
+    grader = registry.get_grader(task.task_id, tasks_dir=TASKS, task_dir=folder)
     snapshot = {**record["snapshot"], **local_files(task, folder)}
     judge = make_judge()
     optional = {
         "audit_data": record["audit"],
         "judge": judge,
-        "media_events": [MediaLoad.model_validate(item) for item in record["media"]],
+        "media_events": [_trace.MediaLoad.model_validate(item) for item in record["media"]],
         "env_snapshot": snapshot or None,
     }
     known = inspect.signature(grader.grade).parameters
     scores = grader.grade(
-        [TraceMessage.model_validate(item) for item in record["messages"]],
-        [ToolDispatch.model_validate(item) for item in record["dispatches"]],
+        [_trace.TraceMessage.model_validate(item) for item in record["messages"]],
+        [_trace.ToolDispatch.model_validate(item) for item in record["dispatches"]],
         task,
         **{name: value for name, value in optional.items() if name in known},
     )
-    score = compute_task_score(scores)
+    score = _scoring.compute_task_score(scores)
     calls = judge.get_call_log() if hasattr(judge, "get_call_log") else []
     return {
         "score": score,
-        "passed": is_pass(score),
+        "passed": _scoring.is_pass(score),
         "scores": scores.model_dump(),
         "judge": calls,
     }

@@ -1,4 +1,4 @@
-"""What an attempt left in the agent's sandbox, as the makers' graders are handed it."""
+"""Read what an attempt left in the agent's sandbox, for the makers' graders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from evals.instance import Instance
-from evals.suites.claw.tasks import find_file
+from evals.suites.claw.task_files import find_file
 from sandboxes.base import Sandbox
 from sandboxes.errors import PathEscape
 

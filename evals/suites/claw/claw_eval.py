@@ -22,8 +22,9 @@ from evals.judge import open_door
 from evals.run.talk import Talk, Transcript
 from evals.scratch import scratch_folder
 from evals.suites.claw import box
+from evals.suites.claw.said import TRACE, Record, call_record, spoken, write_down
 from evals.suites.claw.snapshot import take_snapshot
-from evals.suites.claw.tasks import (
+from evals.suites.claw.task_files import (
     file_names,
     find_checkout,
     find_file,
@@ -31,7 +32,6 @@ from evals.suites.claw.tasks import (
     needs_web,
     read_tasks,
 )
-from evals.suites.claw.transcript import TRACE, Record, call_record, spoken, write_down
 from evals.suites.dataset import unique
 from evals.suites.images import begin_repository
 from evals.suites.suite import OUTPUT_KEPT, Machine

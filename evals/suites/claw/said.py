@@ -1,4 +1,4 @@
-"""What was said and done in an attempt, in the records that the makers' graders read."""
+"""Write down what was said and done, in the records that the makers' graders read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.types import Step
-from evals.suites.claw.tasks import OURS
+from evals.suites.claw.task_files import OURS
 from model.messages import Message, ToolCall
 from tools.types import Observation
 
