@@ -21,7 +21,7 @@ import requests.exceptions
 
 from evals.errors import DatasetError, GradeError
 from evals.instance import Instance, TaskPlace, Verdict
-from evals.suites.dataset import Row, read_rows, require, unique
+from evals.suites.dataset import read_rows, require, unique
 from evals.suites.images import repository_in
 from evals.suites.suite import OUTPUT_KEPT, Machine, grade_each
 from sandboxes.errors import SandboxUnavailable
@@ -104,7 +104,7 @@ class SweBenchPro:
         return grade_each(one, instances, patches, workers)
 
 
-def text_of(row: Row) -> str:
+def text_of(row: Mapping[str, Any]) -> str:
     """Return the model's task in the makers' wording."""
     return (
         f"{row['problem_statement']}\n\nRequirements:\n{row.get('requirements') or ''}\n\n"
@@ -112,7 +112,7 @@ def text_of(row: Row) -> str:
     )
 
 
-def image_of(row: Row) -> str:
+def image_of(row: Mapping[str, Any]) -> str:
     """Return the published image of a row: its tag, or the one made of its id and repository."""
     if row.get("dockerhub_tag"):
         return f"jefzda/sweap-images:{row['dockerhub_tag']}"
@@ -125,7 +125,7 @@ def image_of(row: Row) -> str:
     return f"jefzda/sweap-images:{f'{owner}.{repo}-{rest}'[:128]}"
 
 
-def literal_list(row: Row, key: str) -> list[str]:
+def literal_list(row: Mapping[str, Any], key: str) -> list[str]:
     """Return a list that the row holds, perhaps as Python text. Raises ``DatasetError``."""
     value = row.get(key)
     if isinstance(value, str):
@@ -138,7 +138,7 @@ def literal_list(row: Row, key: str) -> list[str]:
     return value
 
 
-def files_of(row: Row, patch: str, checkout: Path) -> dict[str, str]:
+def files_of(row: Mapping[str, Any], patch: str, checkout: Path) -> dict[str, str]:
     """Return the files that lie in ``/workspace`` while the tests run.
 
     Raises ``OSError`` if the checkout lacks one, and ``DatasetError``.
@@ -187,7 +187,7 @@ def predictions_of(patches: Mapping[str, str], prefix: str) -> list[dict[str, st
     ]
 
 
-def _wanted(row: Row) -> list[str]:
+def _wanted(row: Mapping[str, Any]) -> list[str]:
     return [*literal_list(row, "fail_to_pass"), *literal_list(row, "pass_to_pass")]
 
 
