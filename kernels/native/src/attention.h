@@ -28,17 +28,6 @@ INLINE char* value_at(const Cache& c, int64_t head, int64_t position) {
     return key_at(c, head, position) - c.keys + c.values;
 }
 
-INLINE F16 load_codes(const int8_t* p) {
-#if defined(__AVX512F__)
-    F16 r;
-    r.v[0] = (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
-    return r;
-#else
-    float t[16];
-    for (int i = 0; i < 16; ++i) t[i] = p[i];
-    return load(t);
-#endif
-}
 // Rounds a row to codes and a scale, once and for all: the largest becomes 127. Where a number is no
 // number the scale is none.
 INLINE void store_codes(const Cache& c, char* to, int64_t position, const float* x) {
@@ -152,7 +141,7 @@ static inline void attend_codes_block(const Cache& c, int64_t head, int64_t firs
         for (int g = 0; g < G; ++g) acc[g] = zero();
         for (int64_t k = 0; k < c.dim; k += 64) __builtin_prefetch(values + i * c.dim + k, 0, 2);
         for (int64_t k = 0; k < c.dim; k += 16) {
-            F16 w = load_codes((const int8_t*)keys + i * c.dim + k);
+            F16 w = load_steps((const int8_t*)keys + i * c.dim + k);
             for (int g = 0; g < G; ++g) acc[g] = fma(w, load(q + g * c.dim + k), acc[g]);
         }
         for (int g = 0; g < G; ++g) p[g][i] = sum(acc[g]) * key_scales[i];
@@ -169,7 +158,7 @@ static inline void attend_codes_block(const Cache& c, int64_t head, int64_t firs
         for (int64_t i = 0; i < count; ++i) {
             if (next && d % 64 == 0) __builtin_prefetch(next + i * c.dim + d, 0, 2);
             for (int j = 0; j < C; ++j) {
-                F16 v = load_codes((const int8_t*)values + i * c.dim + d + 16 * j);
+                F16 v = load_steps((const int8_t*)values + i * c.dim + d + 16 * j);
                 for (int g = 0; g < G; ++g) acc[g][j] = fma(set1(p[g][i]), v, acc[g][j]);
             }
         }
@@ -216,20 +205,20 @@ static int64_t packed_bytes(const Cache& c) {
 // [256] of keys and of values are laid beside, 0 behind the last position.
 static void unpack_codes(const Cache& c, const int8_t* codes, int64_t count, char* to) {
     for (int64_t i = 0; i < count * c.dim; i += 16)
-        c.bf16 ? store_bf16((uint16_t*)to + i, load_codes(codes + i))
-               : store((float*)to + i, load_codes(codes + i));
+        c.bf16 ? store_bf16((uint16_t*)to + i, load_steps(codes + i))
+               : store((float*)to + i, load_steps(codes + i));
 }
 static void pack_codes(const Cache& c, const int8_t* from, int64_t count, char* values) {
     int64_t size = c.bf16 ? 2 : 4;
     for (int64_t d = 0; d < c.dim; d += 16) {
         char* to = values + d * PAGE * size;
         for (int64_t i = 0; i < PAGE; i += c.bf16 ? 2 : 1) {
-            F16 v = i < count ? load_codes(from + i * c.dim + d) : zero();
+            F16 v = i < count ? load_steps(from + i * c.dim + d) : zero();
             if (!c.bf16) {
                 memcpy(to + i * 64, &v, 64);
                 continue;
             }
-            F16 w = i + 1 < count ? load_codes(from + (i + 1) * c.dim + d) : zero();
+            F16 w = i + 1 < count ? load_steps(from + (i + 1) * c.dim + d) : zero();
             uint16_t a[16], b[16], pair[32];
             store_bf16(a, v);
             store_bf16(b, w);

@@ -147,6 +147,11 @@ INLINE F16 load_bf16(const uint16_t* p) {
     F16 r;
     r.v[0] = (vf)_mm512_slli_epi32(w, 16);
     return r;
+#elif defined(__AVX2__)
+    F16 r;
+    EACH r.v[h] = (vf)_mm256_slli_epi32(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(p + 8 * h))), 16);
+    return r;
 #else
     float t[16];
     for (int i = 0; i < 16; ++i) t[i] = from_bf16(p[i]);
