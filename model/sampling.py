@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kernels.sampling import log_probability, presence_penalty, sample
 from model.errors import CheckpointError
+from model.steering import ANY, TokenMask
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,48 @@ class SamplingParams:
                 raise ValueError(rule)
 
 
-def choose(
-    logits: Tensor, params: SamplingParams, seen: Collection[int], generator: torch.Generator
-) -> tuple[int, float]:
-    """Choose the next token from ``logits [vocab]``.
+@dataclass(frozen=True)
+class TokenEvent:
+    """A chosen token and its log-probability.
 
-    Returns its id and its log-probability. The log-probability is that of the model itself: at
-    temperature 1 and before any penalty or filter, so that it can be compared across parameters.
-    Raises ``CheckpointError`` if the logits are not numbers.
+    ``logprob`` is that of the model itself: at temperature 1 and before any penalty, filter or
+    mask, so that it can be compared across parameters. ``masked_logprob`` is the same among the
+    tokens that a mask allowed, 0 for a forced one, None where there was no mask.
     """
+
+    id: int
+    logprob: float
+    masked_logprob: float | None = None
+    forced: bool = False
+
+
+def choose(
+    logits: Tensor,
+    params: SamplingParams,
+    seen: Collection[int],
+    generator: torch.Generator,
+    mask: TokenMask = ANY,
+) -> TokenEvent:
+    """Choose the next token from ``logits [vocab]`` under ``mask``.
+
+    A forced token draws nothing from ``generator``. Raises ``CheckpointError`` if the logits are
+    not numbers.
+    """
+    if mask.forced is not None:
+        logprob = log_probability(logits, mask.forced)
+        _require_number(logprob)
+        return TokenEvent(mask.forced, logprob, 0.0, forced=True)
     penalised = logits
     if params.presence_penalty and seen:
         ids = torch.tensor(sorted(set(seen)), device=logits.device)
         penalised = presence_penalty(logits, ids, params.presence_penalty)
-    token = sample(
+    only = None if mask.only is None else mask.only.to(logits.device)
+    if only is not None:
+        penalised = penalised[only]
+    elif mask.without is not None:
+        without = mask.without.to(logits.device)
+        penalised = penalised.index_fill(0, without, -math.inf)
+    drawn = sample(
         penalised,
         temperature=params.temperature,
         top_k=params.top_k,
@@ -60,7 +89,25 @@ def choose(
         min_p=params.min_p,
         generator=generator,
     )
+    token = drawn if only is None else int(only[drawn])
     logprob = log_probability(logits, token)
+    _require_number(logprob)
+    if only is not None:
+        return TokenEvent(token, logprob, log_probability(logits[only], drawn))
+    if mask.without is not None:
+        return TokenEvent(token, logprob, _among_others(logits, token, logprob, without))
+    return TokenEvent(token, logprob)
+
+
+def _among_others(logits: Tensor, token: int, logprob: float, without: Tensor) -> float:
+    """Return the log-probability of ``token`` where the ids in ``without`` have none."""
+    total = logits[token].float() - logprob
+    taken = float((logits[without].float() - total).exp().sum())
+    if taken < 0.5:
+        return logprob - math.log1p(-taken)
+    return log_probability(logits.index_fill(0, without, -math.inf), token)
+
+
+def _require_number(logprob: float) -> None:
     if math.isnan(logprob):
         raise CheckpointError("the model computes no numbers (NaN); fetch its checkpoint again")
-    return token, logprob

@@ -28,8 +28,9 @@ from model.drafting.quotes import Quotes
 from model.drafting.token_history import TokenHistory
 from model.errors import ContextFull, MemoryFull, SessionClosed, StateError
 from model.network import Network, Progress, State
-from model.sampling import SamplingParams, choose
+from model.sampling import SamplingParams, TokenEvent, choose
 from model.scheduler import Scheduler
+from model.steering import ANY, Steering
 from model.usage import Usage
 
 __all__ = ["Network", "Progress", "Session", "Snapshot", "State", "TokenEvent", "Usage"]
@@ -37,14 +38,6 @@ __all__ = ["Network", "Progress", "Session", "Snapshot", "State", "TokenEvent", 
 
 MOST_GUESSES = 4
 """The most ids that the MTP layer guesses in a row."""
-
-
-@dataclass(frozen=True)
-class TokenEvent:
-    """One sampled token and its log-probability under the model (see ``sampling.choose``)."""
-
-    id: int
-    logprob: float
 
 
 @dataclass(frozen=True)
@@ -173,8 +166,9 @@ class Session:
         max_tokens: int,
         stop_ids: frozenset[int],
         should_stop: Callable[[], bool] | None = None,
+        steering: Steering | None = None,
     ) -> Iterator[TokenEvent]:
-        """Sample tokens one by one.
+        """Sample tokens one by one, each under the mask of ``steering`` if there is one.
 
         Ends after a stop id was sampled (it is part of ``ids``), after ``max_tokens``, when
         ``should_stop()`` says True (asked before each token), or at the context limit. What was
@@ -187,7 +181,9 @@ class Session:
             if not self.length:
                 raise ValueError("the session is empty: extend it before generating")
             self._changes += 1
-            return self._generate(params, max_tokens, stop_ids, should_stop, self._changes)
+            return self._generate(
+                params, max_tokens, stop_ids, should_stop, steering, self._changes
+            )
 
     def _generate(
         self,
@@ -195,6 +191,7 @@ class Session:
         max_tokens: int,
         stop_ids: frozenset[int],
         should_stop: Callable[[], bool] | None,
+        steering: Steering | None,
         change: int,
     ) -> Iterator[TokenEvent]:
         for left in range(max_tokens, 0, -1):
@@ -206,12 +203,14 @@ class Session:
                     raise SessionClosed("the session was changed while generating; generate again")
                 if self.length >= self._network.context_length:
                     return
-                event = self._step(params, left)
+                event = self._step(params, left, steering)
             yield event
             if event.id in stop_ids:
                 return
 
-    def _step(self, params: SamplingParams, left: int) -> TokenEvent:
+    def _step(
+        self, params: SamplingParams, left: int, steering: Steering | None = None
+    ) -> TokenEvent:
         """Run what is pending and sample one token of at most ``left``. The lock is held."""
         started = perf_counter()
         if self._at.pending:
@@ -219,17 +218,19 @@ class Session:
         at = self._at
         assert at.logits is not None
         seen = at.ids.tail(at.turn_start) if params.presence_penalty else ()
-        token, logprob = choose(at.logits, params, seen, self._generator)
-        right = self._drafter.sampled(at.ahead, token)
-        self._at = replace(at, ids=at.ids.extended([token]), ahead=at.ahead if right else None)
+        mask = ANY if steering is None else steering.mask()
+        event = choose(at.logits, params, seen, self._generator, mask)
+        right = self._drafter.sampled(at.ahead, event.id)
+        self._at = replace(at, ids=at.ids.extended([event.id]), ahead=at.ahead if right else None)
         own = right and at.ahead is not None and at.ahead.draft.source == "mtp"
         self._usage += Usage(
             generated_tokens=1,
+            forced_tokens=int(event.forced),
             accepted_tokens=int(right),
             mtp_accepted_tokens=int(own),
             decode_s=perf_counter() - started,
         )
-        return TokenEvent(token, logprob)
+        return event
 
     def _run_pending(self, params: SamplingParams, left: int) -> _Point:
         """Return the point after what is pending: out of the last pass, or by a pass of its own."""

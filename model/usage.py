@@ -12,7 +12,8 @@ class Usage:
     ``reused_tokens`` adds up, for every ``extend``, the context that was there already.
     ``shared_tokens`` came with a state that another session had computed (a stored prefix, or the
     prompt of several attempts), ``compacted_tokens`` is context that was given up for a summary of
-    it, and ``abandoned_tokens`` is context that was left behind by going back. ``drafted_tokens``
+    it, and ``abandoned_tokens`` is context that was left behind by going back. ``forced_tokens``
+    are those of the generated ones that were put there instead of sampled. ``drafted_tokens``
     were tried before they were sampled and ``accepted_tokens`` of them then sampled; those that the
     checkpoint's MTP layer guessed are also in ``mtp_drafted_tokens`` and ``mtp_accepted_tokens``.
     As long as nothing is computed again,
@@ -23,6 +24,7 @@ class Usage:
     prefilled_tokens: int = 0
     generated_tokens: int = 0
     thinking_tokens: int = 0
+    forced_tokens: int = 0
     reused_tokens: int = 0
     shared_tokens: int = 0
     compacted_tokens: int = 0

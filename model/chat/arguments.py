@@ -129,7 +129,7 @@ def _parts(
         return
     yield schema
     reference = schema.get("$ref")
-    target = _follow(reference, root) if isinstance(reference, str) else None
+    target = follow_reference(reference, root) if isinstance(reference, str) else None
     if target is not None:
         yield from _parts(target, root, depth + 1)
     for word in ("anyOf", "oneOf", "allOf"):
@@ -139,7 +139,7 @@ def _parts(
                 yield from _parts(branch, root, depth + 1)
 
 
-def _follow(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def follow_reference(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the schema that a local reference such as ``#/$defs/Item`` points to, or None."""
     place: Any = root
     for part in reference.removeprefix("#").strip("/").split("/"):

@@ -21,15 +21,20 @@ import copy
 import json
 import secrets
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model.chat.effort import fit_effort
+import torch
+
+from model.chat.effort import LEVELS, fit_effort, read_effort
 from model.chat.parser import TurnParser
 from model.chat.template import ChatTemplate, Mask, read_json
-from model.chat.tokenizer import Tokenizer
+from model.chat.tokenizer import Decoder, Tokenizer
+from model.constraints.token_table import TokenTable
 from model.errors import CheckpointError, PictureError
 from model.messages import Message, ToolSchema
+from model.steering import ANY, TokenMask
 from model.vision.eyes import Eyes
 from model.vision.picture import Picture, read_data_url, read_picture_file
 
@@ -37,6 +42,17 @@ TURN_END = "<|im_end|>"
 _TURN_START = "<|im_start|>"
 _THINK_END = "\n</think>\n\n"
 _IMAGE = "<|image_pad|>"
+
+
+class _Vocabulary:
+    """A tokenizer's table of tokens, made when it is first asked for."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @cached_property
+    def table(self) -> TokenTable:
+        return TokenTable.of(self._tokenizer)
 
 
 class ChatFormat:
@@ -50,6 +66,7 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._eyes: Eyes | None = None
         self._effort: dict[str, str] = {}
+        self._vocabulary = _Vocabulary(tokenizer)
         self.stop_ids = stop_ids
         probe = (Message("tool", "result"), Message("user", "go on"))
         try:
@@ -61,10 +78,8 @@ class ChatFormat:
             raise CheckpointError(
                 f"{error}; only Qwen3.5-style chat templates are supported"
             ) from error
-        self._opens_thinking = {
-            thinking: text.rfind("<think>") > text.rfind("</think>")
-            for thinking, text in added.items()
-        }
+        self._opens_thinking = {thinking: _opens_thinking(text) for thinking, text in added.items()}
+        self._opens_by_itself = _opens_thinking(self._after_turn(probe, Mask(tokenizer), None))
 
     @classmethod
     def load(cls, directory: Path, tokenizer: Tokenizer) -> ChatFormat:
@@ -95,12 +110,23 @@ class ChatFormat:
         """Return the same format for a model that is asked to think at ``level`` (see ``effort``).
 
         The template may write the effort at a conversation's start, so it counts for ``begin``
-        alone. ``auto``, and a template that knows no efforts, change nothing.
+        alone. ``auto``, a word that nobody knows, and a template without efforts change nothing.
         """
-        word = None if level == "auto" else fit_effort(level, self._probe_effort)
+        level = read_effort(level) or "auto"
+        word = fit_effort(level, self._probe_effort) if level in LEVELS else None
         twin = copy.copy(self)
         twin._effort = {} if word is None else {"reasoning_effort": word}
         return twin
+
+    @property
+    def effort(self) -> str:
+        """The template's word for the effort that new conversations begin with, "" for its own."""
+        return self._effort.get("reasoning_effort", "")
+
+    @property
+    def thinks(self) -> bool:
+        """True if the template lets the model think where nothing is said about that."""
+        return self._opens_by_itself
 
     @property
     def sees(self) -> bool:
@@ -170,6 +196,33 @@ class ChatFormat:
             in_thinking=self._opens_thinking[thinking],
         )
 
+    def closing(self, words: str) -> list[int]:
+        """Return the ids that end open reasoning: ``words``, then the end tag."""
+        mask = Mask(self._tokenizer)
+        return self._template.encode(mask(words) + _THINK_END, mask)
+
+    @property
+    def token_table(self) -> TokenTable:
+        """The vocabulary by bytes; made once for all copies of this format."""
+        return self._vocabulary.table
+
+    @property
+    def no_thinking(self) -> TokenMask:
+        """The mask that allows every token but the one that opens reasoning."""
+        start = self._tokenizer.special("<think>")
+        if start is None:
+            return ANY
+        return TokenMask(without=torch.tensor([start]))
+
+    @property
+    def call_start(self) -> list[int]:
+        """The ids of the tag that begins a call."""
+        return self._template.encode("<tool_call>", Mask(self._tokenizer))
+
+    def decoder(self) -> Decoder:
+        """Return a decoder of ids, one at a time."""
+        return self._tokenizer.stream()
+
     def turn_cut(self, ids: Sequence[int]) -> int:
         """Find where in a prompt's ``ids`` its last turn begins, just after ``<|im_start|>``.
 
@@ -236,8 +289,12 @@ class ChatFormat:
         except ValueError:
             return None
 
-    def _after_turn(self, messages: Sequence[Message], mask: Mask, thinking: bool) -> str:
-        """Render what follows an assistant's content, ``<|im_end|>`` first; masked."""
+    def _after_turn(self, messages: Sequence[Message], mask: Mask, thinking: bool | None) -> str:
+        """Render what follows an assistant's content, ``<|im_end|>`` first; masked.
+
+        ``thinking`` None leaves it to the template.
+        """
+        asked = {} if thinking is None else {"enable_thinking": thinking}
         marker = secrets.token_hex(16)
         rendered = self._template.render(
             [
@@ -247,13 +304,17 @@ class ChatFormat:
             ],
             tools=None,
             add_generation_prompt=True,
-            enable_thinking=thinking,
             preserve_thinking=True,
+            **asked,
         )
         _, found, text = rendered.partition(marker)
         if not found or not text.startswith(TURN_END):
             raise ValueError(f"the chat template does not end an assistant turn with {TURN_END}")
         return text
+
+
+def _opens_thinking(prompt: str) -> bool:
+    return prompt.rfind("<think>") > prompt.rfind("</think>")
 
 
 def _with_mappings(message: dict[str, Any]) -> dict[str, Any]:

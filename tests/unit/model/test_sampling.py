@@ -57,7 +57,8 @@ def test_impossible_parameters_are_refused(wrong: dict[str, Any]) -> None:
 def test_the_log_probability_is_the_models_own() -> None:
     logits = torch.tensor([0.5, 0.3, 0.2]).log() * 1.0
     params = SamplingParams(temperature=0.1, top_k=1, presence_penalty=9.0)
-    token, logprob = choose(logits, params, [0, 0], torch.Generator().manual_seed(0))
+    event = choose(logits, params, [0, 0], torch.Generator().manual_seed(0))
+    token, logprob = event.id, event.logprob
     assert token == 1
     assert logprob == pytest.approx(math.log(0.3), abs=1e-6)
 
@@ -73,5 +74,5 @@ def test_the_penalty_needs_something_seen() -> None:
     logits = torch.tensor([1.0, 0.0])
     greedy = SamplingParams(temperature=0.0, presence_penalty=2.0)
     generator = torch.Generator()
-    assert choose(logits, greedy, [], generator)[0] == 0
-    assert choose(logits, greedy, [0], generator)[0] == 1
+    assert choose(logits, greedy, [], generator).id == 0
+    assert choose(logits, greedy, [0], generator).id == 1

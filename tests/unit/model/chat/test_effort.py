@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ConfigError
+from agent.run.build import settle_thinking
 from agent.settings.load import load_settings
+from agent.settings.table import Settings
 from model.chat.chat_format import ChatFormat
-from model.chat.effort import LEVELS, fit_effort, read_effort
+from model.chat.effort import LEVELS, fit_effort, read_effort, unknown_effort
 from model.chat.tokenizer import Tokenizer
 from model.messages import Message
 
@@ -61,5 +62,37 @@ def test_settings_read_efforts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (off.effort, off.thinking) == ("auto", "off")
     (tmp_path / ".agent.toml").write_text('effort = "low"\n', "utf-8")
     assert load_settings({}, tmp_path).effort == "low"
-    with pytest.raises(ConfigError, match=r"no effort is called 'frantic'; use none, low, med"):
-        load_settings({"effort": "frantic"}, tmp_path)
+    assert load_settings({}, tmp_path).thinking == "auto"
+
+
+def test_a_word_that_nobody_knows_is_the_templates_own_and_is_told_of(
+    tmp_path: Path, qwen_chat: Load
+) -> None:
+    """Also one that would write on a terminal, or is as long as a book."""
+    settings = load_settings({"effort": " Frantic\x1b[2J"}, tmp_path)
+    line = unknown_effort(settings.effort)
+    assert line == "no effort is called 'frantic[2j': the template's own counts; there are " + (
+        "none, low, medium, high, xhigh, auto"
+    )
+    assert unknown_effort("max") is None
+    assert len(load_settings({"effort": "x" * 10_000}, tmp_path).effort) == 40
+    chat = qwen_chat("qwen3_8")
+    assert chat.at_effort("frantic").begin(ASKED, [], True) == chat.begin(ASKED, [], True)
+    assert chat.at_effort("frantic").effort == ""
+    assert chat.at_effort("high").effort == "xhigh"
+
+
+@pytest.mark.parametrize(
+    ("name", "thinks"),
+    [("qwen3_5_think", True), ("qwen3_5_nothink", False), ("qwen3_6", True), ("qwen3_8", True)],
+)
+def test_a_small_member_does_not_think_unless_it_is_asked_to(
+    name: str, thinks: bool, qwen_chat: Load
+) -> None:
+    chat = qwen_chat(name)
+    assert chat.thinks == thinks
+    by_itself = settle_thinking(Settings(), chat).thinking
+    assert by_itself == ("preserve" if thinks else "off")
+    assert settle_thinking(Settings(effort="low"), chat).thinking == "preserve"
+    assert settle_thinking(Settings(thinking="preserve"), chat).thinking == "preserve"
+    assert settle_thinking(Settings(effort="none"), chat).thinking == "off"

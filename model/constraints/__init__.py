@@ -1,0 +1,1 @@
+"""Rules that let a model write nothing but well-formed calls."""
