@@ -6,6 +6,7 @@ import what stands above it. Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -117,6 +118,56 @@ def run(
         judge=judge,
     )
     raise typer.Exit(begin(options, given))
+
+
+@evaluations.command()
+@takes(Group.MODEL, Group.SANDBOX, "image", Group.LIMITS, Group.CONTEXT, Group.SAMPLING)
+def compare(
+    given: Given,
+    suite: SuiteName,
+    profiles: Annotated[
+        str, typer.Option(metavar="A,B", help="Tool profiles: names or TOML files.")
+    ],
+    dataset: DataSet = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A folder for all; default: runs/compare-SUITE-DATASET.")
+    ] = None,
+    instance: Instances = None,
+    filter: Filter = None,
+    shuffle: Shuffle = None,
+    slice: Slice = None,
+    workers: Workers = 4,
+    attempts: Attempts = 1,
+    redo: Redo = False,
+    image_map: ImageMap = None,
+    pull: Pull = True,
+) -> None:
+    """Run the same tasks under several tool profiles, and tell how they differ by a paired test.
+
+    Prints rates, steps, tokens and failed calls of each. A second call goes on.
+    """
+    from evals.run.begin import RunOptions
+    from evals.run.compare_profiles import compare_profiles
+
+    options = RunOptions(
+        suite=suite,
+        dataset=dataset,
+        folder=run,
+        ids=tuple(instance or ()),
+        filter=filter,
+        shuffle=shuffle,
+        slice=slice,
+        workers=workers,
+        attempts=attempts,
+        redo=redo,
+        image_map=image_map,
+        pull=pull,
+    )
+    if run is None:
+        place = options.place
+        options = replace(options, folder=place.with_name(f"compare-{place.name}"))
+    names = [name.strip() for name in profiles.split(",") if name.strip()]
+    raise typer.Exit(compare_profiles(options, names, given))
 
 
 @evaluations.command()
