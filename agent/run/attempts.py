@@ -22,6 +22,7 @@ from agent.events import Event, FromAttempt, Listener, RunStarted
 from agent.loading import LoadedModel
 from agent.loop.first_prompt import Branch, Trunk
 from agent.run import report as reporting
+from agent.run.check import CheckedPatches
 from agent.run.open_session import OpenSession
 from agent.sessions.info import RUNNING
 from agent.sessions.records import SessionRecord
@@ -101,6 +102,7 @@ class BestOf:
     apply: bool
     reports: dict[int, SolveReport] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
+    checked: CheckedPatches = field(default_factory=lambda: CheckedPatches(shared=True))
 
     def run(self) -> SolveReport:
         """Run all attempts, each in its own place, and return the chosen one's report."""
@@ -151,6 +153,7 @@ class BestOf:
         seed = self.first.settings.seed + number - 1
         branch = Branch(trunk, seed, first=number == 1)
         session.begin_from(branch, self.first.prompter.notes)
+        session.checked = self.checked
         report = session.work()
         good = reporting.status_of(report.result, report.check)[1] == 0
         return session.finish(report, apply=good and self.race.wins(number) and self.apply)

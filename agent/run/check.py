@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 from agent.run.standing import command_in
 from agent.types import CheckRun
 from sandboxes.base import Sandbox
@@ -34,6 +37,36 @@ def run_check(
     sandbox.shell().close()
     sandbox.workspace.rollback(tree)
     return done
+
+
+class CheckedPatches:
+    """Results of a check by patch: attempts that end with equal patches share one run.
+
+    What is not ``shared`` runs each check.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared = shared
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._done: dict[str, CheckRun] = {}
+
+    def run(self, patch: str, check: Callable[[], CheckRun | None]) -> tuple[CheckRun | None, bool]:
+        """Return what the check gave for ``patch``, and whether that was known already.
+
+        A check that was stopped is not kept: whoever waited for it runs it.
+        """
+        if not self._shared:
+            return check(), False
+        with self._lock:
+            own = self._locks.setdefault(patch, threading.Lock())
+        with own:
+            if (known := self._done.get(patch)) is not None:
+                return known, True
+            done = check()
+            if done is not None and done.exit_code is not None:
+                self._done[patch] = done
+            return done, False
 
 
 def _run(command: str, sandbox: Sandbox, timeout_s: float, stop: Stop) -> CheckRun:

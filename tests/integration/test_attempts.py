@@ -220,3 +220,21 @@ def test_attempts_in_docker(docker_engine, buggy_repo, script, placed_model, sto
     assert report.applied
     assert (buggy_repo / "calc.py").read_text() == "def add(a, b):\n    return a + b\n"
     assert leftovers() == []
+
+
+def test_equal_patches_are_checked_once(buggy_repo, script, placed_model, store, tmp_path) -> None:
+    """All attempts end with the same patch, which fails: one run of the check answers for all."""
+    events: list[Event] = []
+    ran = tmp_path / "ran"
+    check = f"echo x >> {ran}; false"
+    turns = [t for t in script.repair() if "run_shell_command" not in t]
+    settings = Settings(sandbox="local", n=3, temperature=0.5)
+    model = placed_model(*turns)
+    task = Task("add subtracts", buggy_repo, check=check)
+    report = solve(task, settings, model, store=store, client=Client(listen=events.append))
+    assert [a.status for a in report.attempts] == ["check_failed"] * 3
+    assert ran.read_text().count("x") == 2  # before the model, and once after it
+    done = [
+        e.event for e in events if isinstance(e, FromAttempt) and isinstance(e.event, CheckDone)
+    ]
+    assert [(e.when, e.run.passed) for e in done] == [("after", False)] * 3
