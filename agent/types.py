@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,10 @@ LimitName = Literal[
     "steps", "tokens", "wall_time", "context", "malformed_calls", "repeated_calls", "no_change"
 ]
 TurnEnd = Literal["stop", "length", "interrupted"]
+ThinkingEnd = Literal["", "budget", "circles"]
+"""Why a turn's reasoning was closed for the model, "" if it was not."""
+Spans = tuple[tuple[int, float], ...]
+"""A value in pieces: how many characters of it one token spells, and its log-probability."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class Step:
     ``token_ids`` and ``logprobs`` are those of the sampled tokens, in order. ``observations``
     answer the calls in order; there are fewer of them if the run ended between two calls.
     ``ended`` says whether the model closed the turn itself, was cut at a token limit, or stopped.
+    ``forced`` are the places in ``token_ids`` of those that were put there instead of sampled, and
+    ``closed`` says why the reasoning was closed with them. ``masked_logprobs`` are the
+    log-probabilities among the tokens that ``--constrain`` allowed, empty without it.
+    ``spans`` are for each call its text values in pieces, by parameter.
     ``tree`` is the checkpoint of the files after the step. A step that goes on with a turn that was
     stopped holds the whole turn's message, and the token ids and observations that are new.
     """
@@ -54,6 +62,10 @@ class Step:
     logprobs: tuple[float, ...] = ()
     ended: TurnEnd = "stop"
     tree: str = ""
+    forced: tuple[int, ...] = ()
+    closed: ThinkingEnd = ""
+    masked_logprobs: tuple[float, ...] = ()
+    spans: tuple[Mapping[str, Spans], ...] = ()
 
 
 @dataclass(frozen=True)

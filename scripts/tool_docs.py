@@ -54,6 +54,33 @@ What changes by a command is not looked at. `tsc`, `eslint`, `go` and `cargo` ar
 formats that they document, and were not run here.
 """
 
+CONSTRAINED = """
+## Constrained calls
+
+`--constrain calls` lets the model write nothing in a call but a well-formed call: of a tool that
+exists, with parameters that it has, each once and all required ones, in any order. Enumerations,
+numbers, booleans, null, arrays and objects have their form; a reference (`$ref`) and `anyOf` are
+followed. Strings stay free: any text can be written, markup included, as long as the parser reads
+back what was written. Outside a call a turn is free too, but for what would be read as half a call:
+`<function=` at the start of a line, an end tag there after a call, a call inside reasoning.
+
+`--constrain edits` does the same, and bounds edits and reads by the files as they are: a path is
+that of a file that exists, and the text to replace is sampled only along text that stands in the
+file, until it stands there once. An edit begins with its path (after the command, where it has
+one). New files are made with `write_file`, or the command `create`. A file that is binary, empty or
+longer than 200,000 bytes bounds nothing, nor do more than 50,000 files; a file that changes after
+the model has begun to write about it is refused by the tool, as always.
+
+- Masks hold for each token where it is sampled, so also for tokens that were drafted, in batches,
+  in forks, and in a turn that goes on in the middle of a call. What cannot be helped is a call that
+  the limit on tokens cuts.
+- `logprobs` of a step are those of the model itself; `masked_logprobs` those among the tokens that
+  were allowed.
+- Not enforced: what is in an array or an object, patterns, ranges, and conditions between
+  parameters. The tool still checks them and says what is wrong.
+
+The default is `off`: whether it changes what is solved has not been measured yet.
+"""
 PROFILES = """\
 ## Profiles
 
@@ -92,7 +119,7 @@ def page() -> str:
         function = tool.schema()["function"]
         parts.append(f"## `{function['name']}`\n\n{function['description']}\n")
         parts.append("\n".join(_table(function["parameters"])) + "\n")
-    parts += [SCREENSHOT, DIAGNOSTICS, PROFILES]
+    parts += [SCREENSHOT, DIAGNOSTICS, CONSTRAINED, PROFILES]
     for name in NAMES:
         shown = load_profile(name).tools
         names = ", ".join(f"`{tool.name}`" for tool in shown)

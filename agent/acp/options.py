@@ -34,9 +34,18 @@ _MODES: dict[Mode, tuple[str, str]] = {
     "plan": ("Plan", "Only look: nothing is changed, no command runs; ends with a plan"),
 }
 _THINKING: dict[Thinking, tuple[str, str]] = {
+    "auto": ("Auto", "As the chat template has it"),
     "preserve": ("Preserve", "Reasoning stays in the context"),
     "drop": ("Drop", "Reasoning of earlier turns is removed from the context"),
     "off": ("Off", "Answer without reasoning"),
+}
+_EFFORTS: dict[str, tuple[str, str]] = {
+    "auto": ("Auto", "As much as the chat template has it"),
+    "none": ("None", "Answer without reasoning"),
+    "low": ("Low", ""),
+    "medium": ("Medium", ""),
+    "high": ("High", ""),
+    "xhigh": ("Highest", ""),
 }
 _SANDBOXES: dict[SandboxKind, tuple[str, str]] = {
     "docker": ("Docker", "Commands run in a container without network"),
@@ -44,7 +53,7 @@ _SANDBOXES: dict[SandboxKind, tuple[str, str]] = {
     "local": ("Local", "Commands run on this machine, with no isolation"),
 }
 Option = SessionConfigOptionSelect | SessionConfigOptionBoolean
-OPTIONS = ("mode", "model", "thinking", "sandbox")
+OPTIONS = ("mode", "model", "effort", "thinking", "sandbox")
 
 
 def mode_named(name: str) -> Mode:
@@ -67,9 +76,17 @@ def options(mode: Mode, settings: Settings, models: Sequence[str]) -> list[Optio
     return [
         _select("mode", "Mode", "mode", mode, _MODES),
         _select("model", "Model", "model", settings.model, {name: (name, "") for name in names}),
-        _select("thinking", "Thinking", "thought_level", settings.thinking, _THINKING),
+        _select("effort", "Effort", "thought_level", _effort_of(settings), _EFFORTS),
+        _select("thinking", "Reasoning kept", None, settings.thinking, _THINKING),
         _select("sandbox", "Sandbox", None, settings.sandbox, _SANDBOXES),
     ]
+
+
+def _effort_of(settings: Settings) -> str:
+    """Return the effort among those that are offered."""
+    if settings.thinking == "off":
+        return "none"
+    return settings.effort if settings.effort in _EFFORTS else "auto"
 
 
 def _select(

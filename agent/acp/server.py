@@ -261,7 +261,7 @@ class Server:
     async def set_config_option(
         self, config_id: str, session_id: str, value: str | bool, **_: Any
     ) -> SetSessionConfigOptionResponse:
-        """Set the mode, model, thinking or sandbox."""
+        """Set the mode, model, effort, thinking or sandbox."""
         session = self._session(session_id)
         await session.set_option(config_id, str(value))
         return SetSessionConfigOptionResponse(config_options=await self._options(session))

@@ -35,6 +35,7 @@ from agent.control.toolbox import Toolbox
 from agent.errors import ConfigError
 from agent.run.open_session import OpenSession
 from agent.run.report import status_of, summary_of
+from agent.run.thinking_change import set_effort, set_thinking
 from agent.sessions.history import records_of
 from agent.sessions.store import SavedSession
 from agent.settings.extensions import find_extensions
@@ -223,12 +224,15 @@ class EditorSession:
         if name == "mode":
             self.set_mode(value)
             return
-        if name not in ("model", "thinking", "sandbox"):
+        if name not in ("model", "effort", "thinking", "sandbox"):
             raise ConfigError(f"there is no option {name!r}")
         if self._busy:
             raise RequestError(-32600, "a turn is running in this session; wait for its end")
+        given = {name: value}
+        if name == "effort" and self.settings.thinking == "off":
+            given["thinking"] = "auto"
         changed = check_settings(
-            {**self.settings.model_dump(), name: value}, [("the editor", {name: value})]
+            {**self.settings.model_dump(), **given}, [("the editor", {name: value})]
         )
         self._busy = True
         self._idle.clear()
@@ -329,7 +333,9 @@ class EditorSession:
             self._hub.model(settings.model)
         live = self._live
         if name == "thinking" and live is not None:
-            live.set_thinking(settings.thinking)
+            set_thinking(live, settings.thinking)
+        elif name == "effort" and live is not None:
+            set_effort(live, "none" if settings.thinking == "off" else settings.effort)
         elif live is not None:
             self._shut()
         if name == "sandbox":
@@ -355,7 +361,7 @@ class EditorSession:
 
     def _obey(self, command: Command, live: OpenSession) -> Ended:
         said = run_command(command, live, self._hub.store)
-        if command.name == "thinking":
+        if command.name in ("thinking", "effort"):
             self.settings = live.settings
             self._tell_options()
         self.outbox.put(message(said))

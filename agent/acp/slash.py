@@ -15,6 +15,7 @@ from acp.schema import (
 from agent.errors import ConfigError
 from agent.run.open_session import OpenSession
 from agent.run.session_tree import tree_text
+from agent.run.thinking_change import set_effort, set_thinking
 from agent.run.tries import try_turn
 from agent.run.try_lines import try_text
 from agent.sessions.store import SessionStore
@@ -40,6 +41,7 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
     "try": ("Answer several times at once, on forks that are saved", "a number, and a message"),
     "compact": ("Empty the context with your next message, but for what is needed", ""),
     "thinking": ("How the model reasons from now on", "preserve, drop or off"),
+    "effort": ("How much the model thinks from now on", "none, low, medium, high, xhigh or auto"),
     "check": ("Run the check, and remember it if one is given", "nothing, or a command"),
 }
 
@@ -99,8 +101,12 @@ def run_command(
             session.compacts = True
             return "With your next message the context is emptied, but for what is needed."
         case "thinking":
-            session.set_thinking(command.rest)
+            set_thinking(session, command.rest)
             return f"Thinking is now {command.rest}."
+        case "effort":
+            if not command.rest:
+                raise ConfigError("/effort takes none, low, medium, high, xhigh or auto")
+            return f"{set_effort(session, command.rest)}."
         case _:
             run = session.check(command.rest or None)
             verdict = "The check passes." if run.passed else f"The check fails ({run.exit_code})."

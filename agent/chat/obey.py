@@ -9,6 +9,7 @@ from agent.chat.chat_session import ChatSession
 from agent.chat.typed_lines import Line
 from agent.errors import ConfigError
 from agent.run.session_tree import tree_lines
+from agent.run.thinking_change import set_effort, set_thinking
 from agent.run.try_lines import try_lines
 from agent.settings.load import check_settings
 
@@ -129,10 +130,21 @@ class Obey:
         return f"{session.used:,} of {size:,} tokens ({share:.0f} %), {len(session.steps)} steps"
 
     def _thinking(self, rest: str) -> str:
-        self._chat.session.set_thinking(rest)
+        set_thinking(self._chat.session, rest)
         changed = {**self._chat.settings.model_dump(), "thinking": rest}
         self._chat.settings = check_settings(changed, [("/thinking", {"thinking": rest})])
         return f"thinking is now {rest}"
+
+    def _effort(self, rest: str) -> str:
+        if not rest:
+            settings = self._chat.session.settings
+            level = "none" if settings.thinking == "off" else settings.effort
+            return f"effort {level}; /effort none|low|medium|high|xhigh|auto changes it"
+        said = set_effort(self._chat.session, rest)
+        now = self._chat.session.settings
+        update = {"thinking": now.thinking, "effort": now.effort}
+        self._chat.settings = self._chat.settings.model_copy(update=update)
+        return said
 
     def _check(self, rest: str) -> str:
         run = self._chat.session.check(rest or None)

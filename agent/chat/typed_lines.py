@@ -22,6 +22,7 @@ BUILT_IN: Mapping[str, tuple[str, str]] = {
     "compact": ("", "Give up the context for a summary, with your next message"),
     "context": ("", "Show what the context holds"),
     "thinking": ("preserve|drop|off", "Change how the model reasons"),
+    "effort": ("[LEVEL]", "Show how much the model should think, or change it"),
     "check": ("[COMMAND]", "Run the check; a command given is remembered"),
     "diff": ("", "Show what the session changed"),
     "init": ("", "Let the model write AGENTS.md for this repository"),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.loop.thinking_bound import NO_LIMITS, ThinkLimits
 from agent.types import LimitName
 
 
@@ -14,12 +15,14 @@ class RunLimits:
     """The limits of one run. None means that only the model's context length bounds it.
 
     ``max_tokens`` counts every token of the session, prompt and observations included;
-    ``max_turn_tokens`` those sampled in one turn; ``max_wall_time_s`` runs from the first turn.
+    ``max_turn_tokens`` those sampled in one turn; ``max_wall_time_s`` runs from the first turn,
+    ``thinking`` bounds the reasoning in it.
     """
 
     max_steps: int = 100
     max_tokens: int | None = None
     max_turn_tokens: int = 8192
+    thinking: ThinkLimits = NO_LIMITS
     max_wall_time_s: float | None = None
 
 

@@ -20,9 +20,11 @@ from agent.events import (
     ThinkingDelta,
     nobody,
 )
+from agent.loop.constrained import ConstrainedCalls
 from agent.loop.looking import look_at
-from agent.loop.repetition import Repetition
-from agent.types import Prompt, TurnEnd
+from agent.loop.thinking_bound import CLOSED_NOTICE, CLOSING, NO_LIMITS, ThinkingBound, ThinkLimits
+from agent.loop.turn_reader import TurnReader
+from agent.types import Prompt, Spans, Step, ThinkingEnd, TurnEnd
 from model.chat.chat_format import ChatFormat
 from model.chat.turn_events import CallStarted, ContentText, ThinkingText, TurnEvent
 from model.messages import Message
@@ -41,6 +43,24 @@ class Turn:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     ended: TurnEnd
+    forced: tuple[int, ...] = ()
+    closed: ThinkingEnd = ""
+    masked_logprobs: tuple[float, ...] = ()
+    spans: tuple[Mapping[str, Spans], ...] = ()
+
+    @classmethod
+    def of(cls, step: Step) -> Turn:
+        """Return the turn that ``step`` keeps."""
+        return cls(
+            step.message,
+            step.token_ids,
+            step.logprobs,
+            step.ended,
+            step.forced,
+            step.closed,
+            step.masked_logprobs,
+            step.spans,
+        )
 
 
 class _Cancelled(Exception):
@@ -60,6 +80,7 @@ class Conversation:
         thinking: bool = True,
         listen: Listener = nobody,
         stop: Stop | None = None,
+        constrained: ConstrainedCalls | None = None,
     ) -> None:
         self.session = session
         self._chat = chat
@@ -68,6 +89,7 @@ class Conversation:
         self._thinking = thinking
         self._listen = listen
         self.stop = stop or Stop()
+        self._constrained = constrained
         self._closed: bool | None = None
         self._open_thinking = False
         self._unfinished: tuple[int, ...] = ()
@@ -200,36 +222,67 @@ class Conversation:
             return False
         return True
 
-    def speak(self, max_tokens: int) -> Turn:
+    def speak(self, max_tokens: int, thinking: ThinkLimits = NO_LIMITS) -> Turn:
         """Sample one turn of at most ``max_tokens`` tokens, telling the listener as it comes."""
-        parser, repetition = self._chat.parser(self._tools, self._thinking), Repetition()
-        for token_id in self._unfinished:
-            parser.push(token_id)
-            repetition.push(token_id)
-        counted, self._unfinished = parser.thinking_tokens, ()
+        reader = self._reader(thinking)
         ids: list[int] = []
         logprobs: list[float] = []
+        masked: list[float] = []
+        forced: list[int] = []
         for token in self.session.generate(
             self._sampling,
             max_tokens=max_tokens,
             stop_ids=self._chat.stop_ids,
             should_stop=self.stop.is_set,
+            steering=reader,
         ):
+            if token.forced:
+                forced.append(len(ids))
             ids.append(token.id)
             logprobs.append(token.logprob)
-            for event in parser.push(token.id):
+            masked.append(token.logprob if token.masked_logprob is None else token.masked_logprob)
+            for event in reader.push(token.id):
                 self._tell(event)
-            if repetition.push(token.id, in_value=parser.in_value):
+            if reader.repeats:
                 self._listen(Notice(f"the model repeats itself: stopped after {len(ids):,} tokens"))
                 break
-        message = parser.finish()
-        self.session.count(thinking_tokens=parser.thinking_tokens - counted)
+        message = reader.parser.finish()
+        self.session.count(thinking_tokens=reader.thinking_tokens)
         self._closed = bool(ids) and ids[-1] in self._chat.stop_ids
-        self._open_thinking = parser.in_thinking
+        self._open_thinking = reader.parser.in_thinking
         ended: TurnEnd = "stop" if self._closed else "length"
         if not self._closed and len(ids) < max_tokens and self.stop.is_set():
             ended = "interrupted"
-        return Turn(message, tuple(ids), tuple(logprobs), ended)
+        closed = reader.bound.closed
+        if closed:
+            self._listen(Notice(CLOSED_NOTICE[closed].format(tokens=reader.thinking_tokens)))
+        return Turn(
+            message,
+            tuple(ids),
+            tuple(logprobs),
+            ended,
+            tuple(forced),
+            closed,
+            tuple(masked) if self._constrained else (),
+            reader.spans(message.tool_calls, logprobs),
+        )
+
+    def _reader(self, thinking: ThinkLimits) -> TurnReader:
+        """Return the reader of the next turn, which has read what is there of it already."""
+        parser = self._chat.parser(self._tools, self._thinking)
+        unfinished, self._unfinished = self._unfinished, ()
+        spent = self.session.usage.thinking_tokens
+        bound = ThinkingBound(
+            {why: self._chat.closing(words) for why, words in CLOSING.items()},
+            self._chat.closing(""),
+            self._chat.decoder(),
+        )
+        calls = None
+        if self._constrained is not None:
+            calls = self._constrained.begin(thinking=parser.in_thinking)
+        reader = TurnReader(parser, bound, self._chat.no_thinking, calls)
+        reader.begin(thinking, spent, unfinished)
+        return reader
 
     def _prefilled(self, done: int, total: int) -> None:
         self._listen(Prefilled(done, total))

@@ -59,6 +59,10 @@ class Journal:
             token_ids=turn.token_ids,
             logprobs=turn.logprobs,
             ended=turn.ended,
+            forced=turn.forced,
+            closed=turn.closed,
+            masked_logprobs=turn.masked_logprobs,
+            spans=turn.spans,
             tree=self.workspace.checkpoint(),
         )
         self.steps.append(step)

@@ -77,7 +77,7 @@ class Loop:
         ``limits`` must have seen the steps, and the conversation must have recalled the last turn.
         """
         last = self.journal.steps[-1]
-        turn = Turn(last.message, last.token_ids, last.logprobs, last.ended)
+        turn = Turn.of(last)
         if end := self._ended(turn, last.observations):
             return self._result(end, None)
         if turn.ended == "interrupted":
@@ -110,7 +110,7 @@ class Loop:
         allowance = self.limits.budget.turn_allowance(
             session.length, session.usage.compacted_tokens
         )
-        return self.conversation.speak(allowance)
+        return self.conversation.speak(allowance, self.limits.budget.limits.thinking)
 
     def _act(self, turn: Turn) -> tuple[Observation, ...]:
         """Run the turn's calls in order, up to one that submits or that repeats once too often."""

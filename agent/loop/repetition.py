@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
+
 MAX_PERIOD = 256
 MIN_REPEATED = 512
 """How many tokens of a repetition end a turn: data and tables repeat themselves too, but less."""
@@ -30,3 +32,33 @@ class Repetition:
                 counts[period] = 0
         ids.append(token_id)
         return found
+
+
+GRAM = 8
+"""Tokens of a phrase whose return counts."""
+CIRCLE = 192
+"""So many tokens in a row that hardly say anything new are a circle."""
+SAID_BEFORE = 2
+SHARE = 0.9
+
+
+class Circles:
+    """Notices reasoning that comes back to the same phrases, in whatever order and distance."""
+
+    def __init__(self) -> None:
+        self._last: deque[int] = deque(maxlen=GRAM)
+        self._said: Counter[tuple[int, ...]] = Counter()
+        self._known: deque[bool] = deque(maxlen=CIRCLE)
+        self._count = 0
+
+    def push(self, token_id: int) -> bool:
+        """Take the next token and return whether nearly all of the last ones were said before."""
+        self._last.append(token_id)
+        gram = tuple(self._last)
+        known = len(gram) == GRAM and self._said[gram] >= SAID_BEFORE
+        self._said[gram] += 1
+        if len(self._known) == CIRCLE:
+            self._count -= self._known[0]
+        self._known.append(known)
+        self._count += known
+        return self._count >= SHARE * CIRCLE

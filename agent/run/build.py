@@ -13,8 +13,11 @@ from agent.events import (
     nobody,
 )
 from agent.loop.budget import RunLimits
+from agent.loop.thinking_bound import ThinkLimits
 from agent.sessions.store import SessionStore
 from agent.settings.table import Settings
+from model.chat.chat_format import ChatFormat
+from model.chat.effort import LEVELS, read_effort
 from model.sampling import SamplingParams
 from sandboxes.base import Limits, Sandbox
 from sandboxes.images.repository_image import ImageRecipe, image_of
@@ -62,6 +65,17 @@ def sampling_of(settings: Settings, default: SamplingParams) -> SamplingParams:
     return dataclasses.replace(default, temperature=settings.temperature)
 
 
+def settle_thinking(settings: Settings, chat: ChatFormat) -> Settings:
+    """Return the settings with ``auto`` thinking as the chat template has it.
+
+    An effort that was asked for is a wish to think.
+    """
+    if settings.thinking != "auto":
+        return settings
+    wanted = chat.thinks or read_effort(settings.effort) in LEVELS
+    return settings.model_copy(update={"thinking": "preserve" if wanted else "off"})
+
+
 def run_limits(settings: Settings) -> RunLimits:
     """Return the loop's limits in the settings."""
     return RunLimits(
@@ -69,6 +83,7 @@ def run_limits(settings: Settings) -> RunLimits:
         max_tokens=settings.max_tokens,
         max_turn_tokens=settings.max_turn_tokens,
         max_wall_time_s=settings.max_wall_time,
+        thinking=ThinkLimits(settings.think_budget, settings.think_budget_session),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,9 +20,9 @@ from agent.events import CheckDone, Notice, RunEnded, RunStarted, Working
 from agent.loading import LoadedModel
 from agent.run import bookkeeping
 from agent.run import report as reporting
-from agent.run.build import open_box
+from agent.run.build import open_box, settle_thinking
 from agent.run.cannot_run import advice, why_it_cannot_run
-from agent.run.check import run_check
+from agent.run.check import CheckedPatches, run_check
 from agent.run.mirror import Mirror
 from agent.run.parts import Parts
 from agent.run.prompter import Opener, Prompter
@@ -66,7 +67,7 @@ class OpenSession:
 
     A turn that could not go on (``Failed``) leaves it ``broken``: close and reopen it. With
     ``compacts`` the next turn begins by giving up the context for a summary. ``check_before`` is
-    what the check gave before the model began.
+    what the check gave before the model began; several attempts share ``checked``.
     """
 
     def __init__(self, parts: Parts, prompter: Prompter, stack: ExitStack, *, checks: bool) -> None:
@@ -83,6 +84,7 @@ class OpenSession:
         self.broken = False
         self.compacts = False
         self.check_before: CheckRun | None = None
+        self.checked = CheckedPatches(shared=False)
 
     @classmethod
     def new(
@@ -99,6 +101,7 @@ class OpenSession:
 
         Raises ``StoreError``, ``SandboxError``; nothing is left behind then.
         """
+        settings = settle_thinking(settings, model.chat)
         with ExitStack() as stack:
             workspace = Workspace.create(task.repo, ignored=settings.ignored_files)
             stack.callback(workspace.close)
@@ -137,6 +140,7 @@ class OpenSession:
         model's state is brought back by the first turn, or by ``load``. Raises ``ConfigError`` if
         there is nothing to go on with, ``StoreError``, ``SandboxError``; nothing has changed then.
         """
+        settings = settle_thinking(settings, model.chat)
         with ExitStack() as stack:
             saved = stack.enter_context(saved.claim())
             records = records_of(saved)
@@ -167,6 +171,8 @@ class OpenSession:
                 told_check=check,
                 pending=history.pending,
             )
+            if settings.effort != saved.info.settings.get("effort", "auto"):
+                prompter.effort = model.chat.at_effort(settings.effort).effort
             if client.talks:
                 status = "interrupted" if saved.status == RUNNING else saved.status
                 parts.update(status=status, root=sandbox.root)
@@ -360,18 +366,6 @@ class OpenSession:
         if command is not None and command != self._prompter.check:
             self._prompter.check, self.check_before = command, None
 
-    def set_thinking(self, thinking: str) -> None:
-        """Change how the next turns reason. Raises ``ConfigError`` for a word that is none."""
-        if thinking not in ("preserve", "drop", "off"):
-            raise ConfigError(f"{thinking!r} is no way of thinking; use preserve, drop or off")
-        self.load()
-        parts = self._parts
-        parts.settings = parts.settings.model_copy(update={"thinking": thinking})
-        parts.update(thinking=thinking, settings=parts.settings.kept())
-        parts.conversation = parts.speaker(parts.conversation.session)
-        if self.steps:
-            recall_turn(parts.conversation, parts.history)
-
     def aside(self, question: str) -> str:
         """Return what the model says to ``question`` on a fork; the session stays as it is.
 
@@ -418,7 +412,10 @@ class OpenSession:
             return result, None
         after, stop = None, self._parts.client.stop
         if result.outcome.patch and not isinstance(result.outcome, Failed | Interrupted):
-            after = self._check("after")
+            after, known = self.checked.run(result.outcome.patch, partial(self._check, "after"))
+            if after is not None and known:
+                self._parts.journal.trajectory.write(CheckRecord("after", reporting.shorten(after)))
+                self._parts.client.listen(CheckDone("after", after))
             if stop.is_set() and (after is None or after.exit_code is None):
                 # The check was not answered, so the patch did not fail it.
                 result = dataclasses.replace(result, outcome=Interrupted(result.outcome.patch))

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from agent.client import Client
 from agent.control.hooks import Hooks
 from agent.control.toolbox import Toolbox
-from agent.events import CommandOutput
+from agent.events import CommandOutput, Notice
 from agent.loading import LoadedModel
 from agent.loop.agents_md import RepositoryNotes
 from agent.loop.compaction import Compactor
+from agent.loop.constrained import ConstrainedCalls
 from agent.loop.conversation import Conversation
 from agent.loop.diagnostics import Diagnostics
+from agent.loop.file_bounds import FileBounds
 from agent.loop.first_prompt import Beginning
 from agent.loop.journal import Journal
 from agent.loop.overseer import OverseenTools
 from agent.loop.quoting import OfferedFiles
+from agent.loop.tried import TriedChecks
 from agent.run.build import sampling_of
 from agent.run.mirror import Mirror
 from agent.sessions.history import History, history_of
@@ -27,6 +30,7 @@ from agent.sessions.records import Record
 from agent.sessions.store import SavedSession
 from agent.settings.table import Settings
 from agent.types import Step
+from model.chat.effort import unknown_effort
 from model.session import Session
 from sandboxes.base import Sandbox
 from sandboxes.stop import Stop
@@ -67,6 +71,8 @@ class Parts:
 
         ``records`` and ``steps`` are those that it has. The conversation is empty yet.
         """
+        if line := unknown_effort(settings.effort):
+            client.listen(Notice(line))
         stop = client.stop.joined()
         workspace = sandbox.workspace
         trajectory = stack.enter_context(saved.writer(records))
@@ -141,6 +147,7 @@ class Parts:
             self.client.approvals,
             RepositoryNotes(self.sandbox, self.steps),
             self.diagnostics,
+            TriedChecks(self.journal, self.saved.info.check),
             OfferedFiles(self.registry.context.seen, self.conversation),
         )
         return OverseenTools(self.registry, overseers)
@@ -178,4 +185,17 @@ def speak(
         thinking=settings.thinking != "off",
         listen=client.listen,
         stop=stop,
+        constrained=constrained(settings, model, registry),
     )
+
+
+def constrained(
+    settings: Settings, model: LoadedModel, registry: Registry
+) -> ConstrainedCalls | None:
+    """Return the rules that the settings put on calls, if any."""
+    if settings.constrain == "off":
+        return None
+    bounds = None
+    if settings.constrain == "edits":
+        bounds = FileBounds.of(registry)
+    return ConstrainedCalls(model.chat, registry.schemas(), bounds)

@@ -25,6 +25,7 @@ from model.usage import Usage
 from model.vision.picture import Picture
 
 CHANGED = "(Changed by the user meanwhile: {paths})"
+EFFORT = "(From here on the reasoning effort is {effort}.)"
 NAMED = 20
 
 
@@ -47,6 +48,7 @@ class Prompter:
     session's, ``told_check`` the one that the model knows. ``seed`` replaces the random numbers.
     ``is_new`` is set until the first turn. Without ``writes`` the next thing told is in the record
     already. ``notes`` are what the first prompt tells of the repository, where that is known.
+    ``effort`` is a new effort in the template's words, told with the user's next message.
     """
 
     parts: Parts
@@ -62,6 +64,7 @@ class Prompter:
     is_new: bool = False
     writes: bool = True
     notes: str | None = None
+    effort: str = ""
 
     def load(self) -> None:
         """Bring the model's state to the end of the last step, if that was not done yet."""
@@ -187,6 +190,9 @@ class Prompter:
         notes = []
         if self.parts.steps and changed:
             notes.append(CHANGED.format(paths=", ".join(changed[:NAMED])))
+        if self.parts.steps and self.effort:
+            notes.append(EFFORT.format(effort=self.effort))
+        self.effort = ""
         check = self.check if self.check != self.told_check else None
         content = later_text("\n\n".join([text.strip(), *notes]), check)
         if notes and check:

@@ -17,10 +17,12 @@ An attempt that was stopped because another one passed the check has status ``ca
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from agent.loop.confidence import Doubt
 from agent.types import (
     Answered,
     Attempt,
@@ -161,6 +163,12 @@ def usage_line(usage: Usage, steps: int) -> str:
         f"{steps} {'step' if steps == 1 else 'steps'}; "
         f"decode {speed:,.0f} tok/s; {usage.wall_s:.1f} s"
     )
+
+
+def doubt_line(doubt: Doubt) -> str:
+    """Return where the model was least sure of what it wrote."""
+    sure = 100 * math.exp(doubt.logprob)
+    return f"least certain: {doubt.path}, line {doubt.line} ({sure:.0f} % a token)"
 
 
 def attempts_line(attempts: Sequence[Attempt], chosen: str) -> str:

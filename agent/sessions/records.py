@@ -23,7 +23,7 @@ from agent.errors import TrajectoryError
 from agent.sessions.info import SessionInfo, info_from_json, usage_from_json
 from agent.sessions.pictures import picture_from_json, picture_to_json
 from agent.sessions.typed_json import Fields
-from agent.types import CheckRun, Compaction, Step
+from agent.types import CheckRun, Compaction, Spans, Step
 from model.messages import Message, ToolCall
 from model.usage import Usage
 from model.vision.picture import Picture
@@ -35,6 +35,7 @@ ASKED_FOR = "asked for"
 
 AUTHORS = ("user", "agent")
 ENDS = ("stop", "length", "interrupted")
+CLOSED = ("", "budget", "circles")
 
 
 @dataclass(frozen=True)
@@ -244,9 +245,13 @@ def step_to_json(step: Step) -> dict[str, Any]:
         "observations": [_observation_to_json(seen) for seen in step.observations],
         "usage": step.usage.as_dict(),
         "token_ids": list(step.token_ids),
-        "logprobs": [value if math.isfinite(value) else None for value in step.logprobs],
+        "logprobs": _finite(step.logprobs),
         "ended": step.ended,
         "tree": step.tree,
+        **({"forced": list(step.forced)} if step.forced else {}),
+        **({"closed": step.closed} if step.closed else {}),
+        **({"masked_logprobs": _finite(step.masked_logprobs)} if step.masked_logprobs else {}),
+        **({"spans": [_spans_to_json(spans) for spans in step.spans]} if any(step.spans) else {}),
     }
 
 
@@ -262,10 +267,33 @@ def step_from_json(data: Mapping[str, Any]) -> Step:
         observations=tuple(map(_observation, fields.list("observations"))),
         usage=usage_from_json(fields.object("usage")),
         token_ids=fields.ids("token_ids"),
-        logprobs=tuple(-math.inf if v is None else float(v) for v in fields.list("logprobs")),
+        logprobs=_logprobs(fields.list("logprobs")),
         ended=cast(Literal["stop"], _one_of(fields.text("ended"), ENDS)),
         tree=fields.text("tree", ""),
+        forced=() if fields.is_null("forced") else fields.ids("forced"),
+        masked_logprobs=_logprobs(fields.list("masked_logprobs", [])),
+        spans=tuple(map(_spans, fields.list("spans", []))),
+        closed=cast(Literal["budget"], _one_of(fields.text("closed", ""), CLOSED)),
     )
+
+
+def _finite(values: Iterable[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values]
+
+
+def _logprobs(values: Iterable[Any]) -> tuple[float, ...]:
+    return tuple(-math.inf if value is None else float(value) for value in values)
+
+
+def _spans(data: Any) -> dict[str, Spans]:
+    """Read one call's values in pieces. Raises ``TypeError``, ``ValueError``."""
+    if not isinstance(data, Mapping):
+        raise TypeError("spans is a list of objects")
+    return {str(k): tuple((int(n), float(p)) for n, p in pieces) for k, pieces in data.items()}
+
+
+def _spans_to_json(spans: Mapping[str, Spans]) -> dict[str, list[list[float]]]:
+    return {name: [[length, p] for length, p in pieces] for name, pieces in spans.items()}
 
 
 def _observation(data: Any) -> Observation:

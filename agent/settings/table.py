@@ -12,17 +12,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from agent.settings.option import Group, option, option_of
-from model.chat.effort import means_none, read_effort
+from model.chat.effort import means_none, plain_word, read_effort
 from sandboxes.mounts import environment_of, parse_mount
 from tools.profiles.profile import ProfileError, load_profile
 
-Thinking = Literal["preserve", "drop", "off"]
+Thinking = Literal["auto", "preserve", "drop", "off"]
 SandboxKind = Literal["docker", "bubblewrap", "local"]
 NetworkMode = Literal["none", "bridge"]
 Quantize = Literal["none", "int8", "int4"]
 Drafts = Literal["auto", "copy", "mtp", "off"]
 ExpertPlace = Literal["auto", "cpu", "gpu"]
 KvForm = Literal["auto", "bf16", "int8", "fp8"]
+Constrain = Literal["off", "calls", "edits"]
 Approve = Literal["never", "edits", "commands", "all"]
 
 
@@ -118,6 +119,13 @@ class Settings(BaseModel):
         " time, never what comes out ([speculation](speculation.md)).",
     )
 
+    constrain: Constrain = option(
+        "off",
+        Group.MODEL,
+        "Let the model write well-formed calls alone; with 'edits' also only text of the file.",
+        flag="--constrain",
+        more="See [Tools](tools.md#constrained-calls).",
+    )
     tools: str = option(
         "qwen",
         Group.MODEL,
@@ -306,10 +314,11 @@ class Settings(BaseModel):
         pattern=rf"^(auto|off|{_LINTERS}(, ?{_LINTERS})*)$",
     )
     thinking: Thinking = option(
-        "preserve",
+        "auto",
         Group.CONTEXT,
         "Keep the model's reasoning in its context; drop that of earlier user turns; or off.",
         flag="--thinking",
+        more="`auto` preserves, but where the chat template does not think by itself it is off.",
         repository=True,
     )
     effort: str = option(
@@ -320,6 +329,27 @@ class Settings(BaseModel):
         metavar="LEVEL",
         more="See [Thinking](thinking.md).",
         repository=True,
+    )
+    think_budget: int | None = option(
+        None,
+        Group.CONTEXT,
+        "Tokens of reasoning in one turn at most; near it, a sentence's end closes it.",
+        flag="--think-budget",
+        metavar="N",
+        shown="no limit of its own",
+        more="See [Thinking](thinking.md#a-budget).",
+        repository=True,
+        ge=0,
+    )
+    think_budget_session: int | None = option(
+        None,
+        Group.CONTEXT,
+        "Tokens of reasoning in all turns of a session at most.",
+        flag="--think-budget-session",
+        metavar="N",
+        shown="no limit of its own",
+        repository=True,
+        ge=0,
     )
     compact: bool = option(
         True,
@@ -416,7 +446,8 @@ class Settings(BaseModel):
     @field_validator("effort")
     @classmethod
     def _check_effort(cls, word: str) -> str:
-        return read_effort(word)
+        """Read a word for an effort; one that nobody knows stays, and is told of later."""
+        return read_effort(word) or plain_word(word)
 
     @field_validator("network", mode="before")
     @classmethod

@@ -76,7 +76,8 @@ def tokens_of(records: Iterable[Record]) -> SessionTokens:
             steps += [taken] * len(record.ids)
         elif isinstance(record, Step):
             ids += record.token_ids
-            logprobs += record.logprobs
+            forced = set(record.forced)
+            logprobs += [None if i in forced else p for i, p in enumerate(record.logprobs)]
             steps += [taken] * len(record.token_ids)
             taken += 1
     return SessionTokens(tuple(ids), tuple(logprobs), tuple(steps))
@@ -163,6 +164,8 @@ def _agent_step(step: Step, appended: Sequence[int]) -> dict[str, Any]:
     usage, message = step.usage, step.message
     prompt = usage.context_tokens - usage.generated_tokens
     values = [value if math.isfinite(value) else LEAST_LOGPROB for value in step.logprobs]
+    # Places in completion_token_ids of tokens that were put there, so that nobody trains on them.
+    forced = {"forced": list(step.forced)} if step.forced else {}
     data: dict[str, Any] = {
         "source": "agent",
         "message": message.content,
@@ -174,7 +177,7 @@ def _agent_step(step: Step, appended: Sequence[int]) -> dict[str, Any]:
             "completion_token_ids": list(step.token_ids),
             "logprobs": values,
             # The whole prompt is what the steps before hold, and these.
-            "extra": {"appended_token_ids": list(appended), "ended": step.ended},
+            "extra": {"appended_token_ids": list(appended), "ended": step.ended, **forced},
         },
     }
     if message.thinking:

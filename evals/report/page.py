@@ -10,11 +10,13 @@ from __future__ import annotations
 import difflib
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from agent.sessions.info import SessionInfo
-from agent.types import Step
+from agent.types import Spans, Step
 from evals.report.charts import charts
 from evals.report.page_style import STYLE
 from evals.report.stats import Comparison
@@ -249,8 +251,10 @@ def _step(step: Step, widest: int) -> str:
         parts.append(block("text", message.content, "message"))
     seen: Sequence[Observation | None] = [*step.observations]
     missing = len(message.tool_calls) - len(seen)
-    for call, observation in zip(message.tool_calls, [*seen, *[None] * missing], strict=False):
-        parts.append(_call(call, observation))
+    spans = [*step.spans, *[dict[str, Spans]()] * (len(message.tool_calls) - len(step.spans))]
+    answered = zip(message.tool_calls, [*seen, *[None] * missing], spans, strict=False)
+    for call, observation, pieces in answered:
+        parts.append(_call(call, observation, pieces))
     return f"<article class=step>{''.join(parts)}</article>"
 
 
@@ -269,6 +273,7 @@ def _bar(step: Step, widest: int) -> str:
         for name, count in pieces
     )
     told = ", ".join(f"{count:,} {name}" for name, count in pieces)
+    told += f", {usage.thinking_tokens:,} of them thinking"
     timing = (
         f"{usage.prefill_s:.2f} s prefill, {usage.decode_s:.2f} s decode, "
         f"{usage.tool_s:.2f} s tools"
@@ -276,9 +281,11 @@ def _bar(step: Step, widest: int) -> str:
     return f"<div class=bar>{bars}</div><p class=cost>{escape(told)}; {escape(timing)}</p>"
 
 
-def _call(call: ToolCall, observation: Observation | None) -> str:
+def _call(
+    call: ToolCall, observation: Observation | None, spans: Mapping[str, Spans] | None = None
+) -> str:
     arguments = []
-    if (patch := _edit_as_patch(call)) is not None:
+    if (patch := _edit_as_patch(call, spans or {})) is not None:
         arguments.append(patch)
     for name, value in call.arguments.items():
         if patch is not None and name in _EDITED:
@@ -315,8 +322,11 @@ def _pictures(pictures: Iterable[object]) -> str:
 _EDITED = ("old_string", "new_string", "patch")
 
 
-def _edit_as_patch(call: ToolCall) -> str | None:
-    """Render the change that an editing call asks for; None for another call."""
+def _edit_as_patch(call: ToolCall, spans: Mapping[str, Spans]) -> str | None:
+    """Render the change that an editing call asks for; None for another call.
+
+    Added text is shaded by how unsure the model was of each token.
+    """
     arguments = call.arguments
     if isinstance(patch := arguments.get("patch"), str):
         return block("change", patch, "patch")
@@ -325,7 +335,44 @@ def _edit_as_patch(call: ToolCall) -> str | None:
         return None
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), n=3, lineterm="")
     shown = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
-    return block("change", "\n".join(shown), "patch")
+    if len("\n".join(shown)) > SHOWN or not (pieces := spans.get("new_string")):
+        return block("change", "\n".join(shown), "patch")
+    shades = iter(shaded_lines(new, pieces))
+    inner = ""
+    for line in shown:
+        # Kept and added lines are the new text's, in its order.
+        shade = "" if line.startswith("-") else _next_line(shades, line[1:])
+        added = f'<i class="add">+{shade}\n</i>'
+        inner += added if line.startswith("+") and shade else _patch_line(line)
+    return f'<div class="block patch"><span>change</span><pre>{inner}</pre></div>'
+
+
+def _next_line(shades: Iterator[tuple[str, str]], line: str) -> str:
+    """Return the shaded form of the next of the new text's lines that is ``line``, else ""."""
+    return next((shade for text, shade in shades if text == line), "")
+
+
+def shaded_lines(text: str, pieces: Spans) -> Iterator[tuple[str, str]]:
+    """Yield each line of ``text`` plain, and as HTML in which unsure tokens are shaded.
+
+    A token of probability p has a shade of 1 - p; nothing below a tenth is drawn.
+    """
+    at = 0
+    shades: list[float] = []
+    for length, logprob in pieces:
+        shades += [1 - math.exp(logprob)] * length
+    shades += [0.0] * (len(text) - len(shades))
+    for line in text.splitlines(keepends=True):
+        bare, marks, place = line.rstrip("\r\n"), "", 0
+        for shade, group in groupby(shades[at : at + len(bare)]):
+            length = len(list(group))
+            part = escape(bare[place : place + length])
+            title = f"{100 * (1 - shade):.0f} %"
+            style = f"background:rgba(255,140,0,{0.6 * shade:.2f})"
+            marks += part if shade < 0.1 else f'<b style="{style}" title="{title}">{part}</b>'
+            place += length
+        yield bare, marks
+        at += len(line)
 
 
 def _result(text: str, kind: str) -> str:

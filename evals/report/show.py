@@ -124,7 +124,8 @@ def _step_lines(step: Step) -> list[str]:
     before = usage.context_tokens - usage.prefilled_tokens - usage.generated_tokens
     head = (
         f"## step {step.index + 1}: {max(0, before):,} reused, {usage.prefilled_tokens:,} "
-        f"prefilled, {usage.generated_tokens:,} generated; {usage.prefill_s:.2f} s prefill, "
+        f"prefilled, {usage.generated_tokens:,} generated, {usage.thinking_tokens:,} of them "
+        f"thinking; {usage.prefill_s:.2f} s prefill, "
         f"{usage.decode_s:.2f} s decode, {usage.tool_s:.2f} s tools"
     )
     lines = [head]

@@ -7,6 +7,7 @@ stays is the script's. Which one a sampled or greedy token is depends on the pro
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -33,12 +34,12 @@ def force(turns: list[str]) -> None:
         here.ids = self.ids
         return sample(self, *arguments)
 
-    def forced(*arguments: Any) -> tuple[int, float]:
+    def forced(*arguments: Any) -> TokenEvent:
         ids = here.ids
         begins = [at for at in range(len(ids)) if ids[at : at + len(start)] == start]
         turn = script[min(len(begins), len(script)) - 1]
         token = turn[min(len(ids) - begins[-1] - len(opening), len(turn) - 1)]
-        return token, choose(*arguments)[1]
+        return dataclasses.replace(choose(*arguments), id=token)
 
     Session._step = step  # type: ignore[method-assign]
     sessions.choose = forced  # type: ignore[assignment]
