@@ -12,6 +12,7 @@ from agent.control.toolbox import Toolbox
 from agent.events import CommandOutput, Notice
 from agent.loading import LoadedModel
 from agent.loop.agents_md import RepositoryNotes
+from agent.loop.checked_before import CheckedBefore
 from agent.loop.compaction import Compactor
 from agent.loop.constrained import ConstrainedCalls
 from agent.loop.conversation import Conversation
@@ -21,7 +22,6 @@ from agent.loop.first_prompt import Beginning
 from agent.loop.journal import Journal
 from agent.loop.overseer import OverseenTools
 from agent.loop.quoting import OfferedFiles
-from agent.loop.tried import TriedChecks
 from agent.run.build import sampling_of
 from agent.run.mirror import Mirror
 from agent.sessions.history import History, history_of
@@ -147,7 +147,7 @@ class Parts:
             self.client.approvals,
             RepositoryNotes(self.sandbox, self.steps),
             self.diagnostics,
-            TriedChecks(self.journal, self.saved.info.check),
+            CheckedBefore(self.journal, self.saved.info.check),
             OfferedFiles(self.registry.context.seen, self.conversation),
         )
         return OverseenTools(self.registry, overseers)

@@ -17,7 +17,7 @@ _PASSED = "[exit code 0"
 _ENDED = "[exit code "
 
 
-class TriedChecks:
+class CheckedBefore:
     """An overseer of the session's own ``check``; without one it does nothing."""
 
     def __init__(self, journal: Journal, check: str | None) -> None:
