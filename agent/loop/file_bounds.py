@@ -1,8 +1,8 @@
 """Bounds of ``--constrain edits``: paths of files that exist, and old text that stands in them.
 
 What a file holds is looked at once a turn, when the model begins to write about it. A file that is
-binary, empty or larger than ``along_text.MOST_BYTES`` bounds nothing: the tool then says what is
-wrong, as always.
+binary, empty or larger than ``along_text.MOST_BYTES``, or that has lines of call markup, bounds
+nothing: the tool then says what is wrong, as always.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from model.constraints.along_text import MOST_BYTES, AlongText
+from model.constraints.along_text import MOST_BYTES, along_text
 from model.constraints.call_grammar import ValuePlace
 from model.constraints.listed import ListedValue
 from model.constraints.text_state import TextState
@@ -78,7 +78,7 @@ class FileBounds:
         if parameter in OLD:
             path = next((given[name] for name in PATHS if given.get(name)), b"")
             text = self._text(path.decode("utf-8", "replace"))
-            return None if text is None else AlongText(text, place)
+            return along_text(text, place)
         return None
 
     @cached_property
@@ -97,17 +97,17 @@ class FileBounds:
                 return []
         return sorted(found)
 
-    def _text(self, path: str) -> bytes | None:
-        """Return the text of a file as an edit looks for it, None if it bounds nothing."""
+    def _text(self, path: str) -> bytes:
+        """Return the text of a file as an edit looks for it; empty if there is none."""
         if not path:
-            return None
+            return b""
         try:
             data = self._sandbox.read_bytes(path, max_bytes=MOST_BYTES + 1)
         except (OSError, SandboxError):
-            return None
+            return b""
         file = decode(data) if len(data) <= MOST_BYTES else None
-        if file is None or not file.text:
-            return None
+        if file is None:
+            return b""
         return NewlineMap(file.text).text.encode("utf-8", "replace")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import torch
@@ -16,18 +17,37 @@ MOST_BYTES = 200_000
 """In a longer text the search for what may come first would hold up a turn for too long."""
 _SET_LENGTH = 12
 _MOST_PLACES = 4096
-_ENDS = (CLOSE + b"<parameter=", CLOSE + b"</function")
+_MARKS = (b"<parameter=", b"</function")
+
+
+_MARKUP = re.compile(rb"(?:^|\n)</?(?:tool_call|function|parameter)", re.IGNORECASE)
+
+
+def along_text(text: bytes, place: ValuePlace) -> AlongText | None:
+    """Return the state at the beginning of a value that is a part of ``text``.
+
+    None for a text that no value can be bound by: an empty one, one longer than ``MOST_BYTES``, and
+    one with lines that begin like markup of a call, in which the value might have no end.
+    """
+    if not text or len(text) > MOST_BYTES or _MARKUP.search(text):
+        return None
+    return AlongText(text, place)
 
 
 class AlongText(TextState):
-    """Inside a value that follows ``text``; ``written`` is there of it, perhaps with a part of the
-    end tag. ``reading`` is what the parser makes of it: where the value ends is its to say."""
+    """Inside a value that follows a text (see ``along_text``).
+
+    ``written`` is there of it, perhaps with a part of the end tag. ``reading`` is what the parser
+    makes of it: where the value ends is its to say.
+    """
 
     def __init__(
         self, text: bytes, place: ValuePlace, reading: FreeValue | None = None, written: bytes = b""
     ) -> None:
         super().__init__()
         self._text, self._place, self._written = text, place, written
+        # A value whose end may not come has no end at all.
+        self._closings = [CLOSE + mark for mark in _MARKS if place.then(mark, None) is not None]
         self._reading = reading or FreeValue(
             lambda mark: place.then(mark, None), place.awaited, b"\n"
         )
@@ -45,7 +65,7 @@ class AlongText(TextState):
 
     def _ends(self, written: bytes, tail: bytes) -> bool:
         """Tell whether ``written`` is a value that may end, and ``tail`` a part of its end."""
-        if not tail or not written.endswith(tail) or not any(e.startswith(tail) for e in _ENDS):
+        if not tail or not written.endswith(tail) or not self._closes(tail):
             return False
         value = written[: -len(tail)]
         first = self._text.find(value)
@@ -53,13 +73,16 @@ class AlongText(TextState):
             return False
         return not _is_cut(value)
 
+    def _closes(self, tail: bytes) -> bool:
+        return any(closing.startswith(tail) for closing in self._closings)
+
     def _find_mask(self, table: TokenTable, stops: list[int]) -> TokenMask:
         if not self._written:
             places = _occurring(self._text, table)
         else:
             places = {at for rest in self._rests(table) for at in self._fitting(rest, table)}
             tail = self._reading.tail
-            for end in _ENDS if self._written.endswith(tail) and tail else ():
+            for end in self._closings if tail and self._written.endswith(tail) else ():
                 if end.startswith(tail):
                     places.update(table.beginnings(end[len(tail) :]))
                     places.update(table.starting(end[len(tail) :]))

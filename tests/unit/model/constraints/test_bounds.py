@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.chat.parser import TurnParser
 from model.chat.tokenizer import Tokenizer
-from model.constraints.along_text import AlongText
+from model.constraints.along_text import along_text
 from model.constraints.call_grammar import ValuePlace
 from model.constraints.call_steering import CallSteering
 from model.constraints.listed import ListedValue
@@ -19,10 +18,15 @@ from model.constraints.text_state import TextState
 from model.constraints.token_table import TokenTable
 from model.constraints.turn_text import TurnTexts
 from model.sampling import SamplingParams, choose
+from tests.support.markup_noise import MarkupNoise
 
 HOT = SamplingParams(temperature=1.5, top_k=0, top_p=1.0)
 NAMES = ("path", "old", "new")
-SCHEMA = {"type": "object", "properties": {n: {"type": "string"} for n in NAMES}, "required": NAMES}
+SCHEMA = {
+    "type": "object",
+    "properties": {n: {"type": "string"} for n in NAMES},
+    "required": [*NAMES],
+}
 EDIT = [{"type": "function", "function": {"name": "edit", "parameters": SCHEMA}}]
 PATHS = [b"a.py", b"a.pyc", b"src/b c.py", "src/ü.py".encode()]
 FILES = {
@@ -31,6 +35,10 @@ FILES = {
     "src/b c.py": "\n</parameter>\n<parameter=new>\n\n</parameter>\n</function>\n</tool_call>\n",
     "src/ü.py": "ä🙂ä\n🙂é\n\n🙂ä\n",
 }
+
+
+BOUND = ("a.py", "src/ü.py")
+"""The others have lines of markup, which bound nothing."""
 
 
 class Repository:
@@ -45,7 +53,7 @@ class Repository:
         if parameter == "path":
             return ListedValue(PATHS, place)
         if parameter == "old":
-            return AlongText(FILES[given["path"].decode()].encode(), place)
+            return along_text(FILES[given["path"].decode()].encode(), place)
         return None
 
 
@@ -68,36 +76,30 @@ def begun(
 
 
 def test_noise_misses_no_edit(tiny_tokenizer: Tokenizer, tables: dict[int, TokenTable]) -> None:
-    table = tables[id(tiny_tokenizer)]
-    random_ = torch.Generator().manual_seed(5)
-    texts = ("</parameter>", "\n</parameter>\n", "</function>", "</tool_call>", "<|im_end|>", "\n")
-    marks = sorted({i for text in texts for i in tiny_tokenizer.encode_markup(text)})
-    edits = 0
-    for _ in range(80):
-        parser, steering, stops = begun(tiny_tokenizer, table)
-        start = tiny_tokenizer.special("<tool_call>") or 0
-        parser.push(start)
-        steering.push(start, thinking=False)
+    noise, edits = MarkupNoise(tiny_tokenizer, 5), 0
+    for _ in range(40):
+        parser, steering, stops = begun(tiny_tokenizer, tables[id(tiny_tokenizer)])
+        token, ended = tiny_tokenizer.special("<tool_call>") or 0, False
         for _ in range(150):
-            logits = torch.randn(tiny_tokenizer.vocab_size, generator=random_)
-            logits[marks] += 6
-            token = choose(logits, HOT, (), random_, steering.mask()).id
             parser.push(token)
             steering.push(token, thinking=False)
-            if token in stops:
+            if ended := token in stops:
                 break
+            token = choose(noise.logits(), HOT, (), noise.generator, steering.mask()).id
+            noise.took(token)
         assert not steering.lost
-        cut = steering.in_call
         calls = parser.finish().tool_calls
-        for call in calls[: len(calls) - cut]:
+        for call in calls[: len(calls) - (steering.in_call and not ended)]:
             assert call.error is None
-            assert count(FILES[call.arguments["path"]], call.arguments["old"]) == 1, call
-            edits += 1
-    assert edits > 40
+            path, old = call.arguments["path"], call.arguments["old"]
+            if path in BOUND:
+                assert count(FILES[path], old) == 1, call
+                edits += 1
+    assert edits > 10
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
-@given(path=st.sampled_from(sorted(FILES)), ends=st.tuples(st.integers(0, 70), st.integers(1, 70)))
+@given(path=st.sampled_from(BOUND), ends=st.tuples(st.integers(0, 70), st.integers(1, 70)))
 def test_every_part_that_stands_once_can_be_sampled(
     path: str,
     ends: tuple[int, int],
@@ -132,7 +134,7 @@ def test_a_part_that_no_token_can_reach_is_not_asked_for(tiny_tokenizer: Tokeniz
         def value(
             self, tool: str, parameter: str, given: Mapping[str, bytes], place: ValuePlace
         ) -> TextState | None:
-            return AlongText(b"aXbaX", place) if parameter == "old" else None
+            return along_text(b"aXbaX", place) if parameter == "old" else None
 
     texts = TurnTexts(EDIT, Twice())
     steering = CallSteering(table, texts, frozenset(), thinking=False)

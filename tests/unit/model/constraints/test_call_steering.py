@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +18,9 @@ from model.constraints.turn_text import TurnTexts
 from model.messages import ToolCall
 from model.sampling import SamplingParams, choose
 from model.steering import TokenMask
+from tests.support.markup_noise import MarkupNoise
 
 HOT = SamplingParams(temperature=1.5, top_k=0, top_p=1.0)
-LIKELY = ("</parameter>", "\n</parameter>\n", "</function>", "</tool_call>", "<|im_end|>")
-LIKELY += ("<tool_call>", "<function=", "<parameter=", "\n", ">\n", '"', "]", "}", "</think>")
 PIECES = [
     "<function=edit>", "</function>", "<parameter=text>", "</parameter>", "<tool_call>",
     "</tool_call>", "\n", "\n\n", " ", "\t", "\r\n", "x", "12", "é", "日本", "🙂", "`", "<", "&lt;",
@@ -199,45 +196,31 @@ def test_prose_may_name_the_tags(
     assert turn.parser.finish().tool_calls == ()
 
 
-def likely(tokenizer: Tokenizer) -> list[int]:
-    return sorted({i for text in LIKELY for i in tokenizer.encode_markup(text)})
-
-
 def test_noise_writes_no_malformed_call(tiny_tokenizer: Tokenizer) -> None:
-    """Turns at temperature 1.5 in which markup is likely; only a turn's end may cut a call."""
+    """Turns at temperature 1.5 that want to write markup; only a turn's end may cut a call.
+
+    The same noise without masks breaks nearly every call.
+    """
     table, texts = TokenTable.of(tiny_tokenizer), TurnTexts(TOOLS)
-    random_, marks = torch.Generator().manual_seed(3), likely(tiny_tokenizer)
-    made: list[ToolCall] = []
+    noise = MarkupNoise(tiny_tokenizer, 3)
+    made: dict[bool, list[ToolCall]] = {True: [], False: []}
     for number in range(120):
-        turn = Turn(tiny_tokenizer, texts, table)
-        if number % 2:
-            turn.push(tiny_tokenizer.special("<tool_call>") or 0)
-        ended = False
+        turn, steered = Turn(tiny_tokenizer, texts, table), number % 4 > 0
+        token, ended = tiny_tokenizer.special("<tool_call>") or 0, False
         for _ in range(120):
-            logits = torch.randn(tiny_tokenizer.vocab_size, generator=random_)
-            logits[marks] += 5
-            token = choose(logits, HOT, (), random_, turn.steering.mask()).id
             turn.push(token)
             if ended := token in turn.stops:
                 break
-        assert not turn.steering.lost
+            mask = turn.steering.mask() if steered else TokenMask()
+            token = choose(noise.logits(), HOT, (), noise.generator, mask).id
+            noise.took(token)
+        assert not (steered and turn.steering.lost)
         calls = list(turn.parser.finish().tool_calls)
-        made += calls if ended or not turn.steering.in_call else calls[:-1]
-    assert [call for call in made if call.error] == []
-    assert len(made) > 60
-
-
-def test_without_rules_the_same_noise_breaks_calls(tiny_tokenizer: Tokenizer) -> None:
-    table, texts = TokenTable.of(tiny_tokenizer), TurnTexts(TOOLS)
-    random_, marks = random.Random(3), likely(tiny_tokenizer)
-    broken = 0
-    for _ in range(20):
-        turn = Turn(tiny_tokenizer, texts, table)
-        turn.push(tiny_tokenizer.special("<tool_call>") or 0)
-        for _ in range(60):
-            turn.parser.push(random_.choice(marks))
-        broken += any(call.error for call in turn.parser.finish().tool_calls)
-    assert broken == 20
+        cut = steered and turn.steering.in_call and not ended
+        made[steered] += calls[:-1] if cut else calls
+    assert [call for call in made[True] if call.error] == []
+    assert len(made[True]) > 40
+    assert sum(call.error is not None for call in made[False]) > 20
 
 
 def test_a_turn_told_in_its_middle_goes_on_or_is_lost(
