@@ -6,6 +6,7 @@ the same place in a text costs its search but once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -142,7 +143,12 @@ def either(states: list[TextState]) -> TextState | None:
 
 
 class Number(TextState):
-    """A number in JSON's form, or only a whole one; after it comes what ``then`` takes."""
+    """A number in JSON's form, or only a whole one; after it comes what ``then`` takes.
+
+    ``written`` is there of it. It stays finite as a float, and no longer than ``_LONGEST``.
+    """
+
+    _LONGEST = 300
 
     _AFTER: dict[str, str] = {  # noqa: RUF012
         "start": "-0d",
@@ -157,18 +163,23 @@ class Number(TextState):
     }
     _ENDS = ("zero", "digits", "fraction", "power")
 
-    def __init__(self, then: TextState, *, whole: bool, place: str = "start") -> None:
+    def __init__(
+        self, then: TextState, *, whole: bool, place: str = "start", written: str = ""
+    ) -> None:
         super().__init__()
-        self._then, self._whole, self._place = then, whole, place
+        self._then, self._whole, self._place, self._written = then, whole, place, written
 
     def firsts(self) -> Iterable[int]:
         ends = self._then.firsts() if self._place in self._ENDS else ()
         return {*b"-+.eE0123456789", *ends}
 
     def _step(self, byte: int) -> TextState | None:
-        place = self._next(chr(byte))
+        place, written = self._next(chr(byte)), self._written + chr(byte)
         if place is not None:
-            return Number(self._then, whole=self._whole, place=place)
+            too_long = len(written) > self._LONGEST
+            if too_long or (place in self._ENDS and math.isinf(float(written))):
+                return None
+            return Number(self._then, whole=self._whole, place=place, written=written)
         return self._then.step(byte) if self._place in self._ENDS else None
 
     def _next(self, char: str) -> str | None:
