@@ -37,7 +37,6 @@ import torch
 from agent.loading import LoadedModel, load_model
 from agent.loop.constrained import ConstrainedCalls
 from agent.loop.conversation import Conversation, Turn
-from agent.loop.file_bounds import FileBounds
 from agent.loop.prompts import first_messages
 from agent.run.build import prepare
 from agent.settings.table import Constrain, SandboxKind, Settings
@@ -75,8 +74,8 @@ def noise(model: LoadedModel, registry: Registry, turns: int) -> dict[str, dict[
     opening = chat.call_start
     found: dict[str, dict[str, int]] = {}
     for mode in MODES:
-        bounds = FileBounds.of(registry) if mode == "edits" else None
-        constrained = None if mode == "off" else ConstrainedCalls(chat, tools, bounds)
+        files = registry if mode == "edits" else None
+        constrained = None if mode == "off" else ConstrainedCalls(chat, tools, files)
         base = model.engine.session()
         first = Conversation(base, chat, tools, HOT, thinking=False)
         task = Task("add subtracts", Path("/repository"), None)

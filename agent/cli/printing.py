@@ -60,7 +60,6 @@ def finish(
     report: SolveReport, repo: Path, output: Output, *, apply: bool, notices: Sequence[str]
 ) -> int:
     """Apply the patch if asked, print the result, return the exit code."""
-    from agent.loop.confidence import doubt_of
     from agent.run.report import as_json, attempts_line, check_line, doubt_line, usage_line
 
     data = as_json(report, notices)
@@ -74,8 +73,7 @@ def finish(
     lines = [how_it_ended(data)]
     if report.check is not None:
         lines.append(check_line(report.check))
-    if (doubt := doubt_of(report.patch, report.result.steps)) is not None:
-        lines.append(doubt_line(doubt))
+    lines.append(doubt_line(report))
     if report.attempts:
         lines.append(attempts_line(report.attempts, report.session))
     if apply and report.patch:

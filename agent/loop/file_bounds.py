@@ -8,7 +8,7 @@ nothing: the tool then says what is wrong, as always.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -38,8 +38,8 @@ class FileBounds:
         self._sandbox, self._reads, self._edits = sandbox, reads, edits
 
     @classmethod
-    def of(cls, registry: Registry) -> Callable[[], FileBounds]:
-        """Return what makes the bounds of a turn with the tools of ``registry``."""
+    def of(cls, registry: Registry) -> FileBounds:
+        """Return the bounds of a turn with the tools of ``registry``."""
         reads, edits = set(), set()
         for schema in registry.schemas():
             function = schema["function"]
@@ -51,8 +51,7 @@ class FileBounds:
                 edits.add(function["name"])
             elif kind == "read" and "file_path" in named:
                 reads.add(function["name"])
-        sandbox = registry.context.sandbox
-        return lambda: cls(sandbox, frozenset(reads), frozenset(edits))
+        return cls(registry.context.sandbox, frozenset(reads), frozenset(edits))
 
     def order(
         self, tool: str, given: Mapping[str, bytes], parameters: Sequence[str]

@@ -46,7 +46,7 @@ class TurnReader:
             self._follow(token_id)
             seen.append((token_id, self.parser.in_thinking, self.parser.thinking_tokens))
         self._counted = self.parser.thinking_tokens
-        self._before = len(self.parser.token_starts)
+        self._before = len(self.parser.written[1])
         self.bound.begin(limits.allowance(spent - self._counted), thinking=opened)
         for token_id, thinking, count in seen:
             self.bound.push(token_id, thinking=thinking, count=count)
@@ -76,8 +76,8 @@ class TurnReader:
         self, calls: Sequence[ToolCall], logprobs: Sequence[float]
     ) -> tuple[Mapping[str, Spans], ...]:
         """Return the text values of ``calls`` in pieces; ``logprobs`` are of what ``push`` read."""
-        starts = self.parser.token_starts[self._before :]
-        return spans_of(self.parser.text, starts, logprobs, calls)
+        text, starts = self.parser.written
+        return spans_of(text, starts[self._before :], logprobs, calls)
 
     @property
     def thinking_tokens(self) -> int:

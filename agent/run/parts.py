@@ -17,7 +17,6 @@ from agent.loop.compaction import Compactor
 from agent.loop.constrained import ConstrainedCalls
 from agent.loop.conversation import Conversation
 from agent.loop.diagnostics import Diagnostics
-from agent.loop.file_bounds import FileBounds
 from agent.loop.first_prompt import Beginning
 from agent.loop.journal import Journal
 from agent.loop.overseer import OverseenTools
@@ -195,7 +194,5 @@ def constrained(
     """Return the rules that the settings put on calls, if any."""
     if settings.constrain == "off":
         return None
-    bounds = None
-    if settings.constrain == "edits":
-        bounds = FileBounds.of(registry)
-    return ConstrainedCalls(model.chat, registry.schemas(), bounds)
+    files = registry if settings.constrain == "edits" else None
+    return ConstrainedCalls(model.chat, registry.schemas(), files)

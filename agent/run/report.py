@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from agent.loop.confidence import Doubt
+from agent.loop.confidence import doubt_of
 from agent.types import (
     Answered,
     Attempt,
@@ -165,8 +165,11 @@ def usage_line(usage: Usage, steps: int) -> str:
     )
 
 
-def doubt_line(doubt: Doubt) -> str:
-    """Return where the model was least sure of what it wrote."""
+def doubt_line(report: SolveReport) -> str:
+    """Return where in the patch the model was least sure of what it wrote; "" if unknown."""
+    doubt = doubt_of(report.patch, report.result.steps)
+    if doubt is None:
+        return ""
     sure = 100 * math.exp(doubt.logprob)
     return f"least certain: {doubt.path}, line {doubt.line} ({sure:.0f} % a token)"
 

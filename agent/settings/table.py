@@ -446,7 +446,6 @@ class Settings(BaseModel):
     @field_validator("effort")
     @classmethod
     def _check_effort(cls, word: str) -> str:
-        """Read a word for an effort; one that nobody knows stays, and is told of later."""
         return read_effort(word) or plain_word(word)
 
     @field_validator("network", mode="before")

@@ -157,14 +157,9 @@ class TurnParser:
         return self._state is ParserState.VALUE
 
     @property
-    def text(self) -> str:
-        """The turn's text so far."""
-        return self._text
-
-    @property
-    def token_starts(self) -> Sequence[int]:
-        """The places in ``text`` where the tokens begin, that of a stop id left out."""
-        return self._token_starts
+    def written(self) -> tuple[str, Sequence[int]]:
+        """The text so far, and where in it the tokens begin; that of a stop id is left out."""
+        return self._text, self._token_starts
 
     # Driving
 

@@ -493,26 +493,3 @@ def test_a_container_killed_under_the_run_is_a_failure(
     )
     assert status(report)[0] == "failed"
     assert leftovers() == []
-
-
-def test_a_change_that_failed_the_check_before_is_answered_from_the_record(
-    buggy_repo, script, scripted_model, store, tmp_path
-) -> None:
-    """The same two changes by turns: each is checked once; a check without a change is run."""
-    ran = tmp_path / "ran"
-    check = f"echo x >> {ran}; grep -c 'a % b' calc.py"
-    lines = ["    return a - b", "    return a * b", "    return a / b"]
-
-    def edit(old: int, new: int) -> str:
-        values = {"old_string": lines[old], "new_string": lines[new]}
-        return script.turn(script.call("edit", file_path="calc.py", **values))
-
-    run = script.turn(script.call("run_shell_command", command=check))
-    turns = (edit(0, 1), run, run, edit(1, 2), run, edit(2, 1), run)
-    model = scripted_model(*turns, script.turn(script.call("submit", summary="no")))
-    task = Task("x", buggy_repo, check=check, checked=False)
-    said = texts(solve(task, local(), model, store=store))
-    assert ran.read_text().count("x") == 3
-    note = "[not run again: tried in step 3, the check failed the same way]"
-    assert [step[0].endswith(note) for step in said] == [False] * 6 + [True, False]
-    assert said[6][0].startswith(said[2][0].split("\n")[0])

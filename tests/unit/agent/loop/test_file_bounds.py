@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from agent.loop.constrained import ConstrainedCalls
-from agent.loop.file_bounds import FileBounds
 from agent.run.build import open_box
 from agent.settings.table import Settings
 from model.chat.chat_format import ChatFormat
@@ -46,8 +45,7 @@ def chat(tiny_checkpoint: Path, tiny_tokenizer: Tokenizer) -> ChatFormat:
 
 
 def begun(registry: Registry, chat: ChatFormat, text: str) -> CallSteering:
-    bounds = FileBounds.of(registry)
-    steering = ConstrainedCalls(chat, registry.schemas(), bounds).begin(thinking=False)
+    steering = ConstrainedCalls(chat, registry.schemas(), registry).begin(thinking=False)
     feed(steering, chat, "<tool_call>\n" + text)
     return steering
 
