@@ -59,10 +59,11 @@ class Nl2Repo:
     name = "nl2repo"
 
     def load(self, dataset: str | None) -> list[Instance]:
-        """Read the tasks. ``dataset`` is a folder of task folders."""
+        """Read the tasks. ``dataset`` is a folder of task folders, or one task folder."""
         if dataset is None or not Path(dataset).is_dir():
             raise DatasetError("the suite nl2repo needs --dataset FOLDER with task folders")
-        found = sorted(Path(dataset).resolve().glob("*/test_commands.json"))
+        root = Path(dataset).resolve()
+        found = sorted(root.glob("*/test_commands.json")) or [*root.glob("test_commands.json")]
         if not found:
             raise DatasetError(f"there is no */test_commands.json in {dataset}")
         return unique([_instance(path.parent) for path in found])
