@@ -50,8 +50,9 @@ class TaskPlace:
     ``settings`` are keys of ``agent.settings.table.Settings`` that the instance decides (its image,
     where the repository lies in it, whether it has the network). ``at_end``, if any, is called with
     the session's id when the agent is done and its sandbox still open, and returns files to keep.
-    ``solve``, if any, is called in the same way to carry out the task's own solution. With ``talk``
-    the task is a conversation (``evals.run.talk``), and ``at_end`` is not asked.
+    ``solve``, if any, is called in the same way to carry out the task's own solution, and
+    ``at_start`` before the agent begins. With ``talk`` the task is a conversation
+    (``evals.run.talk``), and ``at_end`` is not asked. ``notes`` are told after the task's text.
     """
 
     repo: Path
@@ -59,6 +60,8 @@ class TaskPlace:
     at_end: Callable[[str], Mapping[str, bytes]] | None = None
     solve: Callable[[str], None] | None = None
     talk: Talk | None = None
+    at_start: Callable[[str], None] | None = None
+    notes: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,15 @@ def open_sandbox(
     search_path: str | None = None,
     mounts: Sequence[Mount] = (),
     environment: Mapping[str, str] | None = None,
+    account: str | None = None,
 ) -> Sandbox:
     """Open a sandbox of ``kind`` over ``workspace``, which it owns from here on.
 
     ``image`` is for Docker alone; None means the base image. So are ``root``, where the workspace
-    lies in the container, and ``search_path``, what goes before the image's ``PATH``. ``name`` is
-    the session's, for labels. ``mounts`` and ``environment`` are what commands get of the host's
-    folders and variables beside the usual. Raises ``SandboxUnavailable`` and ``ImageMissing``; the
-    workspace is closed then.
+    lies in the container, ``search_path``, what goes before the image's ``PATH``, and ``account``,
+    whom commands run as if it is writable. ``name`` is the session's, for labels. ``mounts`` and
+    ``environment`` are what commands get of the host's folders and variables beside the usual.
+    Raises ``SandboxUnavailable`` and ``ImageMissing``; the workspace is closed then.
     """
     limits = limits or Limits()
     try:
@@ -49,6 +50,7 @@ def open_sandbox(
                 search_path=search_path,
                 mounts=mounts,
                 environment=environment,
+                account=account,
             )
         if root or search_path or limits.writable:
             raise SandboxUnavailable(

@@ -25,7 +25,7 @@ def prune(*, parent: Path | None = None) -> list[str]:
     What a living process uses stays, and what belongs to another machine. ``parent`` is the folder
     of the workspaces, as for ``Workspace.create``. Without a Docker engine the rest is still done.
     """
-    removed = _containers()
+    removed = _containers() + _volumes()
     removed += _processes()
     for folder in leftover_cgroups():
         with suppress(OSError):
@@ -50,6 +50,27 @@ def _containers() -> list[str]:
                 with suppress(docker.errors.NotFound, docker.errors.APIError):
                     client.api.remove_container(found["Id"], force=True, v=True)
                     removed.append(f"container {found['Id'][:12]}")
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
+        return removed
+    finally:
+        client.close()
+    return removed
+
+
+def _volumes() -> list[str]:
+    """Remove the names under which folders were being filled; the folders are workspaces."""
+    try:
+        client = connect(timeout=10)
+    except SandboxUnavailable:
+        return []
+    removed = []
+    try:
+        for found in client.api.volumes(filters={"label": OWNER_LABEL})["Volumes"] or ():
+            owner = Owner.parse((found["Labels"] or {}).get(OWNER_LABEL, ""))
+            if owner is not None and owner.is_gone():
+                with suppress(docker.errors.APIError):
+                    client.api.remove_volume(found["Name"], force=True)
+                    removed.append(f"volume {found['Name']}")
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
         return removed
     finally:

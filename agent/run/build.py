@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,15 @@ from agent.settings.table import Settings
 from model.chat.chat_format import ChatFormat
 from model.chat.effort import LEVELS, read_effort
 from model.sampling import SamplingParams
+from sandboxes.backends.docker import ROOT
 from sandboxes.base import Limits, Sandbox
+from sandboxes.images.base_image import BASE_TAG
+from sandboxes.images.image_tree import fill_from_image
 from sandboxes.images.repository_image import ImageRecipe, image_of
 from sandboxes.mounts import environment_of, parse_mount
 from sandboxes.open import open_sandbox
 from sandboxes.prune import prune
+from sandboxes.workspace.kept_tree import Origin
 from sandboxes.workspace.workspace import Workspace
 
 
@@ -50,7 +55,24 @@ def open_box(settings: Settings, workspace: Workspace, name: str) -> Sandbox:
         search_path=settings.search_path,
         mounts=[parse_mount(mount) for mount in settings.mounts],
         environment=environment_of(settings.pass_env, os.environ),
+        account=settings.account,
     )
+
+
+def open_workspace(
+    settings: Settings, repo: Path, origin: Origin | None = None, tree: str = ""
+) -> Workspace:
+    """Make the private copy to work on; with ``origin``, as it was at the checkpoint ``tree``.
+
+    Raises ``SandboxError``.
+    """
+    if settings.image_tree:
+        image, place = settings.image or BASE_TAG, settings.workdir or ROOT
+        fill = functools.partial(fill_from_image, image, place)
+        return Workspace.of_image(repo, fill, origin=origin, tree=tree)
+    if origin is not None:
+        return Workspace.reopen(repo, origin, tree, ignored=settings.ignored_files)
+    return Workspace.create(repo, ignored=settings.ignored_files)
 
 
 def unset_variables(settings: Settings) -> list[str]:

@@ -20,7 +20,7 @@ from agent.events import CheckDone, Notice, RunEnded, RunStarted, Working
 from agent.loading import LoadedModel
 from agent.run import bookkeeping
 from agent.run import report as reporting
-from agent.run.build import open_box, settle_thinking
+from agent.run.build import open_box, open_workspace, settle_thinking
 from agent.run.cannot_run import advice, why_it_cannot_run
 from agent.run.check import CheckedPatches, run_check
 from agent.run.mirror import Mirror
@@ -55,7 +55,7 @@ from model.session import Session, Snapshot
 from model.vision.picture import Picture
 from sandboxes.errors import SandboxError
 from sandboxes.stop import Stop
-from sandboxes.workspace.workspace import Workspace, name_some
+from sandboxes.workspace.workspace import name_some
 from tools.registry import Registry
 
 ENDED = ("submitted", "answered", "no_patch", "check_failed")
@@ -103,7 +103,7 @@ class OpenSession:
         """
         settings = settle_thinking(settings, model.chat)
         with ExitStack() as stack:
-            workspace = Workspace.create(task.repo, ignored=settings.ignored_files)
+            workspace = open_workspace(settings, task.repo)
             stack.callback(workspace.close)
             if workspace.left_out:
                 client.listen(Notice(f"left out of the copy: {name_some(workspace.left_out)}"))

@@ -15,6 +15,7 @@ from agent.errors import ConfigError, StoreError
 from agent.events import Notice
 from agent.loading import LoadedModel
 from agent.loop.conversation import Conversation
+from agent.run.build import open_workspace
 from agent.sessions.history import History, history_of
 from agent.sessions.info import KILLED, RUNNING
 from agent.sessions.model_states import (
@@ -74,7 +75,7 @@ def reopen_workspace(saved: SavedSession, history: History, settings: Settings) 
     info = saved.info
     origin = Origin(saved.files, info.baseline, info.head)
     tree = history.tree or info.first_tree
-    return Workspace.reopen(info.repo, origin, tree, ignored=settings.ignored_files)
+    return open_workspace(settings, info.repo, origin, tree)
 
 
 def tell_what_changed(saved: SavedSession, workspace: Workspace, client: Client) -> None:

@@ -231,6 +231,14 @@ class Settings(BaseModel):
     writable: bool = option(
         False, Group.IMAGE, "Run commands as root that may change the whole container."
     )
+    account: str | None = option(
+        None, Group.IMAGE, "Account of a writable container that commands run as.", min_length=1
+    )
+    image_tree: bool = option(
+        False,
+        Group.IMAGE,
+        "Work on the image's own files at workdir, not on a copy of the repository.",
+    )
 
     check: str | None = option(
         None,

@@ -30,7 +30,7 @@ from agent.client import Client
 from agent.errors import StoreError
 from agent.events import Event, Listener, RunEnded, RunStarted, nobody
 from agent.loading import LoadedModel
-from agent.run.build import open_box
+from agent.run.build import open_box, open_workspace
 from agent.run.report import status_of, summary_of
 from agent.run.solve import solve
 from agent.sessions.pictures import FOLDER as PICTURES
@@ -46,7 +46,6 @@ from model.messages import Message
 from sandboxes import errors
 from sandboxes.errors import ImageMissing, SandboxError
 from sandboxes.stop import Stop
-from sandboxes.workspace.workspace import Workspace
 
 TRIES: dict[ExitStatus, int] = {"environment": 3, "error": 2}
 """How often an attempt that ends so is begun in all."""
@@ -166,7 +165,7 @@ class AttemptWorker:
                 return _ending(talked.report)
             report = solve(
                 # Its check is for grading, which runs it in a fresh sandbox.
-                Task(instance.text, place.repo, instance.check, checked=False),
+                Task(_told(instance, place), place.repo, instance.check, checked=False),
                 settings,
                 self.model,
                 Client(session, stop),
@@ -183,8 +182,10 @@ class AttemptWorker:
             patch = gold_patch(self.suite, instance) if self.agent == "oracle" else NOP_PATCH
             return _Ending("submitted", "submitted", told, patch)
         name = f"{self.agent}-{uuid.uuid4().hex[:12]}"
-        workspace = Workspace.create(place.repo, ignored=settings.ignored_files)
+        workspace = open_workspace(settings, place.repo)
         with open_box(settings, workspace, name) as sandbox:
+            if place.at_start is not None:
+                place.at_start(name)
             if self.agent == "oracle" and place.solve is not None:
                 place.solve(name)
             if place.talk is not None:
@@ -222,6 +223,8 @@ class _Session:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.id = event.session
+            if self.place is not None and self.place.at_start is not None:
+                self.place.at_start(event.session)
         elif isinstance(event, RunEnded) and event.status not in ("interrupted", "failed"):
             at_end = self.place.at_end if self.place is not None else None
             if at_end is not None:
@@ -243,6 +246,10 @@ def _ending(report: SolveReport) -> _Ending:
         report.result.usage.as_dict(),
         report.session,
     )
+
+
+def _told(instance: Instance, place: TaskPlace) -> str:
+    return "\n\n".join(part for part in (instance.text, place.notes) if part)
 
 
 def exit_status(report: SolveReport) -> tuple[ExitStatus, str]:

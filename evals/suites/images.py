@@ -124,6 +124,14 @@ def begin_repository(folder: Path) -> None:
 
 
 @contextmanager
+def empty_repository() -> Iterator[Path]:
+    """Yield a repository without files, for a task whose files are those of its image."""
+    with scratch_folder("empty") as folder:
+        begin_repository(folder)
+        yield folder
+
+
+@contextmanager
 def repository_in(image: str, folder: str) -> Iterator[tuple[Path, str | None]]:
     """Yield a copy of ``folder`` of ``image``, and a folder to search programs in first, if any.
 
@@ -136,7 +144,7 @@ def repository_in(image: str, folder: str) -> Iterator[tuple[Path, str | None]]:
         with scratch_folder("instance") as copy:
             try:
                 container = client.api.create_container(image, command=["true"])["Id"]
-                _unpack(client, container, folder, copy)
+                unpack(client, container, folder, copy)
                 search = _search_path(client, container)
             except docker.errors.NotFound as error:
                 if folder != NO_FOLDER:
@@ -163,15 +171,25 @@ def repository_in(image: str, folder: str) -> Iterator[tuple[Path, str | None]]:
 
 def working_folder(image: str) -> str:
     """Return the folder in which the image's programs start; ``/workspace`` if that is the root."""
+    folder = str(_configured(image).get("WorkingDir") or "/").rstrip("/")
+    return folder or NO_FOLDER
+
+
+def account_of(image: str) -> str:
+    """Return whom the image's programs run as; "" for root."""
+    user = str(_configured(image).get("User") or "")
+    return "" if user.partition(":")[0] in ("", "0", "root") else user
+
+
+def _configured(image: str) -> Mapping[str, Any]:
+    """Return an image's own settings. Raises ``SandboxUnavailable``."""
     client = connect()
     try:
-        config = client.api.inspect_image(image)["Config"] or {}
+        return client.api.inspect_image(image)["Config"] or {}
     except _DOCKER_ERRORS as error:
         raise engine_trouble(error) from error
     finally:
         client.close()
-    folder = str(config.get("WorkingDir") or "/").rstrip("/")
-    return folder or NO_FOLDER
 
 
 def digest_of(folder: Path) -> str:
@@ -205,7 +223,7 @@ def build(
     return tag
 
 
-def _unpack(client: Any, container: str, folder: str, target: Path) -> None:
+def unpack(client: Any, container: str, folder: str, target: Path) -> None:
     """Copy a folder out of a container. Links and names that lead out of it are refused."""
     chunks, _ = client.api.get_archive(container, folder)
     with tempfile.TemporaryFile() as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from sandboxes.backends.disk_watch import DiskWatch
+from sandboxes.backends.disk_watch import DiskWatch, disk_usage
 from sandboxes.base import Limits
 from sandboxes.shell.command_output import OutputFolder
 from sandboxes.shell.shell import BashShell, Stream
@@ -44,7 +44,9 @@ class CommonSandbox(ABC):
         size = self._limits.output_bytes
         self._shell = BashShell(self, output_bytes=size, outputs=kept)
         self._second = BashShell(self, output_bytes=size, slot=1)
-        self._watch = DiskWatch(self.workspace.path, self._limits.disk_mb, self._kill_all)
+        path, limit_mb = self.workspace.path, self._limits.disk_mb
+        spared = disk_usage(path) if self._limits.writable else 0
+        self._watch = DiskWatch(path, limit_mb, self._kill_all, spared)
 
     @property
     def root(self) -> str:

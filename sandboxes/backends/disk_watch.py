@@ -24,11 +24,16 @@ RESERVE_BYTES = 256 * 1024**2
 
 
 class DiskWatch:
-    """Calls ``kill_all`` on a thread of its own when ``top`` holds more than ``limit_mb``."""
+    """Calls ``kill_all`` on a thread of its own when ``top`` holds more than ``limit_mb``.
 
-    def __init__(self, top: Path, limit_mb: int, kill_all: Callable[[], None]) -> None:
+    ``spared`` are bytes that do not count: what an image had there.
+    """
+
+    def __init__(
+        self, top: Path, limit_mb: int, kill_all: Callable[[], None], spared: int = 0
+    ) -> None:
         self._top = top
-        self._limit = limit_mb * 1024**2
+        self._limit = limit_mb * 1024**2 + spared
         self._kill_all = kill_all
         self._over = threading.Event()
         self._done = threading.Event()

@@ -44,6 +44,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PLAIN_USER = (1000, 1000)
 WRITE_TIMEOUT_S = 10.0
 EXIT_CODE_WITHIN_S = 2.0
+_OF_THE_ACCOUNT = frozenset(("HOME", "USER", "LOGNAME"))
 
 _SDK_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
 
@@ -64,19 +65,22 @@ class DockerSandbox(CommonSandbox):
         search_path: str | None = None,
         mounts: Sequence[Mount] = (),
         environment: Mapping[str, str] | None = None,
+        account: str | None = None,
     ) -> None:
         """Start the container.
 
         ``root`` is where the workspace lies in it; ``search_path`` goes before the image's
-        ``PATH``. Raises ``SandboxUnavailable`` (no engine, or it refuses) and ``ImageMissing``.
+        ``PATH``. ``account`` is whom shells run as where the container is writable: a name or a
+        number, None root. Raises ``SandboxUnavailable`` (no engine, or it refuses) and
+        ``ImageMissing``.
         """
         super().__init__(workspace, limits, SafeTree(workspace.path, root=root))
         self.image = image or BASE_TAG
         self._search_path = search_path
         self._mounts = mounts
         self._environment = dict(environment or {})
-        self._home = "/root" if self._limits.writable else HOME
         self._name = name
+        self._account = account if self._limits.writable else None
         self._container = ""
         self._keeper: Keeper | None = None
         self._client = connect()
@@ -88,18 +92,49 @@ class DockerSandbox(CommonSandbox):
             self._end()
             raise engine_trouble(error) from error
         self._begin()
+        if self._account is not None and os.geteuid() == 0:
+            self._files.owner = self._ids_of(self._account)
         self._ready(OUTPUTS)
 
     def start_shell(self, command: list[str], slot: int) -> Stream:
         self._guard().lives(1)
         try:
             made = self._client.api.exec_create(
-                self._container, command, stdin=True, user=self._user, workdir=self.root
+                self._container,
+                command,
+                stdin=True,
+                user=self._account or self._user,
+                workdir=self.root,
+                environment=self._shell_environment(),
             )
             attached = self._client.api.exec_start(made["Id"], socket=True)
             return ExecStream(attached, lambda: self._exit_code(made["Id"]))
         except _SDK_ERRORS as error:
             raise SandboxGone(f"no shell in the container: {engine_trouble(error)}") from error
+
+    def _ids_of(self, account: str) -> tuple[int, int]:
+        """Return the numbers of an account of the image. Raises ``SandboxUnavailable``."""
+        try:
+            made = self._client.api.exec_create(
+                self._container, ["sh", "-c", "id -u; id -g"], user=account
+            )
+            said = self._client.api.exec_start(made["Id"]).split()
+            return int(said[0]), int(said[1])
+        except (*_SDK_ERRORS, ValueError, IndexError) as error:
+            self._end()
+            told = f"the image {self.image} has no account {account!r}"
+            raise SandboxUnavailable(told) from error
+
+    def _shell_environment(self) -> dict[str, str]:
+        """Return what the shells have beside the container's own variables.
+
+        Where the whole container is the agent's, the programs of its image and the tests of a task
+        see the variables of the image alone.
+        """
+        if not self._limits.writable:
+            return {}
+        found = sandbox_environment("")
+        return {name: value for name, value in found.items() if name not in _OF_THE_ACCOUNT}
 
     def _exit_code(self, exec_id: str) -> int | None:
         """Ask the engine for the exit code of a shell, which it knows soon after its end."""
@@ -170,7 +205,7 @@ class DockerSandbox(CommonSandbox):
             user=self._user,
             working_dir=self.root,
             stdin_open=True,
-            environment=sandbox_environment(self._home) | self._path() | self._environment,
+            environment=self._usual() | self._path() | self._environment,
             # The proxies in the user's Docker configuration may have a password in them.
             use_config_proxy=self._limits.network,
             labels={SESSION_LABEL: name, OWNER_LABEL: str(Owner.of_this_process())},
@@ -185,6 +220,9 @@ class DockerSandbox(CommonSandbox):
         api.start(self._container)
         self._keeper = Keeper(stream)
         self._keeper.lives(1)
+
+    def _usual(self) -> dict[str, str]:
+        return {} if self._limits.writable else sandbox_environment(HOME)
 
     def _volumes(self) -> list[str]:
         """Return the places the image wants volumes at, but for those that are mounted anyway."""

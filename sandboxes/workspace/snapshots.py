@@ -91,6 +91,7 @@ class SnapshotStore:
         self._commit = ""
         self._tree = ""
         self._kept: frozenset[str] = frozenset()
+        self._released: frozenset[str] = frozenset()
         self._sent = 0
         self.left_out: tuple[str, ...] = ()
 
@@ -111,7 +112,8 @@ class SnapshotStore:
         """
         if os.geteuid() != 0:
             mend_modes(self._top)
-        return self._store(self._listed() | self._stored.keys())
+        released, self._released = self._released, frozenset()
+        return self._store((self._listed() | self._stored.keys()) - released)
 
     def forgive_owner_change(self) -> None:
         """Take new ctimes (after a chown by us) as no change of content."""
@@ -433,6 +435,14 @@ class SnapshotStore:
                 written.append(_Change(mode, blob, inner))
         try:
             with Folders(self._top) as folders, self._git.blobs(self._git_dir) as read:
+                rules = [c for c in written if PurePosixPath(c.path).name == ".gitignore"]
+                for change in rules:
+                    with suppress(OSError):  # something is in its way yet
+                        folders.put(change.path, change.mode, read(change.blob))
+                if rules:
+                    # What these rules cover came into view only while they were gone: it stays.
+                    self._released = frozenset(gone) - self._kept - self._listed()
+                    gone = [path for path in gone if path not in self._released]
                 for path in gone:
                     folders.remove(path)
                 for change in written:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -124,6 +124,40 @@ class Workspace:
             workspace._refill(origin, tree)
             if ignored:
                 workspace._copy_ignored(MAX_FILE_BYTES)
+        return workspace
+
+    @classmethod
+    def of_image(
+        cls,
+        repo: Path,
+        fill: Callable[[Path], None],
+        *,
+        parent: Path | None = None,
+        origin: Origin | None = None,
+        tree: str = "",
+    ) -> Self:
+        """Work on a folder as ``fill`` lays it out, of which every file and ``.git`` stays.
+
+        Nothing is added to it, no history and no commit. Checkpoints and the patch hold what no
+        ignore rule covers, without ``.git`` folders, of 20,000 files at most. ``repo`` is an
+        empty repository that stands for the user's. With ``origin`` and ``tree`` the files are
+        those of a checkpoint in a record that was kept. Raises ``WorkspaceError`` and what ``fill``
+        does; nothing is left behind then.
+        """
+        with _fresh_folder(repo, parent) as (folder, repository):
+            git = HostGit(folder / "git-home")
+            if origin is not None:
+                after_a_kill(origin.record)
+            record = origin.record if origin else git.new_store(folder / "store.git")
+            store = _store(git, record, folder, repository, MAX_FILE_BYTES)
+            workspace = cls(folder, repository, git, store)
+            workspace.path.mkdir(mode=0o755)
+            fill(workspace.path)
+            workspace._with_ignored = True
+            workspace._baseline = workspace._snapshot()
+            if origin is not None:
+                workspace._baseline = origin.baseline
+                workspace.rollback(tree)
         return workspace
 
     def keep_record(self, place: Path) -> Origin:

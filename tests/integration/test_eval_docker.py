@@ -244,10 +244,6 @@ def test_terminal_bench_tasks_are_graded_by_their_own_tests_in_the_same_containe
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (
-            lambda t: (t / "environment" / "docker-compose.yaml").write_text(""),
-            "several containers",
-        ),
         (lambda t: (t / "task.toml").write_text("[[steps]]\nname = 'a'\n"), "several steps"),
         (lambda t: (t / "tests" / "test.sh").unlink(), "no tests/test.sh, which grading needs"),
         (

@@ -83,15 +83,21 @@ def test_the_network_is_what_the_task_says(lines: str, online: bool) -> None:
         ("[environment]\ngpus = 1", r"a GPU \(environment\.gpus\)"),
         ("[environment]\nos = 'windows'", "the system 'windows'"),
         ("[environment]\nmcp_servers = [{name = 'x'}]", r"environment\.mcp_servers"),
-        ("[environment]\nskills_dir = '/s'", r"environment\.skills_dir"),
-        ("[environment.healthcheck]\ncommand = 'true'", r"environment\.healthcheck"),
         ("[environment]\ntpu = {type = 'v5'}", r"environment\.tpu"),
         ("[environment]\nmemroy_mb = 3", r"environment\.memroy_mb"),
-        ("[agent]\nuser = 'me'", r"agent\.user"),
-        ("[verifier]\nuser = 1000", r"verifier\.user"),
-        ("[verifier]\nenvironment_mode = 'separate'", r"verifier\.environment_mode"),
         ("[verifier]\ncollect = ['/a']", r"verifier\.collect"),
-        ("artifacts = ['/a']", "needs artifacts"),
+        ("[agent]\nuser = true", "must be the name or number of an account"),
+        ("[environment.healthcheck]\nretries = 1", "healthcheck.command is None"),
+        ("[environment.healthcheck]\ncommand = 'x'\nretries = 0", "retries is 0"),
+        ("[environment.healthcheck]\ncommand = 'x'\ntimeout_sec = 'a'", "timeout_sec is 'a'"),
+        ("[verifier]\nenvironment_mode = 'both'", "must be shared or separate"),
+        ("[verifier]\nenvironment_mode = 'shared'\nenvironment = {}", "must be separate"),
+        ("[verifier.environment]\nskills_dir = '/s'", r"verifier\.environment\.skills_dir"),
+        ("[verifier.environment]\ngpus = 1", r"verifier\.environment\.gpus"),
+        ("artifacts = ['../a']", "must be paths without"),
+        ("artifacts = 'a'", "must be a list"),
+        ("artifacts = [{source = '/a', service = 'db'}]", r"artifacts\.service"),
+        ("verifier = {collect = [{command = 'a', service = 'db'}]}", r"collect\.service"),
         ("[[steps]]\nname = 'a'", "several steps"),
         (
             "[verifier]\nenv = {KEY = '${NO_SUCH_KEY}'}",
@@ -121,6 +127,56 @@ def test_variables_come_from_the_host_or_their_default(monkeypatch: pytest.Monke
     monkeypatch.setenv("OWN", "mine")
     found = task("[environment]\nenv = {A = '${OWN}', B = '${NONE:-other}', C = 'x${OWN}y'}")
     assert found.environment == {"A": "mine", "B": "other", "C": "xminey"}
+
+
+def test_a_separate_verifier_has_its_own_environment() -> None:
+    text = """
+        artifacts = ['/a', {source = 'b', exclude = ['*.log']}]
+        [agent]
+        user = 1000
+        [environment]
+        memory = '2G'
+        [verifier]
+        user = 'judge'
+        [[verifier.collect]]
+        command = 'true'
+        [verifier.environment]
+        network_mode = 'no-network'
+        cpus = 3
+        """
+    found = task(text)
+    assert found.verifier is not None
+    assert (found.online, found.verifier.online) == (True, False)
+    assert (found.memory_mb, found.verifier.memory_mb, found.verifier.cpus) == (2048, None, 3)
+    assert (found.user, found.verifier_user) == ("1000", "judge")
+    assert [a.source for a in found.artifacts] == ["/a", "b"]
+    assert found.collect[0].timeout_s == 60
+    again = task("[environment]\nmemory_mb = 9\n[verifier]\nenvironment_mode = 'separate'")
+    assert again.verifier is not None
+    assert again.verifier.memory_mb == 9
+
+
+MAIN = "services:\n  main:\n    "
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[", "cannot be read"),
+        ("services: [a]", "services must be a table"),
+        (f"{MAIN}privileged: true", r"main\.privileged"),
+        (f"{MAIN}volumes: ['/:/host']", r"main\.volumes"),
+        (f"{MAIN}environment: ['A=${{NO_SUCH_KEY}}']", "the variable NO_SUCH_KEY"),
+        (f"{MAIN}environment: 3", "must be a table or a list"),
+    ],
+)
+def test_a_compose_file_is_honoured_or_refused_by_its_key(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    write_task(tmp_path / "one")
+    (tmp_path / "one" / "environment" / "docker-compose.yaml").write_text(text)
+    with pytest.raises(DatasetError, match=told):
+        TerminalBench().load(str(tmp_path))
 
 
 def test_one_refused_task_costs_that_task(tmp_path: Path) -> None:
