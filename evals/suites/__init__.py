@@ -9,24 +9,19 @@ from evals.errors import DatasetError
 from evals.suites.claw.claw_eval import ClawEval
 from evals.suites.nl2repo import Nl2Repo
 from evals.suites.repair import Repair
+from evals.suites.skillsbench import SkillsBench
 from evals.suites.suite import Suite
 from evals.suites.swebench import SweBench
 from evals.suites.swebench_pro import SweBenchPro
 from evals.suites.tasks import Tasks
 from evals.suites.terminal_bench import TerminalBench
 
-SUITES: dict[str, Suite] = {
-    suite.name: suite
-    for suite in (
-        SweBench(),
-        SweBenchPro(),
-        TerminalBench(),
-        Nl2Repo(),
-        ClawEval(),
-        Repair(),
-        Tasks(),
-    )
-}
+_ALL: tuple[Suite, ...] = (
+    *(SweBench(), SweBenchPro(), TerminalBench()),
+    *(SkillsBench(), SkillsBench(with_skills=False)),
+    *(Nl2Repo(), ClawEval(), Repair(), Tasks()),
+)
+SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
 
 
 def find_suite(name: str) -> Suite:
