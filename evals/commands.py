@@ -22,8 +22,8 @@ SuiteName = Annotated[
     str,
     typer.Argument(
         metavar="SUITE",
-        help="swebench, swebench-pro, terminal-bench, skillsbench, nl2repo, claw-eval, repair, tasks "
-        "or FILE.py",
+        help="swebench, swebench-pro, terminal-bench, skillsbench, nl2repo, claw-eval, repair, "
+        "tasks or FILE.py",
     ),
 ]
 DataSet = Annotated[str | None, typer.Option(help="File or folder, or for swebench a name.")]
