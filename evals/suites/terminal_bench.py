@@ -100,8 +100,8 @@ class TerminalBench:
                 settings,
                 container.verify,
                 container.solve,
-                container.begin,
-                self.notes_on(image, task, home, workdir),
+                at_start=container.begin,
+                notes=self.notes_on(image, task, home, workdir),
             )
 
     def notes_on(self, image: str, task: HarborTask, home: str, workdir: str) -> str:
