@@ -278,10 +278,26 @@ def report(
 def export(
     run: Run,
     to: Annotated[Path, typer.Option(help="The folder to write to.")],
+    leaderboard: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="swebench|swebench-pro|terminal-bench",
+            help="Write the folder that this leaderboard asks for instead.",
+        ),
+    ] = None,
 ) -> None:
-    """Write each attempt as ATIF JSON and safetensors: ids, log-probabilities, masks, rewards."""
-    from evals.report.export import export as write
+    """Write each attempt as ATIF JSON and safetensors: ids, log-probabilities, masks, rewards.
+
+    With --for, exit code 1 says that something is missing before it can be submitted.
+    """
     from evals.run.folder import RunFolder
+
+    if leaderboard is not None:
+        from evals.report.submission import submit
+
+        raise typer.Exit(submit(RunFolder(run), to, leaderboard))
+    from evals.report.export import export as write
 
     raise typer.Exit(write(RunFolder(run), to))
 

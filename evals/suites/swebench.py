@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from evals.errors import DatasetError
 from evals.instance import Instance, TaskPlace
@@ -26,6 +27,16 @@ ALIASES = {
     "multilingual": "SWE-bench/SWE-bench_Multilingual",
 }
 WORKDIR = "/testbed"
+COMPILED = frozenset(
+    f"parse_log_{name}"
+    for name in (
+        *("gotest", "cargo", "maven", "ant", "gradle_custom", "jest", "jest_json", "vitest"),
+        *("karma", "tap", "immutable_js", "phpunit", "minitest", "cucumber", "ruby_unit"),
+        *("rspec_transformed_json", "jekyll", "redis", "jq", "doctest", "micropython_test"),
+        "googletest",
+    )
+)
+"""The log parsers of the languages whose tools keep their caches in the image's own folders."""
 _RUNNING = ("instance_id", "repo", "problem_statement")
 
 
@@ -77,12 +88,15 @@ class SweBench:
         assert instance.image is not None
         image = machine.images.ensure(instance.id, instance.image)
         with repository_in(image, WORKDIR) as (repo, search_path):
-            settings = {
+            settings: dict[str, Any] = {
                 "image": image,
                 "workdir": WORKDIR,
                 "search_path": search_path,
                 "ignored_files": True,
             }
+            if instance.row.get("log_parser") in COMPILED:
+                # Cargo, go, npm, maven and gradle write in caches that are root's in the image.
+                settings["writable"] = True
             yield TaskPlace(repo, settings)
 
     def grade(
