@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,8 @@ from model.state.pages import PAGE, Layout
 
 ExpertPlace = Literal["auto", "cpu", "gpu"]
 """The memory that the experts of a mixture are held in beside a GPU."""
+_BITS_HELD: Mapping[Quantize, float] = {"int8": 8.125, "int4": 4.53125}
+"""The bits of a weight that ``--quantize`` rounds, scales included."""
 _ROOM = 1.15
 """Memory that a model needs on a GPU beside its weights, as a factor: what a pass works in."""
 
@@ -113,9 +116,11 @@ def weight_bytes(
         matrix = len(stored.shape) == 2 or is_experts(stored.name)
         matrix = matrix and stored.name != "embed_tokens.weight"
         if matrix and quantize != "none":
-            return count * (BITS[quantize] + 0.125) / 8
+            return count * _BITS_HELD[quantize] / 8
         if matrix and stored.native and dtype == torch.bfloat16:
             return stored.nbytes * 1.1
+        if stored.is_half and len(stored.shape) > 1:
+            return count * 2
         return count * dtype.itemsize
 
     return round(sum(of(stored) for stored in checkpoint.tensors.values()))

@@ -10,20 +10,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kernels.experts import ExpertStack, PackedStack
+from kernels.experts import DeviceStack, ExpertStack
+from kernels.fp8_linear import Fp8Weight
 from kernels.linear import (
+    BLOCK,
     Part,
-    QuantizedTable,
     QuantizedWeight,
     StackedWeight,
+    StoredTable,
     Table,
     Weight,
     join,
-    packable,
-    packed,
     plain,
 )
-from kernels.quantized_linear import GROUPS, PackedWeight, pack
 from model.checkpoint.checkpoint import Checkpoint
 from model.checkpoint.config import ModelConfig, head_name
 from model.checkpoint.expert_tensors import is_experts
@@ -32,12 +31,16 @@ from model.checkpoint.quantize import (
     groups,
     mtp_groups,
     quantized_weights,
-    require_finite,
 )
 from model.checkpoint.stored import ReadTensors, StoredTensor
 from model.hybrid.cpu import why_not as why_not_native
 from model.hybrid.gpu import why_not as why_not_triton
-from model.placing_experts import packed_int4, place_experts, require_finite_routers, split
+from model.placing_experts import (
+    place_device_experts,
+    place_experts,
+    require_finite_routers,
+    split,
+)
 
 EMBEDDING = "embed_tokens.weight"
 
@@ -53,7 +56,7 @@ class PlacedWeights:
     """
 
     tensors: dict[str, Tensor]
-    quantized: dict[str, Weight | ExpertStack | PackedStack] = field(default_factory=dict)
+    quantized: dict[str, Weight | ExpertStack | DeviceStack] = field(default_factory=dict)
     embedding: Table | None = None
     compiled: bool = False
     fingerprint: str = ""
@@ -64,7 +67,7 @@ class PlacedWeights:
         """The number of bytes held; an embedding that is the head too counts once."""
         parts = [*self.tensors.values(), *self.quantized.values()]
         table = self.embedding
-        if isinstance(table, QuantizedTable) and all(p is not table.weight for p in parts):
+        if isinstance(table, StoredTable) and all(p is not table.weight for p in parts):
             parts.append(table.weight)
         return sum(part.nbytes for part in parts)
 
@@ -81,7 +84,8 @@ def place(
     """Place the weights of ``checkpoint`` on ``device``, to compute in ``dtype``.
 
     Matrices that are stored in fewer bits stay so where that loses nothing and the model computes
-    in fewer than 32 bits; ``quantize`` rounds all matrices. With ``host_experts`` the experts stay
+    in fewer than 32 bits, float16 ones on the compiled path always; ``quantize`` rounds all
+    matrices. With ``host_experts`` the experts stay
     on the CPU with their routers, for its compiled path. Raises ``CheckpointError``.
     """
     config = checkpoint.config
@@ -91,20 +95,15 @@ def place(
     require_finite_routers(checkpoint)
     made: Mapping[str, Weight] = {}
     table = None
-    small: dict[str, Weight | ExpertStack | PackedStack] = {}
+    small: dict[str, Weight | ExpertStack | DeviceStack] = {}
     place_of = partial(_place_of, device, host_experts)
     triton = why_not_triton(config, dtype, device) is None
-    if quantize == "int4" and triton:
-        made = _packed_int4(config, read, device)
-        made = {name: weight for name, weight in made.items() if place_of(name) == device}
-        small.update({} if host_experts else packed_int4(checkpoint, read, device))
-        identity = hashlib.sha256(f"{identity} int4 on a GPU".encode()).hexdigest()
-    elif quantize != "none":
+    if quantize != "none":
         made = quantized_weights(checkpoint.path, config, read, quantize, identity)
         identity = hashlib.sha256(f"{identity} {quantize}".encode()).hexdigest()
-    elif dtype == torch.bfloat16 and (compiled or device.type == "cuda"):
-        made = exact_weights(checkpoint)
-        table = _table(checkpoint, made, dtype) if compiled else None
+    elif compiled or (triton and dtype == torch.bfloat16):
+        made = exact_weights(checkpoint, dtype, half=compiled)
+        table = _table(checkpoint, made, dtype, half=compiled)
     joined = {names[0]: names for names in (*groups(config), *mtp_groups(config))}
     skipped = {name for first in made for name in joined[first]} - {EMBEDDING}
     if table is not None:
@@ -112,6 +111,8 @@ def place(
     on_cpu = compiled or host_experts
     if on_cpu and quantize == "none":
         small.update(place_experts(checkpoint, dtype))
+    elif triton and quantize == "none" and dtype == torch.bfloat16:
+        small.update(place_device_experts(checkpoint, device))
     skipped |= set(small)
     tensors = {name: read[name].to(place_of(name)) for name in read if name not in skipped}
     for name, weight in made.items():
@@ -126,6 +127,10 @@ def place(
             small[name] = weight
         else:
             small[name] = weight if compiled else _moved(weight, dtype, device, triton)
+    if table is not None and not compiled:
+        held = small.get(EMBEDDING) or _moved(table.weight, dtype, device, triton)
+        assert isinstance(held, QuantizedWeight)
+        table = StoredTable(held, dtype)
     turned = _turned(checkpoint, tensors)
     return PlacedWeights(tensors, small, table, compiled, identity, turned)
 
@@ -146,13 +151,13 @@ def _turned(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 def _stacked(
     weight: Weight, config: ModelConfig, device: torch.device, *, on_cpu: bool, triton: bool
-) -> ExpertStack | PackedStack | None:
+) -> ExpertStack | DeviceStack | None:
     """Return a rounded matrix of all experts as what runs them takes it; None if it cannot."""
     assert config.experts is not None and isinstance(weight, QuantizedWeight)
     if on_cpu:
         return split(weight, config.experts.count)
-    if triton and packable(weight):
-        return PackedStack(config.experts.count, packed(weight, device))
+    if triton and weight.outputs // config.experts.count % BLOCK == 0:
+        return DeviceStack(config.experts.count, weight.to(device))
     return None
 
 
@@ -163,48 +168,35 @@ def _moved(weight: Weight, dtype: torch.dtype, device: torch.device, triton: boo
     if isinstance(weight, StackedWeight):
         parts = [_moved(part, dtype, device, triton) for part in weight.parts]
         return StackedWeight(tuple(p for p in parts if not isinstance(p, StackedWeight)))
-    if triton and isinstance(weight, QuantizedWeight) and packable(weight):
-        return packed(weight, device)
-    if triton and isinstance(weight, PackedWeight) and (weight.kind != "fp8" or not weight.by_rows):
-        held = weight.data.to(device), weight.scales.to(device)
-        return PackedWeight(weight.kind, *held, weight.group)
+    if triton and isinstance(weight, QuantizedWeight | Fp8Weight):
+        return weight.to(device)
     return plain(weight, dtype).to(device)
 
 
-def _packed_int4(
-    config: ModelConfig, read: Mapping[str, Tensor], device: torch.device
-) -> dict[str, Weight]:
-    """Round to the device kernels' int4 (nearest, in groups of 128, 64 or 32), since they have no
-    table.
+def exact_weights(checkpoint: Checkpoint, dtype: torch.dtype, *, half: bool) -> dict[str, Weight]:
+    """Return the matrices that can stay in a form other than ``dtype`` without loss, joined.
 
-    Matrices that no group divides are left out, and experts, which run as floats.
+    Those are matrices of fewer bits beside bfloat16 ones, and float16 ones if ``half``.
     """
-    made: dict[str, Weight] = {}
-    for names in groups(config):
-        fits = [group for group in GROUPS if read[names[0]].shape[1] % group == 0]
-        if is_experts(names[0]) or not fits:
-            continue
-        parts = [read[name].to(device) for name in names]
-        require_finite(dict(zip(names, parts, strict=True)))
-        made[names[0]] = pack(torch.cat(parts), "int4", fits[0])
-    return made
-
-
-def exact_weights(checkpoint: Checkpoint) -> dict[str, Weight]:
-    """Return the matrices that are stored in fewer bits and can stay so without loss, joined."""
     made = {}
     config, tensors = checkpoint.config, checkpoint.tensors
     for names in (*groups(config), *mtp_groups(config)):
         if all(name in tensors and len(tensors[name].shape) == 2 for name in names):
-            weight = _exact([tensors[name] for name in names])
+            weight = _exact([tensors[name] for name in names], dtype, half)
             if weight is not None:
                 made[names[0]] = weight
     return made
 
 
-def _exact(stored: list[StoredTensor]) -> Weight | None:
-    """Join matrices in the forms that each is stored in; None if none is stored in fewer bits."""
-    found = [tensor.weight() if tensor.native else None for tensor in stored]
+def _exact(stored: list[StoredTensor], dtype: torch.dtype, half: bool) -> Weight | None:
+    """Join matrices in the forms that each is stored in; None if all are to be in ``dtype``."""
+
+    def form_of(tensor: StoredTensor) -> Part | None:
+        if tensor.is_half:
+            return tensor.plain if half else None
+        return tensor.weight() if tensor.native and dtype == torch.bfloat16 else None
+
+    found = [form_of(tensor) for tensor in stored]
     if all(part is None for part in found):
         return None
     parts: list[Part] = []
@@ -213,17 +205,20 @@ def _exact(stored: list[StoredTensor]) -> Weight | None:
         if isinstance(part, QuantizedWeight):
             run.append(part)
             continue
-        parts += [*join(run), tensor.read(torch.bfloat16).bfloat16() if part is None else part]
+        parts += [*join(run), tensor.read(dtype).to(dtype) if part is None else part]
         run = []
     parts += join(run)
     return parts[0] if len(parts) == 1 else StackedWeight(tuple(parts))
 
 
 def _table(
-    checkpoint: Checkpoint, made: Mapping[str, Weight], dtype: torch.dtype
-) -> QuantizedTable | None:
-    """Return the embedding as it is stored, the head itself where they are one; None if floats."""
+    checkpoint: Checkpoint, made: Mapping[str, Weight], dtype: torch.dtype, *, half: bool
+) -> StoredTable | None:
+    """Return the embedding as it is stored, the head itself where they are one; None if ``dtype``
+    holds it.
+    """
     stored = checkpoint.tensors[EMBEDDING]
-    tied = head_name(checkpoint.config) == EMBEDDING
-    weight = made.get(EMBEDDING) if tied else stored.weight() if stored.native else None
-    return QuantizedTable(weight, dtype) if isinstance(weight, QuantizedWeight) else None
+    weight = made.get(EMBEDDING)
+    if head_name(checkpoint.config) != EMBEDDING:
+        weight = _exact([stored], dtype, half)
+    return StoredTable(weight, dtype) if isinstance(weight, QuantizedWeight | Tensor) else None

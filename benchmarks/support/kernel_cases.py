@@ -19,17 +19,28 @@ from torch import Tensor
 from kernels.attention.triton import SPLITS, append_at, paged_attention_at
 from kernels.backend import addresses
 from kernels.delta_step.triton import delta_step_at
-from kernels.experts import ExpertWeight, PackedStack
+from kernels.experts import DeviceStack, ExpertWeight
 from kernels.experts.triton import MOST_GATHERED
 from kernels.experts.triton import product as experts_product
+from kernels.fp8_linear import Fp8Weight, fp8_linear
 from kernels.gated_delta_rule import gated_delta_rule_at
+from kernels.linear import BLOCK, Code, QuantizedWeight
+from kernels.linear.rounding import LEVELS
+from kernels.linear.triton import coded_linear, per_program
 from kernels.qk_norm_rope import qk_norm_rope
-from kernels.quantized_linear import PackedWeight, quantized_linear
 from kernels.rms_norm import add_rms_norm, gated_rms_norm
 from kernels.sampling.triton import sample_batch_at
 from kernels.swiglu import swiglu
 
 PAGE = 256
+FORMS = {
+    "int4": (LEVELS, 16, 512, False),
+    "Q4_K": (Code(4), 32, 256, True),
+    "Q5_K": (Code(5), 32, 256, True),
+    "Q6_K": (Code(6, 32), 16, 256, False),
+    "int8": (Code(8, 128), 128, 0, False),
+}
+"""The code, group, inputs that share a top (0: none) and presence of terms of the forms timed."""
 VOCABULARY = 248_320
 
 
@@ -102,10 +113,10 @@ def cases(shape: Shape, device: str, *, context: int = 16_384) -> Iterator[Kerne
         yield _delta_step(shape, make, time)
     for time in (1, 2, 4, 8, 512):
         yield _attention(shape, make, time, context)
-    for kind in ("int4", "int8", "fp8"):
+    for kind in (*FORMS, "fp8"):
         for rows in (1, 8, 64, 512):
             yield _linear(shape, make, kind, rows)
-    for kind in ("plain", "int4", "int8", "fp8"):
+    for kind in ("plain", "int4", "Q4_K", "fp8"):
         for rows in (1, 8, 512):
             yield _experts(make, kind, rows)
     logits, options = make(1, VOCABULARY), make(4, 1, dtype=torch.float32)
@@ -243,17 +254,28 @@ def _attention(s: Shape, make: Maker, time: int, context: int) -> KernelCase:
     return KernelCase(f"paged_attention {time} at {context}", run, cache + own, moved, ops, done)
 
 
+def make_weight(make: Maker, kind: str, outputs: int, inputs: int) -> QuantizedWeight | Fp8Weight:
+    """Make a random weight in a form of ``FORMS``, or in fp8."""
+    if kind == "fp8":
+        scales = make(-(-outputs // 128), inputs // 128, dtype=torch.float32)
+        return Fp8Weight(make(outputs, inputs, dtype=torch.uint8), scales)
+    code, group, span, terms = FORMS[kind]
+    blocks, width = -(-outputs // BLOCK), BLOCK * (2 if terms else 1)
+    data = make(blocks, inputs * 2 * code.bits, dtype=torch.uint8)
+    dtype = torch.int8 if span else torch.bfloat16
+    scales = make(blocks, inputs // group, width, dtype=dtype)
+    tops = make(blocks, inputs // span, width, dtype=torch.float16) if span else None
+    return QuantizedWeight(code, group, outputs, inputs, data, scales, tops)
+
+
 def _experts(make: Maker, kind: str, rows: int) -> KernelCase:
     """Gate and up of 35B-A3B's experts, of which each row runs eight; an even load is counted."""
     count, per, outputs, inputs = 256, 8, 1024, 2048
-    weight: ExpertWeight = make(count, outputs, inputs)
-    if kind != "plain":
-        kinds = {"int4": torch.uint8, "int8": torch.int8, "fp8": torch.uint8}
-        data = make(count * outputs, inputs // (2 if kind == "int4" else 1), dtype=kinds[kind])
-        scales = make(count * outputs, inputs // 128)
-        if kind == "fp8":
-            scales = make(count * outputs // 128, inputs // 128, dtype=torch.float32)
-        weight = PackedStack(count, PackedWeight(kind, data, scales))  # type: ignore[arg-type]
+    weight: ExpertWeight
+    if kind == "plain":
+        weight = make(count, outputs, inputs)
+    else:
+        weight = DeviceStack(count, make_weight(make, kind, count * outputs, inputs))
     x, slots = make(rows, inputs), rows * per
     chosen = torch.arange(slots, device=make.device) % count
     few = rows <= MOST_GATHERED
@@ -261,13 +283,13 @@ def _experts(make: Maker, kind: str, rows: int) -> KernelCase:
     each, used = weight.nbytes // count, min(count, slots)
     ends = 2 * rows * inputs + 2 * slots * outputs
     read = slots * each if few else used * each
-    columns = -(-outputs // (8 if few else 64))
+    own = {"plain": 4, "fp8": 8}.get(kind, 64) if few else 64
     ops = 2.0 * slots * inputs * outputs
     return KernelCase(
         f"experts {kind} {rows}",
         run,
         used * each + ends,
-        read + 2 * slots * inputs * columns + 2 * slots * outputs,
+        read + 2 * slots * inputs * -(-outputs // own) + 2 * slots * outputs,
         ops,
         ops,
     )
@@ -275,23 +297,22 @@ def _experts(make: Maker, kind: str, rows: int) -> KernelCase:
 
 def _linear(s: Shape, make: Maker, kind: str, rows: int) -> KernelCase:
     outputs, inputs = 2 * s.intermediate, s.hidden
-    scales = make(outputs, inputs // 128)
-    data = make(outputs, inputs, dtype=torch.int8)
-    if kind == "int4":
-        data = make(outputs, inputs // 2, dtype=torch.uint8)
-    elif kind == "fp8":
-        data = make(outputs, inputs, dtype=torch.uint8)
-        scales = make(-(-outputs // 128), inputs // 128, dtype=torch.float32)
-    weight = PackedWeight(kind, data, scales)  # type: ignore[arg-type]
-    x = make(rows, inputs)
-    run = partial(quantized_linear, x, weight, backend="triton")
-    tile, columns = (1, 8 if outputs > 4096 else 4) if rows == 1 else (16, 32)
+    weight, x = make_weight(make, kind, outputs, inputs), make(rows, inputs)
+    run: Callable[[], object]
+    if isinstance(weight, Fp8Weight):
+        run = partial(fp8_linear, x, weight, backend="triton")
+        tile, columns = 1, 32 if outputs > 4096 else 8
+    else:
+        run = partial(coded_linear, x, weight)
+        tile, columns = 1, BLOCK * per_program(weight)
+    if rows > 1:
+        tile, columns = (16, 32)
     if rows > 16:
         tile, columns = (64, 64) if rows <= 64 else (128, 64)
     moved = weight.nbytes * -(-rows // tile) + 2 * rows * inputs * -(-outputs // columns)
     ops = 2.0 * rows * inputs * outputs
     return KernelCase(
-        f"quantized_linear {kind} {rows}",
+        f"linear {kind} {rows}",
         run,
         weight.nbytes + 2 * rows * (inputs + outputs),
         moved + 2 * rows * outputs,

@@ -7,9 +7,9 @@ from torch import Tensor
 from kernels.backend import Backend, require_triton
 from kernels.experts import reference
 from kernels.experts.reference import route
-from kernels.experts.stacks import ExpertStack, ExpertWeight, PackedStack
+from kernels.experts.stacks import DeviceStack, ExpertStack, ExpertWeight
 
-__all__ = ["ExpertStack", "ExpertWeight", "PackedStack", "experts", "route"]
+__all__ = ["DeviceStack", "ExpertStack", "ExpertWeight", "experts", "route"]
 
 
 def experts(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.linear import Weight
-from kernels.quantized_linear import PackedWeight
+from kernels.fp8_linear import Fp8Weight
+from kernels.linear import QuantizedWeight, Weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +36,14 @@ class ExpertStack:
 
 
 @dataclass(frozen=True, eq=False)
-class PackedStack:
+class DeviceStack:
     """The matrices of ``count`` experts as one for the device kernels, expert below expert.
 
-    In fp8 an expert has a multiple of 128 outputs, so that none shares a scale with another.
+    An expert has a multiple of 16 outputs, in fp8 of 128: so none shares a block with another.
     """
 
     count: int
-    whole: PackedWeight
+    whole: QuantizedWeight | Fp8Weight
 
     @property
     def shape(self) -> torch.Size:
@@ -57,10 +57,12 @@ class PackedStack:
 
     def __getitem__(self, expert: int) -> Weight:
         whole, each = self.whole, self.whole.outputs // self.count
+        if isinstance(whole, QuantizedWeight):
+            return whole.rows(expert * each, (expert + 1) * each)
         data = whole.data[expert * each : (expert + 1) * each]
         rows = len(whole.scales) // self.count
         scales = whole.scales[expert * rows : (expert + 1) * rows]
-        return PackedWeight(whole.kind, data, scales, whole.group)
+        return Fp8Weight(data, scales)
 
 
-ExpertWeight = Tensor | ExpertStack | PackedStack
+ExpertWeight = Tensor | ExpertStack | DeviceStack

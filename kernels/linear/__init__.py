@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from kernels.linear.blocks import dequantize, from_codes, from_integers, packable, packed, plain
-from kernels.linear.embedding import QuantizedTable, Table, embed
+from kernels.linear.blocks import dequantize, from_codes, from_integers, plain
+from kernels.linear.embedding import StoredTable, Table, embed
 from kernels.linear.formats import (
+    BLOCK,
     INT4,
     INT8,
     Code,
@@ -21,14 +22,15 @@ from kernels.linear.rounding import quantize
 from kernels.linear.stored_rows import StoredRows
 
 __all__ = [
+    "BLOCK",
     "INT4",
     "INT8",
     "Code",
     "Part",
-    "QuantizedTable",
     "QuantizedWeight",
     "StackedWeight",
     "StoredRows",
+    "StoredTable",
     "Table",
     "Weight",
     "dequantize",
@@ -38,8 +40,6 @@ __all__ = [
     "join",
     "join_exactly",
     "linear",
-    "packable",
-    "packed",
     "plain",
     "quantize",
     "stack",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from kernels.backend import KernelError
+from kernels.fp8_linear.reference import Fp8Weight
 from kernels.linear.formats import (
     BLOCK,
-    INT4,
     INT8,
     SIZES,
     Code,
@@ -18,7 +18,6 @@ from kernels.linear.formats import (
 )
 from kernels.linear.stored_rows import StoredRows
 from kernels.native import native
-from kernels.quantized_linear.reference import Kind, PackedWeight, pack_integers, unpack
 
 _WORDS = {8: 1, 4: 2, 6: 4, 5: 8}
 """Words of four inputs that are stored together, by the bits of a code."""
@@ -184,38 +183,14 @@ def _weights(
     return rows.reshape(-1, weight.inputs)
 
 
-def packed(weight: QuantizedWeight, device: torch.device, *, at_once: int = 256) -> PackedWeight:
-    """Return the same numbers in the layout of the device kernels, on ``device``.
-
-    ``at_once`` blocks are turned at a time, so that little more than the result is in memory.
-    """
-    kind: Kind = "int4" if weight.code == INT4 else "int8"
-    parts = []
-    for first in range(0, weight.outputs, at_once * BLOCK):
-        own = weight.rows(first, min(weight.outputs, first + at_once * BLOCK))
-        integers = own.code.integers(codes_of(own))[: own.outputs].to(device)
-        by = _scales(own)[0][: own.outputs].to(device, torch.bfloat16)
-        parts.append(pack_integers(integers, by, kind, weight.group))
-    if len(parts) == 1:
-        return parts[0]
-    whole = (torch.cat([part.data for part in parts]), torch.cat([part.scales for part in parts]))
-    return PackedWeight(kind, *whole, weight.group)
-
-
-def packable(weight: QuantizedWeight) -> bool:
-    """Tell whether the device kernels can hold the same numbers."""
-    plain_scales = weight.tops is None and not weight.has_terms
-    return plain_scales and weight.scales.dtype == torch.bfloat16 and weight.group >= 32
-
-
 def plain(weight: Weight, dtype: torch.dtype) -> Tensor:
     """Any weight as one plain tensor."""
     if isinstance(weight, StackedWeight):
         return torch.cat([plain(part, dtype) for part in weight.parts])
     if isinstance(weight, QuantizedWeight):
         return dequantize(weight).to(dtype)
-    if isinstance(weight, PackedWeight):
-        return unpack(weight).to(dtype)
+    if isinstance(weight, Fp8Weight):
+        return weight.floats().to(dtype)
     if isinstance(weight, StoredRows):
         return weight.floats().to(dtype)
     return weight.to(dtype)

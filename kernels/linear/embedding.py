@@ -1,4 +1,4 @@
-"""Rows of a table by ids, from a plain tensor or from a quantised weight."""
+"""Rows of a table by ids, from a tensor of the model's dtype or from a weight in another form."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from kernels.linear.formats import QuantizedWeight
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedTable:
+class StoredTable:
     """A table ``[rows, width]`` whose rows are turned into ``dtype`` as they are looked up."""
 
-    weight: QuantizedWeight
+    weight: QuantizedWeight | Tensor
     dtype: torch.dtype
 
     @property
     def device(self) -> torch.device:
         """The device that holds it."""
-        return self.weight.data.device
+        weight = self.weight
+        return weight.device if isinstance(weight, Tensor) else weight.data.device
 
     @property
     def nbytes(self) -> int:
@@ -30,12 +31,19 @@ class QuantizedTable:
         return self.weight.nbytes
 
 
-Table = Tensor | QuantizedTable
+Table = Tensor | StoredTable
 
 
 def embed(ids: Tensor, table: Table) -> Tensor:
     """Return the rows ``[..., width]`` of ``ids [...]``."""
     if isinstance(table, Tensor):
         return F.embedding(ids, table)
-    found = rows_at(table.weight, ids.reshape(-1)).to(table.dtype)
+    if isinstance(table.weight, Tensor):
+        return F.embedding(ids, table.weight).to(table.dtype)
+    if table.device.type == "cuda":
+        from kernels.linear.triton import coded_rows
+
+        found = coded_rows(ids.reshape(-1), table.weight, table.dtype)
+    else:
+        found = rows_at(table.weight, ids.reshape(-1)).to(table.dtype)
     return found.reshape(*ids.shape, -1)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from kernels.backend import KernelError
+from kernels.fp8_linear.reference import Fp8Weight
 from kernels.linear.stored_rows import StoredRows
-from kernels.quantized_linear.reference import PackedWeight
 
 BLOCK = 16
 SIZES = (16, 32, 64, 128)
@@ -36,7 +36,8 @@ class Code:
     def integers(self, codes: Tensor) -> Tensor:
         """Return the integers of codes, int16."""
         if self.table is not None:
-            return torch.tensor(self.table, dtype=torch.int16)[codes.int()]
+            table = torch.tensor(self.table, dtype=torch.int16, device=codes.device)
+            return table[codes.int()]
         return codes.to(torch.int16) - self.zero
 
     def codes(self, integers: Tensor) -> Tensor:
@@ -101,6 +102,11 @@ class QuantizedWeight:
             (self.data, self.scales) if self.tops is None else (self.data, self.scales, self.tops)
         )
 
+    def to(self, device: torch.device) -> QuantizedWeight:
+        """Return the same weight on ``device``."""
+        tops = None if self.tops is None else self.tops.to(device)
+        return replace(self, data=self.data.to(device), scales=self.scales.to(device), tops=tops)
+
     @property
     def nbytes(self) -> int:
         """Bytes held, scales included."""
@@ -130,7 +136,7 @@ class QuantizedWeight:
         )
 
 
-Part = Tensor | QuantizedWeight | PackedWeight | StoredRows
+Part = Tensor | QuantizedWeight | Fp8Weight | StoredRows
 
 
 @dataclass(frozen=True, eq=False)

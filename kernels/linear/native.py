@@ -2,7 +2,7 @@
 
 Inputs of bfloat16 weights are rounded to bfloat16, those of quantised weights to int8 by groups of
 32 (16 where the weight's groups have 16), so that their products are sums of integers; sums over
-groups are float32. Inputs of float32 and e4m3 weights stay as they are.
+groups are float32. Inputs of float32, float16 and e4m3 weights stay as they are.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from kernels.backend import KernelError
+from kernels.fp8_linear.reference import GROUP, Fp8Weight
 from kernels.linear.formats import Part, QuantizedWeight, StackedWeight, Weight
 from kernels.linear.stored_rows import KINDS, StoredRows
 from kernels.native import Native
-from kernels.quantized_linear.reference import PackedWeight
 
-_FORMATS = {torch.float32: 0, torch.bfloat16: 1}
+_FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 9}
 _CODES = {8: 2, 4: 3, 5: 4, 6: 5}
 _TABLE, _NARROW, _E4M3 = 6, 7, 8
 _SCALES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
@@ -70,7 +70,8 @@ def _joins(first: Part, part: Part) -> bool:
     """Tell whether two parts that lie apart may share a matrix."""
     if isinstance(first, StoredRows):
         return isinstance(part, StoredRows) and part.kind == first.kind
-    return isinstance(first, Tensor) and isinstance(part, Tensor)
+    plain = isinstance(first, Tensor) and isinstance(part, Tensor)
+    return plain and first.dtype == part.dtype
 
 
 def _matrix(parts: Sequence[Part]) -> Matrix:
@@ -79,7 +80,7 @@ def _matrix(parts: Sequence[Part]) -> Matrix:
         return _in_file([part for part in parts if isinstance(part, StoredRows)])
     if isinstance(first, QuantizedWeight):
         return _quantized(first)
-    if isinstance(first, PackedWeight):
+    if isinstance(first, Fp8Weight):
         return _e4m3(first)
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if first.dtype not in _FORMATS or any(t.dtype != first.dtype for t in tensors):
@@ -126,13 +127,13 @@ def _table(values: tuple[int, ...]) -> ctypes.Array[ctypes.c_int8]:
     return (ctypes.c_int8 * 16)(*values)
 
 
-def _e4m3(weight: PackedWeight) -> Matrix:
-    if weight.kind != "fp8" or weight.scales.dtype != torch.float32:
-        raise KernelError("the compiled path takes no integers in the layout of the device kernels")
-    made = Matrix(_E4M3, _inputs(weight), weight.group, 1)
+def _e4m3(weight: Fp8Weight) -> Matrix:
+    if weight.scales.dtype != torch.float32:
+        raise KernelError("the compiled path takes e4m3 numbers with scales in float32 alone")
+    made = Matrix(_E4M3, _inputs(weight), GROUP, 1)
     made.rows[0], made.data[0] = weight.outputs, _address(weight.data)
     made.scales = _address(weight.scales)
-    made.span = 1 if weight.by_rows else weight.group
+    made.span = 1 if weight.by_rows else GROUP
     return made
 
 

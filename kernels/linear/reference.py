@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.fp8_linear.reference import Fp8Weight, fp8_linear
 from kernels.linear.blocks import dequantize
 from kernels.linear.formats import QuantizedWeight, StackedWeight, Weight
 from kernels.linear.stored_rows import StoredRows
-from kernels.quantized_linear.reference import PackedWeight, quantized_linear
 
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
@@ -24,6 +24,6 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
         return F.linear(x.float(), dequantize(weight)).to(x.dtype)
     if isinstance(weight, StoredRows):
         return F.linear(x.float(), weight.floats()).to(x.dtype)
-    if isinstance(weight, PackedWeight):
-        return quantized_linear(x, weight)
+    if isinstance(weight, Fp8Weight):
+        return fp8_linear(x, weight)
     return F.linear(x, weight)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.fp8_linear import Fp8Weight
 from kernels.linear import INT4, INT8, Code, Part
 from kernels.linear.ggml import E2M1
-from kernels.quantized_linear.reference import PackedWeight
 from model.checkpoint.stored import Coded, StoredTensor
 from model.errors import CheckpointError
 
@@ -179,7 +179,7 @@ def _fp8(module: StoredModule, suffix: str) -> StoredTensor:
         if inputs % 128:
             return None
         by = blocks.expand(high if blocks.numel() == 1 else -1, wide)
-        return PackedWeight("fp8", numbers.view(torch.uint8), by.contiguous())
+        return Fp8Weight(numbers.view(torch.uint8), by.contiguous())
 
     return module.stored(form, ("weight", suffix), rows=rows, held=held)
 

@@ -88,6 +88,11 @@ class StoredTensor:
         return self.coded(first, last).floats()
 
     @property
+    def is_half(self) -> bool:
+        """Tell whether it is stored as float16 numbers."""
+        return self.plain is not None and self.plain.dtype == torch.float16
+
+    @property
     def native(self) -> bool:
         """Tell whether the compiled path can multiply the matrix in a form of its own."""
         return self.held is not None or self.code is not None

@@ -19,11 +19,11 @@ from kernels.backend import KernelError, addresses, interpreting
 from kernels.causal_conv1d import causal_conv1d
 from kernels.experts import experts, route
 from kernels.experts.native import NativeExperts
+from kernels.fp8_linear import Fp8Weight
 from kernels.gated_delta_rule import gated_delta_rule
-from kernels.linear import StackedWeight, Weight, embed
+from kernels.linear import QuantizedWeight, StackedWeight, Weight, embed
 from kernels.native import native
 from kernels.qk_norm_rope import qk_norm_rope
-from kernels.quantized_linear import PackedWeight
 from kernels.rms_norm import add_rms_norm, gated_rms_norm, rms_norm
 from kernels.rope import tables
 from kernels.swiglu import swiglu
@@ -62,12 +62,13 @@ def why_not(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> st
 
 
 def product(x: Tensor, weight: Weight) -> Tensor:
-    """Multiply ``x [..., inputs]`` by ``weight``: packed ones by their kernel, plain ones by
+    """Multiply ``x [..., inputs]`` by ``weight``: quantised ones by their kernels, plain ones by
     cuBLAS. The parts of a stacked one write into one result.
     """
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
-    from kernels.quantized_linear.triton import quantized_linear
+    from kernels.fp8_linear.triton import fp8_linear
+    from kernels.linear.triton import coded_linear
 
     rows = x.reshape(-1, x.shape[-1])
     out = x.new_empty(len(rows), weight.shape[0])
@@ -76,10 +77,12 @@ def product(x: Tensor, weight: Weight) -> Tensor:
         own = out[:, at : at + part.shape[0]]
         if isinstance(part, Tensor):
             torch.mm(rows, part.T, out=own)
-        elif isinstance(part, PackedWeight):
-            quantized_linear(rows, part, out=own)
+        elif isinstance(part, QuantizedWeight):
+            coded_linear(rows, part, out=own)
+        elif isinstance(part, Fp8Weight):
+            fp8_linear(rows, part, out=own)
         else:
-            raise KernelError("this weight is in the compiled CPU path's layout; pack it")
+            raise KernelError("this weight is mapped from a file for the CPU; read it first")
         at += part.shape[0]
     return out.reshape(*x.shape[:-1], -1)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kernels.experts import ExpertStack, ExpertWeight, PackedStack
+from kernels.experts import DeviceStack, ExpertStack, ExpertWeight
 from kernels.linear import Part, StackedWeight, Weight, linear, stack
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
@@ -26,7 +26,7 @@ class Take:
 
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
-    quantized: Mapping[str, Weight | ExpertStack | PackedStack] = field(default_factory=dict)
+    quantized: Mapping[str, Weight | ExpertStack | DeviceStack] = field(default_factory=dict)
     prefix: str = ""
 
     def under(self, prefix: str) -> Take:
@@ -46,7 +46,7 @@ class Take:
         joined = self.quantized.get(self.prefix + names[0])
         parts: list[Part] = []
         if joined is not None:
-            assert not isinstance(joined, ExpertStack | PackedStack)
+            assert not isinstance(joined, ExpertStack | DeviceStack)
             parts += joined.parts if isinstance(joined, StackedWeight) else (joined,)
             names = ()
         parts += [self(name).to(self.dtype) for name in (*names, *plain)]
@@ -57,7 +57,7 @@ class Take:
         held = self.quantized.get(self.prefix + name)
         if held is None:
             return self(name).to(self.dtype)
-        assert isinstance(held, ExpertStack | PackedStack)
+        assert isinstance(held, ExpertStack | DeviceStack)
         return held
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from kernels.experts import ExpertStack, PackedStack
+from kernels.experts import DeviceStack, ExpertStack
 from kernels.linear import Table, Weight, embed, linear
 from kernels.rope import frequencies, tables
 from model.checkpoint.config import ModelConfig, head_name
@@ -73,7 +73,7 @@ class HybridModel:
         config: ModelConfig,
         tensors: Mapping[str, Tensor],
         dtype: torch.dtype,
-        quantized: Mapping[str, Weight | ExpertStack | PackedStack] | None = None,
+        quantized: Mapping[str, Weight | ExpertStack | DeviceStack] | None = None,
         table: Table | None = None,
     ) -> HybridModel:
         """From tensors under the names of ``weights.tensor_shapes``; MTP tensors may be absent.

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from kernels.backend import KernelError, interpreting
-from kernels.linear import Weight, packed, plain, quantize
-from kernels.quantized_linear import PackedWeight, pack
+from kernels.linear import QuantizedWeight, StackedWeight, Weight, plain, quantize
 from kernels.sampling import sample_batch
 from model.checkpoint.config import ExpertsConfig, ModelConfig
 from model.checkpoint.quantize import groups
@@ -172,8 +171,8 @@ def test_chunks_forks_and_snapshots(model: HybridModel) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_packed_weights(device: torch.device, bits: int) -> None:
-    """The network of packed weights against the same numbers as plain matrices in torch."""
+def test_quantised_weights(device: torch.device, bits: int) -> None:
+    """The network of quantised weights against the same numbers as plain matrices in torch."""
     config = replace(CONFIG, hidden_size=64, intermediate_size=96)
     torch.manual_seed(bits)
     tensors = {
@@ -182,14 +181,8 @@ def test_packed_weights(device: torch.device, bits: int) -> None:
     }
     with torch.inference_mode():
         joined = {names[0]: torch.cat([tensors[n] for n in names]) for names in groups(config)}
-        made: dict[str, Weight]
-        if bits == 8:
-            rounded = {name: quantize(weight.cpu(), bits) for name, weight in joined.items()}
-            small = {name: packed(weight, device, at_once=2) for name, weight in rounded.items()}
-            made = dict(rounded)
-        else:  # the device's own form: it has no table
-            small = {name: pack(weight, "int4", 32) for name, weight in joined.items()}
-            made = dict(small)
+        made = {name: quantize(weight.cpu(), bits) for name, weight in joined.items()}
+        small = {name: weight.to(device) for name, weight in made.items()}
         wide = {name: plain(weight, torch.float32).to(device) for name, weight in made.items()}
         rest = {
             name: tensor
@@ -200,14 +193,16 @@ def test_packed_weights(device: torch.device, bits: int) -> None:
         slow = HybridModel.build(config, rest, torch.float32, wide)
     for name, weight in made.items():
         assert torch.equal(plain(small[name], torch.float32).cpu(), plain(weight, torch.float32))
-    # Nothing but the packed form is held: bits for a number, a scale of two bytes for a group.
-    held = [part for weight in products(fast) for part in getattr(weight, "parts", (weight,))]
-    assert sum(isinstance(part, PackedWeight) for part in held) == len(made)
+    # Nothing but the quantised form is held, as many bytes of it as on the CPU.
+    held = [
+        part
+        for weight in products(fast)
+        for part in (weight.parts if isinstance(weight, StackedWeight) else (weight,))
+    ]
+    coded = [part for part in held if isinstance(part, QuantizedWeight)]
+    assert sum(part.nbytes for part in coded) == sum(weight.nbytes for weight in made.values())
     for part in held:
-        if isinstance(part, PackedWeight):
-            numbers = part.outputs * part.inputs
-            assert part.nbytes == numbers * bits // 8 + 2 * numbers // part.group
-        else:
+        if not isinstance(part, QuantizedWeight):
             assert part.shape[0] <= 2 * config.linear_num_value_heads, "only the gates' inputs"
     compiled = HybridNetwork(fast, fingerprint="x", compiled=DeviceModel(fast))
     got = follow(compiled, (9,), 1)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.backend import KernelError
+from kernels.fp8_linear import round_to_fp8
 from kernels.linear import (
     Code,
     QuantizedWeight,
@@ -22,7 +23,6 @@ from kernels.linear import (
 from kernels.linear import native as compiled
 from kernels.linear.blocks import codes_of, lay_out, lay_out_reference, rows_at
 from kernels.native import LEVELS
-from kernels.quantized_linear.reference import pack
 from tests.support.native import dirty_memory, library
 from tests.support.quantized import CODES, E2M1, random_weight, rounded_inputs, weights
 
@@ -100,7 +100,7 @@ def test_e4m3_blocks_are_multiplied_as_they_lie_in_the_file(
     rows: int, outputs: int, inputs: int, level: str
 ) -> None:
     g = torch.Generator().manual_seed(rows)
-    weight = pack(torch.randn(outputs, inputs, generator=g), "fp8")
+    weight = round_to_fp8(torch.randn(outputs, inputs, generator=g))
     weight.data[0, :16] = torch.arange(16)  # subnormal numbers too
     x = torch.randn(rows, inputs, generator=g)
     with dirty_memory(2):

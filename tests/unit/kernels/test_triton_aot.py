@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("triton")
 
 from benchmarks.support.aot_compile import SHARED_LIMIT, compile_launch, recorded
+from benchmarks.support.kernel_cases import FORMS, SHAPES, cases
 from kernels.attention.triton import append_at, paged_attention_at
 from kernels.delta_step.triton import delta_step_at
 
@@ -61,3 +62,28 @@ def test_attention_over_eight_bits_compiles_for_h100_without_spills(
     for one in compiled:
         assert one.spills == one.stack_bytes == 0, one.kernel
         assert one.shared_bytes <= SHARED_LIMIT[90]
+
+
+@pytest.mark.parametrize(("kind", "arch"), [("int4", 80), ("Q5_K", 120), ("fp8", 89)])
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_quantised_products_compile_without_spills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, arch: int
+) -> None:
+    """One row and many; ``benchmarks.aot`` compiles every form for every chip."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    with recorded(arch) as launches:
+        for case in cases(SHAPES[0], "meta"):
+            if case.name in (f"linear {kind} 1", f"linear {kind} 512", f"experts {kind} 8"):
+                case.run()
+    assert len(launches) == (2 if kind == "Q5_K" else 3)
+    for launch in launches:
+        one = compile_launch(launch, arch)
+        assert one.spills == one.stack_bytes == 0, (one.kernel, one.warps)
+        assert one.shared_bytes <= SHARED_LIMIT[arch]
+
+
+@pytest.mark.parametrize("kind", [*FORMS, "fp8"])
+def test_one_row_asks_for_little_more_than_the_weights(kind: str) -> None:
+    for shape in SHAPES:
+        [case] = [one for one in cases(shape, "meta") if one.name == f"linear {kind} 1"]
+        assert case.moved <= 1.1 * case.least
