@@ -95,6 +95,31 @@ static inline void few_e4m3(const float* a, const Matrix& m, int64_t output, flo
         }
 }
 
+// float16 weights row by row: M input rows of float32, N outputs, lanes along the inputs.
+template <int M, int N>
+static inline void few_half(const float* a, int64_t inputs, const uint16_t* b, float* c, int64_t ldc,
+                            bool add) {
+    F16 acc[M][N];
+    for (int r = 0; r < M; ++r)
+        for (int j = 0; j < N; ++j) acc[r][j] = zero();
+    for (int64_t k = 0; k < inputs; k += 16) {
+        F16 w[N];
+        for (int j = 0; j < N; ++j) {
+            w[j] = load_half(b + j * inputs + k);
+            if (k % 32 == 0) ask(b + k * N + 32 * j);
+        }
+        for (int r = 0; r < M; ++r) {
+            F16 x = load(a + r * inputs + k);
+            for (int j = 0; j < N; ++j) acc[r][j] = fma(w[j], x, acc[r][j]);
+        }
+    }
+    for (int r = 0; r < M; ++r)
+        for (int j = 0; j < N; ++j) {
+            float s = sum(acc[r][j]);
+            c[r * ldc + j] = add ? c[r * ldc + j] + s : s;
+        }
+}
+
 // Quantised weights: M input rows, B blocks of 16 outputs, A inputs rounded together.
 template <int F, int A, int M, int B>
 static inline void few_int(const Rows& x, int64_t r0, const Matrix& m, int64_t block, float* c,
@@ -202,6 +227,22 @@ static inline void few_e4m3_outputs(const Task& t, int64_t j, int64_t ldc, bool 
     int64_t count = t.x.count, end = least(t.m->rows[0], j + FEW);
     const float* a = (const float*)t.x.data;
 #define ONE(M) few_e4m3<M, 1>(a + r * t.m->inputs, *t.m, j, t.out + r * ldc + j, ldc, add)
+    for (; j < end; ++j) FEW_INT_ROWS(ONE)
+#undef ONE
+}
+
+// Outputs `j` to j + FEW of one part of a float16 matrix.
+static inline void few_half_outputs(const Task& t, int part, int64_t first, int64_t j, int64_t ldc,
+                                    bool add) {
+    int64_t count = t.x.count, inputs = t.m->inputs, end = least(t.m->rows[part], j + FEW);
+    const float* a = (const float*)t.x.data;
+    const uint16_t* b = (const uint16_t*)t.m->data[part];
+    float* c = t.out + first;
+    constexpr int N = PARTS == 1 ? 2 : 1;
+#define ONE(M) few_half<M, N>(a + r * inputs, inputs, b + j * inputs, c + r * ldc + j, ldc, add)
+    for (; j + N <= end; j += N) FEW_INT_ROWS(ONE)
+#undef ONE
+#define ONE(M) few_half<M, 1>(a + r * inputs, inputs, b + j * inputs, c + r * ldc + j, ldc, add)
     for (; j < end; ++j) FEW_INT_ROWS(ONE)
 #undef ONE
 }

@@ -1,6 +1,6 @@
 // Weight matrices, and input rows in the form that they are multiplied with. Formats of a weight
 // [outputs, inputs]:
-//   F32, BF16       row by row, as a checkpoint stores it; up to four matrices stacked
+//   F32, BF16, HALF row by row, as a checkpoint stores it (HALF is float16); up to four matrices stacked
 //   F8              row by row, the bits of e4m3 numbers; a float32 scale for `span` (128 or 1) outputs
 //                   by 128 inputs
 //   I8 I6 I5 I4     blocks of 16 outputs, "words" of four inputs of each of them: [inputs/4][16][4].
@@ -18,7 +18,7 @@
 #pragma once
 #include "simd.h"
 
-enum { F32 = 0, BF16 = 1, I8 = 2, I4 = 3, I5 = 4, I6 = 5, T4 = 6, N4 = 7, F8 = 8 };
+enum { F32 = 0, BF16 = 1, I8 = 2, I4 = 3, I5 = 4, I6 = 5, T4 = 6, N4 = 7, F8 = 8, HALF = 9 };
 enum { Q8_0 = 16, Q4_K = 17, Q5_K = 18, Q6_K = 19 }; // row by row as in a GGUF file (stored.h)
 enum { SCALE_BF16 = 0, SCALE_F16 = 1, SCALE_F32 = 2, SCALE_STEP_F16 = 3, SCALE_STEP_BF16 = 4 };
 
@@ -91,7 +91,7 @@ struct Prepared {
 };
 // Of formats that multiply rows in the same form, the first.
 INLINE int64_t row_format(int64_t format) {
-    return integer(format) || in_file(format) ? I8 : format == F8 ? F32 : format;
+    return integer(format) || in_file(format) ? I8 : format == F8 || format == HALF ? F32 : format;
 }
 static Prepared room(const Matrix& m, int64_t count, char* scratch) {
     int64_t format = row_format(m.format), piece = format == I8 ? piece_of(m) : 0;

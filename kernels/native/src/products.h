@@ -192,6 +192,28 @@ static inline void many_e4m3(const Task& t, int64_t j, int64_t ldc, bool add, in
     }
 }
 
+// As many_plain for float16 weights, which become float32 in the panel.
+static inline void many_half(const Task& t, int part, int64_t first, int64_t j, int64_t ldc, bool add,
+                             int32_t* panel) {
+    const Rows& x = t.x;
+    const uint16_t* b = (const uint16_t*)t.m->data[part];
+    int64_t inputs = t.m->inputs, width = least(PANEL, t.m->rows[part] - j);
+    for (int64_t k = 0; k < inputs; k += DEPTH) {
+        int64_t depth = least(DEPTH, inputs - k);
+        float rows[16][128];
+        for (int64_t q = 0; q < width; q += 16)
+            for (int64_t i = k; i < k + depth; i += 128) {
+                int64_t count = least(128, k + depth - i), high = least(16, width - q);
+                for (int64_t o = 0; o < high; ++o)
+                    for (int64_t n = 0; n < count; n += 16)
+                        store(rows[o] + n, load_half(b + (j + q + o) * inputs + i + n));
+                turn((const int32_t*)rows, 128, high, count, panel + q * depth + (i - k) * 16);
+            }
+        multiply<StepF32>((const int32_t*)x.data + k, x.words, 1, x.count, depth, (const char*)panel,
+                          depth * 64, 64, t.out + first + j, ldc, width, add || k > 0);
+    }
+}
+
 template <int F, int P>
 static inline void many_integers(const Task& t, int64_t j0, int64_t ldc, bool add, char* panel) {
     const Matrix& m = *t.m;
@@ -242,6 +264,9 @@ static void run_unit(const Task& t, int part, int64_t first, int64_t index, bool
         if (few) { BY_FORMAT(*t.m, FEW_OF) } else { BY_FORMAT(*t.m, MANY_OF) }
     } else if (t.m->format == F8)
         few ? few_e4m3_outputs(t, at, ldc, add) : many_e4m3(t, at, ldc, add, (int32_t*)panel);
+    else if (t.m->format == HALF)
+        few ? few_half_outputs(t, part, first, at, ldc, add)
+            : many_half(t, part, first, at, ldc, add, (int32_t*)panel);
     else if (t.m->format == BF16)
         few ? few_plain<StepBF16>(t, part, first, at, ldc, add)
             : many_plain<StepBF16>(t, part, first, at, ldc, add, (int32_t*)panel);

@@ -23,15 +23,17 @@ from kernels.linear.rounding import group_for, quantize_reference
 from kernels.native import LEVELS
 from tests.support.native import dirty_memory, library
 
-FORMATS = ("float32", "bfloat16", "stacked", "int8", "int4", "mixed")
+FORMATS = ("float32", "bfloat16", "float16", "halves", "stacked", "int8", "int4", "mixed")
 # Inputs are rounded to bfloat16 (2 ** -9) or to int8 of the largest in a group.
-TOLERANCE = {"float32": 2e-6, "bfloat16": 6e-3, "stacked": 6e-3}
+TOLERANCE = {"float32": 2e-6, "float16": 2e-6, "halves": 2e-6, "bfloat16": 6e-3, "stacked": 6e-3}
 
 
 def weight_in(form: str, weight: Tensor) -> Weight:
     half = weight.shape[0] // 2
     if form == "stacked":
         return StackedWeight((weight[:half].bfloat16(), weight[half:].bfloat16()))
+    if form == "halves":
+        return StackedWeight((weight[:half].half(), weight[half:-1].half(), weight[-1:]))
     if form == "mixed":
         return StackedWeight((quantize(weight[:half], 4), weight[half:].bfloat16()))
     if form.startswith("int"):
@@ -151,7 +153,7 @@ def test_a_group_that_does_not_divide_the_width_is_refused() -> None:
 
 
 def test_what_the_compiled_products_do_not_do_names_torch() -> None:
-    for weight in (torch.ones(4, 40), torch.ones(4, 64, dtype=torch.float16)):
+    for weight in (torch.ones(4, 40), torch.ones(4, 64, dtype=torch.float64)):
         with pytest.raises(KernelError, match="use torch"):
             compiled.matrices(weight)
     with pytest.raises(KernelError, match="contiguous weights on the CPU"):
