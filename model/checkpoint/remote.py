@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import shutil
@@ -36,6 +37,9 @@ _LABEL = re.compile(
     r"(?:^|[-_./])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|BF16|F16|F32|FP16|MXFP4\w*|NVFP4\w*))$", re.I
 )
 _SMALL = ("*.json", "*.jinja")
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ def fetch(name: str, quant: str = "") -> Path:
             f"{name} is no directory and no valid hub name; check the name, or {INSTEAD}"
         ) from error
     except OSError as error:  # no network, or none allowed: connection errors are OSErrors
+        if error.errno in _FULL:
+            raise ModelNotFound(
+                f"the disk filled up while {name} was fetched; make room and try again, which goes"
+                " on where it was"
+            ) from error
         return _from_cache(name, quant, error)
     except Exception as error:  # any failure of several libraries
         return _from_cache(name, quant, error)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import perf_counter
 from typing import Any, ClassVar
 
 import pytest
@@ -36,6 +38,7 @@ REPOSITORIES = {
     "llama": {"config.json": LLAMA, "model.safetensors": b"weights"},
     "large": {"config.json": CONFIG.read_bytes(), "model.safetensors": b"weights"},
     "damaged": {"config.json": CONFIG.read_bytes(), "model.safetensors": b"weights"},
+    "big": {"config.json": CONFIG.read_bytes(), "model.safetensors": b"weights!" * (3 << 20)},
     "indexed": {
         "config.json": CONFIG.read_bytes(),
         "model.safetensors.index.json": INDEX,
@@ -61,6 +64,10 @@ class Hub(BaseHTTPRequestHandler):
     """As much of the hub as downloads of ``team/*`` need; ``team/gated`` is gated."""
 
     requested: ClassVar[list[str]] = []
+    ranges: ClassVar[list[str]] = []
+    stops_at: ClassVar[int | None] = None
+    """Where the body of the big file stops coming, until it is None again."""
+    go_on: ClassVar[threading.Event] = threading.Event()
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -75,7 +82,15 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(200, json.dumps(self.described(repository, "/tree/" in path)).encode())
         elif repository in REPOSITORIES and self.file(path) in REPOSITORIES[repository]:
             data = REPOSITORIES[repository][self.file(path)]
-            self.answer(200, data, {"ETag": f'"{digest(data)}"', "X-Repo-Commit": COMMIT})
+            headers = {"ETag": f'"{digest(data)}"', "X-Repo-Commit": COMMIT}
+            asked = self.headers.get("Range", "")
+            if self.command == "GET" and asked.startswith("bytes=") and asked.endswith("-"):
+                self.ranges.append(asked)
+                start = int(asked[6:-1])
+                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+                self.answer(206, data[start:], headers)
+            else:
+                self.answer(200, data, headers)
         else:
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
@@ -105,11 +120,24 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+        if self.command != "GET":
+            return
+        if self.stops_at is not None and len(body) > self.stops_at:
+            self.wfile.write(body[: self.stops_at])
+            self.go_on.wait(120)
+            return
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for ``condition``, two minutes at most."""
+    ended, pause = perf_counter() + 120, threading.Event()
+    while not condition():
+        assert perf_counter() < ended
+        pause.wait(0.01)
 
 
 def digest(data: bytes) -> str:
@@ -143,20 +171,26 @@ def ask(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         "print(json.dumps(found))\n"
     )
 
-    def run(endpoint: str, name: str, **extra: str) -> dict[str, Any]:
+    def run(
+        endpoint: str, name: str, *, limit: int = -1, begin: bool = False, **extra: str
+    ) -> dict[str, Any]:
         environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")} | extra
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-c", script, name],
             env=environment,
             cwd=Path(__file__).parents[4],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=True,
-            timeout=150,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         )
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found | {"stderr": done.stderr}
+        if begin:
+            return {"process": process}
+        out, err = process.communicate(timeout=150)
+        assert process.returncode == 0, err
+        found: dict[str, Any] = json.loads(out)
+        return found | {"stderr": err}
 
     return run
 
@@ -210,6 +244,36 @@ def test_what_does_not_fit_the_disk_is_refused_before_it_is_fetched(
     found = ask(hub, "team/large")
     assert "team/large needs 1,000,000,000.0 GB on the disk" in found["error"]
     assert not any("safetensors" in path for path in Hub.requested)
+
+
+def test_a_disk_that_fills_while_it_is_fetched_is_told(
+    hub: str, ask: Callable[..., dict[str, Any]]
+) -> None:
+    """No process may write files beyond a size here, which fails as a full disk does."""
+    found = ask(hub, "team/big", limit=1 << 20)
+    assert found["kind"] == "ModelNotFound"
+    assert "the disk filled up while team/big was fetched" in found["error"]
+    assert "\n" not in found["error"]
+
+
+def test_a_pull_that_was_killed_goes_on_where_it_was(
+    hub: str, ask: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "stops_at", 15 << 20)
+    monkeypatch.setattr(Hub, "go_on", threading.Event())
+    Hub.ranges.clear()
+    blobs = tmp_path / "hf" / "hub" / "models--team--big" / "blobs"
+    process = ask(hub, "team/big", begin=True)["process"]
+    try:
+        until(lambda: any(p.stat().st_size >= 10 << 20 for p in blobs.glob("*.incomplete")))
+    finally:
+        process.kill()
+        process.communicate()
+    Hub.stops_at = None
+    Hub.go_on.set()
+    found = ask(hub, "team/big")
+    assert (Path(found["path"]) / "model.safetensors").read_bytes() == b"weights!" * (3 << 20)
+    assert any(int(asked[6:-1]) >= 10 << 20 for asked in Hub.ranges)
 
 
 def test_a_file_with_another_hash_is_refused_and_removed(
