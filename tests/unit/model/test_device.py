@@ -11,6 +11,9 @@ from model.checkpoint.checkpoint import Checkpoint
 from model.device import choose_device, weight_bytes
 from model.engine import Engine
 from model.errors import CheckpointError
+from tests.integration.test_checkpoint_experts import reference, text_config
+from tests.support.make_gguf import make_gguf
+from tests.support.native import library
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
@@ -43,3 +46,62 @@ def test_the_sizes_are_those_of_the_tensors(tiny_checkpoint: Path) -> None:
     assert placed.computed_in == "float32"
     assert 0 < placed.longest_context <= engine.context_length
     assert weight_bytes(checkpoint, torch.bfloat16, "int4") < placed.weight_bytes / 2
+
+
+def test_a_gpu_with_too_little_memory_is_one_line_that_says_what_fits(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch is told of a GPU that is not there, with room for half of the weights."""
+    checkpoint = Checkpoint.open(tiny_checkpoint)
+    needed = weight_bytes(checkpoint, checkpoint.config.dtype)
+    pretend_gpu(monkeypatch, needed // 2)
+    with pytest.raises(CheckpointError) as caught:
+        choose_device("cuda", checkpoint)
+    lacks = (needed * 1.15 - needed // 2) / 1e9
+    assert f"its memory lacks {lacks:,.1f} GB of {needed * 1.15 / 1e9:,.1f}" in str(caught.value)
+    assert "--quantize int8 would fit" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert choose_device("auto", checkpoint).device.type == "cpu"
+    assert choose_device("cuda", checkpoint, "int8").device == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("experts", "room", "host"),
+    [
+        ("auto", "all", False),
+        ("auto", "some", True),
+        ("cpu", "all", True),
+        ("gpu", "all", False),
+        ("gpu", "some", None),
+        ("cpu", "none", None),
+    ],
+)
+def test_experts_go_where_they_are_asked_and_fit(
+    experts: str, room: str, host: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = text_config()
+    make_gguf(tmp_path / "m.gguf", config, reference(config)[1], {"": "Q8_0"})
+    checkpoint = Checkpoint.open(tmp_path / "m.gguf")
+    dtype = checkpoint.config.dtype
+    few = weight_bytes(checkpoint, dtype, without_experts=True)
+    free = {"all": weight_bytes(checkpoint, dtype) * 2, "some": few * 2, "none": few // 2}[room]
+    assert few * 2 < weight_bytes(checkpoint, dtype)
+    library("plain")
+    pretend_gpu(monkeypatch, free)
+    if host is None:
+        assert choose_device("auto", checkpoint, experts=experts).device.type == "cpu"  # type: ignore[arg-type]
+        with pytest.raises(CheckpointError, match="its memory lacks"):
+            choose_device("cuda", checkpoint, experts=experts)  # type: ignore[arg-type]
+        return
+    chosen = choose_device("auto", checkpoint, experts=experts)  # type: ignore[arg-type]
+    assert chosen.device.type == "cuda"
+    assert chosen.host_experts is host
+    assert ("all but the experts, which the CPU runs" in chosen.reason) == host
+
+
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Let torch say that there is one GPU with ``free`` bytes."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a GPU")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free, free))

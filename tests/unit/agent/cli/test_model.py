@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from agent.cli import app
+from tests.support.stored_forms import FORMS
 
 Outcome = tuple[int, str, str]
 
@@ -120,3 +123,23 @@ def test_bench_and_pull(tiny_checkpoint: Path, call: Callable[..., Outcome]) -> 
     assert code == 0 and facts["decode_tokens_per_s"] > 0 < facts["prefill_tokens_per_s"]
     code, out, _ = call("model", "pull", name)
     assert code == 0 and "MB of weights in" in out
+
+
+def test_info_names_what_is_turned_into_floats_with_its_size(
+    tiny_checkpoint: Path, tmp_path: Path, call: Callable[..., Outcome]
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_checkpoint, folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(n for n in tensors if n.endswith("layers.0.mlp.down_proj.weight"))
+    weight = tensors.pop(name)
+    parts, _ = FORMS["int4 g32"](weight)
+    tensors |= {f"{name.removesuffix('weight')}{suffix}": part for suffix, part in parts.items()}
+    save_file(tensors, folder / "model.safetensors")
+    # A model as small as this computes in float32, where integers are not kept.
+    code, out, _ = call("model", "info", str(folder), "--device", "cpu", "-o", "json")
+    assert code == 0
+    size = weight.numel() * 4 / 1e6
+    assert json.loads(out)["converted"] == f"int4 g32 into {size:,.1f} MB of float32"
+    code, out, _ = call("model", "info", str(tiny_checkpoint), "--device", "cpu", "-o", "json")
+    assert json.loads(out)["converted"] == "nothing"
