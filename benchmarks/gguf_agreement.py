@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.support.recording import machine, record
+from model.chat.tokenizer import Tokenizer
 from model.checkpoint.checkpoint import Checkpoint
 from model.engine import Engine
 from model.hybrid.model import HybridNetwork
-from model.network import Work
+from model.network import State, Work
 from tests.support.make_gguf import make_gguf
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,8 +57,9 @@ def padded(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tens
     made = {}
     for name, tensor in tensors.items():
         if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
-            query, key, value = tensor.split([keys, keys, len(tensor) - 2 * keys])
-            tensor = torch.cat([widen(query), widen(key), value])
+            tensor = torch.cat(
+                [widen(tensor[:keys]), widen(tensor[keys : 2 * keys]), tensor[2 * keys :]]
+            )
         made[name] = tensor
     config["linear_key_head_dim"] = wide
     return made
@@ -132,7 +134,8 @@ def ours(path: Path, ids: list[int], greedy: int, *, exact: bool) -> tuple[Tenso
     dtype = torch.float32 if exact else torch.bfloat16
     network = Engine.load(path, name="agreement", device="cpu", dtype=dtype, drafts="off").network
     assert isinstance(network, HybridNetwork)
-    rows, state = [], network.new_state()
+    rows = []
+    state: State = network.new_state()
     for token in ids:
         ((logits, state),) = network.run([Work([token], state)])
         assert logits is not None
@@ -173,7 +176,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    tokenizer = Engine.load(EMBEDDED, name="embedded", device="cpu").tokenizer
+    tokenizer = Tokenizer.load(EMBEDDED)
     ids = tokenizer.encode_text(TEXT.read_text(encoding="utf-8"))[: options.ids]
     result: dict[str, Any] = {}
     bad = []

@@ -102,23 +102,23 @@ def main() -> None:
     stored = Checkpoint.open(hub.resolve("embedded")).tensors.values()
     trained = [t.read().float() for t in stored if len(t.shape) == 2 and t.shape[1] % 128 == 0]
     exact = load_model("embedded")
-    found = {}
+    forms = {}
     for name, bits in (("int4", 4), ("int8", 8)):
         rounded = load_model("embedded", quantize=name)  # type: ignore[arg-type]
         compared = score(exact.engine, ids, rounded.engine).against
         assert compared is not None
-        kept = quantize(normal, bits)
-        found[name] = {
-            "bits": round(kept.nbytes * 8 / normal.numel(), 3),
+        held = quantize(normal, bits)
+        forms[name] = {
+            "bits": round(held.nbytes * 8 / normal.numel(), 3),
             "normal": round(weight_error([normal], bits), 4),
             "outliers": round(weight_error([outliers], bits), 4),
             "embedded": round(weight_error(trained, bits), 4),
             "kl": round(compared.kl, 5),
             "top1": round(compared.top1, 4),
         }
-        print(name, found[name])
+        print(name, forms[name])
     if options.record:
-        record("quantized_quality", machine() | {"tokens": len(ids), "forms": found})
+        record("quantized_quality", machine() | {"tokens": len(ids), "forms": forms})
 
 
 if __name__ == "__main__":

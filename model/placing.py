@@ -85,8 +85,8 @@ def place(
 
     Matrices that are stored in fewer bits stay so where that loses nothing and the model computes
     in fewer than 32 bits, float16 ones on the compiled path always; ``quantize`` rounds all
-    matrices. With ``host_experts`` the experts stay
-    on the CPU with their routers, for its compiled path. Raises ``CheckpointError``.
+    matrices. With ``host_experts`` the experts stay on the CPU with their routers, for its compiled
+    path. Raises ``CheckpointError``.
     """
     config = checkpoint.config
     identity = checkpoint.fingerprint(dtype)
@@ -94,7 +94,7 @@ def place(
     read = ReadTensors(checkpoint.tensors, dtype)
     require_finite_routers(checkpoint)
     made: Mapping[str, Weight] = {}
-    table = None
+    table: StoredTable | None = None
     small: dict[str, Weight | ExpertStack | DeviceStack] = {}
     place_of = partial(_place_of, device, host_experts)
     triton = why_not_triton(config, dtype, device) is None
@@ -128,9 +128,7 @@ def place(
         else:
             small[name] = weight if compiled else _moved(weight, dtype, device, triton)
     if table is not None and not compiled:
-        held = small.get(EMBEDDING) or _moved(table.weight, dtype, device, triton)
-        assert isinstance(held, QuantizedWeight)
-        table = StoredTable(held, dtype)
+        table = _moved_table(table, small.get(EMBEDDING), device)
     turned = _turned(checkpoint, tensors)
     return PlacedWeights(tensors, small, table, compiled, identity, turned)
 
@@ -209,6 +207,13 @@ def _exact(stored: list[StoredTensor], dtype: torch.dtype, half: bool) -> Weight
         run = []
     parts += join(run)
     return parts[0] if len(parts) == 1 else StackedWeight(tuple(parts))
+
+
+def _moved_table(table: StoredTable, head: object, device: torch.device) -> StoredTable:
+    """Return a quantised table on ``device``: the ``head`` that is there already if it is one."""
+    assert isinstance(table.weight, QuantizedWeight)
+    held = head if isinstance(head, QuantizedWeight) else table.weight.to(device)
+    return StoredTable(held, table.dtype)
 
 
 def _table(

@@ -13,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import KernelError
+from kernels.experts.codes_triton import coded_products
 from kernels.experts.stacks import DeviceStack, ExpertWeight
-from kernels.experts.triton_codes import coded_products
 from kernels.experts.triton_plan import planned
 from kernels.fp8_linear.reference import GROUP, Fp8Weight
 from kernels.fp8_linear.triton import e4m3_numbers

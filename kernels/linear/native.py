@@ -70,8 +70,9 @@ def _joins(first: Part, part: Part) -> bool:
     """Tell whether two parts that lie apart may share a matrix."""
     if isinstance(first, StoredRows):
         return isinstance(part, StoredRows) and part.kind == first.kind
-    plain = isinstance(first, Tensor) and isinstance(part, Tensor)
-    return plain and first.dtype == part.dtype
+    if not (isinstance(first, Tensor) and isinstance(part, Tensor)):
+        return False
+    return first.dtype == part.dtype
 
 
 def _matrix(parts: Sequence[Part]) -> Matrix:

@@ -26,4 +26,6 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
         return F.linear(x.float(), weight.floats()).to(x.dtype)
     if isinstance(weight, Fp8Weight):
         return fp8_linear(x, weight)
+    if weight.dtype != x.dtype:
+        return F.linear(x.float(), weight.float()).to(x.dtype)
     return F.linear(x, weight)

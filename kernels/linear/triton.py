@@ -35,12 +35,8 @@ def _code(low, high, WORD: tl.constexpr, BYTE: tl.constexpr, BITS: tl.constexpr)
     """
     place: tl.constexpr = 23 - BITS
     first: tl.constexpr = (127 + BITS) << 23
-    if BITS == 8:
-        start: tl.constexpr = 8 * BYTE - place
-        mask: tl.constexpr = 255 << place
-    else:
-        start: tl.constexpr = 8 * BYTE + 4 * (WORD % 2) - place
-        mask: tl.constexpr = 15 << place
+    start: tl.constexpr = 8 * BYTE + (0 if BITS == 8 else 4 * (WORD % 2)) - place
+    mask: tl.constexpr = (255 if BITS == 8 else 15) << place
     bits = ((low >> start) if start >= 0 else (low << -start)) & mask
     if BITS == 5 or BITS == 6:
         width: tl.constexpr = BITS - 4

@@ -53,7 +53,9 @@ def test_rows_by_their_ids(
 ) -> None:
     from kernels.linear.triton import coded_rows
 
-    ids = torch.tensor(data.draw(st.lists(st.integers(0, weight.outputs - 1), max_size=20)))
+    ids = torch.tensor(
+        data.draw(st.lists(st.integers(0, weight.outputs - 1), min_size=1, max_size=20))
+    )
     got = coded_rows(ids.to(torch.int64).to(device), weight.to(device), torch.float32)
     close(got.cpu(), rows_at(weight, ids.to(torch.int64)))
 

@@ -115,6 +115,28 @@ def test_a_gguf_file_with_gate_and_up_apart_or_fused(
         assert all(isinstance(part, StoredRows) for part in parts)
 
 
+def test_float16_runs_as_it_is_stored(tmp_path: Path) -> None:
+    """On the compiled path: nothing is rounded, and no copy in float32 is held."""
+    library("plain")
+    config = text_config()
+    make_gguf(tmp_path / "m.gguf", config, reference(config)[1], {"": "F16"})
+    half, whole = (
+        Engine.load(tmp_path / "m.gguf", name="x", dtype=torch.float32, native=native)
+        for native in (True, False)
+    )
+    assert half.placement is not None
+    assert half.placement.weight_bytes < 1.02 * (tmp_path / "m.gguf").stat().st_size
+    assert half.placement.converted == {}
+    first = experts_of(half).down
+    assert isinstance(first, ExpertStack)
+    assert {member.dtype for member in first.members if isinstance(member, Tensor)} == {
+        torch.float16
+    }
+    found = score(whole, IDS, half).against
+    assert found is not None
+    assert found.largest < 1e-4
+
+
 def one_by_one(directory: Path, form: str, **config: Any) -> tuple[Any, Parts]:
     """Write a model whose experts are stored one by one in ``form``; return transformers' on it."""
     made = text_config(**config)

@@ -48,21 +48,30 @@ def test_the_sizes_are_those_of_the_tensors(tiny_checkpoint: Path) -> None:
     assert weight_bytes(checkpoint, torch.bfloat16, "int4") < placed.weight_bytes / 2
 
 
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A small mixture of experts."""
+    config = text_config()
+    path = tmp_path_factory.mktemp("mixture") / "m.gguf"
+    make_gguf(path, config, reference(config)[1], {"": "F16"})
+    return Checkpoint.open(path)
+
+
 def test_a_gpu_with_too_little_memory_is_one_line_that_says_what_fits(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    mixture: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch is told of a GPU that is not there, with room for half of the weights."""
-    checkpoint = Checkpoint.open(tiny_checkpoint)
-    needed = weight_bytes(checkpoint, checkpoint.config.dtype)
+    needed = weight_bytes(mixture, mixture.config.dtype)
     pretend_gpu(monkeypatch, needed // 2)
     with pytest.raises(CheckpointError) as caught:
-        choose_device("cuda", checkpoint)
+        choose_device("cuda", mixture, experts="gpu")
     lacks = (needed * 1.15 - needed // 2) / 1e9
     assert f"its memory lacks {lacks:,.1f} GB of {needed * 1.15 / 1e9:,.1f}" in str(caught.value)
-    assert "--quantize int8 would fit" in str(caught.value)
+    assert "--quantize int4 would fit" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert choose_device("auto", checkpoint).device.type == "cpu"
-    assert choose_device("cuda", checkpoint, "int8").device == torch.device("cuda", 0)
+    assert choose_device("auto", mixture, experts="gpu").device.type == "cpu"
+    chosen = choose_device("cuda", mixture, "int4", experts="gpu")
+    assert chosen.device == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +86,13 @@ def test_a_gpu_with_too_little_memory_is_one_line_that_says_what_fits(
     ],
 )
 def test_experts_go_where_they_are_asked_and_fit(
-    experts: str, room: str, host: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experts: str,
+    room: str,
+    host: bool | None,
+    mixture: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = text_config()
-    make_gguf(tmp_path / "m.gguf", config, reference(config)[1], {"": "Q8_0"})
-    checkpoint = Checkpoint.open(tmp_path / "m.gguf")
-    dtype = checkpoint.config.dtype
+    checkpoint, dtype = mixture, mixture.config.dtype
     few = weight_bytes(checkpoint, dtype, without_experts=True)
     free = {"all": weight_bytes(checkpoint, dtype) * 2, "some": few * 2, "none": few // 2}[room]
     assert few * 2 < weight_bytes(checkpoint, dtype)

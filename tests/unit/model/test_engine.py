@@ -15,8 +15,6 @@ from model.engine import Engine
 from model.errors import CheckpointError
 from model.hybrid.model import HybridNetwork
 from model.sampling import SamplingParams
-from model.scoring import score
-from tests.support.native import library
 
 
 def dtype_of(engine: Engine) -> torch.dtype:
@@ -57,30 +55,6 @@ def test_large_models_are_computed_in_their_own_dtype(
     session.extend(range(100))
     said = list(session.generate(engine.generation, max_tokens=5, stop_ids=frozenset()))
     assert len(said) == 5
-
-
-def test_float16_weights_run_as_they_are_stored(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """On the compiled path: nothing is rounded, and no copy in float32 is held."""
-    library("plain")
-    engines = []
-    for name, dtype in (("half", torch.float16), ("whole", torch.float32)):
-        directory = shutil.copytree(tiny_checkpoint, tmp_path / name)
-        tensors = load_file(directory / "model.safetensors")
-        stored = {n: t.half().to(dtype) for n, t in tensors.items()}
-        save_file(stored, directory / "model.safetensors")
-        config = json.loads((directory / "config.json").read_text())
-        said = {"dtype": str(dtype).removeprefix("torch.")}
-        (directory / "config.json").write_text(json.dumps(config | said))
-        engines.append(Engine.load(directory, name=name, device="cpu"))
-    half, whole = engines
-    assert half.placement is not None and whole.placement is not None
-    assert half.placement.computed_in == "float32"
-    assert half.placement.weight_bytes < 0.55 * whole.placement.weight_bytes
-    assert half.placement.native_bytes > 0.9 * half.placement.weight_bytes
-    assert half.placement.converted == {}
-    found = score(whole, list(range(1, 40)), half).against
-    assert found is not None
-    assert found.largest < 1e-4
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "generation_config.json"])

@@ -131,7 +131,7 @@ def test_info_names_what_is_turned_into_floats_with_its_size(
     folder = tmp_path / "m"
     shutil.copytree(tiny_checkpoint, folder)
     tensors = load_file(folder / "model.safetensors")
-    name = next(n for n in tensors if n.endswith("layers.0.mlp.down_proj.weight"))
+    name = next(n for n in tensors if n.endswith("layers.0.mlp.gate_proj.weight"))
     weight = tensors.pop(name)
     parts, _ = FORMS["int4 g32"](weight)
     tensors |= {f"{name.removesuffix('weight')}{suffix}": part for suffix, part in parts.items()}
