@@ -54,8 +54,8 @@ class RemoteFile:
 def fetch(name: str, quant: str = "") -> Path:
     """Fetch the checkpoint of the repository ``name`` and return its folder or GGUF file.
 
-    The configuration is judged first, and the room on the disk. What is in the cache is not
-    fetched again; what was begun goes on. New files are checked by size and hash. Without the hub
+    The configuration is judged first, and the room on the disk. Files in the cache are not fetched
+    again; one that was broken off when the process ended begins anew. New files are checked by size and hash. Without the hub
     the cache serves. Raises ``ModelNotFound`` or ``CheckpointError`` in one line.
     """
     try:
@@ -88,8 +88,8 @@ def fetch(name: str, quant: str = "") -> Path:
     except OSError as error:  # no network, or none allowed: connection errors are OSErrors
         if error.errno in _FULL:
             raise ModelNotFound(
-                f"the disk filled up while {name} was fetched; make room and try again, which goes"
-                " on where it was"
+                f"the disk filled up while {name} was fetched; make room and try again: files that"
+                " came whole are kept"
             ) from error
         return _from_cache(name, quant, error)
     except Exception as error:  # any failure of several libraries
