@@ -55,8 +55,9 @@ def fetch(name: str, quant: str = "") -> Path:
     """Fetch the checkpoint of the repository ``name`` and return its folder or GGUF file.
 
     The configuration is judged first, and the room on the disk. Files in the cache are not fetched
-    again; one that was broken off when the process ended begins anew. New files are checked by size and hash. Without the hub
-    the cache serves. Raises ``ModelNotFound`` or ``CheckpointError`` in one line.
+    again; one that was broken off when the process ended begins anew. New files are checked by size
+    and hash. Without the hub the cache serves. Raises ``ModelNotFound`` or ``CheckpointError`` in
+    one line.
     """
     try:
         info = HfApi().model_info(name, revision="main", files_metadata=True, timeout=_CONNECT_S)
