@@ -88,7 +88,7 @@ def _floats(weight: ExpertWeight) -> ExpertWeight:
 
 
 def test_tiles_hold_every_choice_once(device: torch.device) -> None:
-    from kernels.experts.triton import tiles
+    from kernels.experts.triton_plan import tiles
 
     for seed in range(20):
         g = torch.Generator().manual_seed(seed)

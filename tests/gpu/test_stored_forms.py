@@ -106,8 +106,7 @@ def test_int4_is_what_the_cpu_has(
 def test_official_fp8_experts_are_one_stack(device: torch.device, tmp_path: Path) -> None:
     one_by_one(tmp_path, "fp8 official", **FEW)
     found = placed(tmp_path, device).quantized
-    assert len(found) == 8
-    for stack in found.values():
-        assert isinstance(stack, DeviceStack)
-        assert isinstance(stack.whole, Fp8Weight)
+    stacks = [weight for weight in found.values() if isinstance(weight, DeviceStack)]
+    assert len(stacks) == 8
+    assert all(isinstance(stack.whole, Fp8Weight) for stack in stacks)
     agree(tmp_path, device, 5e-3)
