@@ -123,6 +123,8 @@ def _run_facts(summary: Summary) -> list[tuple[str, object]]:
     ]
     if (mean := summary.mean_reward) is not None:
         found.append(("reward", rate_line("mean reward", mean)))
+    if left_out := summary.left_out:
+        found.append(("left out", left_out))
     names = ("prefilled", "generated", "reused", "shared", "compacted", "drafted", "accepted")
     tokens = ", ".join(f"{summary.total(f'{name}_tokens'):,.0f} {name}" for name in names)
     return [*found, ("tokens", tokens), ("time", _times(summary.total))]

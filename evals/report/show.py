@@ -64,6 +64,8 @@ def report(options: ReportOptions) -> int:
     if (mean := summary.mean_reward) is not None:
         lines.append(rate_line("mean reward", mean))
     lines.append(_cost_line(summary))
+    if left_out := summary.left_out:
+        lines.append(left_out)
     if comparison is not None and other is not None:
         lines += comparison_lines(comparison, summary.name, other.name)
     write_out("".join(visible(line) + "\n" for line in lines))

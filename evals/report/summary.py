@@ -95,6 +95,14 @@ class Summary:
             rewards[name] = rewards.get(name, 0.0) + own / made
         return estimate_mean([round(value, 12) for value in rewards.values()])
 
+    @property
+    def left_out(self) -> str:
+        """Say which tasks of the data set cannot be run here, and so are not graded; "" if none."""
+        refused = sorted(self.about.get("refused") or {})
+        if not refused:
+            return ""
+        return f"not graded, since they cannot be run here: {len(refused)} ({_names(refused)})"
+
     def total(self, name: str) -> float:
         """Return the sum of a counter over all attempts."""
         return sum(attempt.result.usage.get(name, 0) for attempt in self.attempts)

@@ -66,6 +66,19 @@ def test_the_table_and_the_rates(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ]
 
 
+def test_tasks_that_cannot_be_run_are_told_as_not_graded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "r", {"a": [True]})
+    assert report(ReportOptions(run.path)) == 0
+    assert "cannot be run here" not in capsys.readouterr().out
+    run.write("run.json", run.about() | {"refused": {"web": "it needs the web", "gpu": "a GPU"}})
+    assert report(ReportOptions(run.path, html=tmp_path / "page.html")) == 0
+    told = "not graded, since they cannot be run here: 2 (gpu, web)"
+    assert told in capsys.readouterr().out
+    assert told in (tmp_path / "page.html").read_text()
+
+
 def test_json_has_every_attempt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "r", {"a": [True], "b": [False]})
     assert report(ReportOptions(run.path, json=True)) == 0
