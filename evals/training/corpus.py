@@ -11,13 +11,14 @@ import ast
 import builtins
 import hashlib
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MIN_LINES, MAX_LINES = 3, 13
 MAX_WIDTH = 76
 MAX_CHARACTERS = 420
+MAX_WRITTEN_LINES, MAX_WRITTEN_WIDTH = 36, 88
 SAFE_MODULES = frozenset(
     ["math", "re", "string", "itertools", "functools", "operator", "collections", "bisect", "heapq"]
 )
@@ -29,7 +30,8 @@ class Function:
     """One function in normal form.
 
     ``imports`` are the import lines it needs; ``self_contained`` says that nothing else is needed,
-    so that it can be run alone.
+    so that it can be run alone. ``original`` is such a function as its makers wrote it, with
+    docstring, comments and annotations but no decorator, "" where that is too long.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Function:
     imports: tuple[str, ...] = ()
     self_contained: bool = False
     parameters: tuple[str, ...] = ()
+    original: str = ""
 
     @property
     def module_text(self) -> str:
@@ -71,12 +74,24 @@ def functions_of(source: str, path: Path) -> Iterator[Function]:
     except (SyntaxError, ValueError, OSError, RecursionError):
         return
     imports = _safe_imports(tree)
+    lines = text.split("\n")
     top_level = {id(node) for node in tree.body}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
+            written = _as_written(lines, node) if id(node) in top_level else ""
             function = _normal_form(source, node, imports, id(node) in top_level)
             if function is not None:
-                yield function
+                yield replace(function, original=written if function.self_contained else "")
+
+
+def _as_written(file: Sequence[str], node: ast.FunctionDef) -> str:
+    """Return a top-level function's own source without decorators, "" if it is unusual."""
+    lines = file[node.lineno - 1 : node.end_lineno]
+    whole = "\n".join(line.rstrip() for line in lines)
+    plain = whole.isascii() and "\t" not in whole and "\f" not in whole
+    if not plain or len(lines) > MAX_WRITTEN_LINES or max(map(len, lines)) > MAX_WRITTEN_WIDTH:
+        return ""
+    return whole
 
 
 def _safe_imports(tree: ast.Module) -> dict[str, str]:

@@ -8,7 +8,7 @@ task whose tests really ran.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from evals.training import oracle
 from evals.training.corpus import Function
 from evals.training.execute import CaseFailure, run_tests
-from evals.training.mutate import Mutant, choose, mutants
+from evals.training.in_place import mutants_in_place
+from evals.training.mutate import Mutant, choose
 from evals.training.oracle import OracleRepair
 from evals.training.task import RepairTask
 from evals.training.testrun import shell_observation
@@ -27,13 +28,21 @@ CHECKS = ("", "", "\n\nCheck: python3 -m pytest -q", "\n\nCheck: python3 -m pyte
 """What ``agent solve --check`` adds to the issue text; half of the runs have no check."""
 READ_WEIGHT = 0.25
 """Weight of text the model only reads: code teaches what is usual, tool output little."""
+REPEAT_WEIGHT = -0.5
+"""Weight of the token that makes a guess a repeated one; below 0, so it becomes less likely."""
+REPEATS = 0.35
+"""Share of the trajectories with wrong guesses in which one of them is tried again."""
 
 
 @dataclass
 class Document:
-    """Parts of text in order, each with the weight of its tokens in the loss."""
+    """Parts of text in order, each with the weight of its tokens in the loss.
+
+    At the characters ``unwanted`` stand tokens that the model must learn not to say.
+    """
 
     parts: list[tuple[str, float]] = field(default_factory=list)
+    unwanted: list[int] = field(default_factory=list)
 
     def add(self, text: str, weight: float) -> None:
         """Append a part."""
@@ -50,54 +59,57 @@ class Document:
         ends = np.cumsum([len(text) for text, _ in self.parts])
         weights = np.array([weight for _, weight in self.parts], dtype=np.float16)
         starts = np.array([start for start, _ in encoding.offsets])
-        part = np.searchsorted(ends, starts, side="right")
-        return np.array(encoding.ids, dtype=np.uint16), weights[part]
+        each = weights[np.searchsorted(ends, starts, side="right")]
+        for character in self.unwanted:
+            each[np.searchsorted(starts, character, side="right") - 1] = REPEAT_WEIGHT
+        return np.array(encoding.ids, dtype=np.uint16), each
 
 
 def drill(random_: random.Random, function: Function, path: str, most: int) -> Document | None:
-    """Write a function with one to ``most`` bugs in different lines, repaired one by one."""
-    shift = len(function.module_text.split("\n")) - len(function.text.split("\n")) - 1
+    """Write a function with one to ``most`` bugs in different lines, repaired one by one.
+
+    Half of those whose own source is known are shown as they were written.
+    """
+    written = function.original and random_.random() < 0.5
+    shown = replace(function, text=function.original) if written else function
+    right = shown.module_text.rstrip("\n")
     bugs: list[Mutant] = []
-    text = function.text
+    text = right
     for _ in range(random_.randint(1, most)):
         used = {bug.line for bug in bugs}
-        candidates = [mutant for mutant in mutants(text) if mutant.line not in used]
+        candidates = [m for m in mutants_in_place(text, function.name) if m.line not in used]
         if not candidates:
             break
         bugs.append(choose(random_, candidates))
         text = bugs[-1].text
     if not bugs:
         return None
-    lines = function.module_text.rstrip("\n").split("\n")
-    for bug in bugs:
-        lines[bug.line + shift] = _indentation(lines[bug.line + shift]) + bug.buggy
-    text = "\n".join(lines)
     document = Document()
     document.add(f"<|im_start|>user\nRepair `{path}`.\n<tool_response>\n", 0.0)
     document.add(text, READ_WEIGHT)
     document.add(f"\n</tool_response><|im_end|>\n{oracle.TURN}", 0.0)
     random_.shuffle(bugs)
-    original = function.module_text.split("\n")
+    original = right.split("\n")
     for position, bug in enumerate(bugs):
-        line = bug.line + shift
-        attempt = OracleRepair(bug.kind, line, original[line].strip())
+        attempt = OracleRepair(bug.kind, bug.line, original[bug.line].strip())
         turn = oracle.attempt_turn(path, text, attempt)
         if position:
             document.add(oracle.observation_text([f"Edited {path}: 1 replacement."]), 0.0)
         document.add(oracle.assistant_text(_only_edit(turn)), 1.0)
-        text = oracle.replace_line(text, line, attempt.fixed)
+        text = oracle.replace_line(text, bug.line, attempt.fixed)
     return document
 
 
 def trajectory(random_: random.Random, task: RepairTask, misses: int) -> Document | None:
     """Write a whole run on ``task``: up to ``misses`` edits that leave the tests red, then the fix.
 
-    The model learns everything it would sample except the guesses that turn out wrong.
+    The model learns everything it would sample except the guesses that turn out wrong. In some runs
+    one of them comes twice; the model learns not to say what makes it the same guess.
     """
     wrong = _wrong_attempts(random_, task, misses)
     texts = [oracle.replace_line(task.module, a.line, a.fixed) for a in wrong]
     fixed = oracle.replace_line(task.module, task.line, task.fixed)
-    results = run_tests([task.module, *texts, fixed], task.path, task.test)
+    results = run_tests([task.module, *texts, fixed], task.path, task.test, task.beside)
     if results is None or results[0] is None or results[-1] is not None:
         return None
     tried = [
@@ -117,8 +129,11 @@ def trajectory(random_: random.Random, task: RepairTask, misses: int) -> Documen
     document.add(f"\n</tool_response>{_TAIL}", 0.0)
     edited = f"Edited {task.path}: 1 replacement."
     undo: OracleRepair | None = None
-    for attempt, failure in [*tried, (task.fix, None)]:
+    again = _repeated(random_, tried)
+    for number, (attempt, failure) in enumerate([*tried, (task.fix, None)]):
         turn = oracle.attempt_turn(task.path, task.module, attempt, undo)
+        if number == again:
+            document.unwanted.append(len(document.text) + _difference(turn))
         _add_turn(document, turn, learn_guess=failure is None)
         observed = [edited] * (len(turn.tool_calls) - 1) + [tests(oracle.NEXT_TEST, failure)]
         document.add(oracle.observation_text(observed), 0.0)
@@ -132,17 +147,34 @@ _TAIL = f"<|im_end|>\n{oracle.TURN}"
 
 def _wrong_attempts(random_: random.Random, task: RepairTask, most: int) -> list[OracleRepair]:
     """Plausible edits that are not the fix, of different lines or content."""
-    head, _, body = task.module.rpartition("\n\n\n")
-    shift = len(head.split("\n")) + 2 if head else 0
     attempts: list[OracleRepair] = []
-    candidates = mutants(body.rstrip("\n"))
+    candidates = mutants_in_place(task.module, task.name)
     while candidates and len(attempts) < most:
         mutant = choose(random_, candidates)
         candidates.remove(mutant)
-        attempt = OracleRepair(mutant.kind, mutant.line + shift, mutant.buggy)
+        attempt = OracleRepair(mutant.kind, mutant.line, mutant.buggy)
         if (attempt.line, attempt.fixed) != (task.line, task.fixed):
             attempts.append(attempt)
     return attempts
+
+
+def _repeated(random_: random.Random, tried: list[tuple[OracleRepair, CaseFailure]]) -> int | None:
+    """Put one of the wrong guesses once more at a later place; return that place, if any."""
+    if not tried or random_.random() >= REPEATS:
+        return None
+    at = random_.randrange(1, len(tried) + 1)
+    tried.insert(at, random_.choice(tried[:at]))
+    return at
+
+
+def _difference(turn: Message) -> int:
+    """Return where in the text of a turn its guess begins to differ from what it replaces."""
+    guess = turn.tool_calls[-2].arguments
+    old, new = str(guess["old_string"]), str(guess["new_string"])
+    pairs = enumerate(zip(old, new, strict=False))
+    same = next((i for i, (a, b) in pairs if a != b), min(len(old), len(new)))
+    mark = "<parameter=new_string>\n"
+    return oracle.assistant_text(turn).rindex(mark) + len(mark) + same
 
 
 def _add_turn(document: Document, turn: Message, *, learn_guess: bool) -> None:
@@ -154,10 +186,6 @@ def _add_turn(document: Document, turn: Message, *, learn_guess: bool) -> None:
     for position, call in enumerate(calls):
         is_guess = position == len(calls) - 2
         document.add(call, guess if is_guess else 1.0)
-
-
-def _indentation(line: str) -> str:
-    return line[: len(line) - len(line.lstrip())]
 
 
 def _only_edit(turn: Message) -> Message:

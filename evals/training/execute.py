@@ -13,12 +13,13 @@ import os
 import random
 import resource
 import signal
+import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from evals.training.corpus import Function
@@ -91,15 +92,32 @@ class CaseFailure:
     message: str
 
 
-def run_tests(modules: Sequence[str], path: str, test: str) -> list[CaseFailure | None] | None:
+def run_tests(
+    modules: Sequence[str], path: str, test: str, beside: Mapping[str, str] | None = None
+) -> list[CaseFailure | None] | None:
     """Run the test file on each module text: the first failure, or None where all pass.
 
-    Returns None if the child did not finish, for example because a module never returns.
+    ``beside`` are other files that the module may import from. Returns None if the child did not
+    finish, for example because a module never returns.
     """
-    answer = _in_child(lambda: {"failures": [_run_test_file(m, path, test) for m in modules]})
+
+    def run_all() -> dict[str, Any]:
+        _import_files(beside or {})
+        return {"failures": [_run_test_file(m, path, test) for m in modules]}
+
+    answer = _in_child(run_all)
     if answer is None:
         return None
     return [None if found is None else CaseFailure(*found) for found in answer["failures"]]
+
+
+def _import_files(files: Mapping[str, str]) -> None:
+    """Make modules of ``files``, so that what runs in this process can import them."""
+    for path, text in files.items():
+        name = path.removesuffix(".py")
+        module = ModuleType(name)
+        exec(compile(text, path, "exec"), module.__dict__)
+        sys.modules[name] = module
 
 
 def _in_child(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ def tasks_of(function: Function, seed: int, words: list[str], most: int) -> list
     if probed is None:
         return []
     path = f"{random_.choice([function.name.strip('_').lower(), random_.choice(words)])}.py"
-    test = _test_text(path, function.name, probed.cases, random_)
+    test = write_test(path, function.name, function.name, probed.cases, random_)
     shift = len(head.split("\n")) - 1
     killed = [
         mutant
@@ -63,7 +63,10 @@ def tasks_of(function: Function, seed: int, words: list[str], most: int) -> list
     return tasks
 
 
-def _test_text(path: str, name: str, cases: Iterable[Case], random_: random.Random) -> str:
+def write_test(
+    path: str, name: str, called: str, cases: Iterable[Case], random_: random.Random
+) -> str:
+    """Return a test file that imports ``name`` and asserts what ``called`` gives in each case."""
     cases = list(cases)
     groups = [cases]
     if len(cases) > 3 and random_.random() < 0.4:
@@ -73,7 +76,7 @@ def _test_text(path: str, name: str, cases: Iterable[Case], random_: random.Rand
     for number, group in enumerate(groups, 1):
         suffix = f"_{number}" if len(groups) > 1 else ""
         text += f"\n\ndef test_{plain}{suffix}():\n"
-        text += "".join(f"    assert {name}({c.arguments}) == {c.result}\n" for c in group)
+        text += "".join(f"    assert {called}({c.arguments}) == {c.result}\n" for c in group)
     return text
 
 

@@ -89,9 +89,9 @@ def _mutated_texts(text: str) -> Iterator[tuple[str, str]]:
     tree = ast.parse(text)
     function = tree.body[0]
     assert isinstance(function, ast.FunctionDef)
-    names = _local_names(function)
+    names = local_names(function)
     for node in list(ast.walk(tree)):
-        for kind, apply, undo in _changes(node, names):
+        for kind, apply, undo in changes(node, names):
             apply()
             try:
                 yield kind, ast.unparse(tree)
@@ -102,7 +102,7 @@ def _mutated_texts(text: str) -> Iterator[tuple[str, str]]:
 Change = tuple[str, Callable[[], None], Callable[[], None]]
 
 
-def _local_names(function: ast.FunctionDef) -> list[str]:
+def local_names(function: ast.FunctionDef) -> list[str]:
     names = [item.arg for item in ast.walk(function.args) if isinstance(item, ast.arg)]
     for item in ast.walk(function):
         if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store):
@@ -127,7 +127,7 @@ def _plus(node: ast.expr, amount: int) -> ast.expr:
     return ast.BinOp(left=node, op=operator, right=ast.Constant(abs(amount)))
 
 
-def _changes(node: ast.AST, names: list[str]) -> Iterator[Change]:
+def changes(node: ast.AST, names: list[str]) -> Iterator[Change]:
     """Yield every change of one node."""
     if isinstance(node, ast.Compare):
         for i, comparison in enumerate(node.ops):

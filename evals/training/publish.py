@@ -1,11 +1,11 @@
-"""From a training checkpoint to a model directory that ``--model`` takes."""
+"""From a training checkpoint to a model directory that ``--model`` takes, and back."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evals.training.trainable import TrainableNetwork
@@ -28,3 +28,11 @@ def export(network: TrainableNetwork, directory: Path) -> int:
     with write_whole(path) as draft:
         save_file(tensors, draft, metadata={"format": "pt"})
     return path.stat().st_size
+
+
+def load_weights(network: TrainableNetwork, directory: Path) -> None:
+    """Give ``network`` the weights that ``export`` wrote, to train on from there."""
+    tensors = load_file(directory / "model.safetensors")
+    network.load_state_dict(
+        {name.removeprefix("model."): value.float() for name, value in tensors.items()}
+    )

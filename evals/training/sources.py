@@ -18,11 +18,11 @@ SKIPPED = frozenset(
 )
 
 
-def fetch(work: Path, report: Callable[[str], None]) -> None:
-    """Download and unpack the pinned wheels into ``work/sources``; what is there stays."""
+def fetch(work: Path, report: Callable[[str], None], pins: Path = PINS) -> None:
+    """Download and unpack the wheels of ``pins`` into ``work/sources``; what is there stays."""
     wheels, sources = work / "wheels", work / "sources"
     wheels.mkdir(parents=True, exist_ok=True)
-    for pin in PINS.read_text().split():
+    for pin in pins.read_text().split():
         name = pin.split("==")[0].lower()
         if (sources / name).exists():
             continue
@@ -45,12 +45,15 @@ def _unpack(wheel: Path, target: Path) -> None:
     part.rename(target)
 
 
-def functions(work: Path) -> list[Function]:
-    """Return the usable functions of the distributions and the standard library, once each."""
+def functions(work: Path, *, library: bool = True) -> list[Function]:
+    """Return the usable functions of the distributions and the standard library, once each.
+
+    Without ``library`` those of the distributions alone.
+    """
     roots = [(path.name, path) for path in sorted((work / "sources").iterdir())]
-    library = Path(sysconfig.get_paths()["stdlib"])
     files = list(walk_sources(roots))
-    for path in sorted(library.iterdir()):
+    standard = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(standard.iterdir()) if library else []:
         if path.name in SKIPPED:
             continue
         if path.is_dir():

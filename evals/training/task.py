@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from evals.training.oracle import OracleRepair
@@ -12,7 +12,10 @@ from evals.training.oracle import OracleRepair
 
 @dataclass(frozen=True)
 class RepairTask:
-    """One task. ``line`` (0-based, in ``module``) must become ``fixed``; ``kind`` names the bug."""
+    """One task. ``line`` (0-based, in ``module``) must become ``fixed``; ``kind`` names the bug.
+
+    ``beside`` are other files of the repository, by path.
+    """
 
     instance_id: str
     source: str
@@ -25,6 +28,7 @@ class RepairTask:
     kind: str
     line: int
     fixed: str
+    beside: dict[str, str] = field(default_factory=dict)
 
     @property
     def fix(self) -> OracleRepair:
@@ -34,7 +38,7 @@ class RepairTask:
     @property
     def files(self) -> dict[str, str]:
         """The repository: path to content."""
-        return {self.path: self.module, self.test_path: self.test}
+        return {self.path: self.module, self.test_path: self.test, **self.beside}
 
 
 def write_tasks(tasks: Iterable[RepairTask], path: Path) -> None:

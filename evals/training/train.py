@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,21 +16,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evals.training.trainable import TrainableNetwork
+from evals.training.trainable import Hidden, TrainableNetwork
 from sandboxes.paths import write_whole
+
+DEPTH = 3
+"""How many tokens in a row the MTP layer is trained to guess."""
 
 Encoded = tuple[NDArray[np.uint16], NDArray[np.float16]]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training: which documents, for how long, and the share of the peak rates.
+    """A stretch of training: for how long, and the share of the peak rates.
 
     The share falls linearly from ``rate_from`` to ``rate_to``. With ``draft_only`` the trunk stands
     still and the MTP layer alone is trained, on the hidden states that the trunk now gives.
     """
 
-    data: tuple[str, ...]
     steps: int
     rate_from: float = 1.0
     rate_to: float = 1.0
@@ -100,7 +103,7 @@ class Muon:
 
 def _orthogonal(stack: Tensor, steps: int = 5) -> Tensor:
     """Each matrix of a stack moved towards the nearest orthogonal one."""
-    x = stack.bfloat16()
+    x = stack.to(matrix_type())
     turned = x.shape[1] > x.shape[2]
     x = x.mT if turned else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -111,11 +114,23 @@ def _orthogonal(stack: Tensor, steps: int = 5) -> Tensor:
     return result
 
 
+def matrix_type() -> torch.dtype:
+    """Return the type of matrix products: bfloat16 where this processor has such instructions.
+
+    Elsewhere bfloat16 is emulated and 25 times as slow as float32.
+    """
+    has = torch.cpu.get_capabilities()
+    return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
+
+
 class Trainer:
-    """A network, its optimisers and where in the recipe they are."""
+    """A network, its optimisers and where in the recipe they are.
+
+    ``tokens`` counts what the network was trained on, padding included.
+    """
 
     def __init__(self, network: TrainableNetwork, recipe: TrainingRecipe) -> None:
-        self.network, self.recipe, self.step_index = network, recipe, 0
+        self.network, self.recipe, self.step_index, self.tokens = network, recipe, 0, 0
         hidden = [p for n, p in network.named_parameters() if _is_matrix(n, p)]
         others = [p for n, p in network.named_parameters() if not _is_matrix(n, p)]
         self.muon = Muon(hidden)
@@ -130,7 +145,7 @@ class Trainer:
     def step(self, ids: Tensor, weights: Tensor) -> float:
         """One update on a batch, [rows, time]; returns the weighted loss per weighted token."""
         phase, _ = self.recipe.at(self.step_index)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=matrix_type() is torch.bfloat16):
             loss = self.draft_loss(ids, weights) if phase.draft_only else self.loss(ids, weights)
         torch.autograd.backward(loss)
         share = self.rate()
@@ -140,6 +155,7 @@ class Trainer:
         self.muon.step(self.recipe.matrix_rate * share)
         self.network.zero_grad(set_to_none=True)
         self.step_index += 1
+        self.tokens += ids.numel()
         return float(loss.detach())
 
     def loss(self, ids: Tensor, weights: Tensor) -> Tensor:
@@ -148,22 +164,40 @@ class Trainer:
         return self._loss(states[:, :-1], ids[:, 1:], weights[:, 1:])
 
     def draft_loss(self, ids: Tensor, weights: Tensor) -> Tensor:
-        """Return the MTP layer's loss on the token after next; its gradient stays there."""
+        """Return the MTP layer's loss on the ``DEPTH`` tokens after the next one, averaged.
+
+        Each depth reads the layer's own output of the depth before, as a draft does. The gradient
+        stays in the layer.
+        """
         with torch.no_grad():
             hidden = self.network(ids)
             head = self.network.embed_tokens.weight.detach()
-        draft = self.network.draft(hidden, ids)
-        return self._loss(draft[:, :-1], ids[:, 2:], weights[:, 2:], head)
+        losses = []
+        for depth in range(1, min(DEPTH, ids.shape[1] - 2) + 1):
+            states = self.network.draft(hidden, ids[:, depth - 1 :])
+            targets = ids[:, depth + 1 :]
+            losses.append(self._loss(states[:, :-1], targets, weights[:, depth + 1 :], head))
+            hidden = Hidden(states, hidden.cos, hidden.sin)
+        return torch.stack(losses).mean()
 
     def _loss(
         self, states: Tensor, targets: Tensor, weights: Tensor, head: Tensor | None = None
     ) -> Tensor:
+        """Return the mean loss of the targets by their weights.
+
+        A weight below 0 asks for less of its target: unlikelihood, -log(1 - p) (Welleck et al.,
+        "Neural text generation with unlikelihood training", 2020).
+        """
         # The head is the largest matrix: compute it only where a target counts.
-        counted = weights > 0
+        counted = weights != 0
         head = self.network.embed_tokens.weight if head is None else head
         logits = F.linear(states[counted], head).float()
         each = F.cross_entropy(logits, targets[counted], reduction="none")
-        return (each * weights[counted]).sum() / weights.sum().clamp(min=1e-6)
+        asked = weights[counted]
+        less = -torch.log1p(-torch.exp(-each).clamp(max=1 - 1e-4))
+        return torch.where(
+            asked < 0, less * -asked, each * asked
+        ).sum() / weights.abs().sum().clamp(min=1e-6)
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, whole or not at all."""
@@ -172,6 +206,7 @@ class Trainer:
             "adam": self.adam.state_dict(),
             "muon": self.muon.buffers(),
             "step": self.step_index,
+            "tokens": self.tokens,
         }
         with write_whole(path) as draft:
             torch.save(state, draft)
@@ -183,7 +218,7 @@ class Trainer:
         self.adam.load_state_dict(state["adam"])
         for buffer, saved in zip(self.muon.buffers(), state["muon"], strict=True):
             buffer.copy_(saved)
-        self.step_index = state["step"]
+        self.step_index, self.tokens = state["step"], state["tokens"]
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -237,38 +272,54 @@ def _padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
     return ids, weights
 
 
+class DocumentSource(Protocol):
+    """Documents by number, such as ``shards.Shards``."""
+
+    def documents(self, number: int) -> Sequence[Encoded]:
+        """Return the documents of a shard."""
+        ...
+
+
 def train(
     trainer: Trainer,
-    documents: Mapping[str, Sequence[Encoded]],
+    source: DocumentSource,
+    steps_each: int,
     checkpoint: Path,
     log: Path,
     save_every_s: float = 120.0,
 ) -> None:
-    """Run the recipe to its end, saving now and then; a killed run goes on from its checkpoint."""
+    """Run the recipe to its end, ``steps_each`` steps a shard, saving now and then.
+
+    A killed run goes on from its checkpoint, which is where the numbers of shards go on too.
+    """
     if checkpoint.exists():
         trainer.load(checkpoint)
     recipe = trainer.recipe
     saved = time.monotonic()
     running = math.nan
     while trainer.step_index < recipe.steps:
-        phase, done = recipe.at(trainer.step_index)
-        mixed = [document for name in phase.data for document in documents[name]]
-        source = batches(mixed, recipe.tokens_per_step, recipe.seed, done)
-        for _ in range(phase.steps - done):
-            ids, weights = next(source)
+        number, done = divmod(trainer.step_index, steps_each)
+        found = batches(source.documents(number), recipe.tokens_per_step, recipe.seed, done)
+        for _ in range(min(steps_each - done, recipe.steps - trainer.step_index)):
+            ids, weights = next(found)
             begun = time.monotonic()
             loss = trainer.step(ids, weights)
             took = time.monotonic() - begun
             running = loss if math.isnan(running) else 0.95 * running + 0.05 * loss
             if trainer.step_index % 10 == 0:
-                _log(log, trainer.step_index, running, round(ids.numel() / took))
+                _log(log, trainer, running, round(ids.numel() / took))
             if time.monotonic() - saved > save_every_s:
                 trainer.save(checkpoint)
                 saved = time.monotonic()
         trainer.save(checkpoint)
 
 
-def _log(path: Path, step: int, loss: float, speed: int) -> None:
-    record = {"step": step, "loss": round(loss, 4), "tokens_per_s": speed}
+def _log(path: Path, trainer: Trainer, loss: float, speed: int) -> None:
+    record = {
+        "step": trainer.step_index,
+        "tokens": trainer.tokens,
+        "loss": round(loss, 4),
+        "tokens_per_s": speed,
+    }
     with path.open("a") as file:
         file.write(json.dumps(record) + "\n")

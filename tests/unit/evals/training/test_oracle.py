@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer
 
 from evals.training import oracle
 from evals.training.corpus import Function
-from evals.training.documents import drill, trajectory
+from evals.training.documents import REPEAT_WEIGHT, drill, trajectory
 from evals.training.make_tasks import tasks_of
 from evals.training.oracle import OracleRepair
 from model.checkpoint.hub import resolve
@@ -76,12 +77,32 @@ def test_wrong_guesses_are_read_and_not_learnt(tokenizer) -> None:
     document = trajectory(random.Random(0), task, misses=3)
     assert document is not None
     text = learnt(document, tokenizer)
-    assert document.text.count("Not that. ") == 3
+    wrong = document.text.count("Not that. ")
+    assert wrong == 3 + len(document.unwanted)
     assert text.count("Not that. ") == 1
-    assert text.count("<function=run_shell_command>") == 5
+    assert text.count("<function=run_shell_command>") == wrong + 2
     assert f"<parameter=new_string>\n{task.fixed}\n" in text
     assert text.endswith("</function>\n</tool_call><|im_end|>")
     assert "exit code" not in text
+
+
+def test_a_repeated_guess_is_unwanted_where_it_becomes_one(tokenizer) -> None:
+    task = tasks_of(FUNCTION, 0, ["sums"], 1)[0]
+    made = [trajectory(random.Random(seed), task, misses=2) for seed in range(12)]
+    repeated = [document for document in made if document is not None and document.unwanted]
+    assert 1 <= len(repeated) < 12
+    for document in repeated:
+        ids, weights = document.encode(tokenizer)
+        (at,) = np.flatnonzero(weights == REPEAT_WEIGHT)
+        offsets = tokenizer.encode(document.text, add_special_tokens=False).offsets
+        start, end = offsets[at]
+        assert start <= document.unwanted[0] < end
+        # The guess from there on was said before, in the same edit.
+        line = document.text[document.unwanted[0] :].split("\n")[0]
+        before = document.text[: document.unwanted[0]]
+        edit = before[before.rindex("<parameter=new_string>\n") :] + line
+        assert edit in before
+        assert len(ids) == len(weights)
 
 
 def test_a_drill_ends_at_the_original(tokenizer) -> None:

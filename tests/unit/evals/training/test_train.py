@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evals.training.publish import export
-from evals.training.train import Phase, Trainer, TrainingRecipe, batches, train
+from evals.training.train import Encoded, Phase, Trainer, TrainingRecipe, batches, train
 from evals.training.trainable import TrainableNetwork
 from model.checkpoint.config import ModelConfig
 from model.checkpoint.hub import resolve
@@ -21,9 +21,17 @@ from model.engine import Engine
 CONFIG = replace(
     ModelConfig.tiny(vocab_size=64, context_length=512), hidden_size=32, intermediate_size=40
 )
-RECIPE = TrainingRecipe(
-    (Phase(("a",), 3), Phase(("a", "b"), 3, 1.0, 0.1)), tokens_per_step=200, warmup=2
-)
+RECIPE = TrainingRecipe((Phase(3), Phase(3, 1.0, 0.1)), tokens_per_step=200, warmup=2)
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Documents that are there already, a list a shard; the last one comes again and again."""
+
+    lists: list[list[Encoded]]
+
+    def documents(self, number: int) -> list[Encoded]:
+        return self.lists[min(number, len(self.lists) - 1)]
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def documents():
             for n in lengths
         ]
 
-    return {"a": some(20), "b": some(30)}
+    return [some(20), some(30)]
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -79,20 +87,21 @@ def test_the_engine_computes_what_was_trained(tmp_path) -> None:
 def test_a_killed_run_goes_on_exactly(tmp_path, network, documents) -> None:
     whole = Trainer(network, RECIPE)
     start = weights(whole)
-    train(whole, documents, tmp_path / "whole.pt", tmp_path / "log")
+    source = Numbered(documents)
+    train(whole, source, 3, tmp_path / "whole.pt", tmp_path / "log")
 
     for stop in (2, 4):
         cut = Trainer(TrainableNetwork(CONFIG), RECIPE)
         cut.network.load_state_dict(start)
-        phase_steps = {"a": batches(documents["a"], 200, 0)}
-        both = batches([*documents["a"], *documents["b"]], 200, 0)
+        shards = [batches(documents[number], 200, 0) for number in (0, 1)]
         for step in range(stop):
-            cut.step(*next(phase_steps["a"] if step < 3 else both))
+            cut.step(*next(shards[step // 3]))
         path = tmp_path / f"cut{stop}.pt"
         cut.save(path)
         resumed = Trainer(TrainableNetwork(CONFIG), RECIPE)
-        train(resumed, documents, path, tmp_path / "log")
+        train(resumed, source, 3, path, tmp_path / "log")
         assert resumed.step_index == 6
+        assert resumed.tokens == whole.tokens
         for name, value in weights(resumed).items():
             torch.testing.assert_close(value, whole.network.state_dict()[name], atol=0, rtol=0)
 
@@ -101,17 +110,32 @@ def test_the_loss_falls_on_what_counts(network) -> None:
     row = np.arange(40).astype(np.uint16) % 7
     counts = np.zeros(40, dtype=np.float16)
     counts[20:] = 1
-    trainer = Trainer(network, TrainingRecipe((Phase(("a",), 40),), warmup=5))
+    trainer = Trainer(network, TrainingRecipe((Phase(40),), warmup=5))
     source = batches([(row, counts)], 200, 0)
     losses = [trainer.step(*next(source)) for _ in range(40)]
     assert losses[0] > 4
     assert losses[-1] < 1
 
 
+def test_an_unwanted_token_becomes_less_likely(network) -> None:
+    row = np.arange(30).astype(np.uint16) % 7
+    weights_ = np.ones(30, dtype=np.float16)
+    weights_[20:] = -1
+    trainer = Trainer(network, TrainingRecipe((Phase(40),), warmup=5))
+    source = batches([(row, weights_)], 200, 0)
+    for _ in range(40):
+        trainer.step(*next(source))
+    ids, _ = next(source)
+    with torch.no_grad():
+        logits = network(ids).states @ network.embed_tokens.weight.T
+        said = torch.log_softmax(logits[0, :-1], -1).gather(1, ids[0, 1:, None]).exp()
+    assert said[20:].mean() < said[5:19].mean() / 3
+
+
 def test_drafting_moves_the_mtp_layer_alone(network, documents) -> None:
-    trainer = Trainer(network, TrainingRecipe((Phase(("a",), 5, draft_only=True),), warmup=1))
+    trainer = Trainer(network, TrainingRecipe((Phase(5, draft_only=True),), warmup=1))
     before = weights(trainer)
-    source = batches(documents["a"], 200, 0)
+    source = batches(documents[0], 200, 0)
     for _ in range(5):
         trainer.step(*next(source))
     moved = {name for name, value in weights(trainer).items() if not value.equal(before[name])}
@@ -120,7 +144,7 @@ def test_drafting_moves_the_mtp_layer_alone(network, documents) -> None:
 
 
 def test_batches_hold_every_document_once_an_epoch(documents) -> None:
-    source = batches(documents["b"], 300, 5)
+    source = batches(documents[1], 300, 5)
     seen: list[tuple[int, ...]] = []
     while len(seen) < 30:
         ids, weights_ = next(source)
@@ -128,7 +152,7 @@ def test_batches_hold_every_document_once_an_epoch(documents) -> None:
         for row, counted in zip(ids, weights_, strict=True):
             del counted
             seen.append(tuple(row.tolist()))
-    originals = sorted(tuple(int(i) for i in ids) for ids, _ in documents["b"])
+    originals = sorted(tuple(int(i) for i in ids) for ids, _ in documents[1])
     trimmed = sorted(_without_padding(row, originals) for row in seen)
     assert trimmed == originals
 
@@ -140,7 +164,7 @@ def _without_padding(row: tuple[int, ...], originals: list[tuple[int, ...]]) -> 
 
 
 def test_the_log_is_one_object_a_line(tmp_path, network, documents) -> None:
-    recipe = replace(RECIPE, phases=(Phase(("a",), 10),))
-    train(Trainer(network, recipe), documents, tmp_path / "c.pt", tmp_path / "log")
+    recipe = replace(RECIPE, phases=(Phase(10),))
+    train(Trainer(network, recipe), Numbered(documents), 10, tmp_path / "c.pt", tmp_path / "log")
     records = [json.loads(line) for line in Path(tmp_path / "log").read_text().splitlines()]
     assert [record["step"] for record in records] == [10]
