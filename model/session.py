@@ -287,11 +287,12 @@ class Session:
             self._open()
             return Snapshot(self._at, self._generator.get_state(), self._family)
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: Snapshot, *, redraw: bool = False) -> None:
         """Go back (or forth) to ``snapshot``; what follows is bit for bit what followed it.
 
-        The snapshot may be this session's or that of a session it was forked from or into; any
-        other raises ``SessionClosed``. It can be restored any number of times.
+        With ``redraw`` the random numbers go on from where they are: what follows is another
+        sample. The snapshot may be this session's or that of a session it was forked from or into;
+        any other raises ``SessionClosed``. It can be restored any number of times.
         """
         with self._lock:
             self._open()
@@ -301,7 +302,8 @@ class Session:
             left = self.length - snapshot.length
             self._usage = replace(self._usage, abandoned_tokens=self._usage.abandoned_tokens + left)
             self._at = snapshot.point
-            self._generator.set_state(snapshot.generator)
+            if not redraw:
+                self._generator.set_state(snapshot.generator)
 
     def fork(self, *, seed: int | None = None) -> Session:
         """Return a second session that continues from here, independent of this one.

@@ -29,7 +29,7 @@ from model.chat.chat_format import ChatFormat
 from model.chat.turn_events import CallStarted, ContentText, ThinkingText, TurnEvent
 from model.messages import Message
 from model.sampling import SamplingParams
-from model.session import Progress, Session
+from model.session import Progress, Session, Snapshot
 from model.usage import Usage
 from sandboxes.stop import Stop
 from tools.types import Observation
@@ -283,6 +283,13 @@ class Conversation:
         reader = TurnReader(parser, bound, self._chat.no_thinking, calls)
         reader.begin(thinking, spent, unfinished)
         return reader
+
+    def take_back(self, point: Snapshot) -> None:
+        """Take the last turn back: the session is at ``point`` again, before it was spoken.
+
+        The next ``speak`` samples another turn.
+        """
+        self.session.restore(point, redraw=True)
 
     def _prefilled(self, done: int, total: int) -> None:
         self._listen(Prefilled(done, total))

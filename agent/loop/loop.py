@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.client import Client
-from agent.events import CallDone, CallPlanned, CallRunning, StepDone
+from agent.events import CallDone, CallPlanned, CallRunning, Notice, StepDone
 from agent.loop import prompts
 from agent.loop.conversation import Conversation, Turn
 from agent.loop.journal import Journal
@@ -19,6 +19,7 @@ from agent.loop.limits import Limits
 from agent.loop.looking import is_read
 from agent.loop.overseer import OverseenTools
 from agent.loop.stalls import ALTERNATING
+from agent.loop.untried import MOST_AGAIN, Untried
 from agent.types import (
     Answered,
     Failed,
@@ -34,13 +35,15 @@ from model.usage import Usage
 from sandboxes.errors import SandboxError
 from tools.types import Observation
 
+AGAIN = "these edits were tested before: another answer is sampled"
+
 
 @dataclass
 class Loop:
     """One run of one session.
 
     ``conversation`` and ``tools`` must be built with a token that is set once ``limits`` are over,
-    so that a long turn or command ends then.
+    so that a long turn or command ends then. With ``search`` no turn tests what was tested before.
     """
 
     conversation: Conversation
@@ -48,6 +51,7 @@ class Loop:
     journal: Journal
     limits: Limits
     client: Client
+    search: Untried | None = None
 
     def run(self, prompt: Prompt | None) -> RunResult:
         """Go on from ``prompt`` to an outcome; known errors are one too.
@@ -105,6 +109,19 @@ class Loop:
         return True
 
     def _speak(self) -> Turn:
+        """Let the model write one turn; in a search, one that tests nothing again."""
+        if self.search is None:
+            return self._sample()
+        point = self.conversation.session.snapshot()
+        for _ in range(MOST_AGAIN):
+            turn = self._sample()
+            if turn.ended != "stop" or self.search.takes(turn.message):
+                return turn
+            self.conversation.take_back(point)
+            self.client.listen(Notice(AGAIN))
+        return self._sample()
+
+    def _sample(self) -> Turn:
         """Let the model write one turn, as long as the limits allow."""
         session = self.conversation.session
         allowance = self.limits.budget.turn_allowance(

@@ -21,9 +21,11 @@ from agent.client import Client
 from agent.events import Event, FromAttempt, Listener, RunStarted
 from agent.loading import LoadedModel
 from agent.loop.first_prompt import Branch, Trunk
+from agent.loop.untried import Tried
 from agent.run import report as reporting
 from agent.run.check import CheckedPatches
 from agent.run.open_session import OpenSession
+from agent.run.scope import refuse_outside
 from agent.sessions.info import RUNNING
 from agent.sessions.records import SessionRecord
 from agent.sessions.store import SavedSession, SessionStore
@@ -103,11 +105,13 @@ class BestOf:
     reports: dict[int, SolveReport] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
     checked: CheckedPatches = field(default_factory=lambda: CheckedPatches(shared=True))
+    tried: Tried = field(default_factory=Tried)
 
     def run(self) -> SolveReport:
         """Run all attempts, each in its own place, and return the chosen one's report."""
         settings = self.first.settings
         self.first.check_first()
+        refuse_outside(self.first)
         with ExitStack() as stack:
             trunk = self._trunk()
             stack.callback(trunk.close)
@@ -154,6 +158,7 @@ class BestOf:
         branch = Branch(trunk, seed, first=number == 1)
         session.begin_from(branch, self.first.prompter.notes)
         session.checked = self.checked
+        session.parts.search_with(self.tried, number)
         report = session.work()
         good = reporting.status_of(report.result, report.check)[1] == 0
         return session.finish(report, apply=good and self.race.wins(number) and self.apply)

@@ -21,6 +21,7 @@ from agent.loop.first_prompt import Beginning
 from agent.loop.journal import Journal
 from agent.loop.overseer import OverseenTools
 from agent.loop.quoting import OfferedFiles
+from agent.loop.untried import Tried, Untried
 from agent.run.build import sampling_of
 from agent.run.mirror import Mirror
 from agent.sessions.history import History, history_of
@@ -40,7 +41,10 @@ from tools.types import ToolContext
 
 @dataclass
 class Parts:
-    """Parts of one open session. ``stop`` is the client's with the turn's deadline."""
+    """Parts of one open session. ``stop`` is the client's with the turn's deadline.
+
+    ``search`` is what the attempts at one task share, where there are several.
+    """
 
     saved: SavedSession
     settings: Settings
@@ -53,6 +57,7 @@ class Parts:
     conversation: Conversation
     mirror: Mirror | None
     diagnostics: Diagnostics
+    search: Untried | None = None
 
     @classmethod
     def wire(
@@ -107,6 +112,10 @@ class Parts:
         )
         stack.callback(lambda: parts.conversation.session.close())
         return parts
+
+    def search_with(self, tried: Tried, attempt: int) -> None:
+        """Let the next turns test nothing that is in ``tried``, as number ``attempt``."""
+        self.search = Untried(tried, attempt, self.sandbox, self.journal)
 
     @property
     def workspace(self) -> Workspace:

@@ -46,7 +46,14 @@ class UserTurn:
             prompt = prompter.begin(news, asked=text is not None)
             self._mark_running(text, limits)
             prompter.is_new = False
-            loop = Loop(parts.conversation, parts.tools(), parts.journal, limits, parts.client)
+            loop = Loop(
+                parts.conversation,
+                parts.tools(),
+                parts.journal,
+                limits,
+                parts.client,
+                parts.search,
+            )
             if compacts and prompt is not None:
                 full, before = parts.conversation.tokens, loop.usage
                 summary = self.compactor.compact(loop.conversation, prompt, full, before)

@@ -209,6 +209,18 @@ class Workspace:
         """Remember the files as they are now. Returns the id for ``rollback``."""
         return self._snapshot()
 
+    def changed_blobs(self, checkpoint: str) -> dict[str, str]:
+        """Return the git blob of each file that differs from the baseline, "" of one that is gone.
+
+        Raises ``WorkspaceError`` if there is no such checkpoint.
+        """
+        changes = self._store.changes(self._baseline, checkpoint)
+        return {path: after.blob for path, (_, after) in changes.items()}
+
+    def first_blob(self, path: str) -> str:
+        """Return the git blob that the baseline has at ``path``, "" if there is none."""
+        return self._store.entry(self._baseline, path).blob
+
     def rollback(self, checkpoint: str) -> None:
         """Put the files back as they were at ``checkpoint``. Ignored files and ``.git`` stay.
 
