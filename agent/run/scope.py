@@ -58,10 +58,10 @@ def outside(text: str, tree: Path, before: CheckRun | None) -> str | None:
 
 def named_module(text: str, tree: Path) -> Path | None:
     """Return the first module that ``text`` names, or that a test file named there tests."""
-    for name in _FILE.findall(text):
+    for name in (match[0] for match in _FILE.finditer(text)):
         path = tree / name.removeprefix("/workspace/").removeprefix("./").lstrip("/")
-        beside = path.with_name(path.name.removeprefix("test_"))
-        for found in (beside, path):
+        candidates: tuple[Path, ...] = (path.with_name(path.name.removeprefix("test_")), path)
+        for found in candidates:
             if tree in found.parents and ".." not in found.parts and found.is_file():
                 return found
     return None
