@@ -82,7 +82,7 @@ class Untried:
 
 
 class _Unclear(Exception):
-    """What an edit would do cannot be told without doing it."""
+    """Signal that an edit must be made to know what it does."""
 
 
 def texts_after(message: Message, sandbox: Sandbox) -> tuple[dict[str, bytes], bool]:

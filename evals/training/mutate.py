@@ -103,6 +103,7 @@ Change = tuple[str, Callable[[], None], Callable[[], None]]
 
 
 def local_names(function: ast.FunctionDef) -> list[str]:
+    """Return the names that a function binds, its parameters included, sorted."""
     names = [item.arg for item in ast.walk(function.args) if isinstance(item, ast.arg)]
     for item in ast.walk(function):
         if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store):
@@ -128,7 +129,7 @@ def _plus(node: ast.expr, amount: int) -> ast.expr:
 
 
 def changes(node: ast.AST, names: list[str]) -> Iterator[Change]:
-    """Yield every change of one node."""
+    """Yield every change of one node; a variable becomes another of ``names``."""
     if isinstance(node, ast.Compare):
         for i, comparison in enumerate(node.ops):
             for other in COMPARE.get(type(comparison), ()):

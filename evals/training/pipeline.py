@@ -47,7 +47,7 @@ ScaleName = Annotated[Literal["full", "tiny"], typer.Option("--scale", help="How
 
 @dataclass(frozen=True)
 class Scale:
-    """How much a pipeline does; ``tiny`` shows in a minute that all stages fit together.
+    """Amount of work in a pipeline; ``tiny`` shows in a minute that all stages fit together.
 
     ``library`` takes the standard library's functions too; ``most`` limits the functions tried on
     each side of the split.

@@ -29,7 +29,7 @@ MISSES = ((0, 1, 2, 3, 4, 6, 8), (0.38, 0.2, 0.15, 0.1, 0.08, 0.05, 0.04))
 
 @dataclass(frozen=True)
 class ShardSize:
-    """How many drills, plain runs and runs on wide tasks make a shard, and the steps on it."""
+    """Numbers of drills, plain runs and runs on wide tasks in a shard, and of steps on it."""
 
     drills: int = 2500
     runs: int = 400

@@ -28,7 +28,7 @@ SENTENCES = (
 
 @dataclass(frozen=True)
 class Report:
-    """What a report may say: the broken function, where it is, and a call that shows it."""
+    """Facts that a report may tell: the broken function, where it is, and a call that shows it."""
 
     name: str
     path: str
