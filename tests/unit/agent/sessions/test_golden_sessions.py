@@ -40,7 +40,7 @@ def as_json(history: History) -> dict[str, Any]:
     return plain
 
 
-LATER_COUNTERS = ("abandoned_tokens", "mtp_drafted_tokens", "mtp_accepted_tokens")
+LATER_COUNTERS = ("abandoned_tokens", "mtp_drafted_tokens", "mtp_accepted_tokens", "forced_tokens")
 
 
 def known_then(data: Any) -> Any:
