@@ -220,7 +220,7 @@ def test_noise_writes_no_malformed_call(tiny_tokenizer: Tokenizer) -> None:
         made[steered] += calls[:-1] if cut else calls
     assert [call for call in made[True] if call.error] == []
     assert len(made[True]) > 20
-    assert sum(call.error is not None for call in made[False]) > 20
+    assert sum(call.error is not None for call in made[False]) > 10
 
 
 def test_a_turn_told_in_its_middle_goes_on_or_is_lost(
