@@ -33,7 +33,7 @@ def as_json(history: History) -> dict[str, Any]:
     def as_then(data: dict[str, Any]) -> dict[str, Any]:
         """A message without the fields that came later, where they say nothing new."""
         later: dict[str, Any] = {"author": "user", "notes": [], "pictures": [], "closed": ""}
-        later |= dict.fromkeys(("forced", "masked_logprobs", "spans"), [])
+        later |= {key: [] for key in ("forced", "masked_logprobs", "spans")}
         return {k: value for k, value in data.items() if k not in later or later[k] != value}
 
     text = json.dumps(dataclasses.asdict(history))
