@@ -26,6 +26,9 @@ _READ = (
 )
 _SECTION = re.compile(r"^\s*\[([^\]]*)", re.MULTILINE)
 _INCLUDE = re.compile(r"^\s*path\s*=\s*\"?([^\"\n#;]+)", re.MULTILINE | re.IGNORECASE)
+_NAMED = re.compile(
+    r"^\s*(?:excludes|attributes)file\s*=\s*\"?([^\"\n#;]+)", re.MULTILINE | re.IGNORECASE
+)
 _MAX_INCLUDES = 20
 
 
@@ -58,6 +61,8 @@ def refuse_traps(git_dir: Path) -> None:
         for name in _READ:
             _refuse(folder / name, LARGE_BYTES if name in _LARGE else SMALL_BYTES)
         _refuse_in_refs(folder / "refs")
+        for name in ("objects/info", "objects/pack"):
+            _refuse_waiting(folder / name)
         waiting = [folder / "config", folder / "config.worktree"]
         for _ in range(_MAX_INCLUDES):
             if not waiting:
@@ -66,6 +71,8 @@ def refuse_traps(git_dir: Path) -> None:
             _refuse(config, SMALL_BYTES)
             with suppress(OSError, RuntimeError):
                 waiting += _included(config)
+                for named in _NAMED.findall(config.read_text(errors="replace")):
+                    _refuse(Path(named.strip()).expanduser(), SMALL_BYTES)
 
 
 def refuse_rule_traps(top: Path) -> None:
@@ -151,6 +158,13 @@ def _refuse_in_refs(folder: Path) -> None:
     for here, _, names in os.walk(folder):
         for name in names:
             _refuse(Path(here, name), SMALL_BYTES)
+
+
+def _refuse_waiting(folder: Path) -> None:
+    """Raise ``WorkspaceError`` if anything below ``folder`` is a pipe or a device."""
+    for here, _, names in os.walk(folder):
+        for name in names:
+            _refuse(Path(here, name), 1 << 60)
 
 
 def _refuse(path: Path, limit: int) -> None:

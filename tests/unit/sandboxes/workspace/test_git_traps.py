@@ -72,6 +72,25 @@ def test_a_pipe_for_ignore_rules_in_the_users_repository_is_named(
         make(repo)
 
 
+@pytest.mark.parametrize("name", ["info/commit-graph", "pack/multi-pack-index"])
+def test_a_pipe_among_the_objects_is_named(name: str, git_repo: GitRepo, make: Make) -> None:
+    repo = git_repo({"a": "1\n"})
+    os.mkfifo(repo / ".git" / "objects" / name)
+    with pytest.raises(WorkspaceError, match="is no plain file"):
+        make(repo)
+
+
+@pytest.mark.parametrize("key", ["excludesFile", "attributesFile"])
+def test_a_pipe_that_the_configuration_names_is_told(
+    key: str, git_repo: GitRepo, make: Make, git: Git, tmp_path: Path
+) -> None:
+    repo = git_repo({"a": "1\n"})
+    os.mkfifo(tmp_path / "pipe")
+    git(repo, "config", f"core.{key}", str(tmp_path / "pipe"))
+    with pytest.raises(WorkspaceError, match="pipe is no plain file"):
+        make(repo)
+
+
 @pytest.mark.parametrize("name", ["HEAD", "config", "packed-refs", "refs/heads/main"])
 def test_a_pipe_in_a_nested_git_costs_a_second_and_not_the_run(
     name: str, git_repo: GitRepo, make: Make, git: Git
