@@ -1,6 +1,6 @@
 """Rounding to int4 that weighs inputs by their mean squares on a text, as llama.cpp's imatrix does.
 
-A trial for ``quantized_quality``: the product rounds without text (docs/decisions).
+A trial for ``quantized_quality``: the product rounds without text (docs/decisions/0019).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from kernels.linear import QuantizedWeight, Weight, from_codes
 from kernels.linear import linear as product
 from kernels.linear.rounding import LEVELS, span_for
 from model.checkpoint.quantize import groups
+from model.hybrid.attention import Attention
+from model.hybrid.deltanet import DeltaNet
 from model.hybrid.layers import FeedForward
 from model.hybrid.model import HybridModel
 
@@ -49,7 +51,11 @@ def _matrices(model: HybridModel) -> dict[str, Weight]:
     for block in model.blocks:
         mixer, own = block.mixer, block.feed_forward
         assert isinstance(own, FeedForward)
-        weights += [mixer.in_proj, getattr(mixer, "o_proj", None) or mixer.out_proj]  # type: ignore[attr-defined]
+        if isinstance(mixer, Attention):
+            weights += [mixer.in_proj, mixer.o_proj]
+        else:
+            assert isinstance(mixer, DeltaNet)
+            weights += [mixer.in_proj, mixer.out_proj]
         weights += [own.gate_up, own.down]
     return dict(zip(names, [*weights, model.head], strict=True))
 
