@@ -38,7 +38,7 @@ from agent.run.report import status_of, summary_of
 from agent.run.thinking_change import set_effort, set_thinking
 from agent.sessions.history import records_of
 from agent.sessions.store import SavedSession
-from agent.settings.extensions import find_extensions
+from agent.settings.extensions import find_extensions, own_skills
 from agent.settings.load import check_settings
 from agent.settings.table import Settings
 from agent.types import Failed, Interrupted, LimitReached, SolveReport, Task
@@ -106,7 +106,9 @@ class EditorSession:
         self._updates = Updates(outbox.put, terminals=hub.abilities.terminals)
         approver = Permission(session_id, self.ask_client, self._updates)
         self._approvals = Approvals(mode=ASKED[mode], approver=approver, rules=policy.rules)
-        self._toolbox = Toolbox((*policy.servers, *servers), settings.tools)
+        self._toolbox = Toolbox(
+            (*policy.servers, *servers), settings.tools, own_skills(config_dir())
+        )
         self._client = Client(
             listen=self._updates,
             approvals=self._approvals,

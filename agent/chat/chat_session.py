@@ -27,10 +27,12 @@ from agent.run.resume import stored_settings
 from agent.run.standing import stand
 from agent.run.tries import Try, try_turn
 from agent.sessions.store import SavedSession, SessionStore
+from agent.settings.extensions import own_skills
 from agent.settings.load import check_settings, load_settings
 from agent.types import Failed, Interrupted, LimitReached, Task
 from model.errors import PictureError
 from model.messages import ToolCall
+from sandboxes.paths import config_dir
 from sandboxes.workspace.users_repository import branch_of
 
 ASKED: Mapping[str, Mode] = {"ask": "all", "edit": "commands", "auto": "never", "plan": "plan"}
@@ -55,7 +57,7 @@ class ChatSession:
         rules = self.policy.rules
         self.client.approvals = Approvals(ASKED[wanted.mode], self.approver, rules)
         self.client.hooks = self.policy.hooks
-        self._toolbox = Toolbox(self.policy.servers)
+        self._toolbox = Toolbox(self.policy.servers, skills=own_skills(config_dir()))
         self.client.tools = self._toolbox
         self._model: LoadedModel | None = None
         self._session: OpenSession | None = None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from agent.control.policy import load_policy
 from agent.errors import ConfigError
+from agent.settings.extensions import own_skills
+from sandboxes.paths import config_dir
 
 if TYPE_CHECKING:
     from agent.cli.interrupts import Interrupts
@@ -60,7 +62,7 @@ def controlled(
             interrupts.clear()
         return said
 
-    toolbox = Toolbox(policy.servers, settings.tools)
+    toolbox = Toolbox(policy.servers, settings.tools, skills=own_skills(config_dir()))
     try:
         approvals = Approvals(settings.approve, terminal, policy.rules)
         yield Client(listen, interrupts, approvals, words, policy.hooks, toolbox)

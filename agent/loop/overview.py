@@ -6,11 +6,12 @@ Both are the same for every task in it, so that the state after them can be stor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.loading import LoadedModel
 from agent.loop.agents_md import first_notes
-from agent.settings.extensions import skill_lines
+from agent.settings.extensions import Extension, skill_lines
 from agent.settings.table import Settings
 from sandboxes.base import Sandbox
 from sandboxes.stop import Stop
@@ -24,7 +25,13 @@ ROOMY_CONTEXT = 32_768
 
 DEFAULT_TOKENS = 1024
 SKILLS = "Skills of the repository. Before work that one is for, read its file and follow it:"
+OWN_SKILLS = "Skills of the user. Before work that one is for, read it with `skill` and follow it:"
 INTRODUCTION = "The most referenced code of the repository (repo_map shows more, or one part):"
+
+
+def is_roomy(model: LoadedModel) -> bool:
+    """Return whether the model has room for more than the task and its work."""
+    return model.engine.context_length >= ROOMY_CONTEXT
 
 
 def overview(
@@ -33,17 +40,20 @@ def overview(
     settings: Settings,
     model: LoadedModel,
     stop: Stop | None = None,
+    own: Sequence[Extension] = (),
 ) -> str:
     """Return the words of the tool profile, the notes, skills and the map of ``repo``; maybe "".
 
     The map is not weighted by the task. A repository that cannot be mapped gets none. Skills are a
-    line each, and like the map only for a model with room.
+    line each, and like the map only for a model with room; ``own`` are those of the user.
     """
     parts = [load_profile(settings.tools).prompt, first_notes(repo)]
     tokens = settings.map_tokens
-    roomy = model.engine.context_length >= ROOMY_CONTEXT
+    roomy = is_roomy(model)
     if roomy and (skills := skill_lines(repo)):
         parts.append("\n".join([SKILLS, *skills]))
+    if roomy and own:
+        parts.append("\n".join([OWN_SKILLS, *(f"- {one.name}: {one.description}" for one in own)]))
     if tokens is None:
         tokens = DEFAULT_TOKENS if roomy else 0
     if tokens:

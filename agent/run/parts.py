@@ -24,6 +24,7 @@ from agent.loop.quoting import OfferedFiles
 from agent.loop.untried import Tried, Untried
 from agent.run.build import sampling_of
 from agent.run.mirror import Mirror
+from agent.run.offered import offered
 from agent.sessions.history import History, history_of
 from agent.sessions.prefix_cache import PrefixCache
 from agent.sessions.records import Record
@@ -92,7 +93,8 @@ class Parts:
         # Its parsers are processes.
         stack.callback(context.code.close)
         toolbox = client.tools or Toolbox(profile=settings.tools)
-        registry = Registry(context, toolbox.tools(client.listen, stop, sees=model.chat.sees))
+        also = offered(model, toolbox.skills)
+        registry = Registry(context, toolbox.tools(client.listen, stop, also=also))
         empty = model.engine.session(seed=saved.info.seed)
         conversation = speak(empty, settings, model, client, registry, stop)
         mirror = None if client.files is None else Mirror(workspace, client.files, trajectory)

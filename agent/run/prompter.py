@@ -175,7 +175,8 @@ class Prompter:
         parts, info = self.parts, self.parts.saved.info
         parts.client.listen(Working("mapping the repository"))
         stands = standing_text(info.repo, info.folder, self.check)
-        notes = overview(info.place, parts.sandbox, parts.settings, parts.model, parts.stop)
+        own = parts.client.tools.skills if parts.client.tools is not None else ()
+        notes = overview(info.place, parts.sandbox, parts.settings, parts.model, parts.stop, own)
         parts.client.listen(Working(""))
         return "\n\n".join(part for part in (stands, notes) if part)
 

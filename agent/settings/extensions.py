@@ -71,6 +71,14 @@ def skill_lines(repo: Path) -> list[str]:
     ][:MOST_TOLD]
 
 
+def own_skills(own: Path) -> tuple[Extension, ...]:
+    """Return the skills in the user's own folder that a model can be told of, in a line each."""
+    all_of = Extensions()
+    _add_skills(all_of, own, ("skills",))
+    sound = [one for one in all_of.found.values() if one.description.isprintable()]
+    return tuple(sound[:MOST_TOLD])
+
+
 def find_extensions(repo: Path, own: Path | None) -> Extensions:
     """Read the commands and skills of ``own`` (the user's folder, if any) and of the repository.
 
@@ -83,10 +91,14 @@ def find_extensions(repo: Path, own: Path | None) -> Extensions:
             if path.suffix == ".md":
                 _add(all_of, top, path, path.stem, "command")
     for top, folders in (skills,) if own is None else ((own, ("skills",)), skills):
-        for path in _entries(top, folders, all_of.troubles):
-            if path.is_dir() and not path.is_symlink():
-                _add(all_of, top, path / "SKILL.md", path.name, "skill")
+        _add_skills(all_of, top, folders)
     return all_of
+
+
+def _add_skills(all_of: Extensions, top: Path, folders: tuple[str, ...]) -> None:
+    for path in _entries(top, folders, all_of.troubles):
+        if path.is_dir() and not path.is_symlink():
+            _add(all_of, top, path / "SKILL.md", path.name, "skill")
 
 
 def _entries(top: Path, folders: tuple[str, ...], troubles: list[str]) -> Iterator[Path]:

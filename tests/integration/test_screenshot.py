@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from agent.client import Client
 from agent.control.approvals import Approvals
 from agent.control.toolbox import Toolbox
 from agent.loading import LoadedModel, load_model
+from agent.run.offered import offered
 from agent.run.open_session import OpenSession
 from agent.run.solve import solve
 from agent.sessions.history import history_of
@@ -28,7 +30,7 @@ from sandboxes.open import open_sandbox
 from sandboxes.workspace.workspace import Workspace
 from tests.support.forced import forced
 from tests.support.sighted import sighted_format
-from tools import screenshot
+from tools import screenshot, submit
 from tools.registry import Registry
 from tools.types import FoundPicture, ToolContext
 
@@ -109,9 +111,10 @@ def test_a_model_looks_at_the_page_that_it_changed(
 
 
 def test_only_a_model_with_eyes_is_offered_it(sighted: LoadedModel) -> None:
-    assert "screenshot" not in [spec.name for spec in Toolbox().tools()]
-    assert [spec.name for spec in Toolbox().tools(sees=True)].count("screenshot") == 1
-    assert sighted.chat.sees
+    assert offered(sighted, ()) == (screenshot.TOOL,)
+    assert offered(replace(sighted, chat=sighted.chat.seeing(None)), ()) == ()
+    names = [spec.name for spec in Toolbox().tools(also=[screenshot.TOOL, submit.TOOL])]
+    assert names.count("screenshot") == names.count("submit") == 1
 
 
 @pytest.fixture
@@ -131,7 +134,7 @@ def test_a_server_of_the_session_is_shown_and_a_hostile_page_is_only_a_picture(
 ) -> None:
     pages = {"a b#c.html": HOSTILE, "index.html": PAGE, "waits.html": WAITS}
     box = open_box(pages, "bubblewrap")
-    tools = Registry(ToolContext(box), Toolbox().tools(sees=True))
+    tools = Registry(ToolContext(box), Toolbox().tools(also=[screenshot.TOOL]))
     box.shell().run("python3 -m http.server 8123 >/dev/null 2>&1 & sleep 0", timeout_s=20)
     box.shell().run("until (: </dev/tcp/127.0.0.1/8123) 2>/dev/null; do :; done", timeout_s=20)
     seen = tools.run("screenshot", {"url_or_file": "http://localhost:8123/", "height": 300})
@@ -192,7 +195,7 @@ def test_plan_mode_and_questions_hold_for_it_as_for_a_command(open_box: OpenBox)
     from model.messages import ToolCall
 
     box = open_box({"index.html": PAGE}, "local")
-    tools = Registry(ToolContext(box), Toolbox().tools(sees=True))
+    tools = Registry(ToolContext(box), Toolbox().tools(also=[screenshot.TOOL]))
     call = ToolCall("screenshot", {"url_or_file": "index.html"})
     for mode in ("plan", "commands", "all"):
         refused = Approvals(mode=mode).before(call, tools)

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from agent.control.toolbox import Toolbox
 from agent.loading import LoadedModel
-from agent.loop.overview import INTRODUCTION, overview
+from agent.loop.overview import INTRODUCTION, OWN_SKILLS, overview
+from agent.run.offered import offered
+from agent.settings.extensions import own_skills
 from agent.settings.table import Settings
 from sandboxes.backends.local import LocalSandbox
 from sandboxes.base import Sandbox
 from sandboxes.workspace.workspace import Workspace
 from tests.conftest import GitRepo, ScriptedModel
+from tools.registry import Registry
+from tools.types import ToolContext
 
 FILES = {
     "AGENTS.md": "Use tabs.",
@@ -75,3 +80,34 @@ def test_it_can_be_left_out_and_is_for_a_small_context(
     assert INTRODUCTION in overview(repo, box, Settings(), model)
     model.engine.network.__dict__["context_length"] = 8192
     assert INTRODUCTION not in overview(repo, box, Settings(), model)
+
+
+def test_the_users_own_skills_are_a_line_each_and_read_by_a_tool(
+    opened: Callable[[dict[str, str]], tuple[Path, Sandbox]], model: LoadedModel, tmp_path: Path
+) -> None:
+    for name, text in {
+        "release": "---\ndescription: Make a release\n---\nTag it.",
+        "odd": "---\ndescription: [\n---\n",
+        "plain": "# Write plainly\n\nShort words.",
+    }.items():
+        place = tmp_path / "own/skills" / name
+        place.mkdir(parents=True)
+        (place / "SKILL.md").write_text(text)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/SKILL.md").write_text("Secret.")
+    (tmp_path / "own/skills/link").symlink_to(tmp_path / "elsewhere")
+    own = own_skills(tmp_path / "own")
+    repo, box = opened({"notes.txt": "x"})
+    told = overview(repo, box, Settings(map_tokens=0), model, own=own)
+    assert told == f"{OWN_SKILLS}\n- plain: Write plainly\n- release: Make a release"
+
+    (tool,) = offered(model, own)
+    registry = Registry(ToolContext(box), Toolbox(skills=own).tools(also=[tool]))
+    assert registry.run("skill", {"name": "release"}).text == "Tag it."
+    unknown = registry.run("skill", {"name": "link"})
+    assert unknown.text == "There is no skill 'link'. The skills are: plain, release."
+    assert registry.kind("skill") == "session"
+
+    model.engine.network.__dict__["context_length"] = 8192
+    assert overview(repo, box, Settings(map_tokens=0), model, own=own) == ""
+    assert offered(model, own) == ()
