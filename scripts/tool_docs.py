@@ -50,8 +50,8 @@ edit and after each; only findings that were not there before are told, eight at
 edit's result. A repository that names none pays nothing and reads as before.
 
 `diagnostics = "off"` turns it off, `"ruff, mypy"` names them ([settings](usage.md#settings)).
-What changes by a command is not looked at. `tsc`, `eslint`, `go` and `cargo` are read in the
-formats that they document, and were not run here.
+What changes by a command is not looked at. Tried with ruff, mypy, TypeScript 7.0, ESLint 10.15, go
+1.19 and cargo; a test runs those that are installed.
 """
 
 CONSTRAINED = """

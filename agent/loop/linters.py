@@ -14,7 +14,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_LINE = re.compile(r"^(?P<path>[^\s:][^:\n]*):(?P<line>\d+)(?::\d+)*:?\s+(?P<text>\S.*)$", re.M)
+_LINE = re.compile(
+    r"^(?:vet: )?(?P<path>[^\s:][^:\n]*):(?P<line>\d+)(?::\d+)*:?\s+(?P<text>\S.*)$", re.M
+)
 _TSC = re.compile(r"^(?P<path>[^\s(][^(\n]*)\((?P<line>\d+),\d+\): (?P<text>\S.*)$", re.M)
 MAX_OUTPUT = 400_000
 
@@ -77,8 +79,13 @@ LINTERS: Mapping[str, Linter] = {
             ("mypy.ini", ".mypy.ini", "pyproject.toml:[tool.mypy", "setup.cfg:[mypy"),
             _PYTHON,
         ),
+        # A composite project must be incremental, and another may be.
         Linter(
-            "tsc", "tsc --noEmit --pretty false --incremental false", ("tsconfig.json",), _SCRIPT
+            "tsc",
+            "tsc --noEmit --pretty false --incremental"
+            " --tsBuildInfoFile ${{TMPDIR:-/tmp}}/.tsbuildinfo",
+            ("tsconfig.json",),
+            _SCRIPT,
         ),
         Linter(
             "eslint",
@@ -88,10 +95,13 @@ LINTERS: Mapping[str, Linter] = {
             (".js", ".jsx", ".mjs", ".cjs", *_SCRIPT),
         ),
         Linter("go", "go vet {folder}", ("go.mod",), (".go",)),
+        # What would be written beside the sources (Cargo.lock) is not the model's work.
         Linter(
             "cargo",
-            "CARGO_TARGET_DIR=${{TMPDIR:-/tmp}}/.cargo-target"
-            " cargo check --offline --quiet --message-format short",
+            "if [ -e Cargo.lock ]; then locked=--locked; fi;"
+            " CARGO_TARGET_DIR=${{TMPDIR:-/tmp}}/.cargo-target"
+            " cargo check --offline $locked --quiet --message-format short; code=$?;"
+            ' [ -n "$locked" ] || rm -f Cargo.lock; (exit $code)',
             ("Cargo.toml",),
             (".rs",),
         ),
