@@ -107,7 +107,7 @@ class EditorSession:
         approver = Permission(session_id, self.ask_client, self._updates)
         self._approvals = Approvals(mode=ASKED[mode], approver=approver, rules=policy.rules)
         self._toolbox = Toolbox(
-            (*policy.servers, *servers), settings.tools, own_skills(config_dir())
+            (*policy.servers, *servers), settings.tools, skills=own_skills(config_dir())
         )
         self._client = Client(
             listen=self._updates,

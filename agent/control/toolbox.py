@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Toolbox:
     """The tools and their servers. Several runs may share one at once; its maker closes it.
 
-    ``more`` are tools of the task itself, offered after ours. ``skills`` are the user's own, which a model with room is told of.
+    ``more`` are tools of the task itself, offered after ours. ``skills`` are the user's own, which
+    a model with room is told of.
     """
 
     servers: tuple[McpServer, ...] = ()

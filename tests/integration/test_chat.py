@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.chat.typed_lines import BUILT_IN
 from tests.support.chat_screens import SCREEN_ROWS, SCREENS, TURNS, WIDTHS, play
 from tests.support.terminal import Terminal
 
@@ -189,4 +190,51 @@ def test_what_is_typed_by_mistake_does_no_harm(chats: Chats, script) -> None:
     chat.wait("back at the end of step 1")
     chat.type(CTRL_C)
     chat.type(CTRL_C)
+    assert chat.end() == 0
+
+
+COMMANDS = [
+    ("/permissions", "there are no rules"),
+    ("/mcp", "no MCP server is configured"),
+    ("/tools", "run_shell_command"),
+    ("/model", "/model NAME goes on with another one"),
+    ("/model gone/away/far", "there is no model directory"),
+    ("/effort", "effort is auto"),
+    ("/effort high", "effort is high from the next session on"),
+    ("/effort loud", "no effort is called"),
+    ("/thinking drop", "thinking is now drop"),
+    ("/thinking loudly", "is no way of thinking"),
+    ("/compact", "there is nothing to compact yet"),
+    ("/apply", "there are no tries"),
+    ("/rewind", "there is no turn to take back"),
+    ("/rewind far", "takes the number of a step"),
+    ("/try many", "/try takes a number and a message"),
+    ("/btw", "/btw takes a question"),
+    ("/export", "/export takes the name of a file"),
+    ("/resume 1999", "no session "),
+    ("/sessoins", "did you mean /sessions"),
+    ("hello", "One."),
+    ("/compact", "the context is given up for a summary"),
+    ("/check exit 3", ": fails"),
+    ("/fork", "forked: /resume "),
+    ("/sessions", "hello"),
+    ("/new", "new session "),
+    ("/resume", "after step 1"),
+    ("/init", "One."),
+]
+"""What is typed, and what comes of it."""
+
+
+def test_every_other_command_does_what_its_help_says(chats: Chats, script) -> None:
+    typed = {line.split()[0].removeprefix("/") for line, _ in COMMANDS}
+    elsewhere = {"help", "undo", "tree", "context", "diff", "quit"}
+    assert set(BUILT_IN) <= typed | elsewhere
+    chat = chats.start(script.turn(content="One."), columns=100)
+    for line, said in COMMANDS:
+        before = chat.text.count(said)
+        assert said not in line
+        chat.type(f"{line}\r")
+        chat.wait(lambda text, before=before, said=said: text.count(said) > before)
+    chat.type("/quit\r")
+    chat.wait("go on with:")
     assert chat.end() == 0
