@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,12 @@ from typing import Any, cast
 
 import pytest
 
+from agent.events import Event, Notice
+from agent.loop.looking import look_at
 from sandboxes.base import Sandbox
 from sandboxes.stop import Stop
+from tests.support.sighted import png
+from tools.mcp.cleaning import MOST_PICTURES
 from tools.mcp.running_servers import MAX_PAGES, RunningServers
 from tools.mcp.spec import McpServer
 from tools.mcp.tool import wrap_tools
@@ -192,3 +197,26 @@ def test_what_a_server_said_in_text_reaches_the_model(output_schema, result, sai
         assert (seen.text, seen.ok) == (said, True)
     with served(tool, result={**result, "isError": True}) as (registry, _):
         assert not registry.run("mcp__raw__put", {}).ok
+
+
+def test_pictures_of_a_server_are_shown_to_a_model_with_eyes() -> None:
+    shot = base64.b64encode(png(20, 30)).decode()
+    blocks = [{"type": "image", "mimeType": "image/png", "data": d} for d in (shot, "%%%", "AAAA")]
+    heard: list[Event] = []
+    with served(PLAIN, result={"content": [ANSWER, *blocks]}) as (registry, _):
+        found = registry.run("mcp__raw__put", {})
+    seen = look_at(found, heard.append, sees=True)
+    (picture,) = seen.pictures
+    assert picture.data == png(20, 30)
+    assert seen.text.endswith("PNG, JPEG, GIF and WebP can be seen]") and not heard
+    assert look_at(found, heard.append, sees=False).pictures == ()
+    assert [event.text for event in heard if isinstance(event, Notice)] == [
+        "the model has no eyes: it is told of picture 1, picture 3 in words"
+    ]
+
+
+def test_no_more_pictures_than_a_few_are_taken_of_one_result() -> None:
+    shot = base64.b64encode(png(8, 8)).decode()
+    blocks = [{"type": "image", "mimeType": "image/png", "data": shot}] * (MOST_PICTURES + 3)
+    with served(PLAIN, result={"content": blocks}) as (registry, _):
+        assert len(registry.run("mcp__raw__put", {}).pictures) == MOST_PICTURES
