@@ -55,16 +55,18 @@ def test_what_an_edit_breaks_is_told_and_nothing_is_left_behind(
     case: str, git_repo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = case.split()[0]
-    program = shutil.which(name)
-    if program is None:
+    if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed ({HOW[name]})")
     marks, path, text, error = CASES[case]
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     # What is told is tested here, not how long a busy machine takes for it.
     monkeypatch.setattr("agent.loop.diagnostics.TIMEOUT_S", 120.0)
     repo = git_repo({path: text, ".gitignore": ".venv\n", **marks})
-    with open_sandbox("local", Workspace.create(repo), name="linters") as sandbox:
-        wrap(program, sandbox.resolve(".venv/bin") / name)
+    # Commands have a home of their own, and rustup keeps its compilers in that of the user.
+    homes = {"RUSTUP_HOME": ".rustup", "CARGO_HOME": ".cargo"}
+    environment = {key: os.environ.get(key, str(Path.home() / at)) for key, at in homes.items()}
+    workspace = Workspace.create(repo)
+    with open_sandbox("local", workspace, name="linters", environment=environment) as sandbox:
         registry = Registry(ToolContext(sandbox))
         overseer = Diagnostics(sandbox, AUTO, Stop())
 
@@ -80,13 +82,3 @@ def test_what_an_edit_breaks_is_told_and_nothing_is_left_behind(
         assert f"{name} says since this edit:\nline " in told
         assert error in told and "thing" in told.split("says", 1)[1]
         assert sandbox.workspace.diff().count("diff --git") == 1
-
-
-def wrap(program: str, place: Path) -> None:
-    """Make the program known in the sandbox, whose home is another one."""
-    home = Path.home()
-    folders = {"RUSTUP_HOME": home / ".rustup", "CARGO_HOME": home / ".cargo"}
-    set_there = " ".join(f"{k}={os.environ.get(k, v)}" for k, v in folders.items())
-    place.parent.mkdir(parents=True)
-    place.write_text(f'#!/bin/sh\nexec env {set_there} "{program}" "$@"\n')
-    place.chmod(0o755)

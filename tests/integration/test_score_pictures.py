@@ -111,9 +111,9 @@ def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def conversation(place: Path) -> list[dict[str, Any]]:
     """Pictures of sizes that nobody resizes: two in the question, one in a tool's answer."""
     file = place / "shot one.png"
-    file.write_bytes(png(96, 160, seed=1))
+    file.write_bytes(png(128, 160, seed=1))
     inline = read_picture(png(128, 128, seed=2)).data_url
-    answer = read_picture(png(192, 64, seed=3)).data_url
+    answer = read_picture(png(256, 64, seed=3)).data_url
     call = {"function": {"name": "look", "arguments": '{"file": "a.png"}'}}
     return [
         {"role": "system", "content": "Be brief."},
@@ -140,7 +140,7 @@ def conversation(place: Path) -> list[dict[str, Any]]:
 
 def theirs(messages: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
     """The same for transformers' processor, which takes images and no marked-up text."""
-    shown = iter([png(96, 160, seed=1), png(128, 128, seed=2), png(192, 64, seed=3)])
+    shown = iter([png(128, 160, seed=1), png(128, 128, seed=2), png(256, 64, seed=3)])
     made = copy.deepcopy(messages)
     for message in made:
         for call in message.get("tool_calls", ()):
@@ -170,10 +170,10 @@ def test_scores_are_those_of_transformers(
     assert len(found["logprobs"]) == len(expected)
     assert found["logprobs"] == pytest.approx(expected, abs=TOLERANCE)
     assert found["against"]["largest"] == 0.0
-    assert sum(i < 0 for i in found["ids"]) == 15 + 16 + 12 + 7
+    assert sum(i < 0 for i in found["ids"]) == 20 + 16 + 16
 
     # A picture's content counts: another one of the same size changes what follows it.
-    other = read_picture(png(192, 64, seed=9)).data_url
+    other = read_picture(png(256, 64, seed=9)).data_url
     messages[3]["content"][0]["image"] = other
     file.write_text(json.dumps(messages))
     assert app.call(score) == 0

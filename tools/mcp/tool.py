@@ -110,7 +110,7 @@ def _observe(result: CallToolResult) -> Observation:
 
 def _found(result: CallToolResult) -> Iterator[FoundPicture]:
     """Yield the pictures of a result; what is no base64 is left out."""
-    for number, block in enumerate(result.content, 1):
-        if isinstance(block, ImageContent):
-            with suppress(ValueError):
-                yield FoundPicture(f"picture {number}", base64.b64decode(block.data, validate=True))
+    images = [block for block in result.content if isinstance(block, ImageContent)]
+    for number, block in enumerate(images, 1):
+        with suppress(ValueError):
+            yield FoundPicture(f"picture {number}", base64.b64decode(block.data, validate=True))
