@@ -71,7 +71,8 @@ class ChatSession:
         session = self._session
         if session is None or session.broken:
             self._shut()
-            session = self._opened(self.store.find(self._id) if self._id else None)
+            # A session in which nobody spoke is not kept: another new one takes its place.
+            session = self._opened(self.store.get(self._id) if self._id else None)
         return session
 
     def open(self) -> list[str]:
