@@ -165,8 +165,10 @@ def peer(config: VisionConfig, tensors: dict[str, Tensor], dtype: torch.dtype) -
     from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5VisionConfig
     from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionModel
 
-    given = Qwen3_5VisionConfig(**asdict(config), attn_implementation="sdpa")
-    made = Qwen3_5VisionModel(given).eval()
+    given: Any = Qwen3_5VisionConfig(**asdict(config))
+    given._attn_implementation = "sdpa"
+    made: Any = Qwen3_5VisionModel(given)
+    made.eval()
     made.load_state_dict(tensors)
     return made.to(dtype)
 
