@@ -159,6 +159,7 @@ def test_the_session_is_loaded_forked_listed_and_deleted(
         assert {option["id"] for option in loaded["configOptions"]} == {
             "mode",
             "model",
+            "effort",
             "thinking",
             "sandbox",
         }
