@@ -23,6 +23,8 @@ TASK_CHARACTERS = 60
 BLOCK_LINES = 20
 HEADER = ("created", "parent", "repo", "model", "sandbox", "thinking", "seed", "check")
 LINE_CHARACTERS = 200
+KEPT_DAYS, KEPT_MEGABYTES = 30, 10_000
+"""The bounds that ``prune`` keeps to, and ``list`` tells of, unless others are asked for."""
 
 
 WHICH = "The session's id, how it begins, or its last four characters."
@@ -44,7 +46,8 @@ def list_sessions(
     output: ListOutput = Output.TEXT,
 ) -> None:
     """List the sessions, oldest first: id, status, steps, age, size and task."""
-    from agent.sessions.bounds import age_of, age_text, size_of, size_text
+    from agent.sessions.bounds import age_of, age_text, beyond, size_of, size_text
+    from agent.sessions.info import RUNNING
     from agent.sessions.store import SessionStore
 
     store = SessionStore()
@@ -68,6 +71,12 @@ def list_sessions(
         age, size = age_text(age_of(session)), size_text(size_of(session))
         write_out(
             f"{session.id}  {session.status:<14} {steps:>4} steps {age:>7} {size:>9}  {task}\n"
+        )
+    ended = [session for session in found if session.status != RUNNING]
+    if over := len(beyond(ended, KEPT_DAYS, KEPT_MEGABYTES)):
+        write_err(
+            f"note: {over} of them are past the bounds ({KEPT_DAYS} days, {KEPT_MEGABYTES:,} MB); "
+            "agent sessions prune removes them\n"
         )
 
 
@@ -145,10 +154,12 @@ def rm(
 
 @app.command()
 def prune(
-    days: Annotated[float, typer.Option("--days", min=0, help="Keep those changed since.")] = 30,
+    days: Annotated[
+        float, typer.Option("--days", min=0, help="Keep those changed since.")
+    ] = KEPT_DAYS,
     megabytes: Annotated[
         float, typer.Option("--megabytes", min=0, help="Keep the newest that fit together.")
-    ] = 10_000,
+    ] = KEPT_MEGABYTES,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove sessions that are too old, or the oldest while all together are too large.

@@ -110,6 +110,8 @@ def test_prune_removes_by_age_and_size_and_tells_its_bounds(session, store, capf
     old = store.find(session)
     old_info = old.info.changed(updated="2020-01-01T00:00:00Z")
     write_atomically(old.path / "session.json", old_info.stored)
+    assert app.call(["sessions", "list"]) == 0
+    assert "1 of them are past the bounds (30 days, 10,000 MB)" in capfd.readouterr().err
     assert app.call(["sessions", "prune", "--days", "900"]) == 0
     assert store.sessions() == []
 
