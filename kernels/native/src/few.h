@@ -33,6 +33,8 @@ INLINE void put(float* to, F16 x, int64_t n, bool add) {
     }
 }
 
+#include "pairs.h"
+
 // Weights row by row: M input rows, N outputs, lanes along the inputs.
 template <class S, int M, int N>
 static inline void few_float(const int32_t* a, int64_t words, const int32_t* b, float* c,
@@ -253,6 +255,17 @@ static inline void few_integers(const Task& t, int64_t i, int64_t ldc, bool add)
     const Matrix& m = *t.m;
     int64_t count = t.x.count, block = i * FEW / 16, n = m.rows[0] - i * FEW;
     float* c = t.out + i * FEW;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    for (int64_t end = block + least(FEW / 16, ceil_div(n, 16)); block < end; ++block, c += 16, n -= 16)
+        for (int64_t r = 0, left; (left = count - r) > 0; r += least(4, left)) {
+            float* to = c + r * ldc;
+            if (left >= 4) few_pairs<F, A, 4>(t.x, r, m, block, to, ldc, n, add);
+            else if (left == 3) few_pairs<F, A, 3>(t.x, r, m, block, to, ldc, n, add);
+            else if (left == 2) few_pairs<F, A, 2>(t.x, r, m, block, to, ldc, n, add);
+            else few_pairs<F, A, 1>(t.x, r, m, block, to, ldc, n, add);
+        }
+    return;
+#endif
     constexpr int B = PARTS == 1 ? 2 : 1;
 #define ONE(M)                                                                               \
     if (B == 2 && n > 16 && M > 1) {                                                         \
