@@ -23,14 +23,13 @@ import argparse
 import random
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import model.session as sessions
@@ -69,13 +68,22 @@ class Forced:
 
 
 class Known(Scheduler):
-    """Runs the MTP layer, and makes its guesses right as often as ``right`` says by their depth."""
+    """Runs the MTP layer, and makes its guesses right as often as ``right`` says by their depth.
+
+    With a share for each depth the likeliest of the ids that are guessed stands for the id that is
+    wanted, whether it is among them or not.
+    """
 
     def __init__(self, engine: Engine, case: Case, forced: Forced) -> None:
         super().__init__(engine.network, drafts=case.drafts)
         self._right, self._forced = case.right, forced
         self._random = random.Random(0)
-        self._depth = 0
+        self._depth = self._said = 0
+
+    @property
+    def guessable(self) -> Sequence[int]:
+        """The ids that are guessed: the one to be said in place of them all."""
+        return _Always(self._said) if self._right else super().guessable
 
     def chain(self, state: sessions.State) -> Chain | None:
         """Begin to guess anew."""
@@ -89,9 +97,22 @@ class Known(Scheduler):
             share = self._right[min(self._depth, len(self._right) - 1)]
             at, self._depth = self._depth, self._depth + 1
             known = self._forced.ids[at] if at < len(self._forced.ids) else 0
-            said = known if self._random.random() < share else (known + 1) % len(logits)
-            logits = F.one_hot(torch.tensor(said), len(logits)).float() * 100
+            vocab = self.network.vocab_size
+            self._said = known if self._random.random() < share else (known + 1) % vocab
         return logits, chain
+
+
+class _Always(Sequence[int]):
+    """The same id at every place."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._value
 
 
 def check(engine: Engine, prompt: list[int]) -> None:

@@ -143,6 +143,18 @@ class Chain(Protocol):
     """The memory that a network needs of a sequence to guess what follows."""
 
 
+class SavedChain(Protocol):
+    """A chain as it is saved with a session's state."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the part of fixed size, named apart from ``State.tensors``."""
+        ...
+
+    def span(self, start: int, end: int) -> dict[str, Tensor]:
+        """Return what the tokens ``start`` to ``end`` added, named apart from ``State.span``."""
+        ...
+
+
 @runtime_checkable
 class Guessing(Network, Protocol):
     """A network with a layer of its own that guesses what comes next (MTP)."""
@@ -152,15 +164,25 @@ class Guessing(Network, Protocol):
         """True if it can guess."""
         ...
 
+    @property
+    def guessable(self) -> Sequence[int]:
+        """The ids that it guesses: those that are used most."""
+        ...
+
     def chain(self, state: State) -> Chain | None:
         """Return what ``guess`` goes on from after ``state``; None if there is nothing."""
+        ...
+
+    def saved_chain(self, state: State) -> SavedChain | None:
+        """Return the chain after ``state`` as it is saved, which ``load_state`` takes beside the
+        state's own tensors; None if there is nothing or memory does not suffice."""
         ...
 
     def guess(self, work: Sequence[tuple[Chain, int]]) -> list[tuple[Tensor, Chain]]:
         """Run one id after each chain.
 
-        Returns for each the logits ``[vocab]`` by which the layer guesses what follows the id, and
-        the chain after it, to go on guessing. Nothing else depends on either. Raises
+        Returns for each the logits ``[guessable]`` by which the layer guesses what follows the id,
+        and the chain after it, to go on guessing. Nothing else depends on either. Raises
         ``MemoryFull``.
         """
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -46,13 +46,15 @@ class TokenEvent:
 
     ``logprob`` is that of the model itself: at temperature 1 and before any penalty, filter or
     mask, so that it can be compared across parameters. ``masked_logprob`` is the same among the
-    tokens that a mask allowed, 0 for a forced one, None where there was no mask.
+    tokens that a mask allowed, 0 for a forced one, None where there was no mask. ``source`` is what
+    had drafted the token, ``copy`` or ``mtp``, None if nothing had: it depends on time alone.
     """
 
     id: int
     logprob: float
     masked_logprob: float | None = None
     forced: bool = False
+    source: str | None = field(default=None, compare=False)
 
 
 def choose(

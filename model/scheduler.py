@@ -23,6 +23,7 @@ from model.network import (
     Guessing,
     Network,
     Progress,
+    SavedChain,
     State,
     Trail,
     Verifying,
@@ -43,11 +44,17 @@ class _Request:
     """One piece of work, or a guess after a chain, and what came of it."""
 
     def __init__(
-        self, work: Work | None = None, verify: bool = False, guess: tuple[Chain, int] | None = None
+        self,
+        work: Work | None = None,
+        verify: bool = False,
+        guess: tuple[Chain, int] | None = None,
+        saving: State | None = None,
     ) -> None:
         self.work = work
         self.verify = verify
         self.guess = guess
+        self.saving = saving
+        self.saved: SavedChain | None = None
         self.done = threading.Event()
         self.guessed: tuple[Tensor, Chain] | None = None
         self.result: tuple[Tensor | None, State] | None = None
@@ -57,7 +64,9 @@ class _Request:
     @property
     def single(self) -> bool:
         """True if it can join others in a pass."""
-        return self.work is None or self.verify or len(self.work.ids) == 1
+        if self.work is None:
+            return self.guess is not None
+        return self.verify or len(self.work.ids) == 1
 
 
 class Scheduler:
@@ -122,15 +131,28 @@ class Scheduler:
 
     def chain(self, state: State) -> Chain | None:
         """Return what ``guess`` goes on from after ``state``; None if the network cannot guess."""
+        guessing = self._guessing
+        return None if guessing is None else guessing.chain(state)
+
+    def saved_chain(self, state: State) -> SavedChain | None:
+        """Return the chain after ``state`` as it is saved; None if there is nothing to save."""
+        return None if self._guessing is None else self._run(_Request(saving=state)).saved
+
+    @property
+    def _guessing(self) -> Guessing | None:
+        """The network if it can guess and may."""
         network = self.network
         allowed = self.most_verified and self.drafts in ("auto", "mtp")
-        if not allowed or not isinstance(network, Guessing) or not network.guesses:
-            return None
-        return network.chain(state)
+        return network if allowed and isinstance(network, Guessing) and network.guesses else None
+
+    @property
+    def guessable(self) -> Sequence[int]:
+        """The ids that the network guesses."""
+        return () if self._guessing is None else self._guessing.guessable
 
     def guess(self, chain: Chain, token: int) -> tuple[Tensor, Chain]:
-        """Return the logits ``[vocab]`` by which the network guesses what follows ``token``, and
-        the chain after it. Raises ``MemoryFull``.
+        """Return the logits ``[guessable]`` by which the network guesses what follows ``token``,
+        and the chain after it. Raises ``MemoryFull``.
         """
         guessed = self._run(_Request(guess=(chain, token))).guessed
         assert guessed is not None
@@ -237,6 +259,10 @@ class Scheduler:
             torch.set_num_threads(before)
 
     def _run_pass(self, requests: Sequence[_Request]) -> None:
+        if requests[0].saving is not None:
+            assert isinstance(self.network, Guessing)
+            requests[0].saved = self.network.saved_chain(requests[0].saving)
+            return
         started = perf_counter()
         guesses = [request.guess for request in requests if request.guess is not None]
         if guesses:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from model import persist
-from model.drafting.drafts import Ahead, Draft, Drafter
+from model.drafting.drafts import MOST_GUESSES, Ahead, Draft, Drafter
 from model.drafting.guesses import guess_draft
 from model.drafting.quotes import Quotes
 from model.drafting.token_history import TokenHistory
@@ -34,10 +34,6 @@ from model.steering import ANY, Steering
 from model.usage import Usage
 
 __all__ = ["Network", "Progress", "Session", "Snapshot", "State", "TokenEvent", "Usage"]
-
-
-MOST_GUESSES = 4
-"""The most ids that the MTP layer guesses in a row."""
 
 
 @dataclass(frozen=True)
@@ -222,15 +218,15 @@ class Session:
         event = choose(at.logits, params, seen, self._generator, mask)
         right = self._drafter.sampled(at.ahead, event.id)
         self._at = replace(at, ids=at.ids.extended([event.id]), ahead=at.ahead if right else None)
-        own = right and at.ahead is not None and at.ahead.draft.source == "mtp"
+        source = at.ahead.draft.source if right and at.ahead is not None else None
         self._usage += Usage(
             generated_tokens=1,
             forced_tokens=int(event.forced),
             accepted_tokens=int(right),
-            mtp_accepted_tokens=int(own),
+            mtp_accepted_tokens=int(source == "mtp"),
             decode_s=perf_counter() - started,
         )
-        return event
+        return replace(event, source=source)
 
     def _run_pending(self, params: SamplingParams, left: int) -> _Point:
         """Return the point after what is pending: out of the last pass, or by a pass of its own."""
@@ -342,7 +338,9 @@ class Session:
         with self._lock:
             self._open()
             at = self._at
-            point = {f"network.{name}": t for name, t in at.state.tensors().items()}
+            chain = self._scheduler.saved_chain(at.state)
+            fixed = at.state.tensors() | (chain.tensors() if chain is not None else {})
+            point = {f"network.{name}": t for name, t in fixed.items()}
             if at.logits is not None:
                 point["logits"] = at.logits
             point["generator"] = self._generator.get_state()
@@ -356,7 +354,8 @@ class Session:
 
             def cut(start: int, end: int) -> Mapping[str, Tensor]:
                 ids = torch.tensor(at.ids.tail(start)[: end - start], dtype=torch.int32)
-                return {"ids": ids, **at.state.span(start, end)}
+                own = chain.span(start, end) if chain is not None else {}
+                return {"ids": ids, **at.state.span(start, end), **own}
 
             spans = persist.write(directory, record, point, at.state.length, at.spans, cut)
             self._at = replace(at, spans=spans)

@@ -9,17 +9,20 @@ _OUTLIER = 2.0
 
 
 class PassCosts:
-    """A line through the times of the last passes: seconds by rows.
+    """The times of the last passes: seconds by rows.
 
-    Reading the weights, which all rows share, is the constant; what each row adds is the slope.
-    Until wider passes have been seen a row counts as a tenth of the first one. Old passes fade, and
-    one that took unusually long counts no more than twice what was expected.
+    A line through all of them, and for each number of rows by how much its passes are off that
+    line: rows are multiplied several at once, so that the cost rises in steps. Reading the weights,
+    which all rows share, is the line's constant; what each row adds is the slope. Until wider
+    passes have been seen a row counts as a tenth of the first one. Old passes fade, and one that
+    took unusually long counts no more than twice what was expected.
     """
 
     def __init__(self) -> None:
         self._weight = self._rows = self._squares = 0.0
         self._seconds = self._products = 0.0
         self._constant = self._slope = 0.0
+        self._off: dict[int, tuple[float, float]] = {}
 
     def note(self, rows: int, seconds: float) -> None:
         """Note that a pass of ``rows`` took ``seconds``."""
@@ -38,7 +41,14 @@ class PassCosts:
         slope = (together + _PRIOR_WEIGHT * assumed) / (spread + _PRIOR_WEIGHT)
         self._slope = max(slope, 0.0)
         self._constant = mean_s - self._slope * mean
+        if (line := self._line(rows)) > 0:
+            weight, total = self._off.get(rows, (_PRIOR_WEIGHT, _PRIOR_WEIGHT))
+            self._off[rows] = weight * _FORGET + 1, total * _FORGET + seconds / line
 
     def seconds(self, rows: int) -> float:
         """Estimate how many seconds a pass of ``rows`` will take; 0 before the first."""
+        weight, total = self._off.get(rows, (1.0, 1.0))
+        return self._line(rows) * total / weight
+
+    def _line(self, rows: int) -> float:
         return max(self._constant + self._slope * rows, 0.0)

@@ -33,13 +33,18 @@ _AGREE_PRIORS = (0.4, 0.6, 0.75, 0.8, 0.8)
 
 _SURE = (0.3, 0.5, 0.7, 0.85, 0.95)
 _SURE_PRIORS = (0.2, 0.4, 0.6, 0.75, 0.88, 0.95)
-"""How often a guess of the MTP layer is right: by the probability that it gave the id itself."""
+"""How often a guess of the MTP layer is right: by the probability that it gave the id itself. Each
+depth has its own record."""
 
-_FIRST_PRIOR = 0.6
-"""How often its first guess is right."""
+MOST_GUESSES = 4
+"""The most ids that the MTP layer guesses in a row."""
 
-_PROBE = 64
-"""After so many tokens without a guess of the MTP layer one is made: they may pay by now."""
+_DEPTH_PRIORS = (0.6, 0.55, 0.5, 0.45)
+"""How often its first guess is right, and each further one if those before it are."""
+
+_PROBE, _MOST_PROBE = 64, 512
+"""After so many tokens without a guess of the MTP layer one is made: they may pay by now. Each that
+shows nothing doubles the wait."""
 
 _ASSUMED_GUESS = 0.3
 """The part of a pass that a guess costs, until it is known."""
@@ -108,17 +113,18 @@ class Drafter:
         self._guess_costs = guess_costs
         self._shares: dict[Source, Shares] = {
             "copy": Shares(_AGREE_PRIORS),
-            "mtp": Shares(_SURE_PRIORS),
+            "mtp": Shares(_SURE_PRIORS * MOST_GUESSES),
         }
-        self._first = Shares((_FIRST_PRIOR,))
+        self._depths = Shares(_DEPTH_PRIORS)
         self._unused = Draft()
-        self._unguessed = 0
+        self._unguessed, self._probe = 0, _PROBE
 
     def copy(self) -> Drafter:
         """Return another drafter that has seen the same."""
         twin = Drafter(self._costs, self._guess_costs)
         twin._shares = {source: shares.copy() for source, shares in self._shares.items()}
-        twin._first, twin._unguessed = self._first.copy(), self._unguessed
+        twin._depths = self._depths.copy()
+        twin._unguessed, twin._probe = self._unguessed, self._probe
         return twin
 
     def copied(self, ids: TokenHistory, quotes: Quotes, most: int, company: int) -> Draft:
@@ -156,15 +162,16 @@ class Drafter:
         best = 0
         tokens, chance = 1.0, 1.0
         for count in range(1, most + 1):
-            chance *= self._first[0]
+            chance *= self._depths[count - 1]
             tokens += chance
             rate = self._rate(company, tokens, count, count)
             if rate > best_rate:
                 best, best_rate = count, rate
-        if not best and not draft.ids and most and self._unguessed >= _PROBE:
-            best = 1
         if best:
-            self._unguessed = 0
+            self._unguessed, self._probe = 0, _PROBE
+        elif not draft.ids and most and self._unguessed >= self._probe:
+            best, self._unguessed = 1, 0
+            self._probe = min(2 * self._probe, _MOST_PROBE)
         return best
 
     def another(self, guessed: Draft, company: int) -> bool:
@@ -175,7 +182,7 @@ class Drafter:
             tokens += chance
         count = len(guessed.ids)
         now = self._rate(company, tokens, count, count)
-        further = tokens + chance * self._first[0]
+        further = tokens + chance * self._depths[count]
         return self._rate(company, further, count + 1, count + 1) > now
 
     def sampled(self, ahead: Ahead | None, token: int) -> bool:
@@ -188,8 +195,8 @@ class Drafter:
         right = ahead.ids[ahead.count] == token
         draft, number = ahead.draft, ahead.count - 1
         self._shares[draft.source].learn(draft.kinds[number], right)
-        if draft.source == "mtp" and number == 0:
-            self._first.learn(0, right)
+        if draft.source == "mtp":
+            self._depths.learn(number, right)
         return right
 
     def _rate(self, company: int, tokens: float, drafted: int, guesses: int = 0) -> float:
@@ -199,6 +206,7 @@ class Drafter:
         return (company + tokens) / seconds if seconds else 0.0
 
 
-def sure_kind(probability: float) -> int:
-    """Return the kind of a guess to which the MTP layer gives ``probability``."""
-    return bisect_right(_SURE, probability)
+def sure_kind(depth: int, probability: float) -> int:
+    """Return the kind of a guess after ``depth`` others to which the MTP layer gives
+    ``probability``."""
+    return depth * len(_SURE_PRIORS) + bisect_right(_SURE, probability)

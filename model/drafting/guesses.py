@@ -8,6 +8,7 @@ not the likeliest one. The session's own generator is left alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -28,8 +29,13 @@ class Guesses(Protocol):
         """The number of other sequences in the next pass."""
         ...
 
+    @property
+    def guessable(self) -> Sequence[int]:
+        """The ids that the logits are of."""
+        ...
+
     def guess(self, chain: Chain, token: int) -> tuple[Tensor, Chain]:
-        """Return the logits that follow ``token``, and the chain after it."""
+        """Return the logits ``[guessable]`` that follow ``token``, and the chain after it."""
         ...
 
 
@@ -46,15 +52,17 @@ def guess_draft(
 
     ``generator`` is the session's; presence penalties are left out.
     """
-    twin = torch.Generator()
-    twin.set_state(generator.get_state())
+    twin = generator
+    if params.temperature > 0:
+        twin = torch.Generator()
+        twin.set_state(generator.get_state())
     draft = Draft(source="mtp")
     while len(draft.ids) < most and (not draft.ids or drafter.another(draft, layer.company)):
         try:
             logits, chain = layer.guess(chain, token)
         except MemoryFull:
             break
-        token = sample(
+        place = sample(
             logits,
             temperature=params.temperature,
             top_k=params.top_k,
@@ -62,8 +70,10 @@ def guess_draft(
             min_p=params.min_p,
             generator=twin,
         )
-        probability = math.exp(log_probability(logits, token))
+        probability = math.exp(log_probability(logits, place))
         if math.isnan(probability):
             break  # the layer is broken: nothing that is said depends on it
-        draft = Draft((*draft.ids, token), (*draft.kinds, sure_kind(probability)), "mtp")
+        token = layer.guessable[place]
+        kind = sure_kind(len(draft.ids), probability)
+        draft = Draft((*draft.ids, token), (*draft.kinds, kind), "mtp")
     return draft

@@ -239,9 +239,14 @@ class NativeModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return ``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``, row by row."""
+        return self.products(self._head, hidden)
+
+    def products(self, stacked: Sequence[Matrix], hidden: Tensor) -> Tensor:
+        """Return ``[rows, outputs]`` of the matrices ``stacked`` in float32 from ``hidden [rows,
+        hidden]``, row by row."""
         rows, threads = hidden.float().contiguous(), torch.get_num_threads()
         parts = []
-        for matrix in self._head:
+        for matrix in stacked:
             out = torch.empty(len(rows), sum(matrix.rows))
             at = ctypes.addressof(matrix)
             size = self.library.call.tenuto_product_scratch(at, len(rows), threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Protocol, runtime_checkable
 
@@ -21,7 +22,7 @@ from model.hybrid.layers import DecoderLayer, FeedForward, Norm, Rotation, Take
 from model.hybrid.mtp import GuessLayer, MtpRunner
 from model.network import State, Trail, Work, require_words
 from model.state.memory import StateMemory
-from model.state.mtp_chain import ChainRows
+from model.state.mtp_chain import ChainLoader, ChainRows, SavedChain
 from model.state.pages import HybridState, Layout, MtpChain
 from model.state.passes import LayerMemory, Pass, Seen
 from model.state.trail import HybridTrail, Rows, settle
@@ -341,9 +342,22 @@ class HybridNetwork:
         """True if the MTP layer can guess what comes next."""
         return self._mtp is not None
 
+    @cached_property
+    def guessable(self) -> Sequence[int]:
+        """The ids that are guessed."""
+        return [] if self._mtp is None else [i for i in self._mtp.ids if i < self.vocab_size]
+
     def chain(self, state: State) -> MtpChain | None:
         """Return what ``guess`` goes on from after ``state``; None if there is nothing."""
         return settle(state).chain if self._mtp is not None else None
+
+    def saved_chain(self, state: State) -> SavedChain | None:
+        """Return the MTP layer's memory as it is saved (see ``network.Guessing.saved_chain``)."""
+        own = settle(state)
+        if self._mtp is None or own.chain is None:
+            return None
+        with torch.inference_mode(), self.layout.memory.passing():
+            return self._mtp.saved(own.chain, own.length)
 
     def guess(self, work: Sequence[tuple[MtpChain, int]]) -> list[tuple[Tensor, MtpChain]]:
         """Run the MTP layer over one id after each chain (see ``network.Guessing.guess``)."""
@@ -352,12 +366,17 @@ class HybridNetwork:
         with torch.inference_mode(), self.layout.memory.passing():
             chains = mtp.guess(work)
             hidden = torch.cat([chain.hidden for chain in chains])
-            logits = mtp.logits(hidden)[:, : self.vocab_size].float()
+            logits = mtp.logits(hidden)[:, : len(self.guessable)].float()
             return list(zip(logits, chains, strict=True))
 
     def load_state(
         self, tensors: Mapping[str, Tensor], spans: Iterable[Mapping[str, Tensor]], length: int
     ) -> HybridState:
         """Rebuild a saved state (see ``network.Network.load_state``)."""
+        saved = ChainLoader(tensors)
         with torch.inference_mode():
-            return HybridState.load(self.layout, tensors, spans, length)
+            state = HybridState.load(self.layout, saved.rest, saved.without(spans), length)
+            if self._mtp is None or not length:
+                return state
+            chain = saved.chain(self._mtp.layout, self.model.config.hidden_size)
+            return replace(state, chain=chain)

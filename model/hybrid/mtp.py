@@ -16,13 +16,18 @@ import torch
 from torch import Tensor
 
 from model.errors import MemoryFull
-from model.state.mtp_chain import MOST_OWED, ChainRows
+from model.state.mtp_chain import MOST_OWED, ChainRows, SavedChain
 from model.state.pages import PAGE, Layout, MtpChain, Page
 from model.state.passes import grow
 
 
 class GuessLayer(Protocol):
-    """An MTP layer that something runs (``cpu_mtp.NativeMtp``)."""
+    """An MTP layer that something runs (``cpu_mtp.NativeMtp``), and the ids that it guesses."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The ids that ``logits`` are of, rising."""
+        ...
 
     def run(
         self,
@@ -43,7 +48,7 @@ class GuessLayer(Protocol):
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return ``[rows, vocab]`` in float32 from ``hidden [rows, hidden]``, row by row."""
+        """Return ``[rows, ids]`` in float32 from ``hidden [rows, hidden]``, row by row."""
         ...
 
 
@@ -57,8 +62,13 @@ class MtpRunner:
         self._layer = layer
         self.layout = replace(layout, page=(1, *layout.page[1:]))
 
+    @property
+    def ids(self) -> Sequence[int]:
+        """The ids that ``logits`` are of, rising."""
+        return self._layer.ids
+
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return ``[rows, vocab]`` from the layer's ``hidden [rows, hidden]``."""
+        """Return ``[rows, ids]`` from the layer's ``hidden [rows, hidden]``."""
         return self._layer.logits(hidden)
 
     def follow(
@@ -94,6 +104,16 @@ class MtpRunner:
             chain.owed, chain.hidden[:-1], [pages], [chain.length], [count], keys_only=True
         )
         return MtpChain(pages, chain.length + count, chain.hidden[-1:].clone())
+
+    def saved(self, chain: MtpChain, tokens: int) -> SavedChain | None:
+        """Return ``chain``, which follows ``tokens`` tokens, as it is saved; None where memory does
+        not suffice. The chain itself still owes what it owed."""
+        try:
+            own = replace(chain, pages=_own_tip(self.layout, chain)) if chain.owed else chain
+        except MemoryFull:
+            return None
+        paid = self.settle(own)
+        return None if paid is None else SavedChain(self.layout, paid, tokens)
 
     def guess(self, work: Sequence[tuple[MtpChain, int]]) -> list[MtpChain]:
         """Run one id after each chain. Return chains whose last hidden state predicts the id that

@@ -202,21 +202,7 @@ class HybridState:
     def span(self, start: int, end: int) -> dict[str, Tensor]:
         """Return ``kv [positions, attention_layers, 2, kv_heads, head_dim]`` of the positions, and
         for 8 bits the ``scales [positions, attention_layers, 2, kv_heads]`` of these codes."""
-        names = ("kv",) if self.layout.kv == self.layout.dtype else ("kv", "scales")
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
-        for number in range(start // PAGE, -(-end // PAGE)):
-            first = number * PAGE
-            for name, part in zip(names, self.pages[number].parts, strict=True):
-                cut = part[:, :, :, max(0, start - first) : end - first]
-                found[name].append(cut.movedim(3, 0))
-        if start == end:
-            layers, two, heads, _, dim = self.layout.page
-            kinds = {"kv": ((dim,), self.layout.kv), "scales": ((), torch.float32)}
-            return {
-                name: torch.empty(0, layers, two, heads, *kinds[name][0], dtype=kinds[name][1])
-                for name in names
-            }
-        return {name: torch.cat(cuts) for name, cuts in found.items()}
+        return read_positions(self.layout, self.pages, start, end)
 
     def park(self) -> None:
         """Park the slot and those pages that nobody has used since this state was."""
@@ -253,7 +239,7 @@ class HybridState:
         at = 0
         with layout.memory.passing():
             for span in spans:
-                at = _fill(layout, pages, at, span)
+                at = write_positions(layout, pages, at, span)
             if at != length:
                 raise StateError(f"the saved state holds {at} positions, not {length}")
             if length == 0:
@@ -264,8 +250,32 @@ class HybridState:
         return cls(layout, length, slot, tuple(pages), shift=int(shift))
 
 
-def _fill(layout: Layout, pages: list[Page], at: int, span: Mapping[str, Tensor]) -> int:
-    """Write a span from position ``at`` on into ``pages``; returns where it ends."""
+def read_positions(
+    layout: Layout, pages: Sequence[Page], start: int, end: int
+) -> dict[str, Tensor]:
+    """Return positions ``start`` to ``end`` of ``pages``, shaped as ``HybridState.span`` says."""
+    names = ("kv",) if layout.kv == layout.dtype else ("kv", "scales")
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for number in range(start // PAGE, -(-end // PAGE)):
+        first = number * PAGE
+        for name, part in zip(names, pages[number].parts, strict=True):
+            cut = part[:, :, :, max(0, start - first) : end - first]
+            found[name].append(cut.movedim(3, 0))
+    if start == end:
+        layers, two, heads, _, dim = layout.page
+        kinds = {"kv": ((dim,), layout.kv), "scales": ((), torch.float32)}
+        return {
+            name: torch.empty(0, layers, two, heads, *kinds[name][0], dtype=kinds[name][1])
+            for name in names
+        }
+    return {name: torch.cat(cuts) for name, cuts in found.items()}
+
+
+def write_positions(layout: Layout, pages: list[Page], at: int, span: Mapping[str, Tensor]) -> int:
+    """Write a span from position ``at`` on into ``pages``, which grow; return where it ends.
+
+    Raises ``StateError`` if it does not fit the layout, ``MemoryFull`` if memory does not suffice.
+    """
     rest = _in_form(layout, span)
     count = len(rest[0])
     done = 0

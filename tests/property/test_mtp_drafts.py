@@ -12,44 +12,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.native import LEVELS
-from model.drafting.drafts import Draft, Drafter
+from model.drafting.drafts import MOST_GUESSES, Draft, Drafter
 from model.drafting.quotes import Quotes
 from model.drafting.token_history import TokenHistory
-from model.hybrid.cpu import NativeModel
-from model.hybrid.cpu_mtp import NativeMtp
-from model.hybrid.model import HybridModel, HybridNetwork
+from model.hybrid.model import HybridNetwork
 from model.network import Chain, State, Work
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
-from model.session import MOST_GUESSES, Session, TokenEvent
-from model.state.memory import StateMemory
+from model.session import Session, TokenEvent
 from model.state.mtp_chain import MOST_OWED
 from model.state.pages import PAGE, HybridState
 from model.state.trail import settle
-from tests.support.drafting import GREEDY, WARM, detour, say
-from tests.support.native import library, random_tensors, small_config
+from tests.support.drafting import (
+    GREEDY,
+    MTP_CONFIG,
+    WARM,
+    detour,
+    guessed_logits,
+    mtp_network,
+    say,
+)
+from tests.support.native import random_tensors
 
-VOCAB = 300
-CONFIG = small_config(vocab_size=VOCAB, mtp_num_hidden_layers=1)
+CONFIG = MTP_CONFIG
+VOCAB = CONFIG.vocab_size
 Plan = list[tuple[int, int]]
-
-
-def network_of(dtype: torch.dtype = torch.float32, limit: int | None = None) -> HybridNetwork:
-    model = HybridModel.build(CONFIG, random_tensors(CONFIG), dtype)
-    compiled = NativeModel(model, library(LEVELS[0]))
-    return HybridNetwork(
-        model,
-        fingerprint="x",
-        compiled=compiled,
-        memory=StateMemory(limit),
-        mtp=NativeMtp(compiled),
-    )
 
 
 @pytest.fixture(scope="module")
 def network() -> HybridNetwork:
-    return network_of()
+    return mtp_network()
+
+
+def guessed(network: HybridNetwork, state: State, ids: list[int]) -> list[Tensor]:
+    return guessed_logits(network, network.chain(state), ids)
 
 
 # ---- the layer's numbers ----
@@ -93,17 +89,6 @@ def written_out(t: dict[str, Tensor], hidden: Tensor, following: Tensor) -> Tens
         y @ t[layer + "mlp.up_proj.weight"].T
     )
     return norm(x + gated @ t[layer + "mlp.down_proj.weight"].T, t["mtp.norm.weight"])
-
-
-def guessed(network: HybridNetwork, state: State, ids: list[int]) -> list[Tensor]:
-    """The logits after each of ``ids``, guessed one from the other."""
-    chain = network.chain(state)
-    assert chain is not None
-    found = []
-    for token in ids:
-        ((logits, chain),) = network.guess([(chain, token)])
-        found.append(logits)
-    return found
 
 
 @settings(max_examples=10, deadline=None)
@@ -157,7 +142,7 @@ def test_guesses_leave_no_trace_in_the_chain(network: HybridNetwork) -> None:
 
 
 def test_a_chain_that_owes_much_pays_and_a_short_memory_ends_it() -> None:
-    roomy = network_of()
+    roomy = mtp_network()
     state = roomy.run([Work([1], roomy.new_state())])[0][1]
     for token in range(3 * MOST_OWED):
         state = roomy.run([Work([token], state)])[0][1]
@@ -165,7 +150,7 @@ def test_a_chain_that_owes_much_pays_and_a_short_memory_ends_it() -> None:
         assert chain is not None
         assert len(chain.owed) <= MOST_OWED
     layout = roomy.layout
-    tight = network_of(limit=2 * layout.slot_bytes + layout.page_bytes)
+    tight = mtp_network(limit=2 * layout.slot_bytes + layout.page_bytes)
     state = tight.run([Work([1], tight.new_state())])[0][1]
     for token in range(3 * MOST_OWED):
         state = tight.run([Work([token], state)])[0][1]
@@ -355,7 +340,7 @@ def test_guesses_draw_the_random_numbers_that_the_session_will_draw(
 
 
 def test_nothing_is_left_in_memory() -> None:
-    network = network_of()
+    network = mtp_network()
     session = Session(Scheduler(network), seed=1)
     session.extend(range(300))
     say(session, 40)

@@ -45,6 +45,15 @@ def drafter_of(passes: PassCosts, guess_s: float = 0.001) -> Drafter:
     return Drafter(passes, guess_costs(guess_s))
 
 
+def test_costs_that_rise_in_steps_are_learnt_as_steps() -> None:
+    measured = PassCosts()
+    for _ in range(40):
+        for rows, seconds in ((1, 0.01), (2, 0.011), (3, 0.02), (4, 0.021)):
+            measured.note(rows, seconds)
+    assert measured.seconds(2) == pytest.approx(0.011, rel=0.1)
+    assert measured.seconds(3) == pytest.approx(0.02, rel=0.1)
+
+
 @pytest.mark.parametrize("row_s", [0.0, 0.001, 0.02])
 def test_costs_are_a_line_through_what_was_measured(row_s: float) -> None:
     measured = costs(row_s)
@@ -114,20 +123,20 @@ def test_the_layer_guesses_where_that_promises_more_than_a_copy() -> None:
 
 def test_the_layer_goes_on_while_it_is_sure() -> None:
     drafter = drafter_of(costs(0.001), guess_s=0.003)
-    sure, unsure = sure_kind(0.99), sure_kind(0.1)
+    sure, unsure = sure_kind(0, 0.99), sure_kind(0, 0.1)
     assert drafter.another(Draft([1], [sure], "mtp"), 0)
     assert not drafter.another(Draft([1], [unsure], "mtp"), 0)
 
 
 def test_a_layer_that_is_wrong_is_left_and_tried_now_and_then() -> None:
     drafter = drafter_of(costs(0.001), guess_s=0.002)
-    draft = Draft([5], [sure_kind(0.9)], "mtp")
+    draft = Draft([5], [sure_kind(0, 0.9)], "mtp")
     assert drafter.depth(Draft(), 4, 0)
     for _ in range(100):
         ahead = Ahead([4, 5], torch.empty(0), NoTrail(), draft, count=1)
         assert not drafter.sampled(ahead, 6)
-    depths = [drafter.depth(Draft(), 4, 0) for _ in range(640)]
-    assert sum(depths) == 10
+    depths = [drafter.depth(Draft(), 4, 0) for _ in range(64 + 128 + 256 + 2 * 512)]
+    assert sum(depths) == 5
     assert set(depths) == {0, 1}
     for _ in range(100):
         ahead = Ahead([4, 5], torch.empty(0), NoTrail(), draft, count=1)
