@@ -44,6 +44,16 @@ class Usage:
         paid = self.prefilled_tokens + self.generated_tokens + self.shared_tokens
         return paid - self.context_tokens - self.compacted_tokens - self.abandoned_tokens
 
+    @property
+    def drafts(self) -> str:
+        """How many of the tried tokens were right, by source: ``5 of 8 copied, 3 of 4 guessed``;
+        empty if none were tried."""
+        guessed = self.mtp_accepted_tokens, self.mtp_drafted_tokens
+        copied = self.accepted_tokens - guessed[0], self.drafted_tokens - guessed[1]
+        pairs = ((copied, "copied"), (guessed, "guessed"))
+        told = [f"{right:,} of {tried:,} {name}" for (right, tried), name in pairs if tried]
+        return ", ".join(told)
+
     def __add__(self, later: Usage) -> Usage:
         """Return the sum of all counters, with the context length of ``later``."""
         pairs = {f.name: getattr(self, f.name) + getattr(later, f.name) for f in fields(self)}

@@ -23,6 +23,7 @@ class Facts:
     reused: int = 0
     prefilled: int = 0
     rate: float = 0.0
+    drafts: str = ""
     mode: str = "ask"
     branch: str = ""
     sandbox: str = ""
@@ -46,6 +47,7 @@ class Facts:
             reused=self.reused + usage.reused_tokens,
             prefilled=self.prefilled + usage.prefilled_tokens,
             rate=rate,
+            drafts=usage.drafts,
         )
 
     def line(self, columns: int, dash: str) -> str:
@@ -56,10 +58,11 @@ class Facts:
             (2, visible(self.model)),
             (4, f"{self.reused:,} reused {self.prefilled:,} prefilled" if self.used else ""),
             (3, f"{self.rate:,.0f} tokens/s" if self.rate else ""),
+            (5, self.drafts),
             (2, f"{self.queued} queued" if self.queued else ""),
-            (5, visible(self.sandbox)),
-            (6, visible(self.branch)),
-            (7, self.device),
+            (6, visible(self.sandbox)),
+            (7, visible(self.branch)),
+            (8, self.device),
         ]
         shown = [part for part in parts if part[1]]
         while len(text := f" {dash} ".join(words for _, words in shown)) > columns - 1:

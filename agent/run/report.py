@@ -153,6 +153,7 @@ def error_as_json(
 def usage_line(usage: Usage, steps: int) -> str:
     """Return the counters in one line; the sum shows that the model ran nothing twice."""
     speed = usage.generated_tokens / usage.decode_s if usage.decode_s > 0 else 0.0
+    drafts = f" (drafts: {usage.drafts})" if usage.drafts else ""
     shared = f" + {usage.shared_tokens:,} shared" if usage.shared_tokens else ""
     compacted = f" - {usage.compacted_tokens:,} compacted" if usage.compacted_tokens else ""
     abandoned = f" - {usage.abandoned_tokens:,} abandoned" if usage.abandoned_tokens else ""
@@ -161,7 +162,7 @@ def usage_line(usage: Usage, steps: int) -> str:
         f"{usage.generated_tokens:,} generated{shared}{compacted}{abandoned} "
         f"({usage.repeated_tokens:,} prefilled twice); "
         f"{steps} {'step' if steps == 1 else 'steps'}; "
-        f"decode {speed:,.0f} tok/s; {usage.wall_s:.1f} s"
+        f"decode {speed:,.0f} tok/s{drafts}; {usage.wall_s:.1f} s"
     )
 
 

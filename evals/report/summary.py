@@ -31,6 +31,8 @@ COUNTED = (
     "compacted_tokens",
     "drafted_tokens",
     "accepted_tokens",
+    "mtp_drafted_tokens",
+    "mtp_accepted_tokens",
     "prefill_s",
     "decode_s",
     "tool_s",

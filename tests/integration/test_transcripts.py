@@ -72,13 +72,23 @@ _MASKS = (
     (r"\b\d[\d,]*\.?\d* (s|ms|MB|GB|MiB|GiB|tokens/s)\b", r"N \1"),
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+00:00)?", "TIME"),
     (r"\bdecode \d+ tok/s", "decode N tok/s"),
+    (r" \(drafts: [^)]*\)", ""),
     (r"(?s)\nstep 1\n.*?(?=\n-- stderr)", "\nstep 1\n  SAID"),
     (
         r"\b[\d,]+( tokens| context| new| prefilled| generated| reused| thinking| abandoned)",
         r"N\1",
     ),
 )
-_SAID = {"text", "message", "token_ids", "logprobs", "observations", "content", "thinking"}
+_SAID = {
+    "text",
+    "message",
+    "token_ids",
+    "logprobs",
+    "accepted",
+    "observations",
+    "content",
+    "thinking",
+}
 _MEASURED = re.compile(r"(_s|_tokens|time|_at|owner|pid|version|fingerprint|size_bytes)$")
 
 

@@ -107,8 +107,10 @@ def test_other_pasted_words_stay_as_they_are(text: str) -> None:
 @given(st.integers(8, 200))
 def test_the_footer_fits(columns: int) -> None:
     facts = Facts("org/model", "cpu", 1234, 4096, mode="plan", branch="main", sandbox="docker")
-    facts = facts.after(Usage(generated_tokens=50, decode_s=2.0, reused_tokens=900), 1300)
+    usage = Usage(generated_tokens=50, decode_s=2.0, reused_tokens=900, drafted_tokens=9)
+    facts = facts.after(usage, 1300)
     line = facts.line(columns, "·")
     assert len(line) < columns
     assert columns < 12 or line.startswith("plan mode")
     assert columns < 150 or "25 tokens/s" in line
+    assert columns < 150 or "0 of 9 copied" in line

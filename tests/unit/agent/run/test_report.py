@@ -109,6 +109,10 @@ def test_the_usage_line() -> None:
         "decode 297 tok/s; 8.1 s"
     )
     assert "1 step;" in usage_line(Usage(), 1)
+    drafted = replace(usage, drafted_tokens=12, accepted_tokens=8)
+    drafted = replace(drafted, mtp_drafted_tokens=4, mtp_accepted_tokens=3)
+    line = usage_line(drafted, 12)
+    assert "decode 297 tok/s (drafts: 5 of 8 copied, 3 of 4 guessed); 8.1 s" in line
 
 
 def test_the_usage_line_with_tokens_that_came_and_went() -> None:
