@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels.linear import Part, quantize
 from model.checkpoint.config import ModelConfig
-from model.checkpoint.quantize import groups
+from model.checkpoint.quantize import groups, mtp_groups
 from model.checkpoint.weights import tensor_shapes
 from model.engine import Engine
 from model.hybrid.cpu import NativeModel, why_not
@@ -96,7 +96,11 @@ def random_engine(
 
 def _rounded(config: ModelConfig, tensors: dict[str, Tensor], bits: int) -> dict[str, Part]:
     """Round the matrices of ``tensors`` as ``--quantize`` does."""
-    return {
+    made: dict[str, Part] = {
         names[0]: quantize(torch.cat([tensors[name] for name in names]), bits)
         for names in groups(config)
     }
+    for names in mtp_groups(config):
+        if names[0] in tensors:
+            made[names[0]] = quantize(torch.cat([tensors[name] for name in names]), 8)
+    return made

@@ -33,7 +33,9 @@ _PARTS = {8: ("", ".scales"), 4: ("", ".scales", ".tops")}
 """Suffixes of the tensors of a matrix in the file."""
 _DTYPES = {torch.uint8: "U8", torch.int8: "I8", torch.bfloat16: "BF16"}
 _DRAFT = "draft-"
-_FORMAT = "3"
+_MTP_BITS = 8
+"""The MTP layer is small, and its guesses had better be right."""
+_FORMAT = "4"
 _ALIGN = 64
 _LEFT_AFTER_S = 3600.0
 """Age after which a file that was begun and not finished belongs to a process that was killed."""
@@ -45,7 +47,8 @@ def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
     """Yield the matrices that are quantised, grouped as they are joined.
 
     Left out are the gates' inputs of DeltaNet layers, the routers and the gates of shared experts,
-    the embedding, and the MTP head. A stack of experts is one matrix, expert below expert.
+    the embedding, and the MTP layer (see ``mtp_groups``). A stack of experts is one matrix, expert
+    below expert.
     """
     for index, kind in enumerate(config.layer_types):
         layer = f"layers.{index}."
@@ -66,7 +69,7 @@ def groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
 
 
 def mtp_groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
-    """Yield the matrices of the MTP layer as they are joined; ``--quantize`` leaves them alone."""
+    """Yield the matrices of the MTP layer as they are joined; ``--quantize`` takes 8 bits."""
     if config.mtp_num_hidden_layers:
         layer = "mtp.layers.0."
         yield ("mtp.fc.weight",)
@@ -94,7 +97,8 @@ def quantized_weights(
     mode: Quantize,
     identity: str,
 ) -> dict[str, QuantizedWeight]:
-    """Return the matrices of ``groups`` quantised, each under its first name, from the cache.
+    """Return the matrices of ``groups`` and ``mtp_groups`` quantised, each under its first name,
+    from the cache.
 
     ``tensors`` are those of the checkpoint, ``identity`` tells them from others. Raises
     ``CheckpointError`` if a matrix cannot be quantised. Where the cache cannot be written the
@@ -110,11 +114,12 @@ def quantized_weights(
     found = _read(file, stamp, shapes, bits)
     if found is not None:
         return found
-    made = ((names[0], _quantized(names, tensors, bits)) for names in groups(config))
+    taken = list(_taken(config, tensors))
+    made = ((names[0], _quantized(names, tensors, bits)) for names in taken)
     try:
         _write(file, stamp, shapes, made)
     except OSError:
-        return {names[0]: _quantized(names, tensors, bits) for names in groups(config)}
+        return {names[0]: _quantized(names, tensors, bits) for names in taken}
     found = _read(file, stamp, shapes, bits)
     if found is None:
         raise CheckpointError(f"{file} cannot be read back; delete it and try again")
@@ -135,12 +140,25 @@ Shapes = dict[str, tuple[int, int, int]]
 """Outputs, inputs and group of each quantised matrix."""
 
 
+def _taken(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, ...]]:
+    """Yield the matrices to quantise, as they are joined."""
+    yield from groups(config)
+    for names in mtp_groups(config):
+        if all(name in tensors for name in names):
+            yield names
+
+
+def _bits_of(name: str, bits: int) -> int:
+    """Return the bits of a matrix where those of the network's layers have ``bits``."""
+    return _MTP_BITS if name.startswith("mtp.") else bits
+
+
 def _shapes(config: ModelConfig, tensors: Mapping[str, Tensor], bits: int) -> Shapes:
     shapes = {}
-    for names in groups(config):
+    for names in _taken(config, tensors):
         inputs = tensors[names[0]].shape[-1]
         outputs = sum(tensors[name].shape[:-1].numel() for name in names)
-        shapes[names[0]] = (outputs, inputs, _group(inputs, bits))
+        shapes[names[0]] = (outputs, inputs, _group(inputs, _bits_of(names[0], bits)))
     return shapes
 
 
@@ -155,7 +173,8 @@ def _group(inputs: int, bits: int) -> int:
 def _quantized(names: tuple[str, ...], tensors: Mapping[str, Tensor], bits: int) -> QuantizedWeight:
     parts = [tensors[name].flatten(0, -2) for name in names]
     require_finite(dict(zip(names, parts, strict=True)))
-    return quantize(parts[0] if len(parts) == 1 else torch.cat(parts), bits)
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return quantize(joined, _bits_of(names[0], bits))
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -177,10 +196,11 @@ def _read(file: Path, stamp: str, shapes: Shapes, bits: int) -> dict[str, Quanti
             if facts.get("stamp") != stamp:
                 return None
             for name, (outputs, inputs, group) in shapes.items():
-                held = [opened.get_tensor(name + part) for part in _PARTS[bits]]
+                own = _bits_of(name, bits)
+                held = [opened.get_tensor(name + part) for part in _PARTS[own]]
                 if facts.get(name) != _checksum(held):
                     return None
-                code = LEVELS if bits == 4 else INT8
+                code = LEVELS if own == 4 else INT8
                 found[name] = QuantizedWeight(code, group, outputs, inputs, *held)
         os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
     except (OSError, SafetensorError):

@@ -107,7 +107,8 @@ class ChainLoader:
                 for tokens, span in self._spans:
                     start, end = end, end + tokens
                     missing = max(0, end - max(start, int(first)))
-                    if len(span.get("kv", ())) != missing:
+                    # Spans before the chain may hold positions of one that ended.
+                    if missing and len(span.get("kv", ())) != missing:
                         return fresh
                     if missing:
                         length = write_positions(layout, pages, length, span)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from kernels.linear import QuantizedWeight
 from model.checkpoint.quantize import Quantize
 from model.drafting.drafts import Draft, Drafter, Drafts
 from model.engine import Engine
 from model.errors import CheckpointError
 from model.scheduler import Scheduler
 from model.session import Session
+from tests.support.compiled_checkpoint import make
 from tests.support.drafting import GREEDY, WARM, mtp_network, say
 
 
@@ -76,9 +77,8 @@ def says_the_same(checkpoint: Path, quantize: Quantize = "none") -> int:
     return session.usage.mtp_drafted_tokens
 
 
-def test_a_layer_in_a_file_of_its_own(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "split"
-    shutil.copytree(tiny_checkpoint, folder)
+def test_a_layer_in_a_file_of_its_own(tmp_path: Path) -> None:
+    folder = make(tmp_path / "split", seed=0)
     tensors = load_file(folder / "model.safetensors")
     own = {name: t.clone() for name, t in tensors.items() if name.startswith("mtp.")}
     rest = {name: t.clone() for name, t in tensors.items() if name not in own}
@@ -96,5 +96,13 @@ def test_a_layer_in_a_file_of_its_own(tiny_checkpoint: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("quantize", ["int4", "int8"])
-def test_a_quantised_layer(tiny_checkpoint: Path, quantize: Quantize) -> None:
-    assert says_the_same(tiny_checkpoint, quantize) > 0
+def test_a_quantised_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantize: Quantize
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = make(tmp_path / "model", seed=0)
+    assert says_the_same(folder, quantize) > 0
+    layer = Engine.load(folder, name="x", quantize=quantize).network.model.mtp
+    assert layer is not None
+    assert isinstance(layer.project, QuantizedWeight)
+    assert layer.project.bits == 8

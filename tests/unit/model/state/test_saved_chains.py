@@ -148,7 +148,11 @@ def test_sessions_with_and_without_the_layer_resume_each_other(
     resumed.save(tmp_path)
     again = Session.resume(Scheduler(network), tmp_path)
     assert say(again, 20) == say(resumed, 20) == say(session, 20)
-    assert chain_of(network, again) is not None
+    wanted = chain_of(network, again)
+    assert wanted is not None
+    found = chain_of(network, save_and_resume(again, tmp_path, network))
+    assert found is not None
+    assert found.length == wanted.length + len(wanted.owed)
 
 
 def test_where_memory_is_short_the_chain_is_left_out(network: HybridNetwork) -> None:
