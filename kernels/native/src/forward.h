@@ -132,7 +132,8 @@ static void normalise(Run& run, const float* scale) {
 }
 // The normalised rows times those of `most` matrices that there are, side by side in `out`. Rows are
 // prepared once for matrices that take them in the same form.
-static void multiply_normed(Run& run, const Matrix* matrices, int most, float* out, int64_t ldc) {
+static void multiply_normed(Run& run, const Matrix* matrices, int most, float* out, int64_t ldc,
+                            int64_t skipped = 0) {
     const Model& m = run.m;
     Task tasks[JOINED];
     Prepared made[JOINED];
@@ -154,11 +155,12 @@ static void multiply_normed(Run& run, const Matrix* matrices, int most, float* o
         tasks[count] = {matrices + count, rows_of(p, run.rows), out};
         out += outputs(matrices[count]);
     }
-    products(tasks, count, ldc, false, run.b.exact_rows, run.w.panels, run.threads);
+    products(tasks, count, ldc, false, run.b.exact_rows, run.w.panels, run.threads, skipped);
 }
-static void input_projection(Run& run, const Layer& layer, float* out, int64_t ldc) {
+static void input_projection(Run& run, const Layer& layer, float* out, int64_t ldc,
+                             int64_t skipped = 0) {
     normalise(run, layer.input_norm);
-    multiply_normed(run, layer.in_proj, JOINED, out, ldc);
+    multiply_normed(run, layer.in_proj, JOINED, out, ldc, skipped);
 }
 
 // The convolution and the delta rule over projected rows, and the states after them.
@@ -246,7 +248,7 @@ static void attention_layer(Run& run, const Layer& layer, int64_t index, bool ke
     Cache shape = {nullptr, 0, 0, d, m.kv_heads, m.heads, m.bf16 != 0, b.eight != 0};
     int64_t plane = m.kv_heads * head_bytes(shape);
     float *proj = run.w.wide, *out = run.w.out;
-    input_projection(run, layer, proj, ld);
+    input_projection(run, layer, proj, ld, keys_only ? 2 * width : 0);
     for (int64_t s = 0, first = 0, parts = 0; s < b.sequences; first += b.time[s++]) {
         Cache c = shape;
         c.pages = b.pages + s * b.max_pages;

@@ -30,10 +30,23 @@ constexpr int64_t SOME = 32; // pieces of inputs whose scales are made at once
 // The scales of `count` pieces of a block, from `piece` on, and their terms if there are any.
 static __attribute__((noinline)) void make_scales(const ScaleTable& table, int64_t block, int64_t piece,
                                                   int64_t count, F16* by, F16* term) {
+    const Matrix& m = table.m;
+    if (m.scale_kind >= SCALE_STEP_F16 && !m.terms && !table.group_shift) {
+        // The common case of int4: a step each piece, below a top that many share.
+        const int8_t* steps = (const int8_t*)m.scales + (block * table.groups + piece) * 16;
+        const uint16_t* tops = m.tops + block * table.spans * 16;
+        F16 top = zero();
+        for (int64_t i = 0, last = -1; i < count; ++i) {
+            int64_t span = (piece + i) >> table.span_shift;
+            if (span != last) top = table.top(tops + span * 16), last = span;
+            by[i] = load_steps(steps + i * 16) * top;
+        }
+        return;
+    }
     for (int64_t i = 0; i < count; ++i) {
         Scales s = table.at(block, piece + i);
         by[i] = s.by;
-        if (table.m.terms) term[i] = s.term;
+        if (m.terms) term[i] = s.term;
     }
 }
 

@@ -278,14 +278,23 @@ static void run_unit(const Task& t, int part, int64_t first, int64_t index, bool
 }
 
 // out[count][ldc] (+)= x times the matrix, for each task. Few rows give the same bits for a row
-// whatever the others are; `exact_rows` keeps to that for any count.
+// whatever the others are; `exact_rows` keeps to that for any count. The first `skipped` outputs are
+// not needed: those of whole units of work are left as they are.
 static void products(const Task* tasks, int count, int64_t ldc, bool add, bool exact_rows,
-                     char* panels, int threads) {
+                     char* panels, int threads, int64_t skipped = 0) {
     bool few = exact_rows || tasks[0].x.count <= 16;
     int64_t unit = few ? FEW : PANEL, total = 0, room = panel_bytes(tasks[0].m->inputs);
     for (int i = 0; i < count; ++i)
         for (int p = 0; p < tasks[i].m->parts; ++p) total += ceil_div(tasks[i].m->rows[p], unit);
-    parallel(total, threads, [&](int64_t index, int thread) {
+    int64_t begin = 0;
+    for (int i = 0, p = 0; i < count && skipped > 0;) {
+        int64_t rows = tasks[i].m->rows[p];
+        begin += rows <= skipped ? ceil_div(rows, unit) : skipped / unit;
+        skipped -= rows;
+        if (++p == tasks[i].m->parts) ++i, p = 0;
+    }
+    parallel(total - begin, threads, [&](int64_t index, int thread) {
+        index += begin;
         int i = 0, p = 0;
         int64_t first = 0;
         for (int64_t here; index >= (here = ceil_div(tasks[i].m->rows[p], unit)); index -= here) {
