@@ -101,7 +101,8 @@ class HybridModel:
 
         embedding = tensors["embed_tokens.weight"].to(dtype) if table is None else table
         mtp = None
-        if "mtp.fc.weight" in tensors:
+        # By its norm: the matrices may be among the quantised ones.
+        if "mtp.norm.weight" in tensors:
             mtp = MtpHead(
                 norm("mtp.pre_fc_norm_embedding.weight"),
                 norm("mtp.pre_fc_norm_hidden.weight"),
