@@ -103,7 +103,7 @@ class Known(Scheduler):
 
 
 class _Always(Sequence[int]):
-    """The same id at every place."""
+    """Gives the same id at every place."""
 
     def __init__(self, value: int) -> None:
         self._value = value

@@ -143,7 +143,7 @@ class Chain(Protocol):
     """The memory that a network needs of a sequence to guess what follows."""
 
 
-class SavedChain(Protocol):
+class ChainToSave(Protocol):
     """A chain as it is saved with a session's state."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -173,7 +173,7 @@ class Guessing(Network, Protocol):
         """Return what ``guess`` goes on from after ``state``; None if there is nothing."""
         ...
 
-    def saved_chain(self, state: State) -> SavedChain | None:
+    def saved_chain(self, state: State) -> ChainToSave | None:
         """Return the chain after ``state`` as it is saved, which ``load_state`` takes beside the
         state's own tensors; None if there is nothing or memory does not suffice."""
         ...

@@ -23,7 +23,7 @@ from model.network import (
     Guessing,
     Network,
     Progress,
-    SavedChain,
+    ChainToSave,
     State,
     Trail,
     Verifying,
@@ -54,7 +54,7 @@ class _Request:
         self.verify = verify
         self.guess = guess
         self.saving = saving
-        self.saved: SavedChain | None = None
+        self.saved: ChainToSave | None = None
         self.done = threading.Event()
         self.guessed: tuple[Tensor, Chain] | None = None
         self.result: tuple[Tensor | None, State] | None = None
@@ -134,7 +134,7 @@ class Scheduler:
         guessing = self._guessing
         return None if guessing is None else guessing.chain(state)
 
-    def saved_chain(self, state: State) -> SavedChain | None:
+    def saved_chain(self, state: State) -> ChainToSave | None:
         """Return the chain after ``state`` as it is saved; None if there is nothing to save."""
         return None if self._guessing is None else self._run(_Request(saving=state)).saved
 

@@ -46,7 +46,7 @@ class Usage:
 
     @property
     def drafts(self) -> str:
-        """How many of the tried tokens were right, by source: ``5 of 8 copied, 3 of 4 guessed``;
+        """Tell how many tried tokens were right, by source: ``5 of 8 copied, 3 of 4 guessed``;
         empty if none were tried."""
         guessed = self.mtp_accepted_tokens, self.mtp_drafted_tokens
         copied = self.accepted_tokens - guessed[0], self.drafted_tokens - guessed[1]
