@@ -20,10 +20,10 @@ from model.drafting.costs import PassCosts
 from model.drafting.drafts import Drafts
 from model.network import (
     Chain,
+    ChainToSave,
     Guessing,
     Network,
     Progress,
-    ChainToSave,
     State,
     Trail,
     Verifying,
