@@ -100,7 +100,9 @@ class Layout:
         def make() -> tuple[Tensor, ...]:
             return (torch.empty(self._stored, dtype=self.kv, device=self.device),)
 
-        return Page(self.memory.take(make, self.page_bytes, "page"), self.page[-1])
+        # The MTP layer's pages are smaller, and must not take over those of the other layers.
+        kind = f"page {self._stored} {self.kv}"
+        return Page(self.memory.take(make, self.page_bytes, kind), self.page[-1])
 
     def copied(self, page: Page, used: int) -> Page:
         """Make a page with the first ``used`` positions of ``page``. Raises ``MemoryFull``."""

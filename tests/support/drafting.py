@@ -30,10 +30,12 @@ def mtp_network(
     *,
     mtp: bool = True,
     context_length: int = MTP_CONFIG.context_length,
+    attention_layers: int = 1,
 ) -> HybridNetwork:
     """A small compiled network with an MTP layer, and states of at most ``limit`` bytes."""
-    config = replace(MTP_CONFIG, context_length=context_length)
-    model = HybridModel.build(config, random_tensors(MTP_CONFIG), dtype)
+    layers = MTP_CONFIG.layer_types * attention_layers
+    config = replace(MTP_CONFIG, context_length=context_length, layer_types=layers)
+    model = HybridModel.build(config, random_tensors(config), dtype)
     compiled = NativeModel(model, library(LEVELS[0]))
     return HybridNetwork(
         model,

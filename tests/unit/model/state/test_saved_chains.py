@@ -200,3 +200,21 @@ def test_a_chain_that_began_late_is_put_together_from_any_spans(
 
 
 _NETWORK = mtp_network()
+
+
+def test_pages_of_the_layer_and_of_the_network_do_not_take_each_others_place() -> None:
+    network = mtp_network(attention_layers=2)
+    runner = network._mtp
+    assert runner is not None
+    for first, second in ((network.layout, runner.layout), (runner.layout, network.layout)):
+        with first.memory.passing():
+            first.new_page()
+            assert second.new_page().data.shape == second.page
+    session = Session(Scheduler(network), seed=1)
+    session.extend(range(290))
+    say(session, 20)
+    session.close()
+    plain, guessing = (Session(Scheduler(network, drafts=d), seed=1) for d in ("off", "mtp"))
+    for each in (plain, guessing):
+        each.extend(range(290))
+    assert say(guessing, 20) == say(plain, 20)
