@@ -79,16 +79,7 @@ _MASKS = (
         r"N\1",
     ),
 )
-_SAID = {
-    "text",
-    "message",
-    "token_ids",
-    "logprobs",
-    "accepted",
-    "observations",
-    "content",
-    "thinking",
-}
+_SAID = {"text", "message", "token_ids", "logprobs", "observations", "content", "thinking"}
 _MEASURED = re.compile(r"(_s|_tokens|time|_at|owner|pid|version|fingerprint|size_bytes)$")
 
 
