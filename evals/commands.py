@@ -33,6 +33,19 @@ RunFolderPath = Annotated[
 Instances = Annotated[
     list[str] | None, typer.Option(help="Only this instance; may be given several times.")
 ]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="Not this instance; may be given several times.")
+]
+TimeLimits = Annotated[
+    float,
+    typer.Option(
+        "--time-limits",
+        metavar="FACTOR",
+        min=0.01,
+        max=1000,
+        help="Multiply the time limits that tasks bring.",
+    ),
+]
 Filter = Annotated[str | None, typer.Option(metavar="RE", help="Only ids in which this is found.")]
 Shuffle = Annotated[
     int | None, typer.Option(metavar="SEED", help="Put them in a random order first.")
@@ -73,13 +86,14 @@ Scripts = Annotated[
 
 
 @evaluations.command()
-@takes(Group.MODEL, Group.SANDBOX, "image", Group.LIMITS, Group.CONTEXT, Group.SAMPLING)
+@takes(*Group, but=("check", "n", "approve", "mcp_from_repo", "keep_state"))
 def run(
     given: Given,
     suite: SuiteName,
     dataset: DataSet = None,
     run: RunFolderPath = None,
     instance: Instances = None,
+    exclude: Exclude = None,
     filter: Filter = None,
     shuffle: Shuffle = None,
     slice: Slice = None,
@@ -92,6 +106,7 @@ def run(
     pull: Pull = True,
     agent: Agent = "tenuto",
     judge: JudgeName = None,
+    time_limits: TimeLimits = 1.0,
 ) -> None:
     """Run a suite. A second call goes on where the first stopped.
 
@@ -105,6 +120,7 @@ def run(
         dataset=dataset,
         folder=run,
         ids=tuple(instance or ()),
+        without=tuple(exclude or ()),
         filter=filter,
         shuffle=shuffle,
         slice=slice,
@@ -117,6 +133,7 @@ def run(
         pull=pull,
         agent=cast(Any, agent),
         judge=judge,
+        time_factor=time_limits,
     )
     raise typer.Exit(begin(options, given))
 
@@ -191,6 +208,8 @@ def check(
     pull: Pull = True,
     judge: JudgeName = None,
     scripts: Scripts = None,
+    exclude: Exclude = None,
+    time_limits: TimeLimits = 1.0,
 ) -> None:
     """Check a suite's grading here: its own solutions must solve every task, no change none.
 
@@ -201,7 +220,18 @@ def check(
 
     ids = tuple(instance or ())
     options = CheckOptions(
-        suite, dataset, run, ids, workers, attempts, image_map, pull, judge, scripts
+        suite,
+        dataset,
+        run,
+        ids,
+        workers,
+        attempts,
+        image_map,
+        pull,
+        judge,
+        scripts,
+        tuple(exclude or ()),
+        time_limits,
     )
     raise typer.Exit(begin(options, given))
 

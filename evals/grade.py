@@ -21,7 +21,7 @@ from evals.run.begin import load_again, model_label
 from evals.run.folder import RunFolder
 from evals.scratch import clear_scratch
 from evals.suites.images import Images, read_map
-from evals.suites.suite import Machine, Suite, combine
+from evals.suites.suite import Machine, Suite, combine, needs_image
 
 Grades = Mapping[tuple[str, int], Verdict]
 
@@ -54,7 +54,7 @@ def grade(options: GradeOptions) -> int:
     timeout = options.timeout or getattr(suite, "timeout_s", None)
     if timeout is not None:
         settings = combine(settings, {"check_timeout": timeout})
-    if any(instance.image is None for instance in instances) and suite.name != "terminal-bench":
+    if needs_image(suite, instances):
         settings = with_image(settings)
     images = Images(read_map(options.image_map), options.pull)
     judge = open_judge(

@@ -31,6 +31,8 @@ class CheckOptions:
     pull: bool = True
     judge: str | None = None
     scripts: Path | None = None
+    without: tuple[str, ...] = ()
+    time_factor: float = 1.0
 
 
 def check(options: CheckOptions, flags: Mapping[str, Any]) -> int:
@@ -46,12 +48,14 @@ def check(options: CheckOptions, flags: Mapping[str, Any]) -> int:
             dataset=options.dataset,
             folder=home / agent,
             ids=options.ids,
+            without=options.without,
             workers=options.workers,
             attempts=options.attempts,
             image_map=options.image_map,
             pull=options.pull,
             agent=agent,
             judge=options.judge,
+            time_factor=options.time_factor,
         )
         if begin(run, flags) == EXIT_INTERRUPTED:
             return EXIT_INTERRUPTED

@@ -228,17 +228,9 @@ class Settings(BaseModel):
     search_path: str | None = option(
         None, Group.IMAGE, "What goes before the image's PATH.", min_length=1
     )
-    writable: bool = option(
-        False, Group.IMAGE, "Run commands as root that may change the whole container."
-    )
-    account: str | None = option(
-        None, Group.IMAGE, "Account of a writable container that commands run as.", min_length=1
-    )
-    image_tree: bool = option(
-        False,
-        Group.IMAGE,
-        "Work on the image's own files at workdir, not on a copy of the repository.",
-    )
+    writable: bool = option(False, Group.IMAGE, "Commands may change the whole container.")
+    account: str | None = option(None, Group.IMAGE, "Whom a writable container runs commands as.")
+    image_tree: bool = option(False, Group.IMAGE, "Work on the image's own files at workdir.")
 
     check: str | None = option(
         None,

@@ -33,7 +33,7 @@ from evals.scratch import clear_scratch
 from evals.suites import find_suite
 from evals.suites.dataset import Selection
 from evals.suites.images import Images, read_map
-from evals.suites.suite import Machine, Suite
+from evals.suites.suite import Machine, Suite, needs_image
 from sandboxes.prune import prune
 
 NEUTRAL = frozenset(
@@ -51,6 +51,7 @@ class RunOptions:
     dataset: str | None = None
     folder: Path | None = None
     ids: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     filter: str | None = None
     shuffle: int | None = None
     slice: str | None = None
@@ -63,6 +64,7 @@ class RunOptions:
     pull: bool = True
     agent: AgentName = "tenuto"
     judge: str | None = None
+    time_factor: float = 1.0
 
     @property
     def place(self) -> Path:
@@ -96,7 +98,9 @@ def begin(
         _tell(line)
     suite = find_suite(options.suite)
     every = suite.load(options.dataset)
-    selection = Selection(options.ids, options.filter, options.shuffle, options.slice)
+    selection = Selection(
+        options.ids, options.without, options.filter, options.shuffle, options.slice
+    )
     chosen = _leave_refused_out(selection.of(every), options)
     images = Images(read_map(options.image_map), options.pull)
     folder = RunFolder(options.place)
@@ -112,9 +116,11 @@ def begin(
         if jobs:
             for line in dict.fromkeys([*prune(), *clear_scratch()]):
                 _tell(f"removed {line}, left by a run that was killed")
-            if any(job.instance.image is None for job in jobs) and suite.name != "terminal-bench":
+            if needs_image(suite, [job.instance for job in jobs]):
                 settings = with_image(settings, lambda event: _tell(getattr(event, "text", "")))
-            machine = Machine(settings, images, _tell, open_judge(options.judge, settings))
+            judge = open_judge(options.judge, settings)
+            factor = options.time_factor
+            machine = Machine(settings, images, _tell, judge, time_factor=factor)
             board = Board(total, total - len(jobs))
             with (
                 heard_signals(interruptions),
@@ -170,6 +176,8 @@ def identity(options: RunOptions, settings: Settings) -> dict[str, Any]:
     entries = values["pass_env"]
     values["pass_env"] = [entry.partition("=")[0] for entry in entries]
     values["pass_env_hash"] = sha256("\0".join(entries).encode()).hexdigest()[:16]
+    if options.time_factor != 1.0:  # a run of before knows no other
+        values["time_factor"] = options.time_factor
     own = {"suite": options.suite, "dataset": dataset, "agent": options.agent}
     return own | ({"judge": options.judge} if options.judge else {}) | values
 

@@ -41,12 +41,17 @@ class EngineActor:
     """One engine in a process of its own. Its methods run in several threads at once."""
 
     def __init__(
-        self, suite: str, settings: Settings, images: Mapping[str, str], pull: bool
+        self,
+        suite: str,
+        settings: Settings,
+        images: Mapping[str, str],
+        pull: bool,
+        time_factor: float = 1.0,
     ) -> None:
         clear_scratch()
         self._scratch = scratch_folder("engine")
         store = SessionStore(self._scratch.__enter__())
-        machine = Machine(settings, Images(images, pull))
+        machine = Machine(settings, Images(images, pull), time_factor=time_factor)
         model = load_for(settings)
         self._worker = AttemptWorker(find_suite(suite), machine, model, store)
         self._stop = Stop()
@@ -105,7 +110,8 @@ class Cluster:
                 scheduling_strategy="SPREAD",
             )
             names, pull = dict(machine.images.names), machine.images.pull
-            cluster = cls(lambda: configured.remote(suite, machine.settings, names, pull), count)
+            parts = (suite, machine.settings, names, pull, machine.time_factor)
+            cluster = cls(lambda: configured.remote(*parts), count)
             yield cluster
         finally:
             with suppress(NameError):

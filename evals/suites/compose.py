@@ -32,7 +32,7 @@ _LOGS = ("HOST_VERIFIER_LOGS_PATH", "HOST_AGENT_LOGS_PATH", "HOST_ARTIFACTS_PATH
 
 @dataclass(frozen=True)
 class Compose:
-    """What a compose file adds to a task: variables of ``main``, and services beside it."""
+    """The additions of a compose file: variables of ``main``, and services beside it."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     services: tuple[str, ...] = ()

@@ -113,9 +113,10 @@ def unique(instances: Sequence[Instance]) -> list[Instance]:
 
 @dataclass(frozen=True)
 class Selection:
-    """A choice of instances: named ones, then a filter, an order, and a slice of that."""
+    """A choice of instances: named ones, then those not left out, a filter, an order, a slice."""
 
     ids: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     filter: str | None = None
     shuffle: int | None = None
     slice: str | None = None
@@ -126,6 +127,10 @@ class Selection:
         if self.ids:
             known = {instance.id: instance for instance in instances}
             chosen = [known[name] for name in dict.fromkeys(self.ids) if _known(name, known)]
+        if self.without:
+            known = {instance.id: instance for instance in instances}
+            left = {name for name in self.without if _known(name, known)}
+            chosen = [instance for instance in chosen if instance.id not in left]
         if self.filter is not None:
             try:
                 pattern = re.compile(self.filter)
@@ -138,7 +143,9 @@ class Selection:
         if self.slice is not None:
             chosen = chosen[_slice(self.slice)]
         if not chosen:
-            raise DatasetError("no instance is left; see --filter, --slice and --instance")
+            raise DatasetError(
+                "no instance is left; see --filter, --slice, --exclude and --instance"
+            )
         return chosen
 
 

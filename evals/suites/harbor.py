@@ -145,6 +145,17 @@ def read_task(name: str, config: Mapping[str, Any]) -> HarborTask:
     )
 
 
+def with_longer_limits(task: HarborTask, factor: float) -> HarborTask:
+    """Return the task with the time limits of agent, tests and build times ``factor``."""
+    agent, build = task.agent_timeout_s, task.build_timeout_s
+    return replace(
+        task,
+        agent_timeout_s=None if agent is None else agent * factor,
+        build_timeout_s=None if build is None else build * factor,
+        verifier_timeout_s=task.verifier_timeout_s * factor,
+    )
+
+
 def is_separate(name: str, verifier: Mapping[str, Any]) -> bool:
     """Tell whether the tests have a container of their own. Raises ``RefusedTask``."""
     mode = verifier.get("environment_mode") or ("separate" if "environment" in verifier else "")

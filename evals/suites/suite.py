@@ -37,6 +37,7 @@ class Machine:
     """The user's settings and images, with which suites do their work.
 
     ``judge`` is asked by graders (``evals.judge``); ``scripts`` is a checkout of the makers'.
+    ``time_factor`` multiplies the time limits that tasks bring.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Machine:
     tell: Tell = field(default=lambda line: None)
     judge: Judge | None = None
     scripts: Path | None = None
+    time_factor: float = 1.0
 
 
 class Suite(Protocol):
@@ -172,8 +174,19 @@ def settings_for(settings: Settings, place: TaskPlace) -> Settings:
 
 
 def combine(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Return ``settings`` with ``changes``, all of it checked. Raises ``ConfigError``."""
+    """Return ``settings`` with ``changes``, all of it checked. Raises ``ConfigError``.
+
+    An image of the task's own takes the place of one that the user's settings would build.
+    """
+    if "image" in changes:
+        changes = {"dockerfile": None, "devcontainer": None, "setup": (), **changes}
     return check_settings(settings.model_dump() | dict(changes), [("the task", changes)])
+
+
+def needs_image(suite: Suite, instances: Sequence[Instance]) -> bool:
+    """Tell whether one of ``instances`` runs in the user's image: it brings none, nor its suite."""
+    brings = getattr(suite, "brings_images", False)
+    return not brings and any(instance.image is None for instance in instances)
 
 
 def needed(instances: Sequence[Instance]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a task in Harbor's format runs in containers: health checks, its solution, its tests.
+"""Run health checks, the solution and the tests of a task in Harbor's format in containers.
 
 The agent's container is found by its session. The tests run there, or, for a separate verifier, in
 a container of their own that is given the task's artefacts at the same places.

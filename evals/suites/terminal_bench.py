@@ -23,7 +23,14 @@ from evals.errors import DatasetError
 from evals.instance import Instance, TaskPlace, Verdict
 from evals.suites.compose import Compose, read_compose, services_of
 from evals.suites.dataset import unique
-from evals.suites.harbor import HarborTask, RefusedTask, check_files, read_config, read_task
+from evals.suites.harbor import (
+    HarborTask,
+    RefusedTask,
+    check_files,
+    read_config,
+    read_task,
+    with_longer_limits,
+)
 from evals.suites.images import (
     PULL_TIMEOUT_S,
     account_of,
@@ -49,6 +56,7 @@ class TerminalBench:
     """The suite of tasks in Harbor's format."""
 
     name = "terminal-bench"
+    brings_images = True
 
     def load(self, dataset: str | None) -> list[Instance]:
         """Read the tasks. ``dataset`` is a folder of task folders, or one task folder."""
@@ -73,6 +81,7 @@ class TerminalBench:
         assert instance.folder is not None
         folder = instance.folder
         task, services = _whole_task(folder, instance.row["config"])
+        task = with_longer_limits(task, machine.time_factor)
         image = self.image_of(instance, task, machine)
         workdir = task.workdir or working_folder(image)
         account = account_of(image)

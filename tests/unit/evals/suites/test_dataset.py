@@ -8,10 +8,12 @@ from typing import Any
 
 import pyarrow
 import pytest
+import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from agent.cli.app import app
 from evals.errors import DatasetError
 from evals.instance import Instance
 from evals.suites import find_suite
@@ -112,7 +114,9 @@ def test_an_id_that_could_lead_out_of_the_run_is_refused(tmp_path: Path, name: s
 
 
 def test_a_suite_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="there is no suite 'swe'; use swebench, terminal"):
+    with pytest.raises(
+        DatasetError, match="there is no suite 'swe'; use swebench, swebench-pro, terminal"
+    ):
         find_suite("swe")
     (tmp_path / "mine.py").write_text("x = 1\n")
     with pytest.raises(DatasetError, match="defines no SUITE"):
@@ -145,6 +149,26 @@ def test_selections_follow_each_other() -> None:
 def test_a_selection_of_nothing_is_refused(selection: Selection, told: str) -> None:
     with pytest.raises(DatasetError, match=told):
         selection.of(instances("a-1", "a-2"))
+
+
+def test_left_out_instances_are_out_before_a_slice_counts() -> None:
+    every = [Instance(name, "") for name in "abcd"]
+    chosen = Selection(without=("a", "c"), slice=":2").of(every)
+    assert [instance.id for instance in chosen] == ["b", "d"]
+    with pytest.raises(DatasetError, match="no instance 'e'"):
+        Selection(without=("e",)).of(every)
+    with pytest.raises(DatasetError, match="--exclude"):
+        Selection(ids=("a",), without=("a",)).of(every)
+
+
+def test_every_setting_of_solve_has_its_flag_in_an_evaluation() -> None:
+    """But for what a task decides itself, what asks a person, and what is printed."""
+    command: Any = typer.main.get_command(app)
+    solve = {parameter.name for parameter in command.commands["solve"].params}
+    run = {parameter.name for parameter in command.commands["eval"].commands["run"].params}
+    of_the_task = {"task", "repo", "check", "picture", "n"}
+    of_a_person = {"approve", "interactive", "mcp_from_repo", "apply", "output"}
+    assert solve - run == of_the_task | of_a_person
 
 
 @given(st.sets(st.text("abc123", min_size=1, max_size=4), min_size=1), st.integers())

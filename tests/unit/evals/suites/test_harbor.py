@@ -12,7 +12,8 @@ from agent.errors import ConfigError
 from agent.settings.table import Settings
 from evals.errors import DatasetError
 from evals.instance import TaskPlace, Verdict
-from evals.suites.harbor import HarborTask, RefusedTask, read_task
+from evals.run.begin import RunOptions, identity
+from evals.suites.harbor import HarborTask, RefusedTask, read_task, with_longer_limits
 from evals.suites.suite import combine, settings_for
 from evals.suites.terminal_bench import TerminalBench
 
@@ -154,6 +155,25 @@ def test_a_separate_verifier_has_its_own_environment() -> None:
     again = task("[environment]\nmemory_mb = 9\n[verifier]\nenvironment_mode = 'separate'")
     assert again.verifier is not None
     assert again.verifier.memory_mb == 9
+
+
+def test_a_factor_multiplies_the_limits_that_a_task_brings() -> None:
+    found = with_longer_limits(task("[agent]\ntimeout_sec = 10\n[verifier]\ntimeout_sec = 4"), 1.5)
+    assert (found.agent_timeout_s, found.verifier_timeout_s) == (15, 6)
+    assert found.build_timeout_s is None
+
+
+def test_a_run_with_other_limits_is_another_run() -> None:
+    settings = Settings()
+    usual = identity(RunOptions("terminal-bench"), settings)
+    longer = identity(RunOptions("terminal-bench", time_factor=1.5), settings)
+    assert longer == usual | {"time_factor": 1.5}
+
+
+def test_an_image_of_the_task_stands_above_one_to_be_built() -> None:
+    own = Settings(dockerfile="Dockerfile", setup=("true",))
+    found = combine(own, {"image": "task:1"})
+    assert (found.image, found.dockerfile, found.setup) == ("task:1", None, ())
 
 
 MAIN = "services:\n  main:\n    "
