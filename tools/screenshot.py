@@ -16,7 +16,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from sandboxes.base import Sandbox
-from sandboxes.images.tags import BROWSER_TAG
+from sandboxes.images.image_tags import BROWSER_TAG
 from tools.errors import ToolFailure
 from tools.files.places import locate_file
 from tools.schema import Parameters

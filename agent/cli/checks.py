@@ -25,7 +25,7 @@ from model.errors import ModelError
 from sandboxes.errors import SandboxError
 from sandboxes.images.base_image import has_image
 from sandboxes.images.engine import connect
-from sandboxes.images.tags import BASE_TAG
+from sandboxes.images.image_tags import BASE_TAG
 from sandboxes.paths import private_dir, state_dir
 
 Status = Literal["ok", "warn", "fail"]

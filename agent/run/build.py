@@ -22,9 +22,9 @@ from model.chat.effort import LEVELS, read_effort
 from model.sampling import SamplingParams
 from sandboxes.backends.docker import ROOT
 from sandboxes.base import Limits, Sandbox
+from sandboxes.images.image_tags import BASE_TAG
 from sandboxes.images.image_tree import fill_from_image
 from sandboxes.images.repository_image import ImageRecipe, image_of
-from sandboxes.images.tags import BASE_TAG
 from sandboxes.mounts import environment_of, parse_mount
 from sandboxes.open import open_sandbox
 from sandboxes.prune import prune

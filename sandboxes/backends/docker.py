@@ -30,7 +30,7 @@ from sandboxes.base import Limits
 from sandboxes.errors import ImageMissing, SandboxGone, SandboxUnavailable
 from sandboxes.images.base_image import has_image
 from sandboxes.images.engine import OWNER_LABEL, SESSION_LABEL, connect, engine_trouble
-from sandboxes.images.tags import BASE_TAG, build_command
+from sandboxes.images.image_tags import BASE_TAG, build_command
 from sandboxes.mounts import Mount
 from sandboxes.paths import Owner
 from sandboxes.shell.shell import Stream

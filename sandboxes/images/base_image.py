@@ -22,7 +22,7 @@ import requests.exceptions
 
 from sandboxes.errors import ImageMissing, SandboxUnavailable
 from sandboxes.images.engine import connect, engine_trouble
-from sandboxes.images.tags import BASE_TAG, BROWSER_TAG, build_command
+from sandboxes.images.image_tags import BASE_TAG, BROWSER_TAG, build_command
 from sandboxes.paths import private_dir, state_dir
 
 PACKAGES = (

@@ -38,7 +38,7 @@ from sandboxes.images.base_image import (
 )
 from sandboxes.images.dockerfile import refuse_fetching
 from sandboxes.images.engine import OWNER_LABEL, connect, engine_trouble
-from sandboxes.images.tags import BASE_TAG
+from sandboxes.images.image_tags import BASE_TAG
 from sandboxes.paths import Owner, private_dir, state_dir
 from sandboxes.workspace.host_git import names_git
 from sandboxes.workspace.safe_folders import Folders

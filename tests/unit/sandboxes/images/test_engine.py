@@ -14,7 +14,7 @@ import pytest
 from sandboxes.errors import SandboxGone, SandboxUnavailable
 from sandboxes.images import engine
 from sandboxes.images.base_image import dockerfile
-from sandboxes.images.tags import BASE_TAG, BROWSER_TAG
+from sandboxes.images.image_tags import BASE_TAG, BROWSER_TAG
 
 
 def one_line(action: Callable[[], object]) -> str:
