@@ -114,7 +114,7 @@ def open_judge(name: str | None, settings: Settings) -> Judge | None:
         return None
     if name.startswith(("http://", "https://")):
         return RemoteJudge.at(name)
-    return LocalJudge(load_for(settings.model_copy(update={"model": name})))
+    return LocalJudge(load_for(settings, name))
 
 
 @contextmanager
