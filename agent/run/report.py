@@ -167,12 +167,15 @@ def usage_line(usage: Usage, steps: int) -> str:
 
 
 def doubt_line(report: SolveReport) -> str:
-    """Return where in the patch the model was least sure of what it wrote; "" if unknown."""
+    """Return where in the patch the model was least sure of what it wrote.
+
+    "" if that is unknown, or the model was sure everywhere.
+    """
     doubt = doubt_of(report.patch, report.result.steps)
-    if doubt is None:
+    sure = 100 if doubt is None else round(100 * math.exp(doubt.logprob))
+    if doubt is None or sure == 100:
         return ""
-    sure = 100 * math.exp(doubt.logprob)
-    return f"least certain: {doubt.path}, line {doubt.line} ({sure:.0f} % a token)"
+    return f"least certain: {doubt.path}, line {doubt.line} ({sure} % a token)"
 
 
 def attempts_line(attempts: Sequence[Attempt], chosen: str) -> str:

@@ -21,12 +21,13 @@ NARROW = "embedded"
 MAX_LINES, MAX_BYTES = 100, 6_000
 """Largest module, which with its tests and some tries fits into the context."""
 HELP = (
-    "The embedded model only repairs one wrong line of a small Python module that the task names "
-    "and whose check fails. For other work take another model: --model DIR or NAME; agent setup "
-    "helps to choose one"
+    "The embedded model only repairs one wrong line of a small Python module that the task should "
+    "name and whose check fails. For other work take another model: --model DIR or NAME; agent "
+    "setup helps to choose one"
 )
 
 _FILE = re.compile(r"[\w./-]+\.py\b")
+_OTHER_FILE = re.compile(r"[\w/-]\.(?:[jt]sx?|go|rs|rb|java|c|cc|cpp|h|hpp|html|css|sh|md)\b")
 _FEATURE = re.compile(
     r"\b(?:feature request|new feature|implement|refactor)\b"
     r"|^\W*(?:please )?(?:add|create|write|build|support|rename|document|translate)"
@@ -52,7 +53,7 @@ def outside(text: str, tree: Path, before: CheckRun | None) -> str | None:
         return why
     module = named_module(text, tree)
     if module is None:
-        return "the task names no Python module of this repository"
+        return _of_no_module(text, tree)
     return _of_module(module, module.relative_to(tree).as_posix())
 
 
@@ -64,6 +65,15 @@ def named_module(text: str, tree: Path) -> Path | None:
         for found in candidates:
             if tree in found.parents and ".." not in found.parts and found.is_file():
                 return found
+    return None
+
+
+def _of_no_module(text: str, tree: Path) -> str | None:
+    """Return what speaks against a task that names no module which is there."""
+    if _OTHER_FILE.search(text) or _FILE.search(text):
+        return "the task names no Python module of this repository"
+    if next(tree.rglob("*.py"), None) is None:
+        return "this repository has no Python module"
     return None
 
 

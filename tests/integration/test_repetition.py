@@ -16,7 +16,7 @@ def test_a_turn_that_repeats_itself_is_stopped(buggy_repo, scripted_model, store
         if isinstance(event, Notice):
             said.append(event.text)
 
-    model = scripted_model("Well. " + "on and on " * 3000)
+    model = scripted_model("Well.\n</think>\n\n" + "on and on " * 3000)
     settings = Settings(sandbox="local", max_steps=1)
     report = solve(
         Task("x", buggy_repo), settings, model, store=store, client=Client(listen=listen)

@@ -61,8 +61,10 @@ def explain_missing(
             if old_name != "old_string":
                 reason = reason.replace("old_string", old_name)
                 reason = reason[0].upper() + reason[1:]
+            # That reason names the characters itself.
+            odd = "" if explain is _find_typographic else _name_odd(text, span, old, old_name)
             return (
-                f"{start}. {reason}{_name_odd(text, span, old, old_name)} Repeat the edit with "
+                f"{start}. {reason}{odd} Repeat the edit with "
                 f"the text that the file has, {span.named()}:\n{_show_block(lines, span)}"
             )
     near = find_nearest_lines(lines, old)

@@ -110,7 +110,6 @@ def test_a_shell_that_dies_between_commands_is_replaced(run: Run) -> None:
         "echo first; (sleep 1000 | cat) | cat",
         "echo first; read < <(sleep 1000)",
         "echo first; trap '' USR1; while :; do sleep 1000; done",
-        "echo first; kill -STOP $$",
     ],
 )
 def test_a_command_that_never_ends_is_stopped(command: str, run: Run) -> None:
@@ -118,6 +117,13 @@ def test_a_command_that_never_ends_is_stopped(command: str, run: Run) -> None:
     assert (result.exit_code, result.timed_out, result.shell_died) == (None, True, False)
     assert result.output.startswith("first\n") and "second" not in result.output
     assert result.duration_s < 30
+    assert run("echo next").output == "next\n"
+
+
+def test_a_shell_that_stops_itself_ends_at_once(run: Run) -> None:
+    result = run("echo first; kill -STOP $$", timeout_s=60)
+    assert (result.exit_code, result.timed_out, result.shell_died) == (None, False, True)
+    assert result.output.startswith("first\n")
     assert run("echo next").output == "next\n"
 
 
