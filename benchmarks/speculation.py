@@ -40,7 +40,7 @@ from benchmarks.support.trajectory import chat_format
 from model.drafting.drafts import Drafts
 from model.engine import Engine
 from model.network import Chain
-from model.sampling import SamplingParams
+from model.sampling import SamplingParams, TokenEvent
 from model.scheduler import Scheduler
 from model.session import Session
 
@@ -63,8 +63,8 @@ class Forced:
     def __init__(self) -> None:
         self.ids: list[int] = []
 
-    def __call__(self, *_: Any) -> tuple[int, float]:
-        return self.ids.pop(0), 0.0
+    def __call__(self, *_: Any) -> TokenEvent:
+        return TokenEvent(self.ids.pop(0), 0.0)
 
 
 class Known(Scheduler):
