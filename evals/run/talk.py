@@ -23,7 +23,7 @@ from sandboxes.base import Sandbox
 from tools.types import ToolSpec
 
 Transcript = Sequence[Message | Step]
-"""What was said: the user's messages, and the steps that the model made."""
+"""The user's messages and the model's steps, in order."""
 
 
 @dataclass(frozen=True)

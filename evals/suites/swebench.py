@@ -60,7 +60,7 @@ class SweBench:
     at_once = True
     """The harness is one process for all instances; it keeps what it has graded itself."""
     timeout_s = 1800.0
-    """What the official harness gives the tests of one instance."""
+    """Seconds that the official harness gives the tests of one instance."""
 
     def load(self, dataset: str | None) -> list[Instance]:
         """Read the tasks. ``dataset`` is a file, an alias or a name on the hub."""

@@ -44,7 +44,7 @@ class SweBenchPro:
 
     name = "swebench-pro"
     timeout_s = 3600.0
-    """What the makers give the tests of one instance."""
+    """Seconds that the makers give the tests of one instance."""
 
     def load(self, dataset: str | None) -> list[Instance]:
         """Read the rows of a file, or of the published data set."""

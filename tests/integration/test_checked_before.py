@@ -10,7 +10,7 @@ from agent.types import Task
 def test_a_change_that_failed_the_check_before_is_answered_from_the_record(
     buggy_repo, script, scripted_model, store, tmp_path
 ) -> None:
-    """The same two changes by turns: each is checked once; a check without a change is run."""
+    """Make two changes by turns: each is checked once; a check without a change is run."""
     ran = tmp_path / "ran"
     check = f"echo x >> {ran}; grep -c 'a % b' calc.py"
     lines = ["    return a - b", "    return a * b", "    return a / b"]

@@ -139,7 +139,7 @@ def conversation(place: Path) -> list[dict[str, Any]]:
 
 
 def theirs(messages: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
-    """The same for transformers' processor, which takes images and no marked-up text."""
+    """Return the messages as transformers' processor takes them: images, no marked-up text."""
     shown = iter([png(128, 160, seed=1), png(128, 128, seed=2), png(256, 64, seed=3)])
     made = copy.deepcopy(messages)
     for message in made:

@@ -48,7 +48,7 @@ def begun(model: LoadedModel, constrained: ConstrainedCalls, seed: int) -> Conve
 
 
 def told(*turns: Turn) -> list[Sequence[object]]:
-    """What was sampled, forced, and with which probability; of turns that go on, all of it."""
+    """Return what was sampled and forced, and with which probability, of every turn."""
     ids = [i for turn in turns for i in turn.token_ids]
     logprobs = [p for turn in turns for p in turn.logprobs]
     masked = [p for turn in turns for p in turn.masked_logprobs]

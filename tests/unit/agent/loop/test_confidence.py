@@ -1,4 +1,4 @@
-"""What the model was least sure of: values in pieces, and the hunk with the least of it."""
+"""Test how sure the model was: values in pieces, and the least certain hunk."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def feed(steering: CallSteering, chat: ChatFormat, text: str) -> None:
 
 
 def writes(registry: Registry, chat: ChatFormat, text: str) -> bool:
-    """Whether ``text`` may be written after ``<tool_call>``."""
+    """Tell whether ``text`` may be written after ``<tool_call>``."""
     return not begun(registry, chat, text).lost
 
 
