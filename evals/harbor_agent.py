@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Only Harbor's own interpreter has it, so mypy here knows none of its types: hence the four ignores.
+# Only Harbor's own interpreter has it, so mypy here knows none of its types: four ignores.
 from harbor.agents.capabilities import AgentCapabilities  # type: ignore[import-not-found]
 from harbor.agents.installed.base import (  # type: ignore[import-not-found]
     BaseInstalledAgent,
